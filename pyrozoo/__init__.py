@@ -1,0 +1,39 @@
+"""pyrozoo: a model zoo for the probabilistic programming language Pyro.
+
+Names are imported on first use, so that ``import pyrozoo`` and ``list_models()`` stay free of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "registry": ("Card", "Site", "card", "create_guide", "create_model", "list_models", "load_data", "register", "unregister"),
+    "batch": ("Batch",),
+    "base": ("ZooModel", "LocalParams"),
+    "fitting": ("Fit", "NonFiniteLoss", "fit"),
+    "drawing": ("draw", "predict"),
+    "arviz_bridge": ("Draws", "load_netcdf", "save_netcdf", "summary", "to_arviz"),
+    "diagnostics": ("compare", "coverage", "khat", "latent_report", "log_predictive", "metrics", "ppc", "sbc"),
+    "io": ("load", "load_reference", "save"),
+    "jobs": ("run_jobs",),
+    "record": ("read_record", "write_record"),
+}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pyrozoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pyrozoo.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

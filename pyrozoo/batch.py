@@ -1,0 +1,499 @@
+"""Batch: the one form in which data reach every model and guide of the zoo.
+
+A batch is a frozen mapping of named tensors, called as ``model(**batch)``. It is made of
+
+* *rows*, the smallest exchangeable pieces (a sample, a window, a recording),
+* *groups* (a unit, a participant), each an integer index per row plus tables with one entry per group,
+* *frames*, the ragged inside of rows: flat along their first axis, cut by ``lengths``,
+
+and it knows the full size of every plate, so that a minibatch taken from it is scaled exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+FRAMES = "frame"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(Mapping):
+    """A frozen mapping of named tensors with the plates they lie along.
+
+    Use `Batch.from_dataframe` or `Batch.from_arrays` rather than the constructor.
+
+    Attributes:
+        tensors: What ``model(**batch)`` receives beside ``sizes``: values along rows, one long index per group and
+            row, group tables, flat frames, and ``<rows>``, the rows' positions in the full data.
+        along: Name of a tensor or truth entry -> name of the plate of its first axis (``"frame"`` for flat frames).
+        sizes: Plate or stratum -> size in the full data (not in this minibatch).
+        rows: Name of the row plate.
+        groups: Names of the group plates; ``tensors[group]`` is the index of each row into the group's tables.
+        labels: Target -> name of the boolean row tensor that says where the target is observed.
+        strata: Stratum -> positions of its rows in this batch; a minibatch has none.
+        coords: Plate or event dimension -> names of its positions.
+        dims: Tensor or site -> names of its event dimensions.
+        truth: What a simulator knows and no model sees: arrays, by name.
+        info: Provenance: ``name``, ``simulated``, and the ``columns`` a data frame was read by.
+    """
+
+    tensors: Mapping[str, Tensor]
+    along: Mapping[str, str]
+    sizes: Mapping[str, int]
+    rows: str = "row"
+    groups: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    strata: Mapping[str, Tensor] = field(default_factory=dict)
+    coords: Mapping[str, np.ndarray] = field(default_factory=dict)
+    dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    truth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("tensors", "along", "sizes", "labels", "strata", "coords", "dims", "truth", "info"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    # The mapping protocol: what ``model(**batch)`` sees.
+    def __getitem__(self, key: str) -> Any:
+        return self.sizes if key == "sizes" else self.tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.tensors
+        yield "sizes"
+
+    def __len__(self) -> int:
+        return len(self.tensors) + 1
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{k}{tuple(v.shape)}" for k, v in self.tensors.items())
+        return f"Batch({self.info.get('name', 'unnamed')}: {self.n_rows} of {self.sizes[self.rows]} {self.rows}s; {shapes})"
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows held here; ``sizes[rows]`` is the number in the full data."""
+        return len(self.tensors[self.rows])
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the data: hash of every tensor's name, type, shape and bytes, and of the sizes."""
+        digest = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
+        for name in sorted(self.tensors):
+            array = np.ascontiguousarray(self.tensors[name].detach().cpu().numpy())
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    # ---------------------------------------------------------------- construction
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        rows: Mapping[str, Any],
+        groups: Mapping[str, Any] | None = None,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        frames: Mapping[str, Sequence[Any]] | None = None,
+        labels: Mapping[str, Any] | None = None,
+        row_plate: str = "row",
+        dims: Mapping[str, tuple[str, ...]] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        truth: Mapping[str, Any] | None = None,
+        truth_along: Mapping[str, str] | None = None,
+        dtype: torch.dtype | None = None,
+        **info: Any,
+    ) -> Batch:
+        """Build a full batch from arrays.
+
+        Args:
+            rows: Name -> array with one entry per row, shape (N, ...).
+            groups: Group -> one label per row, shape (N,): any hashable labels; their order of first appearance, or
+                ``coords[group]`` where given, fixes the group's positions.
+            tables: Group -> {name -> array with one entry per group, shape (M, ...)}; needs ``coords[group]``.
+            frames: Name -> one array per row, shapes (T_n, ...): ragged; stored flat, with ``lengths`` along rows.
+            labels: Target in ``rows`` -> boolean array (N,), True where observed; entries elsewhere are set to 0 and
+                never used. The first target's mask is named ``labelled``, further ones ``<target>_labelled``.
+            row_plate: Name of the row plate.
+            dims: Name -> names of its event dimensions.
+            coords: Plate or event dimension -> names of its positions.
+            truth: Name -> array known to the simulator only.
+            truth_along: Truth entry -> plate of its first axis.
+            dtype: Floating type; torch's default where None.
+            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+
+        Raises:
+            ValueError: An array has the wrong length or a non-finite entry, a group has no rows or is unknown.
+        """
+        dtype = dtype or torch.get_default_dtype()
+        n = len(next(iter(rows.values()))) if rows else len(next(iter((frames or {}).values())))
+        if n == 0:
+            raise ValueError("rows: there are no rows; give at least one")
+        tensors: dict[str, Tensor] = {}
+        along: dict[str, str] = {}
+        sizes = {row_plate: n}
+        coords = {k: np.asarray(v) for k, v in (coords or {}).items()}
+        strata: dict[str, Tensor] = {}
+        masks: dict[str, str] = {}
+        for target, mask in (labels or {}).items():
+            name = "labelled" if not masks else f"{target}_labelled"
+            observed = torch.as_tensor(np.asarray(mask, dtype=bool))
+            if observed.shape != (n,):
+                raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
+            masks[target], tensors[name], along[name] = name, observed, row_plate
+            strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
+        for name, value in rows.items():
+            tensor = _tensor(name, value, n, dtype)
+            if name in masks:
+                tensor = _blank(tensor, tensors[masks[name]])
+            _require_finite(name, tensor)
+            tensors[name], along[name] = tensor, row_plate
+        for name, pieces in (frames or {}).items():
+            _add_frames(tensors, along, name, pieces, n, dtype, row_plate)
+        for group, values in (groups or {}).items():
+            index, coords[group] = _group_index(group, values, n, coords.get(group))
+            tensors[group], along[group] = index, row_plate
+            sizes[group] = len(coords[group])
+            for name, value in (tables or {}).get(group, {}).items():
+                tensors[name], along[name] = _tensor(name, value, sizes[group], dtype), group
+                _require_finite(name, tensors[name])
+        tensors[row_plate], along[row_plate] = torch.arange(n), row_plate
+        sizes |= {stratum: len(positions) for stratum, positions in strata.items()}
+        along |= truth_along or {}
+        return cls(
+            tensors, along, sizes, row_plate, tuple(groups or ()), masks, strata, coords, dims or {},
+            {k: np.asarray(v) for k, v in (truth or {}).items()}, info,
+        )  # fmt: skip
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        df: pd.DataFrame,
+        *,
+        unit: str,
+        x: Sequence[str],
+        y: str | Sequence[str] | None = None,
+        units: Sequence[Any] | None = None,
+        dtype: torch.dtype | None = None,
+        **info: Any,
+    ) -> Batch:
+        """Read a table with one observation per row: a unit, inputs x, and targets y where known.
+
+        Rows keep their order and repeated rows are kept: each is an observation. A missing y (NaN) makes the row
+        unlabelled; without ``y`` the whole table is unlabelled.
+
+        Args:
+            df: The table, N rows.
+            unit: Column that names the unit of each row.
+            x: Numeric columns of the inputs; they must be finite.
+            y: Numeric column, or columns, of the target.
+            units: All units in the order they should have, where the column's order of appearance is not wanted.
+            dtype: Floating type; torch's default where None.
+            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+
+        Raises:
+            KeyError: A column is not in the table.
+            TypeError: A column does not hold numbers.
+            ValueError: No rows; a missing unit; a non-finite x; an infinite y; a row with part of its y; a unit
+                without rows; a column used twice. The message names column and row.
+        """
+        xs, ys = [x] if isinstance(x, str) else list(x), [] if y is None else [y] if isinstance(y, str) else list(y)
+        _check_columns(df, unit, xs, ys)
+        missing = df[unit].isna().to_numpy()
+        if missing.any():
+            raise ValueError(f"column {unit!r}, row {df.index[missing.argmax()]!r}: the unit is missing; name it or drop the row")
+        if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
+            units = df[unit].cat.categories
+        x_values, y_values = _numeric(df, xs), _numeric(df, ys, missing_allowed=True)
+        observed = ~np.isnan(y_values)
+        partial = observed.any(1) & ~observed.all(1)
+        if partial.any():
+            row = df.index[partial.argmax()]
+            raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
+        coords: dict[str, Any] = {"input": xs, "target": ys, "row": _row_names(df.index)}
+        if units is not None:
+            coords["unit"] = list(units)
+        rows: dict[str, Any] = {"x": x_values}
+        labels = None
+        if ys:
+            rows["y"], labels = y_values, {"y": observed.all(1)}
+        info = {"name": "data frame", "simulated": False, **info, "columns": {"unit": unit, "x": xs, "y": ys}}
+        return cls.from_arrays(
+            rows=rows, groups={"unit": df[unit].to_numpy()}, labels=labels, coords=coords, dtype=dtype,
+            dims={"x": ("input",), "y": ("target",)}, **info,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- parts
+    def take(self, rows: Any, *, weight: Tensor | None = None) -> Batch:
+        """Take a minibatch: these rows (positions in this batch), with all group tables and the full sizes.
+
+        Args:
+            rows: Long positions, shape (B,).
+            weight: Importance of each row relative to the plate's own scale N / B, shape (B,): for rows that were
+                not drawn uniformly. It reaches the model as ``weight``.
+        """
+        rows = torch.as_tensor(rows, dtype=torch.long)
+        tensors = {}
+        for name, tensor in self.tensors.items():
+            plate = self.along[name]
+            if plate == self.rows:
+                tensors[name] = tensor[rows.to(tensor.device)]
+            elif plate == FRAMES:
+                tensors[name] = tensor[self._frames_of(rows).to(tensor.device)]
+            else:
+                tensors[name] = tensor
+        along = dict(self.along)
+        if weight is not None:
+            tensors["weight"], along["weight"] = weight, self.rows
+        return replace(self, tensors=tensors, along=along, strata={})
+
+    def subset(self, rows: Any) -> Batch:
+        """Make these rows (positions in this batch) a data set of their own, with only the groups they need."""
+        rows = torch.as_tensor(rows, dtype=torch.long).cpu()
+        if len(rows) == 0:
+            raise ValueError("rows: a data set needs at least one row")
+        part = self.take(rows)
+        tensors = dict(part.tensors)
+        coords, truth, sizes = dict(self.coords), dict(self.truth), dict(self.sizes)
+        keep = {self.rows: rows.numpy()}
+        for group in self.groups:
+            present, index = torch.unique(tensors[group].cpu(), return_inverse=True)
+            keep[group] = present.numpy()
+            tensors[group] = index.to(tensors[group].device)
+            for name, plate in self.along.items():
+                if plate == group and name in tensors:
+                    tensors[name] = tensors[name][present.to(tensors[name].device)]
+        tensors[self.rows] = torch.arange(len(rows), device=tensors[self.rows].device)
+        for plate, positions in keep.items():
+            sizes[plate] = len(positions)
+            if plate in coords:
+                coords[plate] = coords[plate][positions]
+            for name in truth:
+                if self.along.get(name) == plate:
+                    truth[name] = truth[name][positions]
+        part = replace(part, tensors=tensors, coords=coords, truth=truth, sizes=sizes)
+        return part._stratify()
+
+    def split(self, test: float = 0.25, *, by: str = "row", seed: int = 0) -> tuple[Batch, Batch]:
+        """Split into train and test data sets.
+
+        Args:
+            test: Share of rows (or groups) that goes to the test set, in (0, 1).
+            by: ``"row"``: rows at random; ``"last"``: the last rows of each group, in their order here (of the whole
+                batch where there is no group); the name of a group: whole groups at random.
+            seed: Of the random choice.
+        """
+        if not 0 < test < 1:
+            raise ValueError(f"test: {test} is not a share in (0, 1)")
+        from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+
+        index = np.zeros(self.n_rows, int) if not self.groups else self.tensors[self.groups[0]].cpu().numpy()
+        if by == "last":
+            place = pd.Series(index).groupby(index).cumcount().to_numpy()
+            size = pd.Series(index).groupby(index).transform("size").to_numpy()
+            late = place >= np.ceil(size * (1 - test))
+            return self.subset(np.flatnonzero(~late)), self.subset(np.flatnonzero(late))
+        if by != self.rows and by not in self.groups:
+            raise ValueError(f"by: {by!r} is none of {['last', self.rows, *self.groups]}")
+        splitter = (ShuffleSplit if by == self.rows else GroupShuffleSplit)(1, test_size=test, random_state=seed)
+        groups = None if by == self.rows else self.tensors[by].cpu().numpy()
+        train_rows, test_rows = next(splitter.split(np.zeros(self.n_rows), groups=groups))
+        return self.subset(np.sort(train_rows)), self.subset(np.sort(test_rows))
+
+    # ---------------------------------------------------------------- labels
+    def relabel(self, observed: Any, target: str = "y") -> Batch:
+        """Let `target` be observed only where `observed` (boolean, shape (N,)) and where it was before."""
+        name = self._mask_name(target)
+        mask = torch.as_tensor(np.asarray(observed, dtype=bool), device=self.tensors[name].device)
+        if mask.shape != (self.n_rows,):
+            raise ValueError(f"observed: shape {tuple(mask.shape)}, expected ({self.n_rows},)")
+        mask = mask & self.tensors[name]
+        tensors = dict(self.tensors) | {name: mask, target: _blank(self.tensors[target], mask)}
+        return replace(self, tensors=tensors)._stratify()
+
+    def hide(self) -> Batch:
+        """The same data with every target unobserved, as at prediction."""
+        batch = self
+        for target in self.labels:
+            batch = batch.relabel(np.zeros(self.n_rows, bool), target)
+        return batch
+
+    def observed(self, target: str = "y") -> np.ndarray:
+        """Where `target` is observed: boolean, shape (N,)."""
+        return self.tensors[self._mask_name(target)].cpu().numpy()
+
+    # ---------------------------------------------------------------- groups
+    def group_names(self, group: str) -> np.ndarray:
+        """Name of the group of each row, shape (N,)."""
+        return self.coords[group][self.tensors[group].cpu().numpy()]
+
+    def align(self, group: str, names: Any) -> Batch:
+        """Re-index the rows of `group` to the positions of `names`; tables of the group are dropped.
+
+        Raises:
+            KeyError: A group of this batch is not among `names`; the message lists it.
+        """
+        position = {name: i for i, name in enumerate(np.asarray(names).tolist())}
+        own = self.coords[group].tolist()
+        unknown = [name for name in own if name not in position]
+        if unknown:
+            raise KeyError(f"unknown {group}(s) {unknown[:5]}: not among the {len(position)} {group}s of the training data")
+        lookup = torch.tensor([position[name] for name in own], device=self.tensors[group].device)
+        tensors = {k: v for k, v in self.tensors.items() if self.along[k] != group}
+        tensors[group] = lookup[self.tensors[group]]
+        coords = dict(self.coords) | {group: np.asarray(names)}
+        truth = {k: v for k, v in self.truth.items() if self.along.get(k) != group}
+        return replace(self, tensors=tensors, coords=coords, truth=truth, sizes={**self.sizes, group: len(position)})
+
+    def with_support(self, n: int, group: str = "unit", seed: int = 0) -> Batch:
+        """Add each group's *support*: up to `n` of its rows, labelled ones first, as tables for a set encoder.
+
+        Every row tensor ``t`` gets a table ``support_t`` of shape (M, S, ...), S the largest support, zero-padded;
+        ``support_mask`` (M, S) is True on real rows. The choice among a group's rows is random, fixed by `seed`.
+        """
+        index = self.tensors[group].cpu().numpy()
+        priority = np.random.default_rng(seed).random(self.n_rows)
+        for name in self.labels.values():
+            priority = priority - self.tensors[name].cpu().numpy()
+        order = np.lexsort((priority, index))
+        place = pd.Series(index[order]).groupby(index[order]).cumcount().to_numpy()
+        order, place = order[place < n], place[place < n]
+        width = int(place.max()) + 1
+        slots = np.full((self.sizes[group], width), -1)
+        slots[index[order], place] = order
+        slots_t = torch.as_tensor(slots)
+        tensors, along = dict(self.tensors), dict(self.along)
+        skip = {self.rows, "weight", *self.groups}
+        for name in [k for k, plate in self.along.items() if plate == self.rows and k in self.tensors and k not in skip]:
+            rows = self.tensors[name]
+            mask = (slots_t >= 0).to(rows.device).reshape(slots.shape + (1,) * (rows.dim() - 1))
+            tensors[f"support_{name}"] = torch.where(mask, rows[slots_t.clamp(min=0)], torch.zeros_like(rows[:1]))
+            along[f"support_{name}"] = group
+        tensors["support_mask"], along["support_mask"] = (slots_t >= 0).to(self.tensors[group].device), group
+        return replace(self, tensors=tensors, along=along)
+
+    def with_tables(self, group: str, tables: Mapping[str, Tensor]) -> Batch:
+        """Add or replace tables of `group`: tensors with one entry per group, shapes (M, ...)."""
+        for name, table in tables.items():
+            if len(table) != self.sizes[group]:
+                raise ValueError(f"{name}: {len(table)} entries for {self.sizes[group]} {group}s")
+        return replace(self, tensors={**self.tensors, **tables}, along={**self.along, **dict.fromkeys(tables, group)})
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """Move to a device, and floating tensors to `dtype`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+        return replace(self, tensors={k: move(v) for k, v in self.tensors.items()})
+
+    # ---------------------------------------------------------------- inside
+    def _mask_name(self, target: str) -> str:
+        if target not in self.labels:
+            raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}")
+        return self.labels[target]
+
+    def _stratify(self) -> Batch:
+        strata: dict[str, Tensor] = {}
+        for name in self.labels.values():
+            mask = self.tensors[name].cpu()
+            strata |= {name: mask.nonzero()[:, 0], f"un{name}": (~mask).nonzero()[:, 0]}
+        return replace(self, strata=strata, sizes={**self.sizes, **{k: len(v) for k, v in strata.items()}})
+
+    def _frames_of(self, rows: Tensor) -> Tensor:
+        lengths = self.tensors["lengths"].cpu()
+        starts = torch.cumsum(lengths, 0) - lengths
+        return torch.cat([torch.arange(s, s + n) for s, n in zip(starts[rows], lengths[rows], strict=True)])
+
+
+def _tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
+    if len(tensor) != n:
+        raise ValueError(f"{name}: {len(tensor)} entries, expected {n}")
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _blank(tensor: Tensor, observed: Tensor) -> Tensor:
+    """Zero where unobserved: pyro's validation rejects NaN even where it is masked."""
+    mask = observed.reshape(observed.shape + (1,) * (tensor.dim() - 1))
+    return torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+
+
+def _require_finite(name: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        first = (~torch.isfinite(tensor.reshape(len(tensor), -1)).all(1)).nonzero()[0, 0]
+        raise ValueError(f"{name}, entry {int(first)}: not finite; impute it or drop the row")
+
+
+def _add_frames(
+    tensors: dict, along: dict, name: str, pieces: Sequence[Any], n: int, dtype: torch.dtype, row_plate: str
+) -> None:
+    lengths = torch.tensor([len(piece) for piece in pieces])
+    if len(lengths) != n:
+        raise ValueError(f"{name}: {len(lengths)} recordings, expected {n}")
+    if "lengths" in tensors and not torch.equal(tensors["lengths"], lengths):
+        row = int((tensors["lengths"] != lengths).nonzero()[0, 0])
+        raise ValueError(f"{name}, recording {row}: its length differs from the other frame arrays'")
+    flat = np.concatenate([np.asarray(piece) for piece in pieces])
+    tensors[name], along[name] = _tensor(name, flat, int(lengths.sum()), dtype), FRAMES
+    _require_finite(name, tensors[name])
+    tensors["lengths"], along["lengths"] = lengths, row_plate
+
+
+def _group_index(group: str, values: Any, n: int, names: np.ndarray | None) -> tuple[Tensor, np.ndarray]:
+    values = np.asarray(values)
+    if len(values) != n:
+        raise ValueError(f"{group}: {len(values)} entries, expected {n}")
+    if names is None:
+        codes, names = pd.factorize(values)
+        return torch.as_tensor(codes.astype(np.int64)), np.asarray(names)
+    codes = pd.Index(names).get_indexer(pd.Index(values))
+    if (codes < 0).any():
+        row = int((codes < 0).argmax())
+        raise ValueError(f"{group}, row {row}: {values[row]!r} is not among the given {group}s")
+    empty = np.setdiff1d(np.arange(len(names)), codes)
+    if len(empty):
+        raise ValueError(f"{group} {names[empty[0]]!r} has no rows; drop it from the list of {group}s")
+    return torch.as_tensor(codes.astype(np.int64)), names
+
+
+def _row_names(index: pd.Index) -> np.ndarray:
+    plain = index.is_unique and not isinstance(index, pd.MultiIndex)
+    return index.to_numpy() if plain else np.arange(len(index))
+
+
+def _check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
+    used = [unit, *xs, *ys]
+    for column in used:
+        if column not in df.columns:
+            raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
+        if used.count(column) > 1 or (df.columns == column).sum() > 1:
+            raise ValueError(f"column {column!r} is used or present twice; each of unit, x and y needs its own")
+    if not xs:
+        raise ValueError("x: name at least one input column")
+    if df.empty:
+        raise ValueError("the table has no rows; give at least one")
+
+
+def _numeric(df: pd.DataFrame, columns: list[str], missing_allowed: bool = False) -> np.ndarray:
+    out = np.empty((len(df), len(columns)))
+    for j, column in enumerate(columns):
+        series = df[column]
+        if not pd.api.types.is_numeric_dtype(series) or pd.api.types.is_bool_dtype(series):
+            text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
+            where = f", first at row {series.index[text.to_numpy().argmax()]!r}" if text.any() else ""
+            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it with pandas.to_numeric")
+        values = series.to_numpy(dtype=float, na_value=np.nan)
+        bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
+        if bad.any():
+            row, value = series.index[bad.argmax()], values[bad.argmax()]
+            remedy = "replace it by NaN if unknown" if missing_allowed else "impute it or drop the row"
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; {remedy}")
+        out[:, j] = values
+    return out

@@ -1,0 +1,100 @@
+"""Files that are either whole or absent: atomic writing, and JSON that any reader accepts."""
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash at any moment, finds the old content or the new one.
+
+    Args:
+        path: The file; missing parent folders are made.
+        content: All of its new content.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically, with the line ends as given."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON atomically; see `jsonable` for what is accepted.
+
+    Raises:
+        TypeError: The value holds something JSON cannot, named by its place. Nothing is written.
+    """
+    atomic_write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def jsonable(value: Any, place: str = "value") -> Any:
+    """Returns the value in JSON's own types.
+
+    Tuples become lists; NumPy arrays and scalars and torch tensors become lists and numbers. A float that is not finite
+    becomes None: JSON has no NaN, and most readers refuse a file that holds one.
+
+    Args:
+        value: What is to be written.
+        place: How to name the value in an error message.
+
+    Raises:
+        TypeError: Something in the value has no JSON form, or a key is not a string; the message names its place.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{place} has the key {key!r}; the keys of a JSON object are strings")
+        return {key: jsonable(item, f"{place}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    raise TypeError(f"{place} is a {type(value).__name__}, which has no JSON form")
+
+
+def read_json_object(path: Path, what: str) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Args:
+        path: The file.
+        what: What the file should be, for the error message, such as "a result record".
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated or is something else.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is truncated or not {what}: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not {what}: it holds no JSON object")
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's content as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,299 @@
+"""fit(): stochastic variational inference on fresh copies of a model and guide, and the Fit record it returns."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from torch import nn
+
+from . import registry
+from .base import ZooModel
+from .batch import Batch
+from .training import NonFiniteLoss, Settings, Training, sample_minibatches
+
+__all__ = ["Fit", "NonFiniteLoss", "Run", "fit", "sample_minibatches"]
+
+
+@dataclass
+class Run:
+    """One restart: its own model and guide, its history and how it ended.
+
+    Attributes:
+        history: One line per epoch: epoch, step, elbo (mean over the epoch, nats per row), beta (weight of the
+            annealed sites), lr, grad_norm, and valid_elbo (nats per row) where there is a validation set.
+        status: "finished", "stopped early", "interrupted", "failed" or "solved".
+    """
+
+    seed: int
+    model: ZooModel
+    guide: nn.Module
+    history: pd.DataFrame
+    status: str
+
+    @property
+    def final_elbo(self) -> float:
+        """Validation ELBO of the weights kept, or else the mean ELBO over the last 5 % of the epochs; nats per row."""
+        if "valid_elbo" in self.history and self.history["valid_elbo"].notna().any():
+            return float(self.history["valid_elbo"].max())
+        tail = max(1, len(self.history) // 20)
+        return float(self.history["elbo"].tail(tail).mean()) if len(self.history) else float("-inf")
+
+
+@dataclass
+class Fit:
+    """A fitted model: what every other function of the zoo takes.
+
+    Attributes:
+        runs: The restarts, in order of their seeds; a restart is a chain of the posterior.
+        guide_name: How the guide was given: a name of the entry, or the name of a class or function.
+        settings: The arguments of the fit that JSON can hold.
+        data: Identity of the training data: name, sha256, simulated, columns.
+        prototype: One training row with all group tables and names: what aligns new data with the fit.
+        seconds: Wall time of the fit.
+    """
+
+    runs: list[Run]
+    guide_name: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    prototype: Batch
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Run:
+        """The restart with the highest final ELBO."""
+        return max(self.runs, key=lambda run: run.final_elbo)
+
+    @property
+    def model(self) -> ZooModel:
+        """Model of the best restart."""
+        return self.best.model
+
+    @property
+    def guide(self) -> nn.Module:
+        """Guide of the best restart."""
+        return self.best.guide
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """History of the best restart."""
+        return self.best.history
+
+    @property
+    def status(self) -> str:
+        """Status of the last restart: whether the fit is complete."""
+        return self.runs[-1].status
+
+    def batch(self, df: pd.DataFrame, labels: bool = True) -> Batch:
+        """Read a new table by the columns of the training table; ``labels=False`` where it has no targets."""
+        columns = self.data.get("columns")
+        if columns is None:
+            raise ValueError("this fit was not trained on a data frame; build the Batch yourself")
+        y = columns["y"] if labels else []
+        batch = Batch.from_dataframe(df, unit=columns["unit"], x=columns["x"], y=y or None)
+        if y:
+            return batch
+        blank = {name: torch.zeros(batch.n_rows, len(columns["y"])) for name in self.prototype.labels}
+        masks = {name: np.zeros(batch.n_rows, bool) for name in self.prototype.labels}
+        coords = {k: v for k, v in batch.coords.items() if k != "target"} | {"target": columns["y"]}
+        return Batch.from_arrays(
+            rows={"x": batch["x"], **blank}, groups={"unit": batch.group_names("unit")}, labels=masks, coords=coords,
+            dims=batch.dims, **batch.info,
+        )  # fmt: skip
+
+    def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
+        """Bring a batch into the terms of the fit: group positions, group tables and support rows, device.
+
+        Groups of the training data take their place and tables from there. Other groups need a guide that is
+        amortised over them, which then reads this batch's own rows.
+
+        Raises:
+            KeyError: A group was not in the training data and the guide has parameters per group.
+        """
+        run = run or self.best
+        amortized = getattr(run.guide, "amortized", ())
+        for group in batch.groups:
+            known = self.prototype.coords[group]
+            if np.isin(batch.coords[group], known).all():
+                tables = {k: v for k, v in self.prototype.tensors.items() if self.prototype.along[k] == group}
+                batch = batch.align(group, known).with_tables(group, tables)
+            elif group in amortized:
+                batch = batch.with_support(run.guide.support, group) if hasattr(run.guide, "support") else batch
+            else:
+                new = batch.coords[group][~np.isin(batch.coords[group], known)].tolist()
+                raise KeyError(
+                    f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
+                    f"{len(known)} {group}s it was trained on; fit with a guide that is amortised over {group}s "
+                    "('amortized' in this zoo), or include them in the training data"
+                )
+        parameter = next(run.model.parameters(), None)
+        buffer = parameter if parameter is not None else next(run.model.buffers(), None)
+        return batch if buffer is None else batch.to(device=buffer.device, dtype=buffer.dtype)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a run directory: JSON and safetensors only; see `pyrozoo.load`."""
+        from .io import save
+
+        return save(self, path)
+
+
+def fit(
+    model: ZooModel,
+    guide: Any,
+    train: Batch,
+    *,
+    seed: int = 0,
+    restarts: int = 1,
+    warm_start: Fit | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    valid: Batch | None = None,
+    **settings: Any,
+) -> Fit:
+    """Fit a guide and the model's parameters to data by SVI, on fresh copies built under the seed.
+
+    Nothing that is passed in changes: not the model, not a guide instance, not the caller's random state, parameter
+    store or Pyro settings. The same arguments give bit-equal results on the same machine and thread count.
+
+    Args:
+        model: A model; its constructor arguments, not its parameters, are used.
+        guide: Name of a guide of the entry, an AutoGuide class, a factory ``model -> guide module``, or a guide
+            module, which is copied. A guide with ``solve(train)`` replaces SVI by that call.
+        train: The training data.
+        seed: Of everything random.
+        restarts: Number of independent fits; each is a chain of the posterior.
+        warm_start: A fit of the same architecture whose weights to start from.
+        checkpoint: Folder for a checkpoint per restart, written after every epoch.
+        resume: Go on from the checkpoint: after an interruption at any moment the history and the weights are
+            bit-identical to those of an uninterrupted run.
+        progress: Show a progress bar with the ELBO and the time left.
+        callback: Called after every epoch with its line of the history.
+        valid: Validation data for early stopping; see ``patience``.
+        **settings: The fields of `pyrozoo.training.Settings`, e.g. ``steps``, ``lr``, ``batch_size``; the model's own
+            ``fit_defaults`` hold where nothing is given.
+
+    Returns:
+        The fit; after KeyboardInterrupt what there is so far, with status "interrupted".
+
+    Raises:
+        NonFiniteLoss: The loss or a gradient is not finite; names step and site; its ``fit`` is the last good state.
+        ValueError, TypeError: An argument does not fit the data or the model.
+    """
+    started = time.perf_counter()
+    options = Settings.resolve(model, guide, settings)
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=FOLDER")
+    result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, _identity(train), train)
+    for index in range(restarts):
+        run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        with isolated(run_seed):
+            run_model, run_guide = build(model, guide)
+            run_train, run_valid = (_for_guide(run_guide, data, options.device) for data in (train, valid))
+            if index == 0:
+                result.prototype = _prototype(run_train)
+            if warm_start is not None:
+                _warm(run_model, run_guide, warm_start, run_train)
+            run = Run(run_seed, run_model, run_guide, pd.DataFrame(), "failed")
+            result.runs.append(run)
+            if hasattr(run_guide, "solve"):
+                _solve(run, run_train)
+                continue
+            file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
+            training = Training(run.model, run.guide, run_train, run_valid, options, run_seed, file)
+            label = f"{type(model).__name__} x {result.guide_name}" + (f" {index + 1}/{restarts}" if restarts > 1 else "")
+            try:
+                run.status = training.run(resume=resume, progress=label if progress else None, callback=callback)
+            except NonFiniteLoss as error:
+                error.fit = result
+                raise
+            finally:
+                run.history = training.history
+                run.model.eval(), run.guide.eval()
+                result.seconds = time.perf_counter() - started
+        if run.status == "interrupted":
+            break
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+@contextlib.contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Local parameters and a random state of one's own; the caller's settings, store and RNG stay as they are."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), pyro.settings.context(module_local_params=True):
+        torch.manual_seed(seed)
+        yield
+
+
+def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
+    """Fresh model and guide, under whatever seed and settings hold now."""
+    fresh = model.fresh()
+    if isinstance(guide, nn.Module):
+        return fresh, copy.deepcopy(guide, {id(model): fresh})
+    made = registry.create_guide(fresh, guide)
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"guide: the factory {guide_label(guide)} returned {type(made).__name__}; return a PyroModule")
+    return fresh, made
+
+
+def guide_label(guide: Any) -> str:
+    """How a guide is named in records."""
+    if isinstance(guide, str):
+        return guide
+    return type(guide).__name__ if isinstance(guide, nn.Module) else getattr(guide, "__name__", type(guide).__name__)
+
+
+def _for_guide(guide: nn.Module, data: Batch | None, device: str | None) -> Batch | None:
+    if data is None:
+        return None
+    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
+        data = data.with_support(guide.support, group)
+    return data if device is None else data.to(device=device)
+
+
+def _prototype(train: Batch) -> Batch:
+    row = train.take([0])
+    keep = {k: v for k, v in row.coords.items() if k != train.rows}
+    return dataclasses.replace(row, coords=keep, truth={})
+
+
+def _identity(train: Batch) -> dict[str, Any]:
+    return {
+        "name": train.info.get("name", "unnamed"),
+        "sha256": train.sha256,
+        "simulated": bool(train.info.get("simulated", False)),
+        "columns": train.info.get("columns"),
+    }
+
+
+def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
+    from .training import materialise
+
+    materialise(model, guide, train)
+    for own, other in ((model, source.model), (guide, source.guide)):
+        own.load_state_dict(other.state_dict())
+
+
+def _solve(run: Run, train: Batch) -> None:
+    from .training import Loss, materialise
+
+    run.guide.solve(train)
+    materialise(run.model, run.guide, train)
+    with torch.no_grad():
+        elbo = -Loss(run.model, run.guide, run.model.elbo(run.guide, train)).value(train)
+    run.history = pd.DataFrame([{"epoch": 0, "step": 0, "elbo": elbo / train.sizes[train.rows]}])
+    run.status = "solved"

@@ -1,0 +1,1 @@
+"""Semi-supervised multi-task soft sensing (Grimstad, Løvland, Imsland, Gunnerud)."""

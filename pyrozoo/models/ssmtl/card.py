@@ -1,0 +1,44 @@
+"""Facts of the entry, free of torch."""
+
+from ...registry import Card, Site
+
+_C = Site("latent", ("unit",), ("context",), "Normal(0, 1)", "context of a unit: what makes its response its own (eq. 1)")
+_Y = "target, e.g. total flow, seen on labelled rows (eq. 2)"
+
+CARD = Card(
+    name="ssmtl",
+    title="A deep latent variable model for semi-supervised multi-unit soft sensing in industrial processes",
+    authors="B. Grimstad, K. Løvland, L. S. Imsland, V. Gunnerud",
+    year=2024,
+    version="1",
+    summary="Predict a rarely measured quantity of many similar units from cheap sensors, learning also from unlabelled rows",
+    variants={
+        "ssmtl": "semi-supervised multi-task: latent state z and context c generate x and y",
+        "mtl": "multi-task baseline of appendix A: y from x and c, labelled rows only",
+    },
+    sites={
+        "ssmtl": {
+            "c": _C,
+            "z": Site("latent", ("row",), ("latent",), "Normal(0, 1)", "state of a row (eq. 1)"),
+            "x": Site("observed", ("row",), ("input",), "", "cheap sensors (eq. 2)"),
+            "y": Site("partly observed", ("row",), ("target",), "", _Y),
+        },
+        "mtl": {"c": _C, "y": Site("partly observed", ("row",), ("target",), "", _Y)},
+    },
+    guides={
+        "paper": "free mean and variance of each unit's context (eq. 10), amortised rows (eq. 11-13)",
+        "amortized": "a set encoder reads a unit's rows, so that an unseen unit needs no optimisation",
+        "normal": "AutoNormal on the contexts, composed with the amortised rows",
+    },
+    datasets={
+        "dryer": "real: industrial batch dryer, 71 batches, 9,220 rows, 9 process tags",
+        "simulated": "simulated: choke and pipe of appendix B, valves of similar size (unlabelled data help much)",
+        "simulated-any-valve": "simulated: the same with valves of any size (unlabelled data help little)",
+    },
+    experiments={
+        "dryer": "real data: SSMTL, MTL and trees with five labels per batch",
+        "table1": "simulated data: STL, MTL and SSMTL at three ratios of unlabelled to labelled rows",
+    },
+    identified=("y",),
+    calibrated=("c",),
+)

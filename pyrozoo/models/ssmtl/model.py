@@ -1,0 +1,194 @@
+"""The generative models of the paper: SSMTL (equations 1 and 2) and the baseline MTL (appendix A)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ...base import ZooModel
+from ...batch import Batch
+from .nets import GaussianMLP, mlp
+
+
+class ContextModel(ZooModel):
+    """What SSMTL and MTL share: sizes, units of measure, and the context c of each unit.
+
+    Args:
+        x_dim: Dx, number of inputs.
+        y_dim: Dy, number of targets.
+        n_units: M, number of units in the training data (the guides size their parameters by it).
+        c_dim: K, dimension of a unit's context.
+        width, depth: Hidden units and layers of every network.
+        floor: Smallest standard deviation of a predicted x or y, in standard deviations of the training data.
+        x_loc, x_scale, y_loc, y_scale: Standardisation, in the units of the data, Dx and Dy numbers: networks see
+            (x - x_loc) / x_scale, while the sites x and y are in the units of the data.
+        priors: Site -> distribution in place of the standard normal.
+    """
+
+    plate_dims = {"unit": -1, "row": -1}
+    dims = {"c": ("context",), "z": ("latent",), "x": ("input",), "y": ("target",)}
+
+    def __init__(
+        self, x_dim: int, y_dim: int, n_units: int, c_dim: int, width: int, depth: int, floor: float,
+        x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.x_dim, self.y_dim, self.n_units, self.c_dim = x_dim, y_dim, n_units, c_dim
+        self.width, self.depth, self.floor = width, depth, floor
+        for name, value, size in (("x_loc", x_loc, x_dim), ("x_scale", x_scale, x_dim),
+                                  ("y_loc", y_loc, y_dim), ("y_scale", y_scale, y_dim)):  # fmt: skip
+            default = 0.0 if name.endswith("loc") else 1.0
+            tensor = torch.as_tensor(default if value is None else value, dtype=torch.get_default_dtype())
+            self.register_buffer(name, tensor.expand(size).clone())
+
+    @classmethod
+    def sizes_from(cls, data: Batch) -> dict[str, Any]:
+        """Dx, Dy, M and the standardisation: x over all rows, y over the labelled ones.
+
+        Raises:
+            ValueError: A column is constant, so that it says nothing and has no scale.
+        """
+        y, labelled = data.tensors.get("y"), data.tensors.get("labelled")
+        sizes = {"x_dim": data["x"].shape[1], "y_dim": 1 if y is None else y.shape[1], "n_units": data.sizes["unit"]}
+        sizes |= _standardisation("x", data["x"], data.coords.get("input"))
+        if y is not None and bool(labelled.any()):
+            sizes |= _standardisation("y", y[labelled], data.coords.get("target"))
+        return sizes
+
+    def standard_normal(self, size: int) -> dist.Distribution:
+        """N(0, I) of `size` dimensions, on the model's device."""
+        return dist.Normal(self.x_loc.new_zeros(size), 1.0).to_event(1)
+
+
+class SSMTL(ContextModel):
+    """Semi-supervised multi-task soft sensor.
+
+    Generative process, for units i = 1..M and rows j = 1..N_i of unit i::
+
+        c_i  ~ N(0_K, I_K)                                                            (eq. 1)
+        z_ij ~ N(0_D, I_D)                                                            (eq. 1)
+        x_ij ~ N(mu_x(z_ij, c_i), diag sigma_x(z_ij, c_i)^2)                          (eq. 2)
+        y_ij ~ N(mu_y(z_ij, c_i), diag sigma_y(z_ij, c_i)^2), seen on labelled rows   (eq. 2)
+
+    with one network for (mu_x, mu_y, sigma_x, sigma_y). Rows are flat, N = sum of N_i; ``unit`` (N,) says whose.
+
+    Shapes: x (B, Dx), y (B, Dy), unit (B,), labelled (B,), row (B,), weight (B,); B rows of N in a minibatch.
+
+    Differences from the paper: the covariance is diagonal (the paper does not say), standard deviations have a floor.
+
+    Reference: "A deep latent variable model for semi-supervised multi-unit soft sensing in industrial processes",
+    equations 1 and 2; see also `ContextModel` for the common arguments.
+
+    Args:
+        z_dim: D, dimension of a row's latent state.
+        alpha: Weight of the labelled rows' log q(y | x, c) in the objective (eq. 19); the guides use it.
+    """
+
+    row_sites = ("z", "y_unobserved")
+
+    def __init__(
+        self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200,
+        depth: int = 2, floor: float = 0.02, alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None,
+        y_loc: Any = None, y_scale: Any = None, priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
+        self.z_dim, self.alpha = z_dim, alpha
+        self.decoder = GaussianMLP(z_dim + c_dim, x_dim + y_dim, width, depth, floor)
+        self.set_priors(priors)
+
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"c": self.standard_normal(self.c_dim), "z": self.standard_normal(self.z_dim)}
+
+    def decode(self, z: Tensor, c: Tensor) -> tuple[dist.Distribution, dist.Distribution]:
+        """p(x | z, c) and p(y | z, c), in the units of the data (eq. 2)."""
+        loc, scale = self.decoder(z, c)
+        x_loc, y_loc = loc.split([self.x_dim, self.y_dim], -1)
+        x_scale, y_scale = scale.split([self.x_dim, self.y_dim], -1)
+        x = dist.Normal(self.x_loc + self.x_scale * x_loc, self.x_scale * x_scale).to_event(1)
+        return x, dist.Normal(self.y_loc + self.y_scale * y_loc, self.y_scale * y_scale).to_event(1)
+
+    def forward(
+        self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
+        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        with self.plate("unit", sizes=sizes):
+            c = pyro.sample("c", self.prior("c"))  # eq. 1
+        with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
+            z = pyro.sample("z", self.prior("z"))  # eq. 1
+            p_x, p_y = self.decode(z, c[..., unit, :])
+            pyro.sample("x", p_x, obs=x)  # eq. 2
+            pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 2
+
+    def local_guide(self) -> nn.Module:
+        from .guides import RowGuide
+
+        return RowGuide(self)
+
+
+class MTL(ContextModel):
+    """Multi-task baseline: the discriminative relative of SSMTL, on labelled rows only (appendix A, figure 6).
+
+    Generative process::
+
+        c_i  ~ N(0_K, I_K)
+        y_ij ~ N(f(x_ij, c_i), sigma^2)        labelled rows; one sigma for all units
+
+    Shapes and arguments as in `SSMTL`. The objective needs no unlabelled row: give them no share of a minibatch.
+    """
+
+    def __init__(
+        self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, width: int = 200, depth: int = 2,
+        floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
+        priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
+        self.f = mlp(x_dim + c_dim, y_dim, width, depth)
+        self.log_sigma = nn.Parameter(torch.full((y_dim,), -1.0))
+        self.set_priors(priors)
+
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"c": self.standard_normal(self.c_dim)}
+
+    def forward(
+        self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
+        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        with self.plate("unit", sizes=sizes):
+            c = pyro.sample("c", self.prior("c"))
+        with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
+            p_y = self.predict_y(x, c[..., unit, :])
+            with poutine.mask(mask=labelled):
+                pyro.sample("y", p_y, obs=y)
+
+    def predict_y(self, x: Tensor, c: Tensor) -> dist.Distribution:
+        """p(y | x, c), in the units of the data."""
+        x = ((x - self.x_loc) / self.x_scale).expand(c.shape[:-1] + (self.x_dim,))
+        loc = self.f(torch.cat([x, c], -1))
+        scale = self.floor + self.log_sigma.exp()
+        return dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale).to_event(1)
+
+
+def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: int) -> tuple[Tensor, Tensor]:
+    """Targets (B, Dy) and where they are seen (B,); zeros and nowhere for a table without targets."""
+    if y is None:
+        return x.new_zeros(len(x), y_dim), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    return y, torch.ones(len(x), dtype=torch.bool, device=x.device) if labelled is None else labelled
+
+
+def _standardisation(name: str, values: Tensor, columns: Any) -> dict[str, list[float]]:
+    values = values.double()
+    loc, scale = values.mean(0), values.std(0, unbiased=False)
+    constant = scale <= 1e-12 * loc.abs().clamp(min=1e-300)
+    if bool(constant.any()):
+        j = int(constant.nonzero()[0, 0])
+        label = j if columns is None else columns[j]
+        raise ValueError(f"{name}, column {label!r}: the training values are all {loc[j]:g}; leave a constant column out")
+    return {f"{name}_loc": loc.tolist(), f"{name}_scale": scale.tolist()}

@@ -1,0 +1,64 @@
+"""The networks of the paper: plain torch, no Pyro."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(in_dim: int, out_dim: int, width: int, depth: int) -> nn.Sequential:
+    """ReLU network with `depth` hidden layers of `width` units, He initialisation (section 5, appendix A)."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [_he(nn.Linear(in_dim, width), "relu"), nn.ReLU()]
+        in_dim = width
+    return nn.Sequential(*layers, _he(nn.Linear(in_dim, out_dim), "linear"))
+
+
+def _he(layer: nn.Linear, nonlinearity: str) -> nn.Linear:
+    nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class GaussianMLP(nn.Module):
+    """A network that returns loc and scale of a diagonal normal distribution.
+
+    scale = floor + exp(s) with s the network's output: a floor keeps a scale that is free at every input from
+    collapsing onto the few labelled rows, where the paper relies on early stopping. Departing from He initialisation,
+    s starts at 0: one unlucky row with s = 5 makes z so large that the decoder's own scale overflows.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, width: int, depth: int, floor: float = 0.0) -> None:
+        super().__init__()
+        self.net = mlp(in_dim, 2 * out_dim, width, depth)
+        self.floor = floor
+        with torch.no_grad():
+            self.net[-1].weight[out_dim:].zero_()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Concatenate inputs (..., d_k) along the last axis; return loc, scale, each (..., out_dim)."""
+        loc, log_scale = self.net(torch.cat(inputs, -1)).chunk(2, -1)
+        return loc, self.floor + log_scale.exp()
+
+
+class SetEncoder(nn.Module):
+    """Permutation-invariant encoder of a unit's rows: row network, masked mean and maximum, head.
+
+    The mean alone gives five labelled rows among hundreds no weight, so labelled rows are pooled once more by
+    themselves.
+    """
+
+    def __init__(self, row_dim: int, out_dim: int, width: int) -> None:
+        super().__init__()
+        self.row = mlp(row_dim, width, width, 1)
+        self.head = GaussianMLP(3 * width + 1, out_dim, width, 1)
+
+    def forward(self, rows: Tensor, mask: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode rows (M, S, row_dim) where mask (M, S); labelled (M, S); return loc, scale, each (M, out_dim)."""
+        features = torch.relu(self.row(rows))
+        kept = torch.where(mask[..., None], features, torch.zeros_like(features))
+        marked = torch.where(labelled[..., None], kept, torch.zeros_like(kept))
+        n, n_marked = mask.sum(1, keepdim=True), labelled.sum(1, keepdim=True)
+        pooled = [kept.sum(1) / n.clamp(min=1), kept.amax(1), marked.sum(1) / n_marked.clamp(min=1), n_marked.clamp(max=1)]
+        return self.head(*pooled)

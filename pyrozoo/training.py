@@ -1,0 +1,454 @@
+"""The training loop: minibatches, annealing, schedules, early stopping, checkpoints and bit-identical resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .base import ZooModel
+from .batch import Batch
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - 0.98 * progress,
+    "cosine": lambda progress: 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss or a gradient is not finite; ``fit`` holds the last good state."""
+
+    fit: Any = None
+
+
+@dataclass
+class Settings:
+    """Settings of a fit.
+
+    Attributes:
+        steps: Optimiser steps; give either this or `epochs`.
+        epochs: Passes over the data (over the largest stratum of a stratified minibatch).
+        batch_size: Rows per step, drawn without replacement in each epoch: None for all; or stratum -> rows per
+            step, where None takes the whole stratum in every step and 0 leaves it out (of an objective that it has
+            no part in). Each stratum gets its exact scale.
+        particles: Samples of the ELBO per step, vectorised.
+        lr: Learning rate.
+        lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match holds.
+        schedule: "constant", "linear" (to 2 %), "cosine" (to 1 %) or a function of the progress in [0, 1] that
+            multiplies every learning rate.
+        anneal: Weight of the annealed sites' log densities: a number of epochs over which it rises linearly to 1,
+            or a function of the progress in [0, 1]; None for no annealing.
+        anneal_sites: Sites to anneal; by default every latent that the guide samples.
+        clip: Largest norm of the gradient, or None.
+        patience: Epochs without a better validation ELBO before stopping; the best weights are kept.
+        valid_particles: Samples of the validation ELBO.
+        optimizer: ``parameter groups -> torch optimiser``.
+        device: Where to train, e.g. "cuda"; None for where the data are.
+        validate: Pyro's and torch's validation: True always, False never, None in the first epoch (a bad argument
+            shows at once; later a non-finite loss is still caught).
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | Mapping[str, int | None] | None = None
+    particles: int = 1
+    lr: float = 1e-3
+    lr_groups: Mapping[str, float] | None = None
+    schedule: str | Callable[[float], float] = "constant"
+    anneal: int | Callable[[float], float] | None = None
+    anneal_sites: tuple[str, ...] | None = None
+    clip: float | None = None
+    patience: int | None = None
+    valid_particles: int = 4
+    optimizer: Callable[[list], torch.optim.Optimizer] = functools.partial(torch.optim.Adam, fused=True)
+    device: str | None = None
+    validate: bool | None = None
+    lenient_groups: bool = dataclasses.field(default=False, repr=False)
+
+    @classmethod
+    def resolve(cls, model: ZooModel, guide: Any, given: Mapping[str, Any]) -> Settings:
+        """Combine the model's ``fit_defaults`` with what the caller gave, and check names and combinations."""
+        names = {f.name for f in dataclasses.fields(cls)} - {"lenient_groups"}
+        unknown = sorted(set(given) - names)
+        if unknown:
+            raise TypeError(f"fit() has no argument {unknown}; settings are {sorted(names)}")
+        if given.get("steps") is not None and given.get("epochs") is not None:
+            raise ValueError("give either steps or epochs, not both")
+        defaults = dict(getattr(model, "fit_defaults", {}))
+        if "steps" in given or "epochs" in given:
+            defaults = {k: v for k, v in defaults.items() if k not in ("steps", "epochs")}
+        options = cls(**{**defaults, **given}, lenient_groups="lr_groups" not in given)
+        if options.steps is None and options.epochs is None:
+            options.steps = 1000
+        if isinstance(options.schedule, str) and options.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: {options.schedule!r} is none of {sorted(SCHEDULES)}")
+        if (options.steps or options.epochs) < 1 or options.particles < 1:
+            raise ValueError("steps, epochs and particles must be at least 1")
+        if isinstance(options.batch_size, Mapping) and "weight" not in inspect.signature(model.forward).parameters:
+            raise ValueError(
+                f"batch_size by stratum: {type(model).__name__} takes no row weights (enumerated sites allow only one "
+                "scale); use a plain number of rows"
+            )
+        return options
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings, functions by their names."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, functools.partial):
+                return f"{value.func.__name__}({', '.join(f'{k}={v}' for k, v in value.keywords.items())})"
+            if callable(value):
+                return getattr(value, "__qualname__", type(value).__name__)
+            return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "lenient_groups"}
+
+
+def sample_minibatches(train: Batch, batch_size: Any, generator: torch.Generator) -> Iterator[Batch]:
+    """One epoch of minibatches; their mean ELBO, weighted by their share, is the full batch's ELBO.
+
+    A smaller stratum is gone through again, in a new order, until the largest has been gone through once.
+    """
+    if batch_size is None:
+        yield train
+        return
+    if not isinstance(batch_size, Mapping):
+        for rows in torch.randperm(train.n_rows, generator=generator).split(batch_size):
+            yield train.take(rows)
+        return
+    strata = _strata_in_use(train, batch_size)
+    n_steps = max(math.ceil(len(rows) / size) for rows, size in strata)
+    queues = [_cycle(rows, size, n_steps, generator) for rows, size in strata]
+    for parts in zip(*queues, strict=True):
+        n = sum(map(len, parts))
+        scale = [len(rows) / len(part) * n / train.n_rows for (rows, _), part in zip(strata, parts, strict=True)]
+        weight = torch.cat([torch.full((len(part),), s) for part, s in zip(parts, scale, strict=True)])
+        reference = next(t for t in train.tensors.values() if t.is_floating_point())
+        yield train.take(torch.cat(parts), weight=weight.to(reference))
+
+
+def steps_per_epoch(train: Batch, batch_size: Any) -> int:
+    """Number of minibatches in one epoch."""
+    if batch_size is None:
+        return 1
+    if isinstance(batch_size, Mapping):
+        return max(math.ceil(len(rows) / size) for rows, size in _strata_in_use(train, batch_size))
+    return math.ceil(train.n_rows / batch_size)
+
+
+def _strata_in_use(train: Batch, batch_size: Mapping[str, int | None]) -> list[tuple[Tensor, int]]:
+    if set(batch_size) != set(train.strata):
+        raise ValueError(f"batch_size names {sorted(batch_size)}; the strata of the data are {sorted(train.strata)}")
+    used = [(train.strata[name], size) for name, size in batch_size.items() if size != 0 and len(train.strata[name])]
+    if not used:
+        raise ValueError("batch_size: every stratum that it names is empty")
+    return [(rows, len(rows) if size is None else min(size, len(rows))) for rows, size in used]
+
+
+def _cycle(rows: Tensor, size: int, n_steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    done = 0
+    while done < n_steps:
+        for part in rows[torch.randperm(len(rows), generator=generator)].split(size):
+            yield part
+            done += 1
+            if done == n_steps:
+                return
+
+
+class Anneal(Messenger):
+    """Scale the log densities of the named sites, in model and guide alike.
+
+    Only sites that the guide samples: enumerated sites of the model must share one scale.
+    """
+
+    def __init__(self, sites: set[str], weight: float) -> None:
+        super().__init__()
+        self.sites, self.weight = sites, weight
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if self.weight < 1.0 and msg["name"] in self.sites:
+            msg["scale"] = msg["scale"] * self.weight
+
+
+class Watch(Messenger):
+    """Remember the first site whose value or log density is not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if self.found or not torch.is_tensor(msg["value"]):
+            return
+        if not torch.isfinite(msg["value"].double()).all():
+            self.found = f" (site {msg['name']!r} has a non-finite value)"
+        elif not torch.isfinite(torch.as_tensor(msg["fn"].log_prob(msg["value"]))).all():
+            self.found = f" (site {msg['name']!r} has a non-finite log density)"
+
+
+class Loss(nn.Module):
+    """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once."""
+
+    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO) -> None:
+        super().__init__()
+        self.model, self.guide, self.elbo = model, guide, elbo
+
+    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(batch) if not hasattr(self.model, "encode") else {**batch, "h": self.model.encode(**batch)}
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.elbo.differentiable_loss(self.model, self.guide, **self._arguments(batch))
+
+    def value(self, batch: Mapping[str, Any]) -> float:
+        """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""
+        return float(self.elbo.loss(self.model, self.guide, **self._arguments(batch)))
+
+
+def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
+    """Run once without gradients: an AutoGuide has no parameters before its first call."""
+    with torch.no_grad():
+        Loss(model, guide, model.elbo(guide, batch)).value(batch)
+
+
+class Training:
+    """One run of the loop; what changes during training is in `history`, the modules, and the two random states."""
+
+    def __init__(
+        self, model: ZooModel, guide: nn.Module, train: Batch, valid: Batch | None, options: Settings, seed: int,
+        checkpoint: Path | None,
+    ) -> None:  # fmt: skip
+        self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
+        if options.device is not None:
+            model.to(options.device), guide.to(options.device)
+        materialise(model, guide, _some_rows(train))
+        if options.device is not None:
+            guide.to(options.device)
+        self.loss = Loss(model, guide, model.elbo(guide, train, options.particles))
+        self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
+        self.generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self.optimizer = options.optimizer(self._parameter_groups())
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        per_epoch = steps_per_epoch(train, options.batch_size)
+        self.total_steps = options.steps or options.epochs * per_epoch
+        self.total_epochs = math.ceil(self.total_steps / per_epoch)
+        self.n_rows = train.sizes[train.rows]
+        self.anneal_sites = set(options.anneal_sites or self._guide_latents())
+        self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
+        self.rows: list[dict[str, Any]] = []
+        self.good = self._state()
+        self.best_state: dict[str, Tensor] | None = None
+        self.fingerprint = {"settings": options.as_json(), "data": train.sha256, "seed": seed}
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One line per finished epoch."""
+        return pd.DataFrame(self.rows)
+
+    def run(self, *, resume: bool, progress: str | None, callback: Callable | None) -> str:
+        """Train to the end; return how it ended."""
+        status = self._load() if resume and self.checkpoint is not None and self.checkpoint.exists() else "running"
+        if status == "running":
+            bar = tqdm(total=self.total_epochs, initial=self.epoch, desc=progress, disable=progress is None, unit="epoch")
+            try:
+                with bar:
+                    status = self._epochs(bar, callback)
+            except KeyboardInterrupt:
+                self._restore(self.good)
+                return "interrupted"
+        if self.best_state is not None:
+            self._restore(self.best_state)
+        return status
+
+    def _epochs(self, bar: tqdm, callback: Callable | None) -> str:
+        status = "running"
+        while status == "running":
+            row = self._one_epoch()
+            self.rows.append(row)
+            stop = self.options.patience is not None and self.bad_epochs >= self.options.patience
+            status = "stopped early" if stop else "finished" if self.step >= self.total_steps else "running"
+            self.good = self._state()
+            if self.checkpoint is not None:
+                self._save(status)
+            bar.update(1)
+            bar.set_postfix({k: f"{row[k]:.4g}" for k in ("elbo", "valid_elbo") if k in row})
+            if callback is not None:
+                callback(row)
+        return status
+
+    def _one_epoch(self) -> dict[str, Any]:
+        self.loss.train()
+        total = norm = 0.0
+        beta, lr, first = 1.0, 0.0, self.step
+        with _validation(self.options.validate, self.epoch):
+            for batch in sample_minibatches(self.train, self.options.batch_size, self.generator):
+                progress = self.step / self.total_steps
+                lr, beta = self._set_rates(progress), self._beta(progress)
+                loss, norm = self._update(batch, beta)
+                total += loss
+                self.step += 1
+                if self.step == self.total_steps:
+                    break
+        row = {"epoch": self.epoch, "step": self.step, "elbo": -total / (self.step - first) / self.n_rows,
+               "beta": beta, "lr": lr, "grad_norm": norm}  # fmt: skip
+        self.epoch += 1
+        if self.valid is not None:
+            row["valid_elbo"] = self._validate()
+            if beta >= 1.0 and row["valid_elbo"] > self.best:
+                self.best, self.bad_epochs, self.best_state = row["valid_elbo"], 0, self._state()
+            elif beta >= 1.0:
+                self.bad_epochs += 1
+        return row
+
+    def _update(self, batch: Batch, beta: float) -> tuple[float, float]:
+        self.optimizer.zero_grad(set_to_none=True)
+        before = torch.get_rng_state()
+        try:
+            with Anneal(self.anneal_sites, beta):
+                loss = self.loss(batch)
+        except ValueError as error:  # Pyro's validation sees a NaN argument before the loss does
+            site = self._bad_site(batch, before)
+            if not site:
+                raise
+            self._fail(str(error).splitlines()[0] + site)
+        if not math.isfinite(loss.item()):
+            self._fail(f"the loss is {loss.item()}" + self._bad_site(batch, before))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf).item()
+        if not math.isfinite(norm):
+            named = self.loss.named_parameters()
+            bad = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
+            self._fail(f"the gradient of {bad[:3]} is not finite" + self._bad_site(batch, before))
+        self.optimizer.step()
+        return loss.item(), norm
+
+    def _bad_site(self, batch: Batch, rng_state: Tensor) -> str:
+        """Repeat the step with the same draws, validation off, to name the first site that is not finite."""
+        watch = Watch()
+        with torch.random.fork_rng(), _validation(False, 1), watch:
+            torch.set_rng_state(rng_state)
+            self.loss(batch)
+        return watch.found
+
+    def _fail(self, reason: str) -> None:
+        self._restore(self.good)
+        raise NonFiniteLoss(
+            f"step {self.step}: {reason}; the last good state (after epoch {len(self.rows)}) is in this error's .fit. "
+            "Try a smaller learning rate, clip=10, or a larger scale floor"
+        ) from None
+
+    def _validate(self) -> float:
+        self.valid_loss.eval()
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(VALIDATION_SEED)
+            return -self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows]
+
+    # ---------------------------------------------------------------- rates
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
+        self.parameters = list(named.values())
+        rates = dict.fromkeys(named, self.options.lr)
+        for pattern, lr in (self.options.lr_groups or {}).items():
+            matched = fnmatch.filter(named, pattern)
+            if not matched and not self.options.lenient_groups:
+                raise ValueError(f"lr_groups: no parameter matches {pattern!r}; parameters are {sorted(named)}")
+            rates |= dict.fromkeys(matched, lr)
+        return [{"params": [named[n] for n in named if rates[n] == lr], "lr": lr} for lr in sorted(set(rates.values()))]
+
+    def _set_rates(self, progress: float) -> float:
+        schedule = self.options.schedule
+        factor = (SCHEDULES[schedule] if isinstance(schedule, str) else schedule)(progress)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+        return self.options.lr * factor
+
+    def _beta(self, progress: float) -> float:
+        anneal = self.options.anneal
+        if anneal is None:
+            return 1.0
+        return anneal(progress) if callable(anneal) else min(1.0, (self.epoch + 1) / (anneal + 1))
+
+    def _guide_latents(self) -> set[str]:
+        with torch.random.fork_rng(), torch.no_grad():
+            trace = poutine.trace(self.loss.guide).get_trace(**self.loss._arguments(_some_rows(self.train)))
+        return set(trace.stochastic_nodes)
+
+    # ---------------------------------------------------------------- state
+    def _state(self) -> dict[str, Tensor]:
+        return {k: v.detach().clone() for k, v in self.loss.state_dict().items()}
+
+    def _restore(self, state: dict[str, Tensor]) -> None:
+        self.loss.load_state_dict(state)
+
+    def _save(self, status: str) -> None:
+        from .io import save_tensors
+
+        optimizer = self.optimizer.state_dict()["state"]
+        moments = {f"optimizer/{i}/{k}": v for i, state in optimizer.items() for k, v in state.items()}
+        tensors = {f"module/{k}": v for k, v in self.good.items()}
+        tensors |= {f"best/{k}": v for k, v in (self.best_state or {}).items()}
+        tensors |= {k: torch.as_tensor(v) for k, v in moments.items()}
+        tensors |= {"rng/torch": torch.get_rng_state(), "rng/minibatches": self.generator.get_state()}
+        if torch.cuda.is_available():
+            tensors |= {f"rng/cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+        state = {"epoch": self.epoch, "step": self.step, "best": self.best, "bad_epochs": self.bad_epochs,
+                 "history": self.rows, "status": status, "fingerprint": self.fingerprint}  # fmt: skip
+        save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
+
+    def _load(self) -> str:
+        from .io import load_tensors
+
+        tensors, header = load_tensors(self.checkpoint)
+        state = json.loads(header["state"])
+        for key, value in json.loads(json.dumps(self.fingerprint)).items():
+            if state["fingerprint"][key] != value:
+                raise ValueError(f"{self.checkpoint}: made with other {key}; choose another checkpoint folder")
+        self._restore(_under(tensors, "module/"))
+        self.best_state = _under(tensors, "best/") or None
+        self.good = self._state()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, "optimizer/").items():
+            index, name = key.split("/")
+            moments.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        torch.set_rng_state(tensors["rng/torch"])
+        self.generator.set_state(tensors["rng/minibatches"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(list(_under(tensors, "rng/cuda/").values()))
+        self.rows = state["history"]
+        self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
+        return state["status"]
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _some_rows(train: Batch, n: int = 2) -> Batch:
+    return train.take(torch.arange(min(n, train.n_rows)))
+
+
+def _validation(validate: bool | None, epoch: int) -> Any:
+    if validate is None and epoch == 0:
+        validate = True
+    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
+    return pyro.settings.context(**dict.fromkeys(names, bool(validate)))

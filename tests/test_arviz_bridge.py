@@ -1,0 +1,354 @@
+"""The ArviZ object of the installed version, and the same checks under the other one in a process of its own."""
+
+import os
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyrozoo import arviz_bridge as bridge
+from pyrozoo.arviz_bridge import Draws
+
+BRIDGE_FILE = Path(bridge.__file__)
+OTHER_PYTHON = os.environ.get("PYROZOO_ARVIZ1_PYTHON")
+
+
+def make_draws(chains: int = 2, n_draws: int = 60) -> Draws:
+    """Draws whose mean tells where they belong, in variables that order their axes differently."""
+    rng = np.random.default_rng(0)
+    lead = (chains, n_draws)
+    unit, feature = np.arange(2.0), np.arange(3.0)
+
+    def around(center):
+        return center + 0.01 * rng.normal(size=(*lead, *np.shape(center)))
+
+    y = rng.normal(size=(4, 2))
+    y[1, 0] = np.nan
+    log_likelihood = rng.normal(size=(*lead, 4))
+    log_likelihood[..., 1] = np.nan
+    return Draws(
+        groups={
+            "posterior": {
+                "mu": around(feature),
+                "c": around(10 * unit[:, None] + feature),
+                "w": around(10 * unit + feature[:, None]),
+                "sigma": around(5.0),
+            },
+            "posterior_predictive": {"y": rng.normal(size=(*lead, 4, 2)).astype(np.float32)},
+            "log_likelihood": {"y": log_likelihood},
+            "sample_stats": {"lp": rng.normal(size=lead)},
+            "observed_data": {"y": y},
+            "constant_data": {"k": np.array([2, 0, 1, 1])},
+            "prior": {},
+        },
+        dims={
+            "mu": ("feature",),
+            "c": ("unit", "feature"),
+            "w": ("feature", "unit"),
+            "y": ("row", "out"),
+            "k": ("row",),
+        },
+        coords={"unit": np.array(["Ofen 1", "Öfen 2"], dtype=object), "row": pd.Index([10, 20, 30, 40])},
+        attrs={"model": "toy", "seed": 3, "learning_rate": 0.5, "converged": True, "priors": {"c": "Normal"}},
+    )
+
+
+def assert_same(idata, draws: Draws) -> None:
+    """Checks groups, axes, labels and values of an ArviZ object of either version; runs in both processes."""
+    groups = {"posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data", "constant_data"}
+    found = idata.groups() if callable(idata.groups) else idata.children
+    assert set(found) == groups
+    for group in groups:
+        for name, array in draws.groups[group].items():
+            variable = idata[group][name]
+            assert variable.dims == draws.axes(group, name), (group, name)
+            assert variable.dtype == array.dtype
+            np.testing.assert_array_equal(variable.values, array)
+    assert list(idata["posterior"]["unit"].values) == ["Ofen 1", "Öfen 2"]
+    assert list(idata["posterior"]["feature"].values) == [0, 1, 2]
+    assert list(idata["log_likelihood"]["row"].values) == [10, 20, 30, 40]
+    assert list(idata["posterior"]["draw"].values) == list(range(draws.groups["posterior"]["mu"].shape[1]))
+    expected = {"inference_library": "pyro", "model": "toy", "seed": 3, "learning_rate": 0.5, "converged": "true"}
+    assert {name: idata["posterior"].attrs[name] for name in expected} == expected
+
+
+def assert_labelled_rightly(table) -> None:
+    """Checks that each row of a summary holds the value its label names; runs in both processes."""
+    for feature in range(3):
+        assert abs(table.loc[f"mu[{feature}]", "mean"] - feature) < 0.1
+        for unit, name in enumerate(["Ofen 1", "Öfen 2"]):
+            assert abs(table.loc[f"c[{name}, {feature}]", "mean"] - (10 * unit + feature)) < 0.1
+            assert abs(table.loc[f"w[{feature}, {name}]", "mean"] - (10 * unit + feature)) < 0.1
+    assert abs(table.loc["sigma", "mean"] - 5) < 0.1
+
+
+def test_object_has_the_groups_axes_labels_and_values_of_the_draws():
+    draws = make_draws()
+    idata = bridge.from_draws(draws)
+    assert type(idata).__name__ == ("InferenceData" if bridge._arviz_major() < 1 else "DataTree")
+    assert_same(idata, draws)
+
+
+def test_netcdf_round_trip_and_arviz_reads_it(tmp_path):
+    draws, path = make_draws(), tmp_path / "posterior.nc"
+    bridge.save_netcdf(bridge.from_draws(draws), path)
+    assert_same(bridge.load_netcdf(path), draws)
+    np.testing.assert_array_equal(bridge._arviz().from_netcdf(path)["posterior"]["c"], draws.groups["posterior"]["c"])
+    assert [file.name for file in tmp_path.iterdir()] == ["posterior.nc"]
+    bridge.save_netcdf(bridge.from_draws(draws), path)  # what was loaded holds no lock on the file
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    for path, write in [
+        (tmp_path / "draws.npz", lambda path: Draws({"posterior": {"c": np.zeros((1, 2, 3))}}).save(path)),
+        (tmp_path / "posterior.nc", lambda path: bridge.save_netcdf(FailingTree(), path)),
+    ]:
+        path.write_bytes(b"old")
+        with pytest.raises((ValueError, RuntimeError)):
+            write(path)
+        assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+class FailingTree:
+    """Stands for a disk that fills up in the middle of writing."""
+
+    def to_datatree(self):
+        return self
+
+    def to_netcdf(self, path, engine):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("disk full")
+
+
+def test_draws_file_round_trip(tmp_path):
+    draws, path = make_draws(), tmp_path / "draws.npz"
+    draws.save(path)
+    loaded = Draws.load(path)
+    assert_same(bridge.from_draws(loaded), draws)
+    assert loaded.dims == draws.dims
+    assert loaded.attrs["priors"] == '{"c": "Normal"}'
+    with np.load(path, allow_pickle=False) as stored:
+        assert all(stored[name].dtype.kind in "iufU" for name in stored.files)
+
+
+class Trap:
+    def __reduce__(self):
+        return (print, ("code of the file was run",))
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    make_draws().save(folder / "good.npz")
+    good = (folder / "good.npz").read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 3] ^= 1
+    content = {
+        "half": good[: len(good) // 2],
+        "almost": good[:-5],
+        "flipped": bytes(flipped),
+        "empty": b"",
+        "text": b"x,y\n",
+    }
+    content["pickle"] = pickle.dumps(Trap())
+    for name, data in content.items():
+        (folder / f"{name}.npz").write_bytes(data)
+    np.savez(folder / "foreign.npz", x=np.ones(3))
+    np.savez(folder / "objects.npz", header=np.array([Trap()], dtype=object))
+    np.savez(folder / "version.npz", header=np.array('{"format": "pyrozoo.draws/99"}'))
+    np.save(folder / "array.npy", np.ones(3))
+    return {path.stem: path for path in folder.iterdir() if path.stem != "good"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["half", "almost", "flipped", "empty", "text", "pickle", "foreign", "objects", "version", "array"]
+)
+def test_damaged_or_foreign_draws_file_is_refused_and_never_run(kind, tmp_path, capsys):
+    path = bad_files(tmp_path)[kind]
+    with pytest.raises(ValueError, match=rf"{path.name} is not a complete file of draws"):
+        Draws.load(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "text"])
+def test_damaged_or_foreign_netcdf_is_refused(kind, tmp_path):
+    path = tmp_path / "posterior.nc"
+    bridge.save_netcdf(bridge.from_draws(make_draws()), path)
+    good = path.read_bytes()
+    path.write_bytes({"half": good[: len(good) // 2], "empty": b"", "text": b"x,y\n"}[kind])
+    with pytest.raises(ValueError, match=r"posterior\.nc is not a complete netCDF file"):
+        bridge.load_netcdf(path)
+
+
+def test_missing_file_is_a_missing_file(tmp_path):
+    for read in (Draws.load, bridge.load_netcdf):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "nothing")
+
+
+C = np.zeros((1, 5, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("draws", "message"),
+    [
+        (Draws({"posterior": {"c": C}}), r"posterior/c has shape \(1, 5, 2, 3\).*give dims\['c'\] one name per axis"),
+        (Draws({"posterior": {"c": C}}, {"c": ("unit",)}), "4 axes, but 3 names"),
+        (Draws({"posterior": {"c": C[0, 0, 0, 0]}}), "0 axes, but 2 names"),
+        (Draws({"observed_data": {"y": np.zeros(4)}}), r"observed_data/y .* one name per axis$"),
+        (Draws({"log_likelihood": {"y": C}}, {"y": ("row",)}), "log_likelihood/y"),
+        (Draws({"posterior": {"c": C}}, {"c": ("unit", "unit")}), "'unit' is named twice"),
+        (Draws({"posterior": {"c": C}}, {"c": ("draw", "feature")}), "'draw' is named twice"),
+        (Draws({"posterior": {"c": C}}, {"c": ("c", "feature")}), "'c' has the name of a variable"),
+        (Draws({"posterior": {"net/c": C}}, {"net/c": ("unit", "feature")}), "rename the site"),
+        (
+            Draws({"posterior": {"c": C}}, {"c": ("unit", "feature")}, {"unit": ["a"]}),
+            r"posterior/c: axis 'unit' has length 2 but coords\['unit'\] has shape \(1,\): give one label per entry",
+        ),
+        (
+            Draws({"posterior": {"a": np.zeros((1, 5)), "b": np.zeros((1, 6))}}),
+            "posterior/b: axis 'draw' has length 6 but 5 in posterior/a",
+        ),
+    ],
+)
+def test_unnamed_or_unequal_axes_are_refused(draws, message):
+    with pytest.raises(ValueError, match=message):
+        draws.validate()
+    with pytest.raises(ValueError, match=message):
+        bridge.from_draws(draws)
+
+
+def test_objects_are_refused():
+    with pytest.raises(ValueError, match="coordinate 'unit' holds Python objects"):
+        Draws({}, coords={"unit": [None, "a"]})
+
+
+def test_summary_labels_rows_rightly_and_keeps_the_order_asked_for():
+    idata = bridge.from_draws(make_draws())
+    assert_labelled_rightly(bridge.summary(idata))
+    assert list(bridge.summary(idata, ["sigma", "mu"]).index) == ["sigma", "mu[0]", "mu[1]", "mu[2]"]
+    assert list(bridge.summary(idata, "sigma").index) == ["sigma"]
+
+
+def test_summary_shows_diagnostics_for_several_chains_only():
+    assert "r_hat" in bridge.summary(bridge.from_draws(make_draws(chains=2)), "mu")
+    one = bridge.from_draws(make_draws(chains=1))
+    assert not {"r_hat", "ess_bulk", "ess_tail"} & set(bridge.summary(one))
+    for kind in ("all", "diagnostics"):
+        with pytest.raises(ValueError, match="needs several chains"):
+            bridge.summary(one, kind=kind)
+
+
+def test_summary_refuses_what_it_cannot_do():
+    idata = bridge.from_draws(make_draws())
+    with pytest.raises(KeyError, match=r"no variable \['q'\]; it has \['mu'"):
+        bridge.summary(idata, ["mu", "q"])
+    with pytest.raises(ValueError, match="filter_vars"):
+        bridge.summary(idata, "m", filter_vars="like")
+
+
+# ArviZ 0.23 calls matplotlib in a way that 3.11 deprecates.
+@pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning")
+@pytest.mark.parametrize("chains", [1, 2])
+@pytest.mark.parametrize("plot", [bridge.plot_forest, bridge.plot_trace, bridge.plot_dist, bridge.plot_ppc])
+def test_thin_plots_run(plot, chains, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("Agg")
+    try:
+        assert plot(bridge.from_draws(make_draws(chains)), "y" if plot is bridge.plot_ppc else "mu") is not None
+    finally:
+        plt.close("all")
+
+
+def test_posterior_predictive_plot_leaves_out_what_was_not_observed():
+    shown = bridge._observed_entries(bridge.from_draws(make_draws()), ["y"])
+    assert shown["observed_data"]["y"].shape == (7,)
+    predictive = make_draws().groups["posterior_predictive"]["y"].reshape(2, 60, 8)
+    np.testing.assert_array_equal(shown["posterior_predictive"]["y"], np.delete(predictive, 2, axis=-1))
+
+
+def test_to_arviz_draws_from_a_fit_and_takes_draws_as_they_are(monkeypatch):
+    calls = []
+
+    def draw(*args, **kwargs):
+        calls.append((args, kwargs))
+        return make_draws()
+
+    monkeypatch.setitem(sys.modules, "pyrozoo.drawing", types.SimpleNamespace(draw=draw))
+    assert_same(bridge.to_arviz("a fit", "a batch", draws=7, seed=1, prior=True), make_draws())
+    assert calls == [(("a fit", "a batch"), {"draws": 7, "seed": 1, "prior": True})]
+    assert_same(bridge.to_arviz(make_draws()), make_draws())
+    with pytest.raises(TypeError, match="go with a fit"):
+        bridge.to_arviz(make_draws(), prior=True)
+
+
+LOAD_BRIDGE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("arviz_bridge", sys.argv[1])
+bridge = sys.modules["arviz_bridge"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bridge)
+"""
+
+
+def run_python(python: str, script: str, *arguments: str | Path) -> str:
+    done = subprocess.run(
+        [python, "-W", "error", "-c", LOAD_BRIDGE + script, BRIDGE_FILE, *arguments],
+        env={**os.environ, "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_file_alone_imports_nothing_heavy():
+    script = (
+        "print({m.partition('.')[0] for m in sys.modules} & {'torch', 'pyro', 'pyrozoo', 'arviz', 'xarray', 'pandas'})"
+    )
+    assert run_python(sys.executable, script).strip() == "set()"
+
+
+ARVIZ_1_CHECKS = """
+import inspect, re
+import numpy as np
+from pathlib import Path
+
+folder, test_file = Path(sys.argv[2]), Path(sys.argv[3]).read_text()
+for name in ("assert_same", "assert_labelled_rightly"):  # the same checks as in the other process
+    exec(re.search(rf"^def {name}.*?(?=^\\S(?!def ))", test_file, re.M | re.S).group().replace("draws: Draws", "draws"))
+
+draws = bridge.Draws.load(folder / "draws.npz")
+assert int(bridge._arviz().__version__.split(".")[0]) >= 1
+fresh, stored = bridge.from_draws(draws), bridge.load_netcdf(folder / "from_0.nc")
+for tree in (fresh, stored):
+    assert type(tree).__name__ == "DataTree"
+    assert_same(tree, draws)
+    table = bridge.summary(tree)
+    assert_labelled_rightly(table)
+    assert "r_hat" in table
+    assert "r_hat" not in bridge.summary(tree.isel(chain=[0]), kind="stats")
+bridge.save_netcdf(fresh, folder / "from_1.nc")
+import matplotlib.pyplot as plt
+for plot in (bridge.plot_forest, bridge.plot_trace, bridge.plot_dist):
+    assert plot(fresh, ["mu"]) is not None
+    plt.close("all")
+assert bridge.plot_ppc(fresh) is not None
+assert "torch" not in sys.modules
+print("passed")
+"""
+
+
+@pytest.mark.skipif(not OTHER_PYTHON, reason="PYROZOO_ARVIZ1_PYTHON names no interpreter with ArviZ 1.x")
+def test_arviz_1_makes_and_reads_the_same_object(tmp_path):
+    draws = make_draws()
+    draws.save(tmp_path / "draws.npz")
+    bridge.save_netcdf(bridge.from_draws(draws), tmp_path / "from_0.nc")
+    assert run_python(OTHER_PYTHON, ARVIZ_1_CHECKS, tmp_path, Path(__file__)).strip() == "passed"
+    assert_same(bridge.load_netcdf(tmp_path / "from_1.nc"), draws)

@@ -1,0 +1,177 @@
+"""Every picture draws without a warning, with names and units on its axes."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from pyrozoo import plots
+
+RNG = np.random.default_rng(0)
+
+
+def history(last: float) -> pd.DataFrame:
+    epoch = np.arange(100)
+    return pd.DataFrame(
+        {"epoch": epoch, "step": 4 * epoch, "elbo": last - 50 * np.exp(-epoch / 3) - np.exp(-epoch / 30)}
+    )
+
+
+def predictions(n_units: int = 8, n_rows: int = 20) -> pd.DataFrame:
+    unit = np.repeat([f"b{i}" for i in range(n_units)], n_rows)
+    observed = RNG.normal(50, 10, unit.size)
+    error = RNG.normal(size=unit.size) * np.repeat(1 + np.arange(n_units), n_rows)
+    mean = observed + error
+    table = pd.DataFrame({"batch": unit, "observed": observed, "mean": mean, "q05": mean - 5, "q95": mean + 5})
+    return table.assign(labelled=np.arange(unit.size) % n_rows < 3, minute=np.tile(np.arange(n_rows)[::-1], n_units))
+
+
+def draw(axes_or_figure):
+    """Renders and returns every text of the picture, so that a font or layout problem shows."""
+    figure = axes_or_figure if isinstance(axes_or_figure, Figure) else axes_or_figure.figure
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return " | ".join(text for text in texts if text)
+
+
+def test_elbo_curves_say_what_is_below_the_axis():
+    ax = plots.elbo_curves({"restart 0": history(-1.0), "restart 1": history(-2.0)})
+    text = draw(ax)
+    assert "ELBO [nats per row]" in text
+    assert "restart 1: -2.04" in text
+    assert "first epochs (from -53) are below the axis" in text
+    assert ax.get_ylim()[0] > -10
+    assert "below" not in draw(plots.elbo_curves({"flat": pd.DataFrame({"epoch": [0], "elbo": [-1.0]})}))
+
+
+def test_elbo_curves_keep_a_late_collapse_in_view_and_many_lines_apart():
+    late = history(-1.0)
+    late.loc[80, "elbo"] = -40.0
+    late.loc[90, "elbo"] = np.nan
+    assert plots.elbo_curves({"a": late}).get_ylim()[0] < -40
+    ax = plots.elbo_curves({f"model {i}": history(-i) for i in range(9)})
+    draw(ax)
+    assert len({(line.get_color(), line.get_linestyle()) for line in ax.get_lines()}) == 9
+
+
+@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        (None, ""),
+        (RNG.normal(size=30), "speed [m/s]"),
+        (np.repeat(["walk", "run"], 15), "walk"),
+        (np.arange(30) % 3, "2"),
+    ],
+    ids=["none", "numbers", "names", "codes"],
+)
+def test_latent_map(k, truth, words):
+    points = RNG.normal(size=(30, k))
+    names = [f"p{i}" for i in range(30)]
+    text = draw(plots.latent_map(points, np.full((30, k), 0.1), names, truth, "speed [m/s]", name="c"))
+    assert words in text
+    assert ("c[0]" if k == 2 else "c: 1st component (") in text
+    assert f"p{np.argmax(np.linalg.norm(points - points.mean(0), axis=1))}" in text or k > 2
+
+
+def test_latent_map_shares_are_those_of_the_variance():
+    points = RNG.normal(size=(500, 3)) * [3, 2, 1]
+    first = np.linalg.eigvalsh(np.cov(points.T))[-1] / np.trace(np.cov(points.T))
+    assert f"1st component ({first:.0%} of variance)" in draw(plots.latent_map(points))
+
+
+def test_predicted_vs_observed():
+    table = predictions()
+    table.loc[0, "observed"] = np.nan
+    text = draw(plots.predicted_vs_observed(table, "moisture", "%"))
+    known = table.dropna()
+    inside = ((known["q05"] <= known["observed"]) & (known["observed"] <= known["q95"])).mean()
+    assert "observed moisture [%]" in text
+    assert f"inside its 90% interval: {inside:.0%}" in text
+    assert "159 rows" in text
+
+
+def test_unit_lines_choose_from_best_to_worst_or_show_what_is_asked_for():
+    table = predictions()
+    text = draw(plots.unit_lines(table, "batch", "minute", panels=3, quantity="moisture", measure="%"))
+    unseen = table[~table["labelled"]]
+    error = ((unseen["mean"] - unseen["observed"]) ** 2).groupby(unseen["batch"]).mean() ** 0.5
+    for name in (error.idxmin(), error.idxmax()):
+        assert f"batch {name}, RMSE {error[name]:.3g} %" in text
+    assert "moisture [%]" in text
+    assert "minute" in text
+    assert "labels the model saw" in text
+    assert "row position" in draw(plots.unit_lines(table.drop(columns="labelled"), "batch", units=["b1"]))
+    table["observed"] = np.nan
+    assert "RMSE" not in draw(plots.unit_lines(table, "batch", panels=2))
+
+
+def test_interval_coverage():
+    text = draw(plots.interval_coverage([0.5, 0.9], {"SSMTL": [0.45, 0.88], "MTL": [0.3, 0.7]}))
+    assert "SSMTL" in text
+    assert "intervals too narrow" in text
+    assert "nominal coverage" in text
+
+
+@pytest.mark.parametrize("observed", [RNG.normal(size=200), np.full(200, 3.0)], ids=["spread", "constant"])
+def test_ppc_density(observed):
+    observed[5] = np.nan
+    ax = plots.ppc_density(observed, RNG.standard_t(1, size=(40, 200)), "moisture", "%")
+    text = draw(ax)
+    assert "moisture [%]" in text
+    assert "density [per %]" in text
+    assert "mean of 40 replications" in text
+    assert "of the replicated values lie beyond the axis" in text
+
+
+def test_khat_plot_names_the_worst_and_counts_the_undefined():
+    khat = pd.Series([0.1, 0.6, 0.9, np.nan], index=pd.Index(["a", "b", "c", "d"], name="batch"))
+    text = draw(plots.khat_plot(khat, "contexts"))
+    for words in ("good, up to 0.5: 25.0%", "bad, above 0.7: 25.0%", "no tail to fit: 25.0%", "batch, sorted", "| c |"):
+        assert words in text
+
+
+def test_pictures_go_into_given_axes():
+    figure = Figure()
+    first, second = figure.subplots(1, 2)
+    assert plots.elbo_curves({"a": history(-1.0)}, ax=first) is first
+    assert plots.khat_plot(pd.Series([0.2]), ax=second).figure is figure
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.elbo_curves({}), "no history"),
+        (lambda: plots.elbo_curves({"a": pd.DataFrame({"epoch": [0], "elbo": [np.nan]})}), "'a' has no finite elbo"),
+        (lambda: plots.latent_map(np.zeros((5, 1))), "K of 2 or more"),
+        (lambda: plots.latent_map(np.zeros((5, 2)), truth=[1.0]), "truth has 1 entries for 5 points"),
+        (lambda: plots.predicted_vs_observed(pd.DataFrame({"mean": [1.0]})), "no column"),
+        (lambda: plots.predicted_vs_observed(predictions().assign(observed=np.nan)), "no row has an observation"),
+        (lambda: plots.unit_lines(predictions(), "unit"), r"no column \['unit'\]"),
+        (lambda: plots.unit_lines(predictions(), "batch", units=[]), "no unit to show"),
+        (lambda: plots.interval_coverage([0.5], {"a": [0.5, 0.6]}), "a has 2 coverages for 1"),
+        (lambda: plots.ppc_density(np.zeros(3), np.zeros((3, 4))), "not \\(n,\\) and \\(S, n\\)"),
+        (lambda: plots.ppc_density(np.full(3, np.nan), np.zeros((2, 3))), "no observed value"),
+        (lambda: plots.khat_plot(pd.Series([], dtype=float)), "empty"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_unknown_unit_is_named():
+    with pytest.raises(KeyError, match="no batch"):
+        plots.unit_lines(predictions(), "batch", units=["b99"])
+
+
+def test_module_leaves_pyplot_alone():
+    script = "import sys, pyrozoo.plots; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
