@@ -1,7 +1,7 @@
 """From posterior draws to ArviZ, the same way for ArviZ 0.x (InferenceData) and 1.x (xarray.DataTree).
 
 Every ArviZ call of the package is in this file. ``arviz`` and ``xarray`` are imported inside the functions, and
-neither torch nor Pyro is needed, so draws that were saved with :meth:`Draws.save` can be turned into an ArviZ object
+neither torch nor Pyro is needed, so draws that were saved with `Draws.save` can be turned into an ArviZ object
 on a machine that has only ArviZ.
 
 Names in both versions:
@@ -9,12 +9,12 @@ Names in both versions:
 =====================  ======================  ==================
 here                   ArviZ 0.x               ArviZ 1.x
 =====================  ======================  ==================
-:func:`from_draws`     ``InferenceData``       ``DataTree``
-:func:`summary`        ``summary``             ``summary``
-:func:`plot_forest`    ``plot_forest``         ``plot_forest``
-:func:`plot_trace`     ``plot_trace``          ``plot_trace_dist``
-:func:`plot_dist`      ``plot_posterior``      ``plot_dist``
-:func:`plot_ppc`       ``plot_ppc``            ``plot_ppc_dist``
+`from_draws`           ``InferenceData``       ``DataTree``
+`summary`              ``summary``             ``summary``
+`plot_forest`          ``plot_forest``         ``plot_forest``
+`plot_trace`           ``plot_trace``          ``plot_trace_dist``
+`plot_dist`            ``plot_posterior``      ``plot_dist``
+`plot_ppc`             ``plot_ppc``            ``plot_ppc_dist``
 =====================  ======================  ==================
 """
 
@@ -27,9 +27,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SAMPLE_DIMS = ("chain", "draw")
 _FORMAT = "pyrozoo.draws/1"
@@ -145,11 +148,11 @@ class Draws:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Draws:
-        """Read a file of :meth:`save`. Nothing in the file is executed.
+        """Read a file of `save`. Nothing in the file is executed.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: the file is truncated, damaged, or was not written by :meth:`save`.
+            ValueError: the file is truncated, damaged, or was not written by `save`.
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -181,7 +184,7 @@ def from_draws(draws: Draws) -> Any:
     ``draws.attrs``. Empty groups are left out.
 
     Raises:
-        ValueError: see :meth:`Draws.validate`.
+        ValueError: see `Draws.validate`.
     """
     import xarray as xr
 
@@ -202,23 +205,25 @@ def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: in
     """ArviZ object of a fit, by drawing from its guide, or of draws made before.
 
     Args:
-        fit_or_draws: a fit, or a :class:`Draws`, which is converted as it is.
-        batch: data to draw for; None draws for the data the fit was trained on.
+        fit_or_draws: a fit, or a `Draws`, which is converted as it is.
+        batch: data to draw for; a fit needs it, finished draws have it in them.
         draws: number of draws per chain; a chain is one restart of the fit.
         seed: seed of the draws.
-        **options: passed to :func:`pyrozoo.draw`.
+        **options: passed to `pyrozoo.draw`.
 
     Returns:
         ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
 
     Raises:
-        TypeError: ``batch`` or ``options`` together with a :class:`Draws`.
-        ValueError: see :meth:`Draws.validate`.
+        TypeError: a fit without ``batch``, or a `Draws` with ``batch`` or ``options``.
+        ValueError: see `Draws.validate`.
     """
     if isinstance(fit_or_draws, Draws):
         if batch is not None or options:
             raise TypeError("these draws are already made: batch and options go with a fit")
         return from_draws(fit_or_draws)
+    if batch is None:
+        raise TypeError("give the data to draw for: to_arviz(fit, batch)")
     from .drawing import draw
 
     return from_draws(draw(fit_or_draws, batch, draws=draws, seed=seed, **options))
@@ -235,7 +240,7 @@ def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
 
 
 def load_netcdf(path: str | os.PathLike) -> Any:
-    """Read a netCDF file of :func:`save_netcdf` or of ArviZ into memory.
+    """Read a netCDF file of `save_netcdf` or of ArviZ into memory.
 
     Returns:
         ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
@@ -255,7 +260,9 @@ def load_netcdf(path: str | os.PathLike) -> Any:
         raise ValueError(f"{os.fspath(path)} is not a complete netCDF file ({error}); write it again") from error
 
 
-def summary(idata: Any, var_names: str | Sequence[str] | None = None, *, group: str = "posterior", **kw: Any) -> Any:
+def summary(
+    idata: Any, var_names: str | Sequence[str] | None = None, *, group: str = "posterior", **kw: Any
+) -> pd.DataFrame:
     """Table of means, standard deviations and intervals, one row per scalar, each under its right label.
 
     Variables are summarised one at a time: ArviZ 1.x labels rows wrongly when variables of one call order their axes

@@ -131,6 +131,10 @@ class ZooModel(LocalParams, PyroModule):
         return prior if isinstance(prior, dist.Distribution) else prior(*parents)
 
     # ---------------------------------------------------------------- plates and objective
+    def arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of model and guide: the batch, with the representation they share where there is one."""
+        return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") else dict(batch)
+
     def plate(self, name: str, *, sizes: Mapping[str, int], **batch: Any) -> pyro.plate:
         """Open one plate at its full size, the row plate at the batch's positions; guides share it.
 

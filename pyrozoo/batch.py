@@ -385,6 +385,13 @@ class Batch(Mapping):
                 raise ValueError(f"{name}: {len(table)} entries for {self.sizes[group]} {group}s")
         return replace(self, tensors={**self.tensors, **tables}, along={**self.along, **dict.fromkeys(tables, group)})
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Batch:
+        """Replace values of tensors that the batch has; shapes must stay."""
+        for name, tensor in tensors.items():
+            if name not in self.tensors or tensor.shape != self.tensors[name].shape:
+                raise ValueError(f"{name}: no tensor of this batch has that name and shape {tuple(tensor.shape)}")
+        return replace(self, tensors={**self.tensors, **tensors})
+
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Move to a device, and floating tensors to `dtype`."""
 

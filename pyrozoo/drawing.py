@@ -86,7 +86,7 @@ def pair(model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | N
         batch: Data.
         fixed: Guide trace whose values are kept (e.g. of the globals), where it has them.
     """
-    arguments = shared_arguments(model, batch)
+    arguments = model.arguments(batch)
     source = guide if fixed is None else poutine.replay(guide, trace=fixed)
     guide_trace = poutine.trace(source).get_trace(**arguments)
     replayed = poutine.replay(model, trace=guide_trace)
@@ -155,7 +155,7 @@ def draw(
 
 
 def _one_draw(run: Run, data: Batch, sites: list[str] | None, predictive: bool, prior: bool) -> dict[str, dict]:
-    model, arguments = run.model, shared_arguments(run.model, data)
+    model, arguments = run.model, run.model.arguments(data)
     drawn = pair(model, run.guide, data)
     enumerated = _enumerated_values(model, drawn.guide, arguments)
     out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "sample_stats": {}}
@@ -210,7 +210,7 @@ def predict(
         samples: dict[str, list[Tensor]] = {}
         moments: dict[str, list[Tensor]] = {}
         for _ in range(draws):
-            for target, site in _target_sites(fit.best, data).items():
+            for target, site in target_sites(fit.best, data).items():
                 samples.setdefault(target, []).append(site["value"])
                 if not _is_discrete(site):
                     mean, variance = site["fn"].mean, site["fn"].variance
@@ -251,9 +251,9 @@ def _discrete(target: str, stacked: Tensor, fit: Fit) -> dict[str, np.ndarray]:
     }
 
 
-def _target_sites(run: Run, data: Batch) -> dict[str, dict]:
+def target_sites(run: Run, data: Batch) -> dict[str, dict]:
     """One draw of the target sites: from the guide where it samples them, else from the model given the guide."""
-    arguments = shared_arguments(run.model, data)
+    arguments = run.model.arguments(data)
     guide_trace = poutine.trace(run.guide).get_trace(**arguments)
     names = {t: t + UNOBSERVED if t + UNOBSERVED in guide_trace.nodes else t for t in run.model.targets}
     if all(name in guide_trace.nodes for name in names.values()):
@@ -261,11 +261,6 @@ def _target_sites(run: Run, data: Batch) -> dict[str, dict]:
     enumerated = _enumerated_values(run.model, guide_trace, arguments)
     nodes = _predictive_trace(run.model, guide_trace, arguments, enumerated).nodes | guide_trace.nodes
     return {target: nodes[name] for target, name in names.items()}
-
-
-def shared_arguments(model: ZooModel, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of model and guide, with the representation they share where the model has one."""
-    return dict(data) if not hasattr(model, "encode") else {**data, "h": model.encode(**data)}
 
 
 def _enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -287,7 +282,7 @@ def _predictive_trace(
 
 
 def _model_trace(run: Run, data: Batch) -> Trace:
-    arguments = shared_arguments(run.model, data)
+    arguments = run.model.arguments(data)
     guide_trace = poutine.trace(run.guide).get_trace(**arguments)
     enumerated = _enumerated_values(run.model, guide_trace, arguments)
     substituted = poutine.condition(run.model, data=enumerated)

@@ -61,6 +61,8 @@ class Fit:
         data: Identity of the training data: name, sha256, simulated, columns.
         prototype: One training row with all group tables and names: what aligns new data with the fit.
         seconds: Wall time of the fit.
+        versions: Library versions that wrote a loaded fit.
+        train: The training data; not saved, so None for a loaded fit.
     """
 
     runs: list[Run]
@@ -70,6 +72,7 @@ class Fit:
     prototype: Batch
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    train: Batch | None = field(default=None, repr=False)
 
     @property
     def best(self) -> Run:
@@ -197,7 +200,7 @@ def fit(
     options = Settings.resolve(model, guide, settings)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=FOLDER")
-    result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, _identity(train), train)
+    result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, _identity(train), train, train=train)
     for index in range(restarts):
         run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         with isolated(run_seed):

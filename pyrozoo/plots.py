@@ -1,7 +1,7 @@
 """The few pictures that ArviZ does not have, drawn with matplotlib only.
 
 Every function takes arrays or data frames, draws into ``ax`` or into a figure of its own, and returns the axes
-(:func:`unit_lines`, which needs several, the figure). Nothing touches pyplot: save with
+(`unit_lines`, which needs several, the figure). Nothing touches pyplot: save with
 ``elbo_curves(...).figure.savefig("elbo.png")``, and show in a notebook by leaving ``.figure`` on a cell's last line.
 Colours are those of Okabe and Ito, told apart with any colour vision.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#707070"
@@ -270,8 +270,8 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     """Pareto shape of the importance weights, sorted: above 0.7 the guide cannot stand in for the posterior.
 
     Args:
-        khat: one value per row, unit or recording; the three worst are named by their index. Values that are NaN have
-            no tail to fit and are only counted.
+        khat: one value per row, unit or recording; the three worst are named by their index. NaN means no tail to
+            fit; it and infinity, which is bad, are counted but have no point.
         title: title of the axes.
         ax: axes to draw into.
 
@@ -289,24 +289,16 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
         (ranked > 0.7, VERMILION, "bad, above 0.7"),
     )
     for rows, colour, meaning in parts:
-        ax.plot(
-            position[rows], ranked[rows], "o", ms=4, mew=0, color=colour, label=f"{meaning}: {rows.sum() * share:.1%}"
-        )
+        label = f"{meaning}: {rows.sum() * share:.1%}"
+        ax.plot(position[rows], ranked[rows], "o", ms=4, mew=0, color=colour, label=label)
     if undefined := khat.isna().sum():
         ax.plot([], [], " ", label=f"no tail to fit: {undefined * share:.1%}")
     for threshold in (0.5, 0.7):
         ax.axhline(threshold, color=BLACK, lw=0.9, ls="--")
-    for place, (name, value) in list(zip(position, ranked.items(), strict=True))[-3:]:
-        if value > 0.7:
-            ax.annotate(
-                str(name),
-                (place, value),
-                xytext=(-6, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontsize=8,
-            )
+    beside_left = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
+    for place in [i for i in position if 0.7 < ranked.iloc[i] < np.inf][-3:]:
+        ax.annotate(str(ranked.index[place]), (place, ranked.iloc[place]), **beside_left)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=f"{khat.index.name or 'row'}, sorted", ylabel=r"Pareto $\hat{k}$", title=title)
     ax.legend(loc="upper left")
     return ax

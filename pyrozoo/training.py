@@ -211,15 +211,12 @@ class Loss(nn.Module):
         super().__init__()
         self.model, self.guide, self.elbo = model, guide, elbo
 
-    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(batch) if not hasattr(self.model, "encode") else {**batch, "h": self.model.encode(**batch)}
-
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        return self.elbo.differentiable_loss(self.model, self.guide, **self._arguments(batch))
+        return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
 
     def value(self, batch: Mapping[str, Any]) -> float:
         """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""
-        return float(self.elbo.loss(self.model, self.guide, **self._arguments(batch)))
+        return float(self.elbo.loss(self.model, self.guide, **self.model.arguments(batch)))
 
 
 def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
@@ -388,7 +385,7 @@ class Training:
 
     def _guide_latents(self) -> set[str]:
         with torch.random.fork_rng(), torch.no_grad():
-            trace = poutine.trace(self.loss.guide).get_trace(**self.loss._arguments(_some_rows(self.train)))
+            trace = poutine.trace(self.loss.guide).get_trace(**self.loss.model.arguments(_some_rows(self.train)))
         return set(trace.stochastic_nodes)
 
     # ---------------------------------------------------------------- state

@@ -285,6 +285,8 @@ def test_to_arviz_draws_from_a_fit_and_takes_draws_as_they_are(monkeypatch):
     assert_same(bridge.to_arviz(make_draws()), make_draws())
     with pytest.raises(TypeError, match="go with a fit"):
         bridge.to_arviz(make_draws(), prior=True)
+    with pytest.raises(TypeError, match="data to draw for"):
+        bridge.to_arviz("a fit")
 
 
 LOAD_BRIDGE = """
@@ -333,7 +335,7 @@ for tree in (fresh, stored):
     table = bridge.summary(tree)
     assert_labelled_rightly(table)
     assert "r_hat" in table
-    assert "r_hat" not in bridge.summary(tree.isel(chain=[0]), kind="stats")
+    assert "r_hat" not in bridge.summary(tree.isel(chain=[0]))
 bridge.save_netcdf(fresh, folder / "from_1.nc")
 import matplotlib.pyplot as plt
 for plot in (bridge.plot_forest, bridge.plot_trace, bridge.plot_dist):

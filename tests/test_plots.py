@@ -133,8 +133,14 @@ def test_ppc_density(observed):
 def test_khat_plot_names_the_worst_and_counts_the_undefined():
     khat = pd.Series([0.1, 0.6, 0.9, np.nan], index=pd.Index(["a", "b", "c", "d"], name="batch"))
     text = draw(plots.khat_plot(khat, "contexts"))
-    for words in ("good, up to 0.5: 25.0%", "bad, above 0.7: 25.0%", "no tail to fit: 25.0%", "batch, sorted", "| c |"):
+    for words in ("good, up to 0.5: 25.0%", "bad, above 0.7: 25.0%", "no tail to fit: 25.0%", "batch, sorted"):
         assert words in text
+    assert text.startswith("c | ")
+
+
+def test_khat_plot_counts_the_infinite_as_bad():
+    text = draw(plots.khat_plot(pd.Series([0.1, np.inf, 0.8, 0.2])))
+    assert "bad, above 0.7: 50.0%" in text
 
 
 def test_pictures_go_into_given_axes():

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from ...batch import Batch
-from ...paths import data_dir
+from ...paths import data_path
 
 Range = tuple[float, float]
 
@@ -79,11 +79,15 @@ def simulate(
 
     Args:
         n_units: M, number of units.
-        n_labelled, n_unlabelled, n_test: Rows of each unit.
+        n_labelled: Labelled training rows of each unit.
+        n_unlabelled: Unlabelled training rows of each unit.
+        n_test: Test rows of each unit.
         seed: Of all random streams.
         u_range: Choke opening u [percent], within 0..100 (the paper: 0, 100).
-        sigma_p, sigma_q: Standard deviation of the noise on p [bar] and Q [m3/h].
-        height, diameter: Of the pipe, h and D [m].
+        sigma_p: Standard deviation of the noise on p [bar].
+        sigma_q: Standard deviation of the noise on Q [m3/h].
+        height: Of the pipe, h [m].
+        diameter: Of the pipe, D [m].
         friction: Darcy friction coefficient f_D [-].
         density: Of the fluid, rho [kg/m3].
         valve_area: C, the effective flow area of the open valve, its discharge coefficient included [m2].
@@ -130,9 +134,9 @@ def dryer(*, clock: bool = False) -> Batch:
         clock: Whether ``ClockTime``, the number of samples since the start of the batch, is a tenth input.
 
     Raises:
-        FileNotFoundError: The data folder has no ``dryer/dryer.csv``.
+        FileNotFoundError: The package's data are not where they should be.
     """
-    df = pd.read_csv(data_dir() / "dryer" / "dryer.csv")
+    df = pd.read_csv(data_path("dryer/dryer.csv"))
     unit, target = "batch_id", "CollectorTankLevel"
     inputs = [column for column in df.columns if column not in (unit, target, "ClockTime")]
     return Batch.from_dataframe(
@@ -172,7 +176,7 @@ def draw_labels(batch: Batch, per_unit: int, seed: int) -> np.ndarray:
     if (available < per_unit).any():
         short = int((available < per_unit).argmax())
         unit_name = batch.coords["unit"][short]
-        raise ValueError(f"unit {unit_name!r} has {available[short]} labelled rows, fewer than per_unit = {per_unit}")
+        raise ValueError(f"unit {unit_name} has {available[short]} labelled rows, fewer than per_unit = {per_unit}")
     priority = np.where(observed, np.random.default_rng(seed).random(len(unit)), np.inf)
     order = np.lexsort((priority, unit))
     place = pd.Series(unit[order]).groupby(unit[order]).cumcount().to_numpy()
@@ -196,7 +200,9 @@ def _draw_units(n_units: int, ranges: Mapping[str, Range], seed: np.random.SeedS
     units = {key: low + (high - low) * share[:, k] for k, (key, (low, high)) in enumerate(ranges.items())}
     area = units["valve_area"] * _SECONDS_PER_HOUR  # a flow in m3/h per flow speed in m/s
     c2 = 2 * area**2 / units["density"] * _PA_PER_BAR
-    loss = units["friction"] * 8 * units["density"] * units["height"] / (np.pi**2 * units["diameter"] ** 5)  # Pa/(m3/s)^2
+    loss = (
+        units["friction"] * 8 * units["density"] * units["height"] / (np.pi**2 * units["diameter"] ** 5)
+    )  # Pa/(m3/s)^2
     c4 = loss / _SECONDS_PER_HOUR**2 / _PA_PER_BAR
     return units | {"c1": c2 * units["outlet"], "c2": c2, "c3": units["shut_in"], "c4": c4}
 
@@ -263,10 +269,11 @@ def _check_process(ranges: Mapping[str, Range], u_range: Range, noise: Mapping[s
             raise ValueError(f"{name}: ({low}, {high}) is not an ascending range of positive numbers")
     if not 0 <= u_range[0] < u_range[1] <= 100:
         raise ValueError(f"u_range: {u_range} is not an ascending range within 0..100 percent")
-    if ranges["shut_in"][0] <= ranges["outlet"][1]:
+    lowest, highest = ranges["shut_in"][0], ranges["outlet"][1]
+    if lowest <= highest:
         raise ValueError(
-            f"shut_in: its lower end {ranges['shut_in'][0]} bar is not above the upper end {ranges['outlet'][1]} bar of "
-            "outlet; such a unit has no flow (the root of equation 27 is not real)"
+            f"shut_in: its lower end, {lowest} bar, is not above the upper end of outlet, {highest} bar; a unit with "
+            "less pressure than its outlet has no flow (the root in equation 27 is not real)"
         )
     for name, sigma in noise.items():
         if not 0 <= sigma < np.inf:

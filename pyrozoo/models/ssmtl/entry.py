@@ -8,6 +8,7 @@ from ...batch import Batch
 from .data import DATASETS, simulate
 from .guides import GUIDES
 from .model import MTL, SSMTL
+from .reproduce import EXPERIMENTS
 
 VARIANTS = {"ssmtl": SSMTL, "mtl": MTL}
 
@@ -18,4 +19,4 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
     return train, {"c_dim": 2, "width": 8, "depth": 1}
 
 
-__all__ = ["DATASETS", "GUIDES", "VARIANTS", "tiny"]
+__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "tiny"]

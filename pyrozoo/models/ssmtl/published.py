@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...record import PUBLISHED
+
 REFERENCE = "Grimstad et al., arXiv:2407.13310"
+_ERRORS = ("mape", "mape_p10", "mape_p50", "mape_p90")
 
 
 def _rows(table: str, data: str, errors: dict[tuple[str, int | None], tuple[float, ...]]) -> tuple[dict[str, Any], ...]:
-    source = f"published: {REFERENCE}, {table}"
+    place = {"source": PUBLISHED, "reference": f"{REFERENCE}, {table}", "data": data}
     return tuple(
-        {"model": model, "unlabelled_ratio": ratio, **dict(zip(("mean", "p10", "p50", "p90"), error, strict=True))}
-        | {"metric": "MAPE (%)", "data": data, "source": source}
+        {"model": model, "ratio": ratio, **dict(zip(_ERRORS, error, strict=True)), **place}
         for (model, ratio), error in errors.items()
     )
 

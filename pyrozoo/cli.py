@@ -1,0 +1,453 @@
+"""The command line: list, show, fit, predict, reproduce and check.
+
+Exit codes: 0 good; 1 a failed check; 2 bad usage or bad input, with one line on standard error; 130 interrupted.
+Anything else is a bug and shows its traceback. torch is imported only by the commands that compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import importlib
+import inspect
+import os
+import shlex
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__, registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .base import ZooModel
+    from .batch import Batch
+
+_BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
+_MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
+_MARGIN = 110
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; those of the process where None.
+
+    Returns:
+        The exit code.
+    """
+    arguments = argparse.Namespace(debug=False, hint="nothing was started")
+    try:
+        _parser().parse_args(argv, arguments)
+        for module in arguments.modules:
+            _import(module)
+        return arguments.command(arguments)
+    except KeyboardInterrupt as interrupt:
+        print(f"pyrozoo: interrupted; {interrupt if interrupt.args else arguments.hint}", file=sys.stderr)
+        return 130
+    except _BAD_INPUT as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"pyrozoo: error: {_message(error)}", file=sys.stderr)
+        return 2
+
+
+# -------------------------------------------------------------------- usage
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage like all other bad input: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see `{self.prog} --help`)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="pyrozoo", description="A model zoo for Pyro.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pyrozoo {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(
+        "--import", dest="modules", metavar="MODULE", action="append", default=[],
+        help="import a module that registers entries of its own; may be repeated",
+    )  # fmt: skip
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Any, text: str, *, hint: str = "nothing was written") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        sub.set_defaults(command=command, hint=hint)
+        return sub
+
+    add("list", _list, "list the entries of the zoo")
+    add("show", _show, "show the card of an entry").add_argument("name", metavar="NAME")
+    _fit_options(add("fit", _fit, "fit an entry to a table or to one of its data sets"))
+    predict = add("predict", _predict, "predict the targets of a table with a saved run")
+    predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
+    predict.add_argument("--data", metavar="FILE.csv", required=True, help="table with the run's unit and x columns")
+    predict.add_argument("--out", metavar="FILE.csv", required=True, help="predictions, one line per row of the table")
+    again = "run the same command again: finished jobs in the folder of --out are kept"
+    reproduce = add("reproduce", _reproduce, "reproduce a table or figure of the paper", hint=again)
+    reproduce.add_argument("name", metavar="NAME")
+    reproduce.add_argument("experiment", metavar="EXPERIMENT", help="one of those that `show NAME` lists")
+    reproduce.add_argument("--profile", choices=("smoke", "quick", "paper"), default="quick", help="default: quick")
+    reproduce.add_argument("--seeds", type=_positive, metavar="N", help="repeats; the profile's own number by default")
+    reproduce.add_argument("--jobs", type=_positive, metavar="N", default=1, help="worker processes; default: 1")
+    reproduce.add_argument("--out", metavar="DIR", help="folder; default: results/NAME-EXPERIMENT")
+    check = add("check", _check, "check an entry against the contract of the zoo")
+    check.add_argument("name", metavar="NAME")
+    check.add_argument("--slow", action="store_true", help="also the checks that take minutes")
+    return parser
+
+
+def _fit_options(fit: argparse.ArgumentParser) -> None:
+    fit.add_argument("name", metavar="NAME")
+    fit.add_argument("--data", required=True, metavar="FILE.csv|DATASET", help="a table, or a data set of the entry")
+    fit.add_argument("--unit", metavar="COL", help="column of the table that names the unit of a row")
+    fit.add_argument("--x", action="append", type=_names, metavar="COL,COL", help="input columns; may be repeated")
+    fit.add_argument("--y", action="append", type=_names, metavar="COL", help="target column; empty where unlabelled")
+    fit.add_argument("--variant", metavar="NAME", help="default: the first of the card")
+    fit.add_argument("--guide", metavar="NAME", help="a guide of the card (default: the first), or a Pyro AutoGuide")
+    fit.add_argument(
+        "--prior", action="append", type=_assignment, default=[], metavar="SITE=DIST",
+        help='prior of a site, e.g. "c=StudentT(4, 0, 1)"; may be repeated',
+    )  # fmt: skip
+    fit.add_argument(
+        "--set", dest="numbers", action="append", type=_number_assignment, default=[], metavar="NAME=NUMBER",
+        help="argument of the model's constructor, e.g. c_dim=8; may be repeated",
+    )  # fmt: skip
+    fit.add_argument("--steps", type=_positive, metavar="N", help="optimiser steps")
+    fit.add_argument("--batch-size", type=_positive, metavar="N", help="rows per step; the model's default or all")
+    fit.add_argument("--lr", type=float, metavar="RATE", help="learning rate")
+    fit.add_argument("--seed", type=_natural, metavar="N", default=0, help="default: 0")
+    fit.add_argument("--restarts", type=_positive, metavar="N", default=1, help="independent fits; default: 1")
+    fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch")
+    fit.add_argument("--resume", action="store_true", help="go on from the checkpoint, where there is one")
+    fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.strip().isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    """Split names at commas; a name that holds a comma is quoted, as in a CSV file."""
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not all(names) or not names:
+        raise argparse.ArgumentTypeError(f"{text!r} holds an empty column name")
+    return names
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
+
+
+def _number_assignment(text: str) -> tuple[str, int | float]:
+    name, value = _assignment(text)
+    try:
+        number = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        number = None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number")
+    return name, number
+
+
+def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{option}: {name!r} is given twice")
+        values[name] = value
+    return values
+
+
+def _import(module: str) -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` does: a module of the user's own lies here
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"--import {module}: there is no such module") from error
+
+
+def _message(error: BaseException) -> str:
+    """The message in one line, without the quotes that KeyError adds."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+# -------------------------------------------------------------------- list and show
+def _list(arguments: argparse.Namespace) -> int:
+    for name in registry.list_models():
+        card = registry.card(name)
+        print(f"{name}: {card.title} ({card.year})")
+        print(_wrapped(card.summary, "    "))
+        print(f"    variants: {', '.join(card.variants)}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    card = registry.card(arguments.name)
+    print(f"{card.name}, version {card.version}: {card.title}\n{card.authors} ({card.year})\n\n{_wrapped(card.summary)}")
+    _section("Variants (the first is the default)", card.variants.items())
+    for variant, sites in card.sites.items():
+        header = ("site", "kind", "plates", "dims", "prior", "meaning")
+        rows = [
+            (name, site.kind, ", ".join(site.plates) or "-", ", ".join(site.dims) or "-", site.prior or "-", site.meaning)
+            for name, site in sites.items()
+        ]
+        _section(f"Generative sites of {variant}", [header, *rows])
+    _section("Guides (the first is the default)", card.guides.items())
+    _section("Data sets", card.datasets.items())
+    _section("Experiments (`pyrozoo reproduce`)", card.experiments.items())
+    expected = [(k, f"{value:g} ± {k_se:g} × {se:g}") for k, (value, se, k_se) in card.expected.items()]
+    _section("Expected on simulated data (mean ± k × standard error)", expected)
+    _section("The same in every restart", [(site,) for site in card.identified])
+    if card.limitations:
+        print("\nLimitations")
+        print("\n".join(_wrapped(f"- {text}", "  ", "    ") for text in card.limitations))
+    return 0
+
+
+def _section(title: str, rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a titled, aligned table; nothing where it is empty."""
+    rows = list(rows)
+    if rows:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        print(f"\n{title}")
+        print("\n".join(f"  {line}".rstrip() for line in lines))
+
+
+def _wrapped(text: str, indent: str = "", later: str | None = None) -> str:
+    later = indent if later is None else later
+    return textwrap.fill(text, _MARGIN, initial_indent=indent, subsequent_indent=later)
+
+
+# -------------------------------------------------------------------- fit and predict
+def _fit(arguments: argparse.Namespace) -> int:
+    _check_folders(arguments)
+    card = registry.card(arguments.name)
+    if arguments.data not in card.datasets and not Path(arguments.data).exists():
+        known = f"{card.name!r} has no data set of that name; it has {list(card.datasets)}"
+        raise FileNotFoundError(f"{arguments.data}: there is no such file, and {known}")
+
+    from .fitting import NonFiniteLoss, fit
+
+    data = _training_data(arguments, card)
+    model = _model(arguments, data)
+    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr")}
+    try:
+        result = fit(
+            model, _guide(arguments.guide, card), data, seed=arguments.seed, restarts=arguments.restarts,
+            checkpoint=arguments.checkpoint, resume=arguments.resume,
+            **{key: value for key, value in settings.items() if value is not None},
+        )  # fmt: skip
+    except NonFiniteLoss as error:
+        reason = str(error).partition("; the last good state")[0]
+        raise ValueError(f"training stopped at {reason}; nothing was saved; try a smaller --lr") from error
+    if result.status == "interrupted":
+        _interrupted(arguments, result)
+    result.save(arguments.out)
+    steps = int(result.history["step"].iloc[-1])
+    of = f", the best of {len(result.runs)} restarts" if len(result.runs) > 1 else ""
+    print(f"ELBO {result.best.final_elbo:.4f} nats per row after {steps} steps{of}")
+    print(f"saved in {arguments.out}")
+    print(_how_to_predict(arguments, result.data["columns"]))
+    return 0
+
+
+def _check_folders(arguments: argparse.Namespace) -> None:
+    if Path(arguments.out).exists():
+        raise FileExistsError(f"{arguments.out} exists; choose another folder for --out")
+    if arguments.resume and arguments.checkpoint is None:
+        raise ValueError("--resume needs --checkpoint DIR")
+    if arguments.checkpoint and not arguments.resume and any(Path(arguments.checkpoint).glob("run-*.safetensors")):
+        raise FileExistsError(
+            f"{arguments.checkpoint} holds a checkpoint; add --resume to go on from it, or choose another folder"
+        )
+
+
+def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
+    if arguments.data in card.datasets:
+        if arguments.unit or arguments.x or arguments.y:
+            raise ValueError(
+                f"--unit, --x and --y belong to a table, but {arguments.data!r} is a data set of {card.name!r}; leave them "
+                f"out (a file of that name is ./{arguments.data})"
+            )
+        data = registry.load_data(card.name, arguments.data)
+        return data[0] if isinstance(data, tuple) else data
+    if not (arguments.unit and arguments.x):
+        raise ValueError(f"{arguments.data} is a table: name its columns by --unit COL and --x COL,COL")
+    from .batch import Batch
+
+    x, y = (sum(names or [], []) for names in (arguments.x, arguments.y))
+    table = _read_table(arguments.data, arguments.unit, [*x, *y])
+    with _naming(arguments.data):
+        return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
+
+
+def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
+    from .priors import parse
+
+    priors = {site: parse(text) for site, text in _unique("--prior", arguments.prior).items()}
+    numbers = _unique("--set", arguments.numbers)
+    given = {**numbers, **({"priors": priors} if priors else {})}
+    try:
+        return registry.create_model(arguments.name, data, variant=arguments.variant, **given)
+    except (TypeError, RuntimeError) as error:
+        entry = registry.entry(arguments.name)
+        family = entry.parts.VARIANTS[arguments.variant or next(iter(entry.card.variants))]
+        names = [name for name in inspect.signature(family.__init__).parameters if name not in ("self", "priors")]
+        wanted = ", ".join(f"{name}={value}" for name, value in numbers.items()) or "these data"
+        raise ValueError(
+            f"{family.__name__} cannot be made with {wanted}: {_message(error)}; its arguments are {names}"
+        ) from error
+
+
+def _guide(name: str | None, card: registry.Card) -> Any:
+    """A name of the card, or one of Pyro's AutoGuide classes."""
+    if name is None:
+        return next(iter(card.guides))
+    from pyro.infer import autoguide
+
+    return name if name in card.guides or not name.startswith("Auto") else getattr(autoguide, name, name)
+
+
+def _interrupted(arguments: argparse.Namespace, result: Any) -> NoReturn:
+    """Keep what there is, and say how to go on."""
+    if arguments.checkpoint:
+        again = "run the same command again" if arguments.resume else "run the same command with --resume"
+        raise KeyboardInterrupt(f"{again} to go on from {arguments.checkpoint}")
+    if result.best.history.empty:
+        raise KeyboardInterrupt("nothing was saved: no epoch was finished")
+    result.save(arguments.out)
+    raise KeyboardInterrupt(
+        f"saved the fit so far in {arguments.out}; to be able to resume, fit with --checkpoint DIR, then add --resume"
+    )
+
+
+def _how_to_predict(arguments: argparse.Namespace, columns: Mapping[str, Any] | None) -> str:
+    out = shlex.quote(arguments.out)
+    if not (columns and columns["y"]):
+        return f"go on in Python: fit = pyrozoo.load({arguments.out!r})"
+    imports = "".join(f" --import {shlex.quote(module)}" for module in arguments.modules)
+    table = arguments.data if arguments.x else "FILE.csv"
+    return f"predict with: pyrozoo predict {out} --data {shlex.quote(table)} --out predictions.csv{imports}"
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if out.is_dir() or (out.exists() and out.samefile(arguments.data)):
+        raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'the input'}; choose another file for --out")
+
+    from .drawing import predict
+    from .files import atomic_write_text
+    from .io import load
+
+    fit = load(arguments.run)
+    columns = fit.data["columns"]
+    if columns is None:
+        raise ValueError(f"{arguments.run} was not fitted to a table; use pyrozoo.predict in Python, with a Batch")
+    if not columns["y"]:
+        raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
+    unit = columns["unit"]
+    table = _read_table(arguments.data, unit, columns["x"])
+    known = {str(name): name for name in fit.prototype.coords["unit"].tolist()}  # a run may hold numbers as units
+    with _naming(arguments.data):
+        units = [known.get(name, name) for name in table[unit]]
+        batch = fit.batch(table.assign(**{unit: units}), labels=False)
+    predictions = predict(fit, batch)
+    predictions.insert(0, unit, table[unit].to_numpy())
+    atomic_write_text(out, predictions.to_csv(index_label="row" if unit != "row" else "index", lineterminator="\n"))
+    print(f"{len(predictions)} rows predicted in {out}")
+    return 0
+
+
+def _read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
+    """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is empty, no UTF-8 text or no table, or it lacks a column or has it twice. The message names the
+            file.
+    """
+    import pandas as pd
+
+    with _naming(file), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        try:
+            header = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0].tolist()
+            table = pd.read_csv(
+                file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
+                index_col=False, low_memory=False,
+            )  # fmt: skip
+        except UnicodeDecodeError as error:
+            raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as CSV in UTF-8") from error
+        except pd.errors.EmptyDataError:
+            raise ValueError("the file is empty; give a table with a header and at least one row") from None
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
+        for column in (unit, *numeric):
+            if header.count(column) != 1:
+                fault = "appears twice in" if column in header else "is not in"
+                raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
+    table[unit] = table[unit].mask(table[unit].str.strip() == "")
+    return table[[unit, *numeric]] if len({unit, *numeric}) == 1 + len(numeric) else table
+
+
+@contextmanager
+def _naming(file: str) -> Iterator[None]:
+    """Put the file's name before a message about its content."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {_message(error)}") from error
+
+
+# -------------------------------------------------------------------- reproduce and check
+def _reproduce(arguments: argparse.Namespace) -> int:
+    experiments = getattr(registry.entry(arguments.name).parts, "EXPERIMENTS", {})
+    if arguments.experiment not in experiments:
+        raise KeyError(f"{arguments.experiment!r} is no experiment of {arguments.name!r}; there are {sorted(experiments)}")
+    out = Path(arguments.out or f"results/{arguments.name}-{arguments.experiment}")
+    experiment = experiments[arguments.experiment]
+    experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    registry.entry(arguments.name)  # an unknown name is reported before torch is imported
+    from . import contract
+
+    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    for result in contract.check(arguments.name, slow=arguments.slow):
+        outcome = "skipped" if result.skipped else "passed" if result.ok else "failed"
+        counts[outcome] += 1
+        note = f": {' '.join(result.message.split())}" if result.message else ""
+        print(f"{outcome:7}  {result.code:3}  {result.subject} ({result.seconds:.1f} s){note}", flush=True)
+    print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
+    return 1 if counts["failed"] else 0

@@ -1,0 +1,392 @@
+"""Checks of a fit: Pareto k per plate row, predictive checks, coverage, latent space, simulation-based calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.ops.stats import fit_generalized_pareto
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from . import scores
+from .base import ZooModel
+from .batch import Batch
+from .drawing import draw, pair, predict, target_sites
+from .fitting import Fit, Run, build, isolated
+from .training import Settings, Training
+
+LEVELS = (50, 80, 90)
+
+
+# -------------------------------------------------------------------- Pareto k
+def khat(
+    fit: Fit, data: Batch | None = None, *, per: str | None = None, draws: int = 200, inner: int = 10, seed: int = 0
+) -> pd.Series:
+    """Pareto k of the importance weights p / q, one per plate position: is the guide wide enough, row by row?
+
+    Below 0.5 good, up to 0.7 usable, above it the posterior reaches where the guide does not. Per row: the weights of
+    the row's own latents given one draw of everything outside the rows. Per group: the weights of the group's
+    latents, its rows' latents integrated out by `inner` importance samples each, whose noise can only raise k; never
+    the joint over a group's rows, which fails for any guide once there are many rows.
+
+    Args:
+        fit: The fit; its best restart.
+        data: The training data, for a fit that was loaded.
+        per: The row plate (default, where rows have latents) or a group.
+        draws: Importance draws per position.
+        inner: Draws of the rows' latents per draw of the groups'.
+        seed: Of the draws.
+
+    Returns:
+        k by position, named by the plate's coordinates; -inf where the guide is exact and the weights have no tail.
+
+    Raises:
+        ValueError: Data other than the training data, or none; an unknown plate.
+    """
+    data = fit.train if data is None else data
+    if data is None or data.sha256 != fit.data["sha256"]:
+        raise ValueError("k-hat is about the data the guide was fitted to: pass the training data of this fit")
+    model = fit.model
+    per = per or model.rows
+    if per not in model.plate_dims:
+        raise ValueError(f"per: {per!r} is no plate of the model; plates are {sorted(model.plate_dims)}")
+    with isolated(seed), torch.no_grad():
+        batch = fit.prepare(data)
+        weigh = _row_weights if per == model.rows else _group_weights
+        weights = weigh(fit.best, batch, per, draws, inner).double()
+    index = pd.Index(batch.coords.get(per, np.arange(weights.shape[1])), name=per)
+    return pd.Series([pareto_k(weights[:, i]) for i in range(weights.shape[1])], index=index, name="khat")
+
+
+def pareto_k(log_weights: Tensor) -> float:
+    """Shape of the generalised Pareto distribution fitted to the tail of importance weights, shape (S,).
+
+    -inf where all weights agree: there is no tail.
+    """
+    n_tail = min(len(log_weights) // 5, int(3 * len(log_weights) ** 0.5))
+    largest = log_weights.sort().values
+    weights = (largest - largest[-1]).exp()
+    excess = weights[-n_tail:] - weights[-n_tail - 1]
+    if n_tail < 5 or float(excess[-1]) < 1e-9 * float(weights[-1]):
+        return float("-inf")
+    return float(fit_generalized_pareto(excess)[0])
+
+
+def _outside(trace: Trace, plates: set[str]) -> Trace:
+    """The trace without the sites that lie along these plates: what stays fixed while they are drawn again."""
+    kept = trace.copy()
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and any(frame.name in plates for frame in site["cond_indep_stack"]):
+            kept.remove_node(name)
+    return kept
+
+
+def _row_weights(run: Run, batch: Batch, per: str, draws: int, _: int) -> Tensor:
+    """Log weights (S, N) of the rows' latents given one draw of everything else."""
+    outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
+    fixed = _outside(outer, {per})
+    return torch.stack([_log_weight(run, batch, fixed)[per] for _ in range(draws)])
+
+
+def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int) -> Tensor:
+    """Log weights (S, M) of the groups' latents, the rows' latents integrated out."""
+    rows = run.model.rows
+    outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
+    globals_only = _outside(outer, {rows, per})
+    out = []
+    for _ in range(draws):
+        group_draw = pair(run.model, run.guide, batch, globals_only).guide
+        fixed = _outside(group_draw, {rows})
+        terms = [_log_weight(run, batch, fixed) for _ in range(inner)]
+        total = terms[0].get(per, torch.zeros(batch.sizes[per], device=batch[per].device))
+        by_row = torch.stack([term[rows] for term in terms]).logsumexp(0) - np.log(inner)
+        out.append(total.double().index_add(0, batch[per], by_row.double()))
+    return torch.stack(out)
+
+
+def _log_weight(run: Run, batch: Batch, fixed: Trace) -> dict[str, Tensor]:
+    drawn = pair(run.model, run.guide, batch, fixed)
+    p, q = drawn.by_plate("model"), drawn.by_plate("guide")
+    return {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
+
+
+# -------------------------------------------------------------------- predictions
+def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
+    """Scores of the predicted targets on the rows of `test` where they are observed, in the units of the data.
+
+    Continuous: rmse, mae, crps, nll (per row), cover50, cover80, cover90; several components are pooled. Discrete:
+    accuracy, balanced_accuracy, macro_f1, log_loss. Named ``<target>.<score>``.
+    """
+    levels = sorted({q / 100 for level in LEVELS for q in _bounds(level)})
+    table = predict(fit, test, draws=draws, seed=seed, quantiles=tuple(levels))
+    out: dict[str, float] = {}
+    for target in fit.model.targets:
+        seen = test.observed(target)
+        if not seen.any():
+            raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+        truth, part = test[target].cpu().numpy()[seen], table[seen]
+        if f"{target}.label" in table:
+            out |= _discrete_scores(target, truth, part)
+        else:
+            nll = -log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy()
+            out |= _continuous_scores(target, truth, part) | {f"{target}.nll": float(nll.mean())}
+    return out
+
+
+def _bounds(level: int) -> tuple[int, int]:
+    return (100 - level) // 2, (100 + level) // 2
+
+
+def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
+    def columns(suffix: str) -> np.ndarray:
+        return part[[c for c in part if c.startswith(target) and c.endswith(suffix)]].to_numpy().ravel()
+
+    truth, mean = truth.reshape(-1), columns(".mean")
+    out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
+    out["crps"] = scores.crps_normal(truth, mean, columns(".sd"))
+    for level in LEVELS:
+        low, high = (f".q{q:02d}" for q in _bounds(level))
+        out[f"cover{level}"] = scores.coverage(truth, columns(low), columns(high))
+    return {f"{target}.{name}": value for name, value in out.items()}
+
+
+def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
+    probabilities = part[[c for c in part if c.startswith(f"{target}.p[")]].to_numpy()
+    classes = [c[len(target) + 3 : -1] for c in part if c.startswith(f"{target}.p[")]
+    truth, label = np.asarray(classes)[truth.reshape(-1).astype(int)], part[f"{target}.label"].astype(str).to_numpy()
+    functions = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1}
+    out = {name: function(truth, label) for name, function in functions.items()}
+    out["log_loss"] = scores.log_loss(truth, probabilities, classes)
+    return {f"{target}.{name}": value for name, value in out.items()}
+
+
+def coverage(
+    fit: Fit, test: Batch, *, target: str = "y", levels: tuple[int, ...] = LEVELS, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Share of observed targets inside the central predictive intervals, and the intervals' mean width."""
+    quantiles = tuple(sorted({q / 100 for level in levels for q in _bounds(level)}))
+    seen = test.observed(target)
+    table = predict(fit, test, draws=draws, seed=seed, quantiles=quantiles)[seen]
+    truth = test[target].cpu().numpy()[seen].reshape(-1)
+    rows = []
+    for level in levels:
+        low, high = (
+            table[[c for c in table if c.startswith(target) and c.endswith(f".q{q:02d}")]].to_numpy().ravel()
+            for q in _bounds(level)
+        )
+        rows.append({"nominal": level / 100, "empirical": scores.coverage(truth, low, high), "width": float(np.mean(high - low))})
+    return pd.DataFrame(rows)
+
+
+def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.Series:
+    """Log predictive density of each observed target given its row's inputs: log of the mean over draws; nats.
+
+    The targets themselves are hidden from the guide.
+    """
+    seen = test.observed(target)
+    with isolated(seed), torch.no_grad():
+        data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
+        terms = [target_sites(fit.best, data)[target]["fn"].log_prob(truth) for _ in range(draws)]
+        density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
+    index = pd.Index(test.coords.get(test.rows, np.arange(test.n_rows)), name=test.rows)
+    return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
+
+
+def compare(fits: Mapping[str, Fit], test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Models side by side on the held-out log predictive density of a target, best first.
+
+    Columns: elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over rows).
+    """
+    pointwise = {name: log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()}
+    best = max(pointwise, key=lambda name: pointwise[name].sum())
+
+    def error(values: np.ndarray) -> float:
+        return float(np.sqrt(len(values)) * values.std(ddof=1))
+
+    rows = {
+        name: {
+            "elpd": values.sum(),
+            "se": error(values),
+            "difference": (values - pointwise[best]).sum(),
+            "se_difference": error(values - pointwise[best]),
+        }
+        for name, values in pointwise.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").sort_values("elpd", ascending=False)
+
+
+def ppc(fits: Fit | Mapping[str, Fit], data: Batch, *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Posterior predictive checks: does data drawn from the model look like the data, in these statistics?
+
+    For every observed site and component: mean, sd, minimum, maximum, and lag-one difference (sd of successive rows'
+    differences: what a model of exchangeable rows misses). ``p`` is the share of replications with a larger statistic:
+    near 0 or 1 is a misfit.
+    """
+    fits = {"fit": fits} if isinstance(fits, Fit) else fits
+    statistics = {
+        "mean": np.mean, "sd": np.std, "min": np.min, "max": np.max,
+        "lag-1 sd": lambda values, axis: np.std(np.diff(values, axis=axis), axis=axis),
+    }  # fmt: skip
+    rows = []
+    for name, fit in fits.items():
+        drawn = draw(fit, data, draws=draws, seed=seed, restarts=False)
+        for site, observed in drawn.groups["observed_data"].items():
+            replicated = drawn.groups["posterior_predictive"][site][0]
+            observed, replicated = observed.reshape(len(observed), -1), replicated.reshape(len(replicated), len(observed), -1)
+            labels = drawn.coords.get(drawn.dims[site][-1], np.arange(observed.shape[1]))
+            for j in range(observed.shape[1]):
+                seen = np.isfinite(observed[:, j])
+                for label, statistic in statistics.items():
+                    value = statistic(observed[seen, j], axis=0)
+                    values = statistic(replicated[:, seen, j], axis=1)
+                    component = labels[j] if observed.shape[1] == len(labels) else j
+                    rows.append(
+                        {"model": name, "site": site, "component": component, "statistic": label, "observed": value,
+                         "replicated": values.mean(), "p": float((values > value).mean())}
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+# -------------------------------------------------------------------- latent space
+@dataclass
+class LatentReport:
+    """What a latent site does.
+
+    Attributes:
+        table: One line per dimension: spread (variance over positions of the posterior mean), sd (mean posterior
+            standard deviation), kl (mean KL from the prior, nats; NaN unless guide and prior are normal), active
+            (spread > 0.01).
+        means: Posterior means, one line per plate position.
+        probes: Share of variance of each truth that a linear map of the means explains in cross-validation.
+    """
+
+    table: pd.DataFrame
+    means: pd.DataFrame
+    probes: pd.Series
+
+    @property
+    def active(self) -> int:
+        """Number of active dimensions."""
+        return int(self.table["active"].sum())
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the guide ignores the data: no dimension is active."""
+        return self.active == 0
+
+
+def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, seed: int = 0) -> LatentReport:
+    """Active units, KL per dimension, collapse, and linear probes of what is known about the truth.
+
+    Probes use every entry of ``data.truth`` that lies along the site's plate.
+    """
+    means, spreads, divergences = [], [], []
+    with isolated(seed), torch.no_grad():
+        batch = fit.prepare(data)
+        for _ in range(draws):
+            drawn = pair(fit.model, fit.guide, batch)
+            if site not in drawn.guide.nodes:
+                raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
+            q, p = drawn.guide.nodes[site]["fn"], drawn.model.nodes[site]["fn"]
+            means.append(q.mean.detach()), spreads.append(q.variance.sqrt()), divergences.append(_kl_by_dimension(q, p))
+    mean, sd, kl = (torch.stack(v).mean(0).reshape(len(means[0]), -1).cpu().numpy() for v in (means, spreads, divergences))
+    plate = next(frame.name for frame in drawn.guide.nodes[site]["cond_indep_stack"] if frame.vectorized)
+    spread = mean.var(0)
+    table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
+    names = pd.Index(batch.coords.get(plate, np.arange(len(mean))), name=plate)
+    probes = {name: _probe(mean, truth) for name, truth in data.truth.items() if _along(data, name, plate, len(mean))}
+    return LatentReport(table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float))
+
+
+def _along(data: Batch, name: str, plate: str, size: int) -> bool:
+    return data.along.get(name) == plate and len(data.truth[name]) == size and data.truth[name].ndim == 1
+
+
+def _kl_by_dimension(q: Any, p: Any) -> Tensor:
+    bases = []
+    for fn in (q, p):
+        while isinstance(fn, torch.distributions.Independent):
+            fn = fn.base_dist
+        bases.append(fn)
+    if not all(isinstance(base, dist.Normal) for base in bases):
+        return torch.full_like(q.mean, torch.nan)
+    return torch.distributions.kl_divergence(*bases).expand_as(q.mean)
+
+
+def _probe(means: np.ndarray, truth: np.ndarray) -> float:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    folds = KFold(min(5, len(truth)), shuffle=True, random_state=0)
+    return scores.r2(truth, cross_val_predict(RidgeCV(np.logspace(-3, 3, 7)), means, truth, cv=folds))
+
+
+# -------------------------------------------------------------------- simulation-based calibration
+def sbc(
+    model: ZooModel, guide: Any, layout: Batch, site: str, *, simulations: int = 20, draws: int = 99, seed: int = 0,
+    **settings: Any,
+) -> pd.DataFrame:  # fmt: skip
+    """Ranks of true latents among guide draws, over data simulated from the model itself: uniform if calibrated.
+
+    The model's parameters stay as they are; each simulation draws the latents from the prior and data from the
+    model, in the layout of a batch (its rows, groups, and which labels are seen), and fits only the guide.
+
+    Args:
+        model: The model with its parameters.
+        guide: As for `fit`.
+        layout: A batch whose observed tensors are replaced by simulated ones.
+        site: Latent to rank.
+        simulations: Data sets.
+        draws: Draws to rank among; ranks are 0..draws.
+        seed: Of everything.
+        **settings: Of each fit.
+
+    Returns:
+        One line per simulation and component of the site: simulation, component, rank.
+    """
+    options = Settings.resolve(model, guide, settings)
+    rows = []
+    for index in range(simulations):
+        run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        with isolated(run_seed):
+            own, own_guide = build(model, guide)
+            own.load_state_dict(model.state_dict())
+            own.requires_grad_(False)
+            with torch.no_grad():
+                batch, truth = _simulate(own, layout, site)
+            if hasattr(own_guide, "support"):
+                batch = batch.with_support(own_guide.support, own_guide.amortized[0])
+            if hasattr(own_guide, "solve"):
+                own_guide.solve(batch)
+            else:
+                Training(own, own_guide, batch, None, options, run_seed, None).run(resume=False, progress=None, callback=None)
+            with torch.no_grad():
+                traces = [poutine.trace(own_guide).get_trace(**own.arguments(batch)) for _ in range(draws)]
+            values = torch.stack([trace.nodes[site]["value"] for trace in traces])
+            ranks = (values < truth).sum(0).reshape(-1).tolist()
+            rows += [{"simulation": index, "component": j, "rank": rank} for j, rank in enumerate(ranks)]
+    return pd.DataFrame(rows)
+
+
+def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]:
+    trace = poutine.trace(poutine.uncondition(model)).get_trace(**model.arguments(layout))
+    tensors = dict(layout.tensors)
+    for name in tensors:
+        if name in trace.nodes and trace.nodes[name]["type"] == "sample" and name not in model.plate_dims:
+            tensors[name] = trace.nodes[name]["value"].detach()
+    return layout.with_tensors(tensors), trace.nodes[site]["value"].detach()
+
+
+def rank_p_value(ranks: Any, draws: int, bins: int = 10) -> float:
+    """p value of a chi-squared test that ranks in 0..draws are uniform."""
+    from scipy.stats import chisquare
+
+    counts, _ = np.histogram(np.asarray(ranks), bins=np.linspace(0, draws + 1, bins + 1))
+    return float(chisquare(counts).pvalue)
