@@ -38,6 +38,16 @@ class LocalParams:
             return super().__call__(*args, **kwargs)
 
 
+def make_local(module: nn.Module) -> nn.Module:
+    """Let a module that was built under Pyro's global parameter store keep its parameters to itself."""
+    for part in module.modules():
+        if isinstance(part, LocalParams):
+            part._local_params = True
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}
+    return module
+
+
 class ZooModel(LocalParams, PyroModule):
     """A generative model: sizes at construction, priors by name, ``forward(**batch)`` the Pyro model.
 

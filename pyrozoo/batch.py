@@ -12,7 +12,7 @@ and it knows the full size of every plate, so that a minibatch taken from it is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -138,7 +138,7 @@ class Batch(Mapping):
         tensors: dict[str, Tensor] = {}
         along: dict[str, str] = {}
         sizes = {row_plate: n}
-        coords = {k: np.asarray(v) for k, v in (coords or {}).items()}
+        coords = {k: _names(v) for k, v in (coords or {}).items()}
         strata: dict[str, Tensor] = {}
         masks: dict[str, str] = {}
         for target, mask in (labels or {}).items():
@@ -199,7 +199,7 @@ class Batch(Mapping):
 
         Raises:
             KeyError: A column is not in the table.
-            TypeError: A column does not hold numbers.
+            TypeError: Not a data frame; a column that does not hold real numbers; a unit that cannot be hashed.
             ValueError: No rows; a missing unit; a non-finite x; an infinite y; a row with part of its y; a unit
                 without rows; a column used twice. The message names column and row.
         """
@@ -207,14 +207,15 @@ class Batch(Mapping):
         _check_columns(df, unit, xs, ys)
         missing = df[unit].isna().to_numpy()
         if missing.any():
-            raise ValueError(f"column {unit!r}, row {df.index[missing.argmax()]!r}: the unit is missing; name it or drop the row")
+            raise ValueError(f"column {unit!r}, row {_first(df.index, missing)!r}: the unit is missing; name it or drop the row")
         if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
             units = df[unit].cat.categories
-        x_values, y_values = _numeric(df, xs), _numeric(df, ys, missing_allowed=True)
+        largest = torch.finfo(dtype or torch.get_default_dtype()).max
+        x_values, y_values = _numeric(df, xs, largest), _numeric(df, ys, largest, missing_allowed=True)
         observed = ~np.isnan(y_values)
         partial = observed.any(1) & ~observed.all(1)
         if partial.any():
-            row = df.index[partial.argmax()]
+            row = _first(df.index, partial)
             raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
         coords: dict[str, Any] = {"input": xs, "target": ys, "row": _row_names(df.index)}
         if units is not None:
@@ -234,11 +235,11 @@ class Batch(Mapping):
         """Take a minibatch: these rows (positions in this batch), with all group tables and the full sizes.
 
         Args:
-            rows: Long positions, shape (B,).
+            rows: Positions (whole numbers, no mask), shape (B,).
             weight: Importance of each row relative to the plate's own scale N / B, shape (B,): for rows that were
                 not drawn uniformly. It reaches the model as ``weight``.
         """
-        rows = torch.as_tensor(rows, dtype=torch.long)
+        rows = _positions(rows)
         tensors = {}
         for name, tensor in self.tensors.items():
             plate = self.along[name]
@@ -255,13 +256,13 @@ class Batch(Mapping):
 
     def subset(self, rows: Any) -> Batch:
         """Make these rows (positions in this batch) a data set of their own, with only the groups they need."""
-        rows = torch.as_tensor(rows, dtype=torch.long).cpu()
+        rows = _positions(rows).cpu()
         if len(rows) == 0:
             raise ValueError("rows: a data set needs at least one row")
         part = self.take(rows)
         tensors = dict(part.tensors)
         coords, truth, sizes = dict(self.coords), dict(self.truth), dict(self.sizes)
-        keep = {self.rows: rows.numpy()}
+        keep = {self.rows: part.tensors[self.rows].cpu().numpy()}  # names and truth are those of the full data
         for group in self.groups:
             present, index = torch.unique(tensors[group].cpu(), return_inverse=True)
             keep[group] = present.numpy()
@@ -339,7 +340,7 @@ class Batch(Mapping):
         Raises:
             KeyError: A group of this batch is not among `names`; the message lists it.
         """
-        position = {name: i for i, name in enumerate(np.asarray(names).tolist())}
+        position = {name: i for i, name in enumerate(_names(names).tolist())}
         own = self.coords[group].tolist()
         unknown = [name for name in own if name not in position]
         if unknown:
@@ -347,7 +348,7 @@ class Batch(Mapping):
         lookup = torch.tensor([position[name] for name in own], device=self.tensors[group].device)
         tensors = {k: v for k, v in self.tensors.items() if self.along[k] != group}
         tensors[group] = lookup[self.tensors[group]]
-        coords = dict(self.coords) | {group: np.asarray(names)}
+        coords = dict(self.coords) | {group: _names(names)}
         truth = {k: v for k, v in self.truth.items() if self.along.get(k) != group}
         return replace(self, tensors=tensors, coords=coords, truth=truth, sizes={**self.sizes, group: len(position)})
 
@@ -420,7 +421,10 @@ class Batch(Mapping):
 
 
 def _tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: not an array of numbers ({error})") from None
     if len(tensor) != n:
         raise ValueError(f"{name}: {len(tensor)} entries, expected {n}")
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -454,20 +458,45 @@ def _add_frames(
 
 
 def _group_index(group: str, values: Any, n: int, names: np.ndarray | None) -> tuple[Tensor, np.ndarray]:
-    values = np.asarray(values)
+    values = _names(values)
     if len(values) != n:
         raise ValueError(f"{group}: {len(values)} entries, expected {n}")
+    try:
+        codes, found = pd.factorize(values)
+    except TypeError as error:
+        raise TypeError(f"{group}: its names cannot be compared ({error}); use strings or numbers") from None
     if names is None:
-        codes, names = pd.factorize(values)
-        return torch.as_tensor(codes.astype(np.int64)), np.asarray(names)
-    codes = pd.Index(names).get_indexer(pd.Index(values))
+        return torch.as_tensor(codes.astype(np.int64)), np.asarray(found)
+    index = pd.Index(names, tupleize_cols=False)
+    if not index.is_unique:
+        raise ValueError(f"{group} {index[index.duplicated()].tolist()[0]!r} is given twice in the list of {group}s")
+    codes = index.get_indexer(pd.Index(values, tupleize_cols=False))
     if (codes < 0).any():
         row = int((codes < 0).argmax())
         raise ValueError(f"{group}, row {row}: {values[row]!r} is not among the given {group}s")
     empty = np.setdiff1d(np.arange(len(names)), codes)
     if len(empty):
-        raise ValueError(f"{group} {names[empty[0]]!r} has no rows; drop it from the list of {group}s")
+        raise ValueError(f"{group} {index[empty[0]]!r} has no rows; drop it from the list of {group}s")
     return torch.as_tensor(codes.astype(np.int64)), names
+
+
+def _names(values: Any) -> np.ndarray:
+    """Names as they are given: NumPy alone would turn [1, "a"] into two strings, and tuples into rows of a matrix."""
+    if isinstance(values, Tensor):
+        return values.cpu().numpy()
+    return values if isinstance(values, np.ndarray) else pd.Index(list(values), tupleize_cols=False).to_numpy()
+
+
+def _positions(rows: Any) -> Tensor:
+    rows = rows if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(rows))
+    if rows.dtype == torch.bool or (rows.is_floating_point() and len(rows)):
+        raise TypeError(f"rows: {rows.dtype} values; give positions, e.g. numpy.flatnonzero(mask)")
+    return rows.long()
+
+
+def _first(index: pd.Index, where: np.ndarray) -> Any:
+    """Name of the first row that is marked, as Python prints it."""
+    return index[[int(where.argmax())]].tolist()[0]
 
 
 def _row_names(index: pd.Index) -> np.ndarray:
@@ -476,8 +505,13 @@ def _row_names(index: pd.Index) -> np.ndarray:
 
 
 def _check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
+    if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
+        what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
+        raise TypeError(f"the table: {what}; give a data frame with one level of columns")
     used = [unit, *xs, *ys]
     for column in used:
+        if not isinstance(column, Hashable):
+            raise TypeError(f"column {column!r}: a {type(column).__name__} is no name of a column")
         if column not in df.columns:
             raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
         if used.count(column) > 1 or (df.columns == column).sum() > 1:
@@ -488,19 +522,24 @@ def _check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) ->
         raise ValueError("the table has no rows; give at least one")
 
 
-def _numeric(df: pd.DataFrame, columns: list[str], missing_allowed: bool = False) -> np.ndarray:
+def _numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
     out = np.empty((len(df), len(columns)))
     for j, column in enumerate(columns):
         series = df[column]
-        if not pd.api.types.is_numeric_dtype(series) or pd.api.types.is_bool_dtype(series):
+        types = pd.api.types
+        if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
             text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
-            where = f", first at row {series.index[text.to_numpy().argmax()]!r}" if text.any() else ""
+            where = f", first at row {_first(series.index, text.to_numpy())!r}" if text.any() else ""
             raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it with pandas.to_numeric")
         values = series.to_numpy(dtype=float, na_value=np.nan)
         bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
         if bad.any():
-            row, value = series.index[bad.argmax()], values[bad.argmax()]
+            row, value = _first(series.index, bad), values[bad.argmax()]
             remedy = "replace it by NaN if unknown" if missing_allowed else "impute it or drop the row"
             raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; {remedy}")
+        large = np.abs(values) > largest
+        if large.any():
+            row, value = _first(series.index, large), values[large.argmax()]
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
         out[:, j] = values
     return out

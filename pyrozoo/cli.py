@@ -11,6 +11,7 @@ import ast
 import csv
 import importlib
 import inspect
+import itertools
 import os
 import shlex
 import sys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from .base import ZooModel
     from .batch import Batch
+    from .fitting import Fit
 
 _BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
 _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
@@ -211,13 +213,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     card = registry.card(arguments.name)
-    print(f"{card.name}, version {card.version}: {card.title}\n{card.authors} ({card.year})\n\n{_wrapped(card.summary)}")
+    print(f"{card.name}, version {card.version}: {card.title}\n{card.authors} ({card.year})\n")
+    print(_wrapped(card.summary))
     _section("Variants (the first is the default)", card.variants.items())
     for variant, sites in card.sites.items():
         header = ("site", "kind", "plates", "dims", "prior", "meaning")
         rows = [
-            (name, site.kind, ", ".join(site.plates) or "-", ", ".join(site.dims) or "-", site.prior or "-", site.meaning)
-            for name, site in sites.items()
+            (name, s.kind, ", ".join(s.plates) or "-", ", ".join(s.dims) or "-", s.prior or "-", s.meaning)
+            for name, s in sites.items()
         ]
         _section(f"Generative sites of {variant}", [header, *rows])
     _section("Guides (the first is the default)", card.guides.items())
@@ -255,20 +258,8 @@ def _fit(arguments: argparse.Namespace) -> int:
         known = f"{card.name!r} has no data set of that name; it has {list(card.datasets)}"
         raise FileNotFoundError(f"{arguments.data}: there is no such file, and {known}")
 
-    from .fitting import NonFiniteLoss, fit
-
     data = _training_data(arguments, card)
-    model = _model(arguments, data)
-    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr")}
-    try:
-        result = fit(
-            model, _guide(arguments.guide, card), data, seed=arguments.seed, restarts=arguments.restarts,
-            checkpoint=arguments.checkpoint, resume=arguments.resume,
-            **{key: value for key, value in settings.items() if value is not None},
-        )  # fmt: skip
-    except NonFiniteLoss as error:
-        reason = str(error).partition("; the last good state")[0]
-        raise ValueError(f"training stopped at {reason}; nothing was saved; try a smaller --lr") from error
+    result = _train(arguments, _model(arguments, data), _guide(arguments.guide, card), data)
     if result.status == "interrupted":
         _interrupted(arguments, result)
     result.save(arguments.out)
@@ -278,6 +269,22 @@ def _fit(arguments: argparse.Namespace) -> int:
     print(f"saved in {arguments.out}")
     print(_how_to_predict(arguments, result.data["columns"]))
     return 0
+
+
+def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch) -> Fit:
+    from .fitting import NonFiniteLoss, fit
+
+    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr")}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's; the error below says more
+            return fit(
+                model, guide, data, seed=arguments.seed, restarts=arguments.restarts, checkpoint=arguments.checkpoint,
+                resume=arguments.resume, **{key: value for key, value in settings.items() if value is not None},
+            )  # fmt: skip
+    except NonFiniteLoss as error:
+        reason = str(error).partition("; the last good state")[0]
+        raise ValueError(f"training stopped at {reason}; nothing was saved; try a smaller --lr") from error
 
 
 def _check_folders(arguments: argparse.Namespace) -> None:
@@ -295,8 +302,8 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     if arguments.data in card.datasets:
         if arguments.unit or arguments.x or arguments.y:
             raise ValueError(
-                f"--unit, --x and --y belong to a table, but {arguments.data!r} is a data set of {card.name!r}; leave them "
-                f"out (a file of that name is ./{arguments.data})"
+                f"--unit, --x and --y belong to a table, but {arguments.data!r} is a data set of {card.name!r}; "
+                f"leave them out (a file of that name is ./{arguments.data})"
             )
         data = registry.load_data(card.name, arguments.data)
         return data[0] if isinstance(data, tuple) else data
@@ -304,7 +311,7 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
         raise ValueError(f"{arguments.data} is a table: name its columns by --unit COL and --x COL,COL")
     from .batch import Batch
 
-    x, y = (sum(names or [], []) for names in (arguments.x, arguments.y))
+    x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
     table = _read_table(arguments.data, arguments.unit, [*x, *y])
     with _naming(arguments.data):
         return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
@@ -337,7 +344,7 @@ def _guide(name: str | None, card: registry.Card) -> Any:
     return name if name in card.guides or not name.startswith("Auto") else getattr(autoguide, name, name)
 
 
-def _interrupted(arguments: argparse.Namespace, result: Any) -> NoReturn:
+def _interrupted(arguments: argparse.Namespace, result: Fit) -> NoReturn:
     """Keep what there is, and say how to go on."""
     if arguments.checkpoint:
         again = "run the same command again" if arguments.resume else "run the same command with --resume"
@@ -400,23 +407,24 @@ def _read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
     with _naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:
-            header = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0].tolist()
+            first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
             table = pd.read_csv(
                 file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
                 index_col=False, low_memory=False,
             )  # fmt: skip
         except UnicodeDecodeError as error:
-            raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as CSV in UTF-8") from error
+            raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
         except pd.errors.EmptyDataError:
             raise ValueError("the file is empty; give a table with a header and at least one row") from None
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
+        header = first.iloc[0].tolist()
         for column in (unit, *numeric):
             if header.count(column) != 1:
                 fault = "appears twice in" if column in header else "is not in"
                 raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
     table[unit] = table[unit].mask(table[unit].str.strip() == "")
-    return table[[unit, *numeric]] if len({unit, *numeric}) == 1 + len(numeric) else table
+    return table
 
 
 @contextmanager
@@ -432,7 +440,8 @@ def _naming(file: str) -> Iterator[None]:
 def _reproduce(arguments: argparse.Namespace) -> int:
     experiments = getattr(registry.entry(arguments.name).parts, "EXPERIMENTS", {})
     if arguments.experiment not in experiments:
-        raise KeyError(f"{arguments.experiment!r} is no experiment of {arguments.name!r}; there are {sorted(experiments)}")
+        known = f"there are {sorted(experiments)}"
+        raise KeyError(f"{arguments.experiment!r} is no experiment of {arguments.name!r}; {known}")
     out = Path(arguments.out or f"results/{arguments.name}-{arguments.experiment}")
     experiment = experiments[arguments.experiment]
     experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out)

@@ -57,6 +57,8 @@ def khat(
     per = per or model.rows
     if per not in model.plate_dims:
         raise ValueError(f"per: {per!r} is no plate of the model; plates are {sorted(model.plate_dims)}")
+    if draws < 25:
+        raise ValueError(f"draws: {draws} weights have no tail to fit; use at least 25, better 200")
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
         weigh = _row_weights if per == model.rows else _group_weights
@@ -351,7 +353,7 @@ def sbc(
     Returns:
         One line per simulation and component of the site: simulation, component, rank.
     """
-    options = Settings.resolve(model, guide, settings)
+    options = Settings.resolve(model, guide, settings).for_data(layout)
     rows = []
     for index in range(simulations):
         run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])

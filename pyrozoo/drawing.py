@@ -38,11 +38,15 @@ class Pair:
     nesting: int
 
     def sites(self, part: str) -> Iterator[tuple[str, dict]]:
-        """Sample sites of "guide" or "model" that carry a density: no plates, no deterministic or auxiliary sites."""
+        """Sample sites of "guide" or "model" that carry a density: no plates, no deterministic sites.
+
+        A factor is part of the model's density (it may rule out classes of labelled rows), of the guide only part of
+        its objective. Auxiliary latents of a guide (an AutoGuide's unconstrained values) carry its density.
+        """
         for name, site in getattr(self, part).nodes.items():
-            if site["type"] != "sample" or site_is_subsample(site):
+            if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic"):
                 continue
-            if site["infer"].get("_deterministic") or site["infer"].get("is_auxiliary"):
+            if part == "guide" and site["is_observed"]:
                 continue
             yield name, site
 
@@ -69,13 +73,19 @@ class Pair:
         return {plate: self.sum_out(term) if plate else term for plate, term in total.items()}
 
     def log_likelihood(self) -> dict[str, Tensor]:
-        """Log density of every observed site per position, given the guide's latents, enumerated ones summed out."""
-        enumerated = [self.log_density(s) for _, s in self.sites("model") if _is_enumerated(s)]
-        out = {}
-        for name, site in self.sites("model"):
-            if site["is_observed"]:
-                out[name] = self.sum_out(sum(enumerated, self.log_density(site)))
-        return out
+        """Log density of every observed site per position, given the guide's latents, enumerated ones summed out.
+
+        Factors that weigh the values of enumerated sites count as known: on a row whose class is labelled, it is the
+        density given that class.
+        """
+        sites = [(name, site, self.log_density(site)) for name, site in self.sites("model")]
+        weights = [d for _, s, d in sites if _is_enumerated(s) or (_is_factor(s) and d.dim() > self.nesting)]
+        total = self.sum_out(sum(weights, torch.zeros(())))
+        return {
+            name: self.sum_out(sum(weights, density)) - total
+            for name, site, density in sites
+            if site["is_observed"] and not _is_factor(site)
+        }
 
 
 def pair(model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | None = None) -> Pair:
@@ -167,7 +177,7 @@ def _one_draw(run: Run, data: Batch, sites: list[str] | None, predictive: bool, 
     for name, value in drawn.log_likelihood().items():
         if _wanted(name, sites):
             site = drawn.model.nodes[name]
-            out["log_likelihood"][_public(name)] = _where_observed(site, _squeezed(value, site)).cpu().numpy()
+            out["log_likelihood"][_public(name)] = _where_observed(site, _squeezed(value, site, density=True)).cpu().numpy()
     for key, part in (("lp", "model"), ("lq", "guide")):
         total = sum(term.sum() for term in drawn.by_plate(part).values())
         out["sample_stats"][key] = np.asarray(float(total))
@@ -202,9 +212,11 @@ def predict(
         ValueError: The fit saw no label of a target.
     """
     for target in fit.model.targets:
-        mask = batch.labels.get(target) or fit.prototype.labels.get(target)
-        if mask is not None and fit.prototype.sizes.get(mask, 1) == 0:
-            raise ValueError(f"no row of the training data was labelled with {target!r}, so it cannot be predicted; add labels")
+        labelled = fit.prototype.sizes.get(fit.prototype.labels.get(target, ""), 0)
+        if not labelled and target not in fit.model.enumerated:
+            raise ValueError(
+                f"no row of the training data was labelled with {target!r}, so it cannot be predicted; add labels"
+            )
     with isolated(seed), torch.no_grad():
         data = fit.prepare(batch.hide())
         samples: dict[str, list[Tensor]] = {}
@@ -315,6 +327,10 @@ def _is_data(site: Mapping[str, Any]) -> bool:
     return site["is_observed"] and not site["infer"].get("_deterministic")
 
 
+def _is_factor(site: Mapping[str, Any]) -> bool:
+    return site["is_observed"] and bool(site["infer"].get("is_auxiliary"))
+
+
 def _is_enumerated(site: Mapping[str, Any]) -> bool:
     return site["infer"].get("_enumerate_dim") is not None
 
@@ -351,11 +367,10 @@ def _plates(site: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for _, name in sorted(_frames(site).items()))
 
 
-def _squeezed(value: Tensor, site: Mapping[str, Any]) -> Tensor:
+def _squeezed(value: Tensor, site: Mapping[str, Any], density: bool = False) -> Tensor:
     """Drop the singleton dimensions that no plate of the site occupies; never a plate of size one."""
     frames, event = _frames(site), site["fn"].event_dim
-    is_density = value.shape == site["fn"].batch_shape
-    n = value.dim() if is_density else (-min(frames, default=0) if site["infer"].get("_deterministic") else value.dim() - event)
+    n = value.dim() if density else (-min(frames, default=0) if site["infer"].get("_deterministic") else value.dim() - event)
     keep = [i for i in range(n) if i - n in frames]
     return value.reshape([value.shape[i] for i in keep] + list(value.shape[n:]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,14 @@ import numpy as np
 import pandas as pd
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from . import registry
-from .base import ZooModel
+from .base import ZooModel, make_local
 from .batch import Batch
-from .training import NonFiniteLoss, Settings, Training, sample_minibatches
+from .training import Loss, NonFiniteLoss, Settings, Training, bad_site, materialise, sample_minibatches
 
 __all__ = ["Fit", "NonFiniteLoss", "Run", "fit", "sample_minibatches"]
 
@@ -129,21 +132,24 @@ class Fit:
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
             known = self.prototype.coords[group]
-            if np.isin(batch.coords[group], known).all():
-                tables = {k: v for k, v in self.prototype.tensors.items() if self.prototype.along[k] == group}
+            position = {name: i for i, name in enumerate(known.tolist())}
+            new = [name for name in batch.coords[group].tolist() if name not in position]
+            tables = {k: v for k, v in self.prototype.tensors.items() if self.prototype.along[k] == group}
+            if not new:
                 batch = batch.align(group, known).with_tables(group, tables)
             elif group in amortized:
                 batch = batch.with_support(run.guide.support, group) if hasattr(run.guide, "support") else batch
+                places = [position.get(name, -1) for name in batch.coords[group].tolist()]
+                support = {k: v for k, v in tables.items() if k.startswith("support_") and k in batch.tensors}
+                batch = batch.with_tables(group, {k: _merged(batch.tensors[k], v, places) for k, v in support.items()})
             else:
-                new = batch.coords[group][~np.isin(batch.coords[group], known)].tolist()
                 raise KeyError(
                     f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
                     f"{len(known)} {group}s it was trained on; fit with a guide that is amortised over {group}s "
                     "('amortized' in this zoo), or include them in the training data"
                 )
-        parameter = next(run.model.parameters(), None)
-        buffer = parameter if parameter is not None else next(run.model.buffers(), None)
-        return batch if buffer is None else batch.to(device=buffer.device, dtype=buffer.dtype)
+        tensor = _reference(run.model)
+        return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
 
     def save(self, path: str | Path) -> Path:
         """Write a run directory: JSON and safetensors only; see `pyrozoo.load`."""
@@ -176,7 +182,7 @@ def fit(
         model: A model; its constructor arguments, not its parameters, are used.
         guide: Name of a guide of the entry, an AutoGuide class, a factory ``model -> guide module``, or a guide
             module, which is copied. A guide with ``solve(train)`` replaces SVI by that call.
-        train: The training data.
+        train: The training data; cast to the floating type of the model.
         seed: Of everything random.
         restarts: Number of independent fits; each is a chain of the posterior.
         warm_start: A fit of the same architecture whose weights to start from.
@@ -185,7 +191,7 @@ def fit(
             bit-identical to those of an uninterrupted run.
         progress: Show a progress bar with the ELBO and the time left.
         callback: Called after every epoch with its line of the history.
-        valid: Validation data for early stopping; see ``patience``.
+        valid: Validation data for early stopping, see ``patience``; groups take their place from `train` by name.
         **settings: The fields of `pyrozoo.training.Settings`, e.g. ``steps``, ``lr``, ``batch_size``; the model's own
             ``fit_defaults`` hold where nothing is given.
 
@@ -194,26 +200,34 @@ def fit(
 
     Raises:
         NonFiniteLoss: The loss or a gradient is not finite; names step and site; its ``fit`` is the last good state.
+        KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
         ValueError, TypeError: An argument does not fit the data or the model.
     """
     started = time.perf_counter()
-    options = Settings.resolve(model, guide, settings)
+    options = Settings.resolve(model, guide, settings).for_data(train)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=FOLDER")
+    if restarts < 1:
+        raise ValueError(f"restarts: {restarts}; at least 1 is needed")
+    if settings.get("patience") is not None and valid is None:
+        raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, _identity(train), train, train=train)
     for index in range(restarts):
         run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         with isolated(run_seed):
             run_model, run_guide = build(model, guide)
-            run_train, run_valid = (_for_guide(run_guide, data, options.device) for data in (train, valid))
+            device = options.device or train.tensors[train.rows].device
+            run_model.to(device), run_guide.to(device)
+            run_train = _for_guide(run_model, run_guide, train).to(device=device)
             if index == 0:
                 result.prototype = _prototype(run_train)
             if warm_start is not None:
                 _warm(run_model, run_guide, warm_start, run_train)
             run = Run(run_seed, run_model, run_guide, pd.DataFrame(), "failed")
             result.runs.append(run)
+            run_valid = None if valid is None else result.prepare(valid, run)
             if hasattr(run_guide, "solve"):
-                _solve(run, run_train)
+                _solve(run, run_train, result)
                 continue
             file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
             training = Training(run.model, run.guide, run_train, run_valid, options, run_seed, file)
@@ -244,13 +258,40 @@ def isolated(seed: int) -> Iterator[None]:
 
 def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
     """Fresh model and guide, under whatever seed and settings hold now."""
-    fresh = model.fresh()
+    fresh = make_local(model.fresh())
     if isinstance(guide, nn.Module):
-        return fresh, copy.deepcopy(guide, {id(model): fresh})
+        return fresh, make_local(_copy(guide, {id(model): fresh}))
     made = registry.create_guide(fresh, guide)
     if not isinstance(made, nn.Module):
         raise TypeError(f"guide: the factory {guide_label(guide)} returned {type(made).__name__}; return a PyroModule")
     return fresh, made
+
+
+def _copy(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Deep copy; Pyro takes the model away from an AutoGuide, and from the original, when it is copied."""
+    autos = {name: part for name, part in guide.named_modules() if isinstance(part, AutoGuide)}
+    held = {name: (part._model, part.master) for name, part in autos.items()}
+    traces = {id(part.prototype_trace): part.prototype_trace for part in autos.values()}  # never written to again
+    try:
+        new = copy.deepcopy(guide, memo | traces)
+    finally:
+        for name, part in autos.items():
+            part._model, part.master = held[name]
+    for name, part in new.named_modules():
+        if name in held:
+            part._model = (_rebound(held[name][0][0], memo),)
+    return new
+
+
+def _rebound(function: Any, memo: dict[int, Any]) -> Any:
+    """The same function under the same handlers, on the objects that take the place of those in `memo`."""
+    if id(function) in memo:
+        return memo[id(function)]
+    wrapped = getattr(function, "func", None)
+    if isinstance(wrapped, functools.partial) and len(wrapped.args) == 2 and isinstance(wrapped.args[0], Messenger):
+        handler, inner = wrapped.args
+        return handler(_rebound(inner, memo))
+    return function
 
 
 def guide_label(guide: Any) -> str:
@@ -260,12 +301,27 @@ def guide_label(guide: Any) -> str:
     return type(guide).__name__ if isinstance(guide, nn.Module) else getattr(guide, "__name__", type(guide).__name__)
 
 
-def _for_guide(guide: nn.Module, data: Batch | None, device: str | None) -> Batch | None:
-    if data is None:
-        return None
+def _for_guide(model: ZooModel, guide: nn.Module, data: Batch) -> Batch:
     for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
         data = data.with_support(guide.support, group)
-    return data if device is None else data.to(device=device)
+    tensor = _reference(model)
+    return data if tensor is None else data.to(dtype=tensor.dtype)
+
+
+def _reference(model: ZooModel) -> torch.Tensor | None:
+    """A tensor that has the device and the floating type of the model."""
+    return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)
+
+
+def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.Tensor:
+    """Support rows of new data's groups, shape (M, S, ...), of which those with a place in `known` are taken there."""
+    out = own.new_zeros(len(own), max(own.shape[1], known.shape[1]), *own.shape[2:])
+    out[:, : own.shape[1]] = own
+    for i, place in enumerate(places):
+        if place >= 0:
+            out[i] = 0
+            out[i, : known.shape[1]] = known[place]
+    return out
 
 
 def _prototype(train: Batch) -> Batch:
@@ -284,19 +340,21 @@ def _identity(train: Batch) -> dict[str, Any]:
 
 
 def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
-    from .training import materialise
-
     materialise(model, guide, train)
     for own, other in ((model, source.model), (guide, source.guide)):
         own.load_state_dict(other.state_dict())
 
 
-def _solve(run: Run, train: Batch) -> None:
-    from .training import Loss, materialise
-
+def _solve(run: Run, train: Batch, result: Fit) -> None:
     run.guide.solve(train)
+    loss = Loss(run.model, run.guide, run.model.elbo(run.guide, train))
+    site = bad_site(loss, train)
+    if site:
+        error = NonFiniteLoss(f"the closed-form fit is not finite{site}; look for NaN in the data")
+        error.fit = result
+        raise error
     materialise(run.model, run.guide, train)
     with torch.no_grad():
-        elbo = -Loss(run.model, run.guide, run.model.elbo(run.guide, train)).value(train)
+        elbo = -loss.value(train)
     run.history = pd.DataFrame([{"epoch": 0, "step": 0, "elbo": elbo / train.sizes[train.rows]}])
     run.status = "solved"

@@ -121,7 +121,12 @@ def load(
             materialise(run_model, run_guide, prototype)
             for part, module in (("model", run_model), ("guide", run_guide)):
                 prefix = f"{index}/{part}/"
-                module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+                own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+                try:
+                    module.load_state_dict(own)
+                except RuntimeError as error:
+                    reason = " ".join(str(error).split())
+                    raise ValueError(f"{path}: not the weights of this {part}; give the one of the fit ({reason})") from None
             run_model.eval(), run_guide.eval()
         runs.append(Run(run["seed"], run_model, run_guide, pd.DataFrame(run["history"]), run["status"]))
     return Fit(
@@ -224,7 +229,7 @@ def _guide(record: dict, path: Path, guide: Any, model: Any) -> Any:
 
 
 def _describe(batch: Batch) -> dict[str, Any]:
-    coords = {k: v.tolist() for k, v in batch.coords.items()}
+    coords = {k: _names_to_json(k, v) for k, v in batch.coords.items()}
     return {
         "along": dict(batch.along), "sizes": dict(batch.sizes), "rows": batch.rows, "groups": list(batch.groups),
         "labels": dict(batch.labels), "dims": {k: list(v) for k, v in batch.dims.items()}, "info": copy.deepcopy(dict(batch.info)),
@@ -232,12 +237,28 @@ def _describe(batch: Batch) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _names_to_json(plate: str, names: np.ndarray) -> dict[str, Any]:
+    values = names.astype(str).tolist() if names.dtype.kind in "mM" else names.tolist()
+    for name in values:
+        if not isinstance(name, str | int | float):
+            kind = type(name).__name__
+            raise ValueError(f"{plate} {name!r}: JSON cannot hold a {kind}; use text or numbers in the training data")
+    return {"dtype": names.dtype.str, "names": values}
+
+
+def _names_from_json(record: Mapping[str, Any]) -> np.ndarray:
+    """The names as they were: numbers stay numbers, also among text."""
+    names = np.empty(len(record["names"]), dtype=object)
+    names[:] = record["names"]
+    return names.astype(record["dtype"])
+
+
 def _read_prototype(path: Path) -> Batch:
     tensors, header = load_tensors(path)
     facts = json.loads(header["batch"])
     return Batch(
         tensors, facts["along"], facts["sizes"], facts["rows"], tuple(facts["groups"]), facts["labels"],
-        coords={k: np.asarray(v) for k, v in facts["coords"].items()},
+        coords={k: _names_from_json(v) for k, v in facts["coords"].items()},
         dims={k: tuple(v) for k, v in facts["dims"].items()}, info=facts["info"],
     )  # fmt: skip
 

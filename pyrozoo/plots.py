@@ -109,6 +109,8 @@ def latent_map(
 def predicted_vs_observed(table: pd.DataFrame, quantity: str = "y", unit: str = "", ax: Axes | None = None) -> Axes:
     """Predictions with 90% intervals against what was observed; a good point lies on the diagonal.
 
+    Beyond 400 rows the intervals themselves are left out; colour still says which rows lie outside theirs.
+
     Args:
         table: columns ``observed``, ``mean``, ``q05``, ``q95``, one row per prediction; rows without an observation
             (NaN) are left out.
@@ -124,12 +126,14 @@ def predicted_vs_observed(table: pd.DataFrame, quantity: str = "y", unit: str = 
         raise ValueError("no row has an observation")
     ax = _axes(ax, (5.6, 5.4))
     outside = (table["observed"] < table["q05"]) | (table["observed"] > table["q95"])
-    faint = float(np.clip(150 / len(table), 0.06, 0.35))
+    few = len(table) <= 400  # thousands of overlapping bars would hide the points
     for rows, colour, where in ((~outside, BLUE, "inside"), (outside, VERMILION, "outside")):
         part = table[rows]
         label = f"{where} its 90% interval: {rows.mean():.0%}"
-        ax.vlines(part["observed"], part["q05"], part["q95"], color=colour, lw=0.9, alpha=faint)
-        ax.plot(part["observed"], part["mean"], "o", color=colour, ms=3.5, mew=0, alpha=0.8, label=label)
+        if few:
+            ax.vlines(part["observed"], part["q05"], part["q95"], color=colour, lw=0.9, alpha=0.35)
+        ms, alpha = (3.5, 0.8) if few else (2.5, 0.5)
+        ax.plot(part["observed"], part["mean"], "o", color=colour, ms=ms, mew=0, alpha=alpha, label=label)
     ends = [table[["observed", "mean"]].min().min(), table[["observed", "mean"]].max().max()]
     ax.plot(ends, ends, color=BLACK, lw=1.2, label="predicted = observed")
     error = np.sqrt(((table["mean"] - table["observed"]) ** 2).mean())
@@ -270,8 +274,8 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     """Pareto shape of the importance weights, sorted: above 0.7 the guide cannot stand in for the posterior.
 
     Args:
-        khat: one value per row, unit or recording; the three worst are named by their index. NaN means no tail to
-            fit; it and infinity, which is bad, are counted but have no point.
+        khat: one value per row, unit or recording; the three worst are named by their index. NaN and minus
+            infinity mean no tail to fit; they and infinity, which is bad, are counted but have no point.
         title: title of the axes.
         ax: axes to draw into.
 
@@ -281,6 +285,7 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     if len(khat) == 0:
         raise ValueError("khat is empty")
     ax = _axes(ax, (7.0, 4.2))
+    khat = khat.replace(-np.inf, np.nan)
     ranked = khat.dropna().sort_values()
     position, share = np.arange(len(ranked)), 1 / len(khat)
     parts = (

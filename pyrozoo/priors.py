@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch.distributions import constraints
 
 
@@ -39,10 +41,13 @@ def parse(text: str) -> dist.Distribution:
         call = ast.parse(text.strip(), mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise ValueError
-        positional = [float(ast.literal_eval(argument)) for argument in call.args]
-        named = {keyword.arg: float(ast.literal_eval(keyword.value)) for keyword in call.keywords if keyword.arg}
-    except (SyntaxError, ValueError, TypeError):
-        raise ValueError(f"prior {text!r} is not a distribution with numbers as arguments; {example}") from None
+        positional = [_finite(argument) for argument in call.args]
+        named = {keyword.arg: _finite(keyword.value) for keyword in call.keywords}
+        if None in named:  # **something
+            raise ValueError
+    except (SyntaxError, ValueError, TypeError, OverflowError, MemoryError, RecursionError):
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        raise ValueError(f"prior {shown!r} is not a distribution with numbers as arguments; {example}") from None
     return _build(call.func.id, positional, named)
 
 
@@ -53,9 +58,11 @@ def to_json(prior: Any) -> dict | None:
         event_dims += prior.reinterpreted_batch_ndims
         prior = prior.base_dist
     name = type(prior).__name__
-    if getattr(dist, name, None) is not type(prior) or not isinstance(prior.arg_constraints, dict):
+    if getattr(dist, name, None) is not type(prior) or not isinstance(getattr(prior, "arg_constraints", None), dict):
         return None
     arguments = {k: getattr(prior, k) for k in prior.arg_constraints if k in prior.__dict__}
+    if {"probs", "logits"} <= set(arguments):  # one was given, torch has added the other on use
+        arguments.pop("logits" if getattr(prior, "_param", None) is arguments["probs"] else "probs")
     if not arguments or any(v.requires_grad for v in arguments.values() if isinstance(v, torch.Tensor)):
         return None
     return {"name": name, "arguments": {k: torch.as_tensor(v).tolist() for k, v in arguments.items()}, "event_dims": event_dims}
@@ -68,12 +75,23 @@ def from_json(record: dict) -> dist.Distribution:
 
 def _build(name: str, positional: list, named: dict) -> dist.Distribution:
     family = getattr(dist, name, None)
-    if not (isinstance(family, type) and issubclass(family, dist.TorchDistribution)):
+    if not (isinstance(family, type) and issubclass(family, TorchDistributionMixin)):
         raise ValueError(f"{name!r} is not a distribution of pyro.distributions")
+    parameters = family.arg_constraints if isinstance(getattr(family, "arg_constraints", None), dict) else {}
+    if len(positional) + len(named) > len(parameters) or not set(named) <= set(parameters):
+        raise ValueError(f"prior {name}: its arguments are {sorted(parameters)}")
     try:
         return family(*map(_number, positional), **{k: _number(v) for k, v in named.items()})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"prior {name}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # families fail in their own ways when shapes or values do not suit them
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"prior {name}: {reason}") from None
+
+
+def _finite(argument: ast.expr) -> float:
+    value = ast.literal_eval(argument)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
 
 
 def _number(value: Any) -> torch.Tensor:

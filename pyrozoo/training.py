@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
 import inspect
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,11 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from . import priors as prior_tools
 from .base import ZooModel
 from .batch import Batch
 
@@ -30,6 +34,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1.0 - 0.98 * progress,
     "cosine": lambda progress: 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
+INTERNAL = {"lenient_groups", "default_strata"}
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
 
 
@@ -82,11 +87,18 @@ class Settings:
     device: str | None = None
     validate: bool | None = None
     lenient_groups: bool = dataclasses.field(default=False, repr=False)
+    default_strata: bool = dataclasses.field(default=False, repr=False)
+
+    def for_data(self, train: Batch) -> Settings:
+        """Without strata (no targets at all) the model's default strata become a plain batch size."""
+        if not train.strata and self.default_strata:
+            return dataclasses.replace(self, batch_size=sum(size or 0 for size in self.batch_size.values()) or None)
+        return self
 
     @classmethod
     def resolve(cls, model: ZooModel, guide: Any, given: Mapping[str, Any]) -> Settings:
         """Combine the model's ``fit_defaults`` with what the caller gave, and check names and combinations."""
-        names = {f.name for f in dataclasses.fields(cls)} - {"lenient_groups"}
+        names = {f.name for f in dataclasses.fields(cls)} - INTERNAL
         unknown = sorted(set(given) - names)
         if unknown:
             raise TypeError(f"fit() has no argument {unknown}; settings are {sorted(names)}")
@@ -96,12 +108,15 @@ class Settings:
         if "steps" in given or "epochs" in given:
             defaults = {k: v for k, v in defaults.items() if k not in ("steps", "epochs")}
         options = cls(**{**defaults, **given}, lenient_groups="lr_groups" not in given)
+        options.default_strata = "batch_size" not in given and isinstance(options.batch_size, Mapping)
         if options.steps is None and options.epochs is None:
             options.steps = 1000
         if isinstance(options.schedule, str) and options.schedule not in SCHEDULES:
             raise ValueError(f"schedule: {options.schedule!r} is none of {sorted(SCHEDULES)}")
-        if (options.steps or options.epochs) < 1 or options.particles < 1:
-            raise ValueError("steps, epochs and particles must be at least 1")
+        for name in ("steps", "epochs", "particles", "valid_particles", "batch_size"):
+            value = getattr(options, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name}: {value}; at least 1 is needed")
         if isinstance(options.batch_size, Mapping) and "weight" not in inspect.signature(model.forward).parameters:
             raise ValueError(
                 f"batch_size by stratum: {type(model).__name__} takes no row weights (enumerated sites allow only one "
@@ -119,7 +134,7 @@ class Settings:
                 return getattr(value, "__qualname__", type(value).__name__)
             return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "lenient_groups"}
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in INTERNAL}
 
 
 def sample_minibatches(train: Batch, batch_size: Any, generator: torch.Generator) -> Iterator[Batch]:
@@ -200,7 +215,11 @@ class Watch(Messenger):
             return
         if not torch.isfinite(msg["value"].double()).all():
             self.found = f" (site {msg['name']!r} has a non-finite value)"
-        elif not torch.isfinite(torch.as_tensor(msg["fn"].log_prob(msg["value"]))).all():
+            return
+        density = torch.as_tensor(msg["fn"].log_prob(msg["value"]))
+        if msg["infer"].get("is_auxiliary"):  # a factor may rule values out
+            density = density[density != -math.inf]
+        if not torch.isfinite(density).all():
             self.found = f" (site {msg['name']!r} has a non-finite log density)"
 
 
@@ -219,6 +238,16 @@ class Loss(nn.Module):
         return float(self.elbo.loss(self.model, self.guide, **self.model.arguments(batch)))
 
 
+def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
+    """Evaluate the loss to name the first site that is not finite; empty where there is none."""
+    watch = Watch()
+    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
+    with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(ValueError):
+        warnings.simplefilter("ignore")
+        loss(batch)
+    return watch.found
+
+
 def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
     """Run once without gradients: an AutoGuide has no parameters before its first call."""
     with torch.no_grad():
@@ -233,11 +262,7 @@ class Training:
         checkpoint: Path | None,
     ) -> None:  # fmt: skip
         self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
-        if options.device is not None:
-            model.to(options.device), guide.to(options.device)
         materialise(model, guide, _some_rows(train))
-        if options.device is not None:
-            guide.to(options.device)
         self.loss = Loss(model, guide, model.elbo(guide, train, options.particles))
         self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
         self.generator = torch.Generator().manual_seed(seed)
@@ -248,12 +273,15 @@ class Training:
         self.total_steps = options.steps or options.epochs * per_epoch
         self.total_epochs = math.ceil(self.total_steps / per_epoch)
         self.n_rows = train.sizes[train.rows]
-        self.anneal_sites = set(options.anneal_sites or self._guide_latents())
+        self.anneal_sites = self._anneal_sites()
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.good = self._state()
         self.best_state: dict[str, Tensor] | None = None
-        self.fingerprint = {"settings": options.as_json(), "data": train.sha256, "seed": seed}
+        self.fingerprint = {
+            "settings": options.as_json(), "data": train.sha256, "validation data": valid and valid.sha256,
+            "model": _describe(model), "guide": sorted(k for k, _ in guide.named_parameters()), "seed": seed,
+        }  # fmt: skip
 
     @property
     def history(self) -> pd.DataFrame:
@@ -269,7 +297,7 @@ class Training:
                 with bar:
                     status = self._epochs(bar, callback)
             except KeyboardInterrupt:
-                self._restore(self.good)
+                self._restore(self.best_state or self.good)
                 return "interrupted"
         if self.best_state is not None:
             self._restore(self.best_state)
@@ -295,7 +323,7 @@ class Training:
         self.loss.train()
         total = norm = 0.0
         beta, lr, first = 1.0, 0.0, self.step
-        with _validation(self.options.validate, self.epoch):
+        with validation(self.options.validate, self.epoch):
             for batch in sample_minibatches(self.train, self.options.batch_size, self.generator):
                 progress = self.step / self.total_steps
                 lr, beta = self._set_rates(progress), self._beta(progress)
@@ -319,7 +347,8 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         before = torch.get_rng_state()
         try:
-            with Anneal(self.anneal_sites, beta):
+            with Anneal(self.anneal_sites, beta), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss says it, and where
                 loss = self.loss(batch)
         except ValueError as error:  # Pyro's validation sees a NaN argument before the loss does
             site = self._bad_site(batch, before)
@@ -338,12 +367,10 @@ class Training:
         return loss.item(), norm
 
     def _bad_site(self, batch: Batch, rng_state: Tensor) -> str:
-        """Repeat the step with the same draws, validation off, to name the first site that is not finite."""
-        watch = Watch()
-        with torch.random.fork_rng(), _validation(False, 1), watch:
+        """Repeat the step with the same draws to name the first site that is not finite."""
+        with torch.random.fork_rng():
             torch.set_rng_state(rng_state)
-            self.loss(batch)
-        return watch.found
+            return bad_site(self.loss, batch)
 
     def _fail(self, reason: str) -> None:
         self._restore(self.good)
@@ -383,10 +410,15 @@ class Training:
             return 1.0
         return anneal(progress) if callable(anneal) else min(1.0, (self.epoch + 1) / (anneal + 1))
 
-    def _guide_latents(self) -> set[str]:
+    def _anneal_sites(self) -> set[str]:
         with torch.random.fork_rng(), torch.no_grad():
             trace = poutine.trace(self.loss.guide).get_trace(**self.loss.model.arguments(_some_rows(self.train)))
-        return set(trace.stochastic_nodes)
+        latents = {name for name in trace.stochastic_nodes if not site_is_subsample(trace.nodes[name])}
+        given = set(latents if self.options.anneal_sites is None else self.options.anneal_sites)
+        if not given <= latents:
+            unknown = sorted(given - latents)
+            raise ValueError(f"anneal_sites: the guide does not sample {unknown}, only {sorted(latents)}")
+        return given
 
     # ---------------------------------------------------------------- state
     def _state(self) -> dict[str, Tensor]:
@@ -414,9 +446,11 @@ class Training:
         from .io import load_tensors
 
         tensors, header = load_tensors(self.checkpoint)
+        if "state" not in header:
+            raise ValueError(f"{self.checkpoint}: no checkpoint of a fit; choose another checkpoint folder")
         state = json.loads(header["state"])
         for key, value in json.loads(json.dumps(self.fingerprint)).items():
-            if state["fingerprint"][key] != value:
+            if state["fingerprint"].get(key) != value:
                 raise ValueError(f"{self.checkpoint}: made with other {key}; choose another checkpoint folder")
         self._restore(_under(tensors, "module/"))
         self.best_state = _under(tensors, "best/") or None
@@ -436,6 +470,15 @@ class Training:
         return state["status"]
 
 
+def _describe(model: ZooModel) -> str:
+    """The model's class, version and constructor arguments, in words that are the same in every process."""
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else prior_tools.to_json(value) or type(value).__qualname__
+
+    return json.dumps([type(model).__qualname__, model.version, model.config], default=plain, sort_keys=True)
+
+
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -444,7 +487,8 @@ def _some_rows(train: Batch, n: int = 2) -> Batch:
     return train.take(torch.arange(min(n, train.n_rows)))
 
 
-def _validation(validate: bool | None, epoch: int) -> Any:
+def validation(validate: bool | None, epoch: int = 0) -> Any:
+    """Context of Pyro's and torch's validation: on, off, or (None) on in the first epoch."""
     if validate is None and epoch == 0:
         validate = True
     names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")

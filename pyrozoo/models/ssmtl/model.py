@@ -33,6 +33,13 @@ class ContextModel(ZooModel):
 
     plate_dims = {"unit": -1, "row": -1}
     dims = {"c": ("context",), "z": ("latent",), "x": ("input",), "y": ("target",)}
+    fit_defaults = {
+        "steps": 3000,
+        "lr": 1e-3,
+        "lr_groups": {"guide.c_*": 1e-2, "guide.auto.*": 1e-2},
+        "schedule": "linear",
+        "batch_size": {"labelled": 250, "unlabelled": 250},
+    }
 
     def __init__(
         self, x_dim: int, y_dim: int, n_units: int, c_dim: int, width: int, depth: int, floor: float,
@@ -140,8 +147,10 @@ class MTL(ContextModel):
         c_i  ~ N(0_K, I_K)
         y_ij ~ N(f(x_ij, c_i), sigma^2)        labelled rows; one sigma for all units
 
-    Shapes and arguments as in `SSMTL`. The objective needs no unlabelled row: give them no share of a minibatch.
+    Shapes and arguments as in `SSMTL`. The objective needs no unlabelled row: they have no share of a minibatch.
     """
+
+    fit_defaults = {**ContextModel.fit_defaults, "batch_size": {"labelled": 500, "unlabelled": 0}}
 
     def __init__(
         self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, width: int = 200, depth: int = 2,

@@ -26,14 +26,14 @@ def dryer_report(fit: Fit, out: Path, *, smoke: bool = False) -> dict[str, Any]:
     test = full.relabel(scored)
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    n = 20 if smoke else 100
+    n = 10 if smoke else 100
     bar = tqdm(total=5, desc="report", unit="part")
-    drawn = draw(fit, train, draws=n, sites=["c", "x", "y"])
+    drawn = draw(fit, train, draws=n // 2, sites=["c", "x", "y"])
     save_netcdf(from_draws(drawn), out / "posterior.nc")
     bar.update()
-    per_row = khat(fit, train, draws=n)
+    per_row = khat(fit, train, draws=max(n, 25))
     bar.update()
-    per_unit = khat(fit, train, per="unit", draws=n, inner=2 if smoke else 5)
+    per_unit = khat(fit, train, per="unit", draws=max(n, 25), inner=1 if smoke else 3)
     bar.update()
     contexts, states = latent_report(fit, train, "c", draws=5), latent_report(fit, train, "z", draws=5)
     checks = ppc(fit, train, draws=20)
@@ -101,6 +101,9 @@ def _ppc_figure(drawn: Any) -> Figure:
     for ax, (name, observed, replicated) in zip(axes, panels, strict=False):
         seen = np.isfinite(observed)
         plots.ppc_density(observed[seen], replicated[:, seen], label=name, ax=ax)
+        handles, labels = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
+    figure.legend(handles, labels, loc="lower right", fontsize="large")  # one legend: ten would hide the data
     return figure

@@ -1,0 +1,115 @@
+"""The contract that every registered model and guide passes: ``python -m pyrozoo check NAME``.
+
+`CHECKS` is the contract, `check` runs it on an entry, `subjects` lists what of an entry it runs on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .. import registry
+from . import densities, fits, inference, sites
+from .subject import Skipped, Subject, subjects
+
+__all__ = ["CHECKS", "Check", "Result", "Skipped", "Subject", "check", "scoped", "subjects"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One clause of the contract.
+
+    Attributes:
+        code: C1 to C17.
+        statement: What holds.
+        run: Raises AssertionError with what to fix, or `Skipped` with why the clause does not apply.
+        scope: What the clause is about: "entry", "variant" or "subject" (a variant, guide and prior).
+        slow: Takes minutes.
+    """
+
+    code: str
+    statement: str
+    run: Callable[[Subject], None]
+    scope: str = "subject"
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one check of one subject ended; the message says what to fix, or why it was skipped."""
+
+    code: str
+    subject: str
+    ok: bool
+    skipped: bool
+    message: str
+    seconds: float
+
+
+_CHECKS = (
+    Check("C1", "the card imports without torch; list answers within a second", fits.light_card, "entry"),
+    Check("C2", "the card's facts equal the traced model", sites.card_facts, "variant"),
+    Check("C3", "the guide samples exactly the model's latents, on their supports", sites.guide_sites),
+    Check("C4", "every parameter of model and guide gets a finite gradient", densities.gradients),
+    Check("C5", "the weighted mean over minibatches equals the full-batch ELBO", densities.unbiased_minibatches),
+    Check("C6", "plate indices are the given ones under every guide", sites.plate_indices, "variant"),
+    Check("C7", "the loss falls; a non-finite loss names step and site and keeps a usable fit", fits.loss_falls),
+    Check("C8", "recovery on simulated data is within the card's expectation", fits.recovery, "entry", slow=True),
+    Check("C9", "the same seed gives the same bits; the caller's state stays untouched", fits.reproducible),
+    Check("C10", "two fits in one process are independent, and fitting again does not continue", fits.independent),
+    Check("C11", "a saved fit draws the same in a new process; no pickle on disk", fits.saved, "entry"),
+    Check("C12", "a prior swap changes that site's density only; wrong ones raise", sites.prior_swaps, "variant"),
+    Check("C13", "the ArviZ object has the card's names and the model's densities", inference.arviz_object),
+    Check("C14", "enumeration equals brute force", densities.enumeration),
+    Check("C15", "plain SVI, AutoNormal, Predictive and MCMC accept the model", inference.plain_pyro),
+    Check("C16", "the log joint density at a fixed trace is the card's", densities.golden, "variant"),
+    Check("C17", "simulation-based calibration of what the card names", inference.calibrated, "variant", slow=True),
+)
+CHECKS: dict[str, Check] = {clause.code: clause for clause in _CHECKS}
+
+
+def scoped(clause: Check, name: str) -> list[Subject]:
+    """The subjects of an entry that a check runs on: one per entry, per variant, or all."""
+    chosen: dict[tuple[str, ...], Subject] = {}
+    for subject in subjects(name):
+        key = {"entry": (), "variant": (subject.variant,)}.get(clause.scope, (str(subject),))
+        chosen.setdefault(key, subject)
+    return list(chosen.values())
+
+
+def label(clause: Check, subject: Subject) -> str:
+    """What of an entry a check of this scope is about."""
+    return {"entry": subject.name, "variant": f"{subject.name}/{subject.variant}"}.get(clause.scope, str(subject))
+
+
+def check(name: str, *, slow: bool = False) -> Iterator[Result]:
+    """Run the contract on an entry, check by check.
+
+    Args:
+        name: Entry.
+        slow: Also run the checks that take minutes.
+
+    Raises:
+        KeyError: No such entry.
+    """
+    registry.entry(name)
+    for clause in CHECKS.values():
+        if clause.slow and not slow:
+            continue
+        for subject in scoped(clause, name):
+            started = time.perf_counter()
+            ok, skipped, message = _outcome(clause, subject)
+            yield Result(clause.code, label(clause, subject), ok, skipped, message, time.perf_counter() - started)
+
+
+def _outcome(clause: Check, subject: Subject) -> tuple[bool, bool, str]:
+    try:
+        clause.run(subject)
+    except Skipped as reason:
+        return True, True, str(reason)
+    except AssertionError as error:
+        return False, False, str(error)
+    except Exception as error:  # a broken entry can raise anything, and the other checks should still run
+        return False, False, f"{type(error).__name__}: {error}"
+    return True, False, ""

@@ -1,0 +1,235 @@
+"""Clauses about densities: gradients, minibatches, enumeration, the golden log joint.
+
+All in double precision, so that tolerances are those of rounding.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import biject_to
+
+from ..base import ZooModel
+from ..batch import Batch
+from ..fitting import isolated
+from ..training import Loss, sample_minibatches
+from .subject import Skipped, Subject, default_dtype
+
+EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13
+
+
+# -------------------------------------------------------------------- traces
+def trace_of(function: Any, model: ZooModel, batch: Mapping[str, Any]) -> Trace:
+    """Trace of the model or a guide of it, without gradients."""
+    with torch.no_grad():
+        return poutine.trace(function).get_trace(**model.arguments(batch))
+
+
+def density_sites(trace: Trace) -> dict[str, dict]:
+    """Sample sites with a density of their own: no plates, factors or deterministic sites."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("is_auxiliary")
+        and not site["infer"].get("_deterministic")
+    }
+
+
+def latents(model: ZooModel, batch: Mapping[str, Any]) -> dict[str, dict]:
+    """Sites that a guide must sample."""
+    sites = density_sites(trace_of(model, model, batch))
+    return {name: site for name, site in sites.items() if not site["is_observed"] and name not in model.enumerated}
+
+
+def require(condition: Any, message: str) -> None:
+    """Assert, also under ``python -O``."""
+    if not bool(condition):
+        raise AssertionError(message)
+
+
+# -------------------------------------------------------------------- C4
+def gradients(subject: Subject) -> None:
+    """C4: no parameter of model or guide is unused, and no gradient is non-finite."""
+    with subject.built() as (model, guide, batch):
+        loss = Loss(model, guide, model.elbo(guide, batch))
+        # A swapped prior rightly leaves unused what parameters the default prior has.
+        checked = {n: p for n, p in loss.named_parameters() if not (subject.swapped and n.startswith("model."))}
+        reached = dict.fromkeys(checked, False)
+        for _ in range(3):  # a rectified unit can be at rest in one draw
+            loss.zero_grad(set_to_none=True)
+            if checked:
+                loss(batch).backward()
+            for name, parameter in checked.items():
+                require(parameter.grad is not None, f"{name}: no gradient; use the parameter or remove it")
+                require(torch.isfinite(parameter.grad).all(), f"{name}: its gradient is not finite on the tiny data")
+                reached[name] |= bool(parameter.grad.any())
+        dead = sorted(name for name, seen in reached.items() if not seen)
+        require(not dead, f"the gradient of {dead} is exactly zero; the loss does not depend on it")
+
+
+# -------------------------------------------------------------------- C5
+def unbiased_minibatches(subject: Subject) -> None:
+    """C5: with draws replayed, minibatches weighted by their share sum to the full batch, site by site."""
+    with subject.built() as (model, guide, batch):
+        sizes = [max(1, batch.n_rows // 3), math.ceil(batch.n_rows * 0.6)]  # the last batch of the second is ragged
+        for size in dict.fromkeys(sizes):
+            _compare(model, guide, batch, size, f"minibatches of {size} of {batch.n_rows} rows")
+        if not batch.strata or "weight" not in model.forward.__code__.co_varnames:
+            return
+        even = [rows[: len(rows) // 2 * 2] for rows in batch.strata.values()]
+        if not all(map(len, even)):
+            return
+        part = rows_of(batch, torch.cat(even).sort().values)
+        equal = {stratum: len(rows) // 2 for stratum, rows in part.strata.items()}
+        _compare(model, guide, part, equal, f"minibatches of {equal} rows")
+        first = {stratum: None if i == 0 else size for i, (stratum, size) in enumerate(equal.items())}
+        _compare(model, guide, part, first, f"minibatches of {first} rows")
+
+
+def _compare(model: ZooModel, guide: Any, batch: Batch, size: Any, what: str) -> None:
+    drawn = trace_of(guide, model, batch)
+    full = elbo_terms(model, poutine.replay(guide, trace=latents_only(drawn)), batch)
+    parts = list(sample_minibatches(batch, size, torch.Generator().manual_seed(0)))
+    total: dict[str, float] = defaultdict(float)
+    for part in parts:
+        # Strata are cut into equal parts, where every minibatch has the same share.
+        share = 1 / len(parts) if isinstance(size, Mapping) else part.n_rows / batch.n_rows
+        fixed = latents_only(drawn, model.rows, part[model.rows])
+        for name, term in elbo_terms(model, poutine.replay(guide, trace=fixed), part).items():
+            total[name] += share * term
+    require(set(total) == set(full), f"{what}: sites {sorted(set(total) ^ set(full))} are in one and not in the other")
+    for name, term in full.items():
+        same = math.isclose(total[name], term, rel_tol=EXACT, abs_tol=EXACT)
+        require(
+            same, f"{what}: {name} sums to {total[name]:.12g}, on the full batch it is {term:.12g}; open the row plate "
+            "with self.plate(...), outside it use no quantity that depends on which rows are in the minibatch",
+        )  # fmt: skip
+
+
+def elbo_terms(model: ZooModel, guide: Any, batch: Mapping[str, Any]) -> dict[str, float]:
+    """Terms of the ELBO per site; for an enumerated model, whose sites do not separate, per part."""
+    guide_trace = trace_of(guide, model, batch)
+    terms = {f"guide site {n!r}": t for n, t in log_densities(guide_trace).items()}
+    if model.enumerated:
+        return {**terms, "the ELBO": -Loss(model, guide, model.elbo(guide, batch)).value(batch)}
+    model_trace = trace_of(poutine.replay(model, trace=guide_trace), model, batch)
+    return {**terms, **{f"model site {n!r}": t for n, t in log_densities(model_trace).items()}}
+
+
+def rows_of(batch: Batch, rows: Tensor) -> Batch:
+    """Make some rows a data set of their own that keeps all groups and their tables, for which the guide was made."""
+    part = batch.subset(rows)
+    for group in batch.groups:
+        tables = {k: v for k, v in batch.tensors.items() if batch.along[k] == group}
+        part = part.align(group, batch.coords[group]).with_tables(group, tables)
+    return part
+
+
+def log_densities(trace: Trace) -> dict[str, float]:
+    """Summed log density of every site, factors included, scaled as in the ELBO."""
+    with torch.no_grad():
+        trace.compute_log_prob()
+    sites = {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+    return {name: float(site["log_prob_sum"]) for name, site in sites.items()}
+
+
+def latents_only(trace: Trace, rows: str = "", positions: Tensor | None = None) -> Trace:
+    """The unobserved sites of a trace, those along `rows` cut to `positions`."""
+    fixed = Trace()
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
+            continue
+        value = site["value"]
+        for frame in site["cond_indep_stack"]:
+            if frame.name == rows:
+                value = value.index_select(frame.dim - site["fn"].event_dim, positions)
+        fixed.add_node(name, **{**site, "value": value})
+    return fixed
+
+
+# -------------------------------------------------------------------- C14
+def enumeration(subject: Subject) -> None:
+    """C14: the enumerated ELBO equals the log-sum-exp over all assignments, taken one by one."""
+    with subject.built() as (model, guide, batch):
+        if not model.enumerated:
+            raise Skipped("nothing is enumerated")
+        # Rows from all over the data, so that labelled and hidden ones are among them.
+        part = rows_of(batch, torch.linspace(0, batch.n_rows - 1, min(4, batch.n_rows)).long())
+        drawn = latents_only(trace_of(guide, model, part))
+        replayed = poutine.replay(guide, trace=drawn)
+        exact = -Loss(model, replayed, model.elbo(guide, part)).value(part)
+        joint = []
+        for values in assignments(model, part):
+            conditioned = poutine.condition(poutine.replay(model, trace=drawn), data=values)
+            joint.append(sum(log_densities(trace_of(conditioned, model, part)).values()))
+        by_hand = float(torch.tensor(joint).logsumexp(0)) - sum(log_densities(trace_of(replayed, model, part)).values())
+        same = math.isclose(exact, by_hand, rel_tol=EXACT)
+        require(same, f"the enumerated ELBO is {exact:.12g}, over {len(joint)} assignments one by one {by_hand:.12g}")
+
+
+def assignments(model: ZooModel, batch: Batch, limit: int = 4096) -> Iterable[dict[str, Tensor]]:
+    """All joint values of the enumerated sites.
+
+    Raises:
+        Skipped: There are more than `limit`.
+    """
+    trace = trace_of(model, model, batch)
+    sites = {name: trace.nodes[name] for name in model.enumerated}
+    supports = {name: site["fn"].enumerate_support(expand=False).reshape(-1) for name, site in sites.items()}
+    slots = [(name, i) for name, site in sites.items() for i in range(site["value"].numel())]
+    total = math.prod(len(supports[name]) for name, _ in slots)
+    if total > limit:
+        raise Skipped(f"{total} assignments of the enumerated sites on {batch.n_rows} rows are too many to go through")
+    for values in itertools.product(*(supports[name].tolist() for name, _ in slots)):
+        out = {name: site["value"].clone().reshape(-1) for name, site in sites.items()}
+        for (name, i), value in zip(slots, values, strict=True):
+            out[name][i] = value
+        yield {name: value.reshape(sites[name]["value"].shape) for name, value in out.items()}
+
+
+# -------------------------------------------------------------------- C16
+def golden(subject: Subject) -> None:
+    """C16: the log joint density, parameters and latents set by arithmetic, is the one on the card."""
+    value = golden_log_joint(subject)
+    said = subject.card.golden.get(subject.variant)
+    require(said is not None, f"the card has no golden value; add golden={{{subject.variant!r}: {value!r}}}")
+    same = math.isclose(said, value, rel_tol=EXACT)
+    require(
+        same, f"the log density changed: {value!r}, the card has {said!r}. If that is meant: a new version in card and "
+        'model, the new value, and a line "Log density changed" in the change log',
+    )  # fmt: skip
+
+
+def golden_log_joint(subject: Subject) -> float:
+    """Log joint density of the tiny data at parameters and latents that owe nothing to a random number generator."""
+    with default_dtype(torch.float64), isolated(0), torch.no_grad():
+        model, batch = subject.model(), subject.data()
+        for offset, (_, parameter) in enumerate(sorted(model.named_parameters())):
+            parameter.copy_(_waves(parameter.shape, offset))
+        model.eval()
+        fixed = {}
+        for offset, (name, site) in enumerate(sorted(latents(model, batch).items())):
+            transform = biject_to(site["fn"].support)
+            fixed[name] = transform(_waves(transform.inverse_shape(site["value"].shape), offset))
+        conditioned = poutine.condition(model, data=fixed)
+
+        def nothing(**_: Any) -> None:
+            """Guide of a model without latents: what is enumerated is summed out."""
+
+        return -float(model.elbo(nothing, batch).loss(conditioned, nothing, **model.arguments(batch)))
+
+
+def _waves(shape: Iterable[int], offset: int) -> Tensor:
+    shape = torch.Size(shape)
+    return (0.1 * torch.sin(torch.arange(shape.numel(), dtype=torch.float64) + offset)).reshape(shape)

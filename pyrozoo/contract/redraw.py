@@ -1,0 +1,32 @@
+"""The new process of C11: load run directories and draw from them, without the fits that were saved.
+
+``python -m pyrozoo.contract.redraw`` reads one JSON object from its standard input: the card and the module of the
+parts of an entry, the number of threads and of draws, and label, run directory and output file of every run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import torch
+
+from .. import registry
+from ..drawing import draw
+from ..io import load
+
+
+def main() -> None:
+    """Draw for every run asked for."""
+    request = json.load(sys.stdin)
+    torch.set_num_threads(request["threads"])
+    parts = importlib.import_module(request["parts"])
+    if request["card"]["name"] not in registry.list_models():
+        registry.register(registry.Card(**request["card"]), parts)
+    for _, run, file in request["runs"]:
+        draw(load(run), parts.tiny(0)[0], draws=request["draws"]).save(file)
+
+
+if __name__ == "__main__":
+    main()

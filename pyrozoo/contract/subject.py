@@ -1,0 +1,162 @@
+"""What the contract is checked on: one entry, variant and guide, with default or swapped priors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+from .. import registry
+from ..base import ZooModel
+from ..batch import Batch
+from ..fitting import isolated
+from ..training import materialise
+
+
+class Skipped(Exception):
+    """A check does not apply to a subject; the message says why."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing to check.
+
+    Attributes:
+        name: Entry.
+        variant: Variant of the entry.
+        guide: Guide of the entry.
+        swapped: Whether every prior is replaced by another one of the same support.
+    """
+
+    name: str
+    variant: str
+    guide: str
+    swapped: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.variant} x {self.guide}" + (", swapped prior" if self.swapped else "")
+
+    @property
+    def card(self) -> registry.Card:
+        """Card of the entry."""
+        return registry.card(self.name)
+
+    @property
+    def parts(self) -> Any:
+        """Parts of the entry."""
+        return registry.entry(self.name).parts
+
+    def data(self, seed: int = 0) -> Batch:
+        """The entry's tiny data, in torch's default floating type."""
+        return self.parts.tiny(seed)[0].to(dtype=torch.get_default_dtype())
+
+    def model(self, seed: int = 0, **arguments: Any) -> ZooModel:
+        """A model of the tiny data, with parameters under torch's current seed."""
+        data, own = self.parts.tiny(seed)
+        create = lambda **kwargs: registry.create_model(self.name, data, variant=self.variant, **own, **kwargs)  # noqa: E731
+        if self.swapped and "priors" not in arguments:
+            with torch.random.fork_rng():
+                arguments["priors"] = other_priors(create())
+            if not arguments["priors"]:
+                raise Skipped("the variant has no prior that can be swapped")
+        return create(**arguments)
+
+    @contextlib.contextmanager
+    def built(self, seed: int = 0, guide: Any = None) -> Iterator[tuple[ZooModel, nn.Module, Batch]]:
+        """Model, guide and data in double precision and evaluation mode, parameters away from their initial values.
+
+        Initial values are special (zeros, ones), where a wrong term can vanish.
+
+        Args:
+            seed: Of data and parameters.
+            guide: Guide in place of the subject's: a class or a factory.
+        """
+        with default_dtype(torch.float64), isolated(seed):
+            model = self.model(seed)
+            module = registry.create_guide(model, guide or self.guide)
+            batch = with_support(module, self.data(seed))
+            materialise(model, module, batch)
+            for parameter in [*model.parameters(), *module.parameters()]:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+            yield model.eval(), module.eval(), batch
+
+
+def subjects(name: str) -> list[Subject]:
+    """Every variant and guide of an entry, with default and with swapped priors."""
+    card = registry.card(name)
+    return [Subject(name, v, g, swapped) for v in card.variants for g in card.guides for swapped in (False, True)]
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Torch's default floating type within the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def with_support(guide: nn.Module, batch: Batch) -> Batch:
+    """Add what an amortised guide reads; taken before any minibatch, so that it stays fixed."""
+    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
+        batch = batch.with_support(guide.support, group)
+    return batch
+
+
+# -------------------------------------------------------------------- priors
+Prior = dist.Distribution | Callable[..., dist.Distribution]
+
+
+def swappable(model: ZooModel) -> list[str]:
+    """Sites whose prior can be given by name, enumerated ones left out: theirs often holds the model's parameters."""
+    return [site for site in model.priors() if site not in model.enumerated]
+
+
+def other_priors(model: ZooModel) -> dict[str, Prior]:
+    """Another prior of the same support for every site that has one."""
+    defaults = model.priors()
+    found = {site: other_prior(defaults[site]) for site in swappable(model)}
+    return {site: prior for site, prior in found.items() if prior is not None}
+
+
+def other_prior(default: Prior) -> Prior | None:
+    """Another distribution of the same support and event shape, or None where the family has no such member.
+
+    A StudentT where the support is the real line, given as a scalar so that it must be broadcast; otherwise the same
+    family with other parameters, so that a conjugate guide still applies.
+    """
+    if not isinstance(default, dist.Distribution):
+        return lambda *parents: other_prior(default(*parents))
+    support, base, event_dims = default.support, default, 0
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support is constraints.real:
+        return dist.StudentT(5.0, 0.3, 1.5)
+    while isinstance(base, torch.distributions.Independent):
+        event_dims += base.reinterpreted_batch_ndims
+        base = base.base_dist
+    arguments = {k: getattr(base, k) for k in base.arg_constraints if k in base.__dict__}
+    moved = {k: _moved(v.detach(), base.arg_constraints[k]) for k, v in arguments.items()}
+    if not any(torch.ne(moved[k], arguments[k]).any() for k in moved):
+        return None
+    return type(base)(**moved).to_event(event_dims)
+
+
+def _moved(value: Tensor, constraint: Any) -> Tensor:
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    if constraint in (constraints.positive, constraints.nonnegative):
+        return 1.3 * value
+    if constraint is constraints.simplex:
+        return (value + 1.0 / value.shape[-1]) / 2
+    if constraint is constraints.unit_interval:
+        return 0.1 + 0.8 * value
+    return value

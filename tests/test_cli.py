@@ -1,0 +1,469 @@
+import itertools
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrozoo as zoo
+from pyrozoo import fitting, training
+from pyrozoo.cli import main
+
+UNITS = ("007", "08", "NA", "a,b")
+QUICK = ["--steps", "20", "--set", "width=8", "--set", "depth=1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def table(units=UNITS, rows=10, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(len(units) * rows, 2))
+    y = x.sum(1) + np.repeat(np.arange(len(units)), rows)
+    y[1::2] = np.nan
+    return pd.DataFrame({"well": np.repeat(units, rows), "u 1": x[:, 0], "p": x[:, 1], "note": "-", "flow": y})
+
+
+def columns(csv, *more):
+    return ["--data", str(csv), "--unit", "well", "--x", "u 1,p", "--y", "flow", *more]
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "wells.csv"
+    table().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(csv, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a run"
+    assert main(["fit", "ssmtl", *columns(csv), *QUICK, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def fail(capsys):
+    """Runs a command that must end with exit code 2 and one line, which is returned."""
+
+    def check(*arguments):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        line = captured.err.splitlines()[-1]
+        assert line.startswith("pyrozoo: error: ")
+        assert "Traceback" not in captured.err
+        return line.removeprefix("pyrozoo: error: ")
+
+    return check
+
+
+@pytest.fixture
+def entry():
+    """Registers an entry with the given parts under the name "stub"."""
+    names = []
+
+    def register(**parts):
+        zoo.register(replace(zoo.card("ssmtl"), name="stub", limitations=("it is a stub",)), SimpleNamespace(**parts))
+        names.append("stub")
+
+    yield register
+    for name in names:
+        zoo.registry.unregister(name)
+
+
+def python(*arguments, cwd=None):
+    """Runs Python in a process of its own, which finds the package but not what lies in its working folder."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(zoo.__file__).parents[1]), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+# -------------------------------------------------------------------- list, show, start-up
+def test_list_names_every_entry(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in zoo.list_models():
+        card = zoo.card(name)
+        assert f"{name}: {card.title}" in out
+        assert ", ".join(card.variants) in out
+        assert card.summary.split()[0] in out
+
+
+def test_show_tells_the_whole_card(capsys, entry):
+    entry()
+    assert main(["show", "stub"]) == 0
+    out = capsys.readouterr().out
+    card = zoo.card("stub")
+    facts = [card.title, card.authors, *card.variants.values(), *card.guides.values(), *card.datasets.values()]
+    facts += [*card.experiments.values(), *card.limitations]
+    facts += [fact for sites in card.sites.values() for site in sites.values() for fact in (site.meaning, site.prior)]
+    assert [fact for fact in facts if fact not in out] == []
+
+
+def test_the_commands_that_compute_nothing_import_nothing_heavy():
+    code = """
+import sys
+from pyrozoo.cli import main
+for arguments in (["list"], ["show", "ssmtl"], ["--help"], ["fit", "--help"], ["show", "none"], ["fit", "ssmtl"]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0
+print(sorted({"torch", "pyro", "numpy", "pandas", "arviz"} & set(sys.modules)))
+"""
+    done = python("-c", code)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_list_answers_within_a_second():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert python("-m", "pyrozoo", "list").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+
+
+def test_the_module_returns_the_exit_code(tmp_path):
+    done = python("-m", "pyrozoo", "predict", "missing", "--data", "missing.csv", "--out", "p.csv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "pyrozoo: error: missing is no run directory: it has no run.json\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# -------------------------------------------------------------------- fit and predict
+def test_fit_then_the_command_that_it_prints(csv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = columns(csv, "--out", "runs/a b", "--restarts", "2", "--guide", "normal", "--lr", "0.01")
+    assert main(["fit", "ssmtl", *arguments, "--batch-size", "16", "--seed", "3", *QUICK]) == 0
+    elbo, saved, how = capsys.readouterr().out.splitlines()
+    fit = zoo.load("runs/a b")
+    assert elbo == f"ELBO {fit.best.final_elbo:.4f} nats per row after 20 steps, the best of 2 restarts"
+    assert saved == "saved in runs/a b"
+    assert (fit.guide_name, fit.data["name"], fit.model.width) == ("normal", "wells.csv", 8)
+    assert (fit.settings["lr"], fit.settings["seed"], fit.settings["batch_size"]) == (0.01, 3, 16)
+
+    command = shlex.split(how.removeprefix("predict with: "))
+    assert command[0] == "pyrozoo"
+    assert main(command[1:]) == 0
+    result = pd.read_csv("predictions.csv", dtype={"well": str}, keep_default_na=False)
+    assert list(result.columns[:4]) == ["row", "well", "y.mean", "y.sd"]
+    assert list(result["well"]) == list(table()["well"])
+    assert list(result["row"]) == list(range(40))
+    data = fit.batch(table(), labels=False)
+    np.testing.assert_allclose(result["y.mean"], zoo.predict(fit, data)["y.mean"], rtol=1e-5)
+
+
+def test_names_with_commas_and_repeated_options(csv, tmp_path):
+    frame = table().rename(columns={"p": "p, bar"})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    given = ["--unit", "well", "--x", "u 1", "--x", '"p, bar"', "--y", "flow", "--out", str(tmp_path / "run")]
+    assert main(["fit", "ssmtl", "--data", str(tmp_path / "d.csv"), *given, *QUICK, "--variant", "mtl"]) == 0
+    fit = zoo.load(tmp_path / "run")
+    assert fit.data["columns"] == {"unit": "well", "x": ["u 1", "p, bar"], "y": ["flow"]}
+    assert fit.model.entry == ("ssmtl", "mtl")
+
+
+def test_fit_to_a_data_set_of_the_entry(tmp_path, capsys, fail):
+    out = tmp_path / "run"
+    assert main(["fit", "ssmtl", "--data", "simulated", *QUICK, "--steps", "2", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"go on in Python: fit = pyrozoo.load({str(out)!r})"
+    assert zoo.load(out).data["simulated"]
+    assert "was not fitted to a table" in fail("predict", out, "--data", "d.csv", "--out", tmp_path / "p.csv")
+    given = ("--unit", "well", "--out", tmp_path / "b")
+    assert "'simulated' is a data set" in fail("fit", "ssmtl", "--data", "simulated", *given)
+
+
+def test_an_unknown_unit_needs_the_amortised_guide(csv, run, tmp_path, fail):
+    new = tmp_path / "new.csv"
+    table(("007", "7"), seed=1).drop(columns=["note", "flow"]).to_csv(new, index=False)
+    out = tmp_path / "p.csv"
+    message = fail("predict", run, "--data", new, "--out", out)
+    assert "unknown unit(s) ['7']" in message
+    assert "'amortized'" in message
+    assert not out.exists()
+
+    amortized = str(tmp_path / "amortized")
+    assert main(["fit", "ssmtl", *columns(csv, "--guide", "amortized", *QUICK, "--out", amortized)]) == 0
+    assert main(["predict", amortized, "--data", str(new), "--out", str(out)]) == 0
+    result = pd.read_csv(out, dtype={"well": str})
+    assert list(result["well"].unique()) == ["007", "7"]
+    assert np.isfinite(result["y.mean"]).all()
+
+
+def test_a_run_with_numbers_as_units_reads_them_from_a_file(tmp_path):
+    frame = table().assign(well=np.repeat([3, 1, 7, 20], 10))
+    data = zoo.Batch.from_dataframe(frame, unit="well", x=["u 1", "p"], y="flow")
+    model = zoo.create_model("ssmtl", data, width=8, depth=1)
+    fit = zoo.fit(model, "paper", data, steps=5, progress=False)
+    fit.save(tmp_path / "run")
+    few = frame[frame["well"].isin([7, 3])].reset_index(drop=True)
+    few.to_csv(tmp_path / "few.csv", index=False)
+    arguments = ["--data", str(tmp_path / "few.csv"), "--out", str(tmp_path / "p.csv")]
+    assert main(["predict", str(tmp_path / "run"), *arguments]) == 0
+    expected = zoo.predict(fit, fit.batch(few, labels=False))["y.mean"]
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "p.csv")["y.mean"], expected, rtol=1e-5)
+
+
+def test_predict_replaces_an_older_file_but_never_its_input(csv, run, tmp_path, fail):
+    out = tmp_path / "p.csv"
+    out.write_text("old")
+    assert main(["predict", str(run), "--data", str(csv), "--out", str(out)]) == 0
+    assert out.read_text().startswith("row,well,y.mean")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+    assert "is the input" in fail("predict", run, "--data", csv, "--out", csv)
+    assert "is a folder" in fail("predict", run, "--data", csv, "--out", tmp_path)
+
+
+def test_a_unit_column_named_row(tmp_path):
+    frame = table().rename(columns={"well": "row"})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    data = ["--data", str(tmp_path / "d.csv")]
+    given = ["--unit", "row", "--x", "p", "--y", "flow", *QUICK, "--out", str(tmp_path / "run")]
+    assert main(["fit", "ssmtl", *data, *given]) == 0
+    assert main(["predict", str(tmp_path / "run"), *data, "--out", str(tmp_path / "p.csv")]) == 0
+    assert list(pd.read_csv(tmp_path / "p.csv").columns[:3]) == ["index", "row", "y.mean"]
+
+
+def test_without_a_target_there_is_nothing_to_predict(csv, tmp_path, fail, capsys):
+    out = tmp_path / "run"
+    assert main(["fit", "ssmtl", *columns(csv)[:-2], *QUICK, "--out", str(out)]) == 0
+    assert "predict with" not in capsys.readouterr().out
+    assert "--y COL" in fail("predict", out, "--data", csv, "--out", tmp_path / "p.csv")
+
+
+def test_a_fit_refuses_an_existing_folder_before_it_starts(csv, run, tmp_path, monkeypatch, fail):
+    monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("the fit was started"))
+    assert "choose another folder for --out" in fail("fit", "ssmtl", *columns(csv, "--out", run))
+    (tmp_path / "run-0.safetensors").touch()
+    message = fail("fit", "ssmtl", *columns(csv, "--checkpoint", tmp_path, "--out", tmp_path / "new"))
+    assert "add --resume" in message
+
+
+# -------------------------------------------------------------------- priors, arguments, guides
+def test_a_prior_and_an_autoguide_reach_the_fit(csv, tmp_path):
+    given = ["--prior", "c=StudentT(4, 0, scale=0.5)", "--guide", "AutoMultivariateNormal", "--set", "c_dim=2"]
+    assert main(["fit", "ssmtl", *columns(csv, *given, *QUICK, "--out", str(tmp_path / "run"))]) == 0
+    fit = zoo.load(tmp_path / "run")
+    prior = fit.model.prior("c").base_dist
+    assert isinstance(prior, dist.StudentT)
+    assert (float(prior.df[0]), float(prior.scale[0]), prior.batch_shape) == (4.0, 0.5, (2,))
+    assert fit.guide_name == "AutoMultivariateNormal"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--prior", "c"], "'c' is not of the form NAME=VALUE"),
+        (["--prior", "c=StudentT"], "write it like StudentT(4, 0, 1)"),
+        (["--prior", "c=__import__('os').getcwd()"], "write it like StudentT(4, 0, 1)"),
+        (["--prior", "c=Norml(0, 1)"], "'Norml' is not a distribution"),
+        (["--prior", "c=Normal(0, -1)"], "prior Normal"),
+        (["--prior", "d=Normal(0, 1)"], "unknown prior site(s) ['d']; this model has ['c', 'z']"),
+        (["--prior", "c=Gamma(1, 1)"], "prior of 'c': support"),
+        (["--prior", "c=Normal(0, 1)", "--prior", "c=Normal(0, 2)"], "--prior: 'c' is given twice"),
+        (["--set", "c_dim=four"], "'four' is not a number"),
+        (["--set", "cdim=4"], "'c_dim'"),
+        (["--set", "width=-8"], "SSMTL cannot be made with width=-8"),
+        (["--steps", "0"], "not a whole number of at least 1"),
+        (["--lr", "fast"], "invalid float value"),
+        (["--guide", "papr"], "'papr' is no guide of 'ssmtl'"),
+        (["--guide", "AutoNorml"], "'AutoNorml' is no guide of 'ssmtl'"),
+        (["--variant", "stl"], "'stl' is no variant of 'ssmtl'"),
+        (["--resume"], "--resume needs --checkpoint DIR"),
+        (["--x", "p,"], "empty column name"),
+        (["--x", "p"], "'p' is used or present twice"),
+        (["--stesp", "4"], "unrecognized arguments: --stesp 4"),
+        (["--import", "no_such_module"], "--import no_such_module: there is no such module"),
+    ],
+)
+def test_bad_usage_of_fit(csv, tmp_path, fail, given, message):
+    assert message in fail("fit", "ssmtl", *columns(csv, "--out", tmp_path / "run", *given))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["show", "nothing"], "no model 'nothing'; there are ["),
+        (["fit", "ssmtl", "--data", "x.csv"], "arguments are required: --out (see `pyrozoo fit --help`)"),
+        (["fit", "ssmtl", "--data", "x.csv", "--out", "r"], "there is no such file, and 'ssmtl' has no data set"),
+        (["fit", "ssmtl", "--data", __file__, "--out", "r"], "is a table: name its columns by --unit COL and --x COL"),
+        (["reproduce", "ssmtl", "nothing"], "'nothing' is no experiment of 'ssmtl'"),
+        (["reproduce", "ssmtl", "table1", "--jobs", "-1"], "'-1' is not a whole number of at least 1"),
+    ],
+)
+def test_bad_usage(fail, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in fail(*arguments)
+
+
+# -------------------------------------------------------------------- tables
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"well,u 1,p,flow\n", "no rows"),
+        (b"well,u 1,flow\na,1,2\n", "column 'p' is not in the header; its columns are ['well', 'u 1', 'flow']"),
+        (b"well,u 1,p,p,flow\na,1,2,3,4\n", "column 'p' appears twice in the header"),
+        (b"well,u 1,p,flow\n\xff\xfe,1,2,3\n", "no UTF-8 text"),
+        (b"well,u 1,p,flow\na,1,5,2,5,3\n", "equally many columns in every row"),
+        (b"well,u 1,p,flow\na,1,2,3\nb,1,5,2,5\n", "equally many columns in every row"),
+        (b"well,u 1,p,flow\na,1,2,3\nb,,2,3\n", "column 'u 1', row 1: nan is not finite"),
+        (b"well,u 1,p,flow\na,1,2,3\n ,1,2,3\n", "column 'well', row 1: the unit is missing"),
+        (b"well,u 1,p,flow\na,1,2,3\nb,one,2,3\n", "column 'u 1' holds"),
+        (b"well,u 1,p,flow\na,1,2,inf\nb,1,2,3\n", "column 'flow', row 0: inf is not finite"),
+    ],
+)
+def test_bad_tables(tmp_path, fail, content, message):
+    file = tmp_path / "d.csv"
+    file.write_bytes(content)
+    line = fail("fit", "ssmtl", *columns(file, "--out", tmp_path / "run"))
+    assert message in line
+    assert str(file) in line
+
+
+def test_a_folder_is_no_table(tmp_path, fail):
+    assert f"{tmp_path}: " in fail("fit", "ssmtl", *columns(tmp_path, "--out", tmp_path / "run"))
+
+
+def test_a_table_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "d.csv"
+    table().to_csv(file, index=False, encoding="utf-8-sig")
+    assert main(["fit", "ssmtl", *columns(file, *QUICK, "--out", str(tmp_path / "run"))]) == 0
+
+
+# -------------------------------------------------------------------- interruption and errors
+def interrupt_at(monkeypatch, epoch):
+    steps = itertools.count(1)
+    real = training.Training._one_epoch
+
+    def one_epoch(self):
+        if next(steps) == epoch:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(training.Training, "_one_epoch", one_epoch)
+
+
+def test_an_interrupted_fit_resumes_from_its_checkpoint(csv, run, tmp_path, monkeypatch, capsys):
+    out, folder = tmp_path / "run", tmp_path / "checkpoint"
+    arguments = ["fit", "ssmtl", *columns(csv, *QUICK, "--checkpoint", str(folder), "--out", str(out))]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8)
+        assert main(arguments) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"pyrozoo: interrupted; run the same command with --resume to go on from {folder}"
+    assert not out.exists()
+    assert main([*arguments, "--resume"]) == 0
+    assert list(zoo.load(out).history["elbo"]) == list(zoo.load(run).history["elbo"])
+
+
+def test_an_interrupted_fit_without_checkpoint_is_saved(csv, tmp_path, monkeypatch, capsys):
+    interrupt_at(monkeypatch, 8)
+    assert main(["fit", "ssmtl", *columns(csv, *QUICK, "--out", str(tmp_path / "run"))]) == 130
+    assert "saved the fit so far" in capsys.readouterr().err.splitlines()[-1]
+    fit = zoo.load(tmp_path / "run")
+    assert (fit.status, len(fit.history)) == ("interrupted", 7)
+
+
+def test_a_fit_interrupted_at_once_leaves_nothing(csv, tmp_path, monkeypatch, capsys):
+    interrupt_at(monkeypatch, 1)
+    assert main(["fit", "ssmtl", *columns(csv, *QUICK, "--out", str(tmp_path / "run"))]) == 130
+    assert "nothing was saved" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite(csv, tmp_path, fail):
+    line = fail("fit", "ssmtl", *columns(csv, *QUICK, "--lr", "1e9", "--out", tmp_path / "run"))
+    assert line.startswith("training stopped at step ")
+    assert "try a smaller --lr" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["show", "nothing", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden(entry):
+    def broken(**_):
+        raise AssertionError("a bug")
+
+    entry(EXPERIMENTS={"table1": broken})
+    with pytest.raises(AssertionError, match="a bug"):
+        main(["reproduce", "stub", "table1"])
+
+
+# -------------------------------------------------------------------- reproduce and check
+def test_reproduce_calls_the_experiment(entry, tmp_path, capsys, monkeypatch):
+    calls = []
+    entry(EXPERIMENTS={"table1": lambda **given: calls.append(given)})
+    assert main(["reproduce", "stub", "table1", "--profile", "smoke", "--seeds", "3", "--jobs", "2", "--out", "d"]) == 0
+    assert main(["reproduce", "stub", "table1"]) == 0
+    assert calls == [
+        {"profile": "smoke", "seeds": 3, "jobs": 2, "out": Path("d")},
+        {"profile": "quick", "seeds": None, "jobs": 1, "out": Path("results/stub-table1")},
+    ]
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupted_reproduction_says_how_to_go_on(entry, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    entry(EXPERIMENTS={"table1": interrupted})
+    assert main(["reproduce", "stub", "table1"]) == 130
+    assert "run the same command again: finished jobs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_check_prints_a_line_per_result(entry, capsys, monkeypatch, ok, code):
+    def check(name, slow):
+        assert (name, slow) == ("stub", True)
+        common = {"message": "", "seconds": 0.25, "ok": True, "skipped": False}
+        yield SimpleNamespace(**{**common, "code": "C1", "subject": "stub"})
+        yield SimpleNamespace(**{**common, "code": "C4", "subject": "a x b", "ok": ok, "message": "no\ngradient"})
+        yield SimpleNamespace(**{**common, "code": "C14", "subject": "stub", "ok": False, "skipped": True})
+
+    module = ModuleType("pyrozoo.contract")
+    module.check = check
+    monkeypatch.setitem(sys.modules, "pyrozoo.contract", module)
+    monkeypatch.setattr(zoo, "contract", module, raising=False)
+    entry()
+    assert main(["check", "stub", "--slow"]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "passed   C1   stub (0.2 s)"
+    assert lines[1] == f"{'passed' if ok else 'failed'}   C4   a x b (0.2 s): no gradient"
+    assert lines[2] == "skipped  C14  stub (0.2 s)"
+    assert lines[3] == ("2 passed, 0 failed, 1 skipped" if ok else "1 passed, 1 failed, 1 skipped")
+
+
+def test_an_imported_module_registers_its_entries(tmp_path):
+    (tmp_path / "my_zoo.py").write_text(
+        "from dataclasses import replace\nfrom types import SimpleNamespace\n"
+        "from pyrozoo import card, register\n"
+        "register(replace(card('ssmtl'), name='mine', title='My own paper'), SimpleNamespace())\n"
+    )
+    for command in (["list"], ["show", "mine"]):
+        done = python("-m", "pyrozoo", *command, "--import", "my_zoo", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "My own paper" in done.stdout

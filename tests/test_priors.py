@@ -1,0 +1,256 @@
+import json
+from pathlib import Path
+
+import pyro.distributions as dist
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import pyrozoo as zoo
+from pyrozoo import priors
+from pyrozoo.models.ssmtl.data import simulate
+
+
+@pytest.fixture(scope="module")
+def data():
+    return simulate(n_units=3, n_labelled=2, n_unlabelled=2, n_test=1)[0]
+
+
+def make(data, **prior):
+    return zoo.create_model("ssmtl", data, c_dim=2, z_dim=3, width=4, depth=1, priors=prior)
+
+
+# ---------------------------------------------------------------- from text
+@pytest.mark.parametrize(
+    ("text", "family", "arguments"),
+    [
+        ("Normal(0, 2)", dist.Normal, {"loc": 0.0, "scale": 2.0}),
+        (" StudentT(4, 0, 1.5) ", dist.StudentT, {"df": 4.0, "loc": 0.0, "scale": 1.5}),
+        ("Normal(loc=-1e-1, scale=2)", dist.Normal, {"loc": -0.1, "scale": 2.0}),
+        ("Laplace(+1, scale=2)", dist.Laplace, {"loc": 1.0, "scale": 2.0}),
+        ("Gamma(2, rate=3)", dist.Gamma, {"concentration": 2.0, "rate": 3.0}),
+    ],
+)
+def test_text_is_read_as_a_distribution_of_numbers(text, family, arguments):
+    prior = priors.parse(text)
+    assert type(prior) is family
+    for name, value in arguments.items():
+        torch.testing.assert_close(getattr(prior, name), torch.tensor(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Normal",
+        "Normal(0, 1",
+        "Normal(0, x)",
+        "Normal(0, 'one')",
+        "Normal(0, '1')",
+        "Normal([0], 1)",
+        "Normal(0, 1e999)",
+        f"Normal(0, 1{'0' * 400})",
+        f"Normal({'-' * 100_000}1, 1)",
+        "(" * 5_000,
+        "\0",
+        "Normal(0, 1, **{'scale': 2})",
+        "Normal(*[0, 1])",
+        "Normal(0, 1); Normal(0, 2)",
+        "dist.Normal(0, 1)",
+        "(lambda: 1)(2)",
+        "__import__('os').system('x')",
+        '__import__("os").system("touch x")',
+        "Normal(__import__('os').getpid(), 1)",
+        "Normal(0, scale=open('x', 'w'))",
+        "[Normal(0, 1) for _ in range(3)]",
+        "Normal(0, (1).__class__.__base__)",
+    ],
+)
+def test_text_that_is_not_a_call_with_numbers_is_refused(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"prior .* is not a distribution with numbers as arguments; write it like"):
+        priors.parse(text)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", ["Norml", "eval", "torch", "__import__", "Distribution", "constraints", "enable_validation"])
+def test_only_distributions_of_pyro_are_called(name):
+    with pytest.raises(ValueError, match=f"'{name}' is not a distribution of pyro.distributions"):
+        priors.parse(f"{name}(0, 1)")
+    with pytest.raises(ValueError, match=f"'{name}' is not a distribution of pyro.distributions"):
+        priors.from_json({"name": name, "arguments": {"loc": 0.0}, "event_dims": 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Normal(0)", "prior Normal: .*'scale'"),
+        ("Normal(0, -1)", "prior Normal: .*scale"),
+        ("Normal(0, 1, 2)", r"prior Normal: its arguments are \['loc', 'scale'\]"),
+        ("Normal(0, -1, validate_args=0)", r"prior Normal: its arguments are \['loc', 'scale'\]"),
+        ("Normal(mean=0, scale=1)", r"prior Normal: its arguments are \['loc', 'scale'\]"),
+    ],
+)
+def test_wrong_arguments_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        priors.parse(text)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in dir(dist) if name[0].isupper()))
+def test_every_name_in_pyro_is_a_distribution_or_a_value_error(name):
+    for count in range(5):
+        try:
+            prior = priors.parse(f"{name}({', '.join(['0.5'] * count)})")
+        except ValueError as error:
+            assert name in str(error)
+        else:
+            assert isinstance(prior.batch_shape, torch.Size)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(text=st.one_of(st.text(), st.from_regex(r"[A-Z][a-zA-Z]{0,8}\([-0-9a-z=_, .'\[\]]{0,20}\)")))
+def test_any_text_is_a_distribution_or_a_value_error(text):
+    try:
+        prior = priors.parse(text)
+    except ValueError as error:
+        assert "prior" in str(error) or "distribution" in str(error)
+    else:
+        assert isinstance(prior.batch_shape, torch.Size)
+
+
+# ---------------------------------------------------------------- to and from JSON
+LEARNABLE = dist.Normal(nn.Parameter(torch.zeros(())), 1.0)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        dist.Normal(0.1, 2.0),
+        dist.StudentT(4.0, 0.0, 1.0).expand([3]).to_event(1),
+        dist.Normal(torch.randn(2, 3), 1.0).to_event(2),
+        dist.Laplace(torch.tensor([0.1, 0.2]), 1.0),
+        dist.Gamma(2.0, 3.0),
+        dist.Bernoulli(0.3),
+        dist.Categorical(logits=torch.tensor([0.1, 0.7])),
+        dist.Dirichlet(torch.tensor([0.5, 1.5])),
+        dist.MultivariateNormal(torch.zeros(2), torch.tensor([[2.0, 0.5], [0.5, 1.0]])),
+    ],
+    ids=lambda prior: type(prior).__name__,
+)
+def test_a_prior_comes_back_from_json_with_the_same_density_also_after_use(prior):
+    value = prior.sample()
+    density = prior.log_prob(value)  # torch caches what it computes on the way in the distribution
+    back = priors.from_json(json.loads(json.dumps(priors.to_json(prior))))
+    assert type(back) is type(prior)
+    assert (back.batch_shape, back.event_shape) == (prior.batch_shape, prior.event_shape)
+    torch.testing.assert_close(back.log_prob(value), density)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        LEARNABLE,
+        dist.TransformedDistribution(dist.Normal(0.0, 1.0), [torch.distributions.transforms.ExpTransform()]),
+        dist.Normal(0.0, 1.0).mask(False),
+        torch.distributions.Normal(0.0, 1.0),
+        nn.Linear(1, 1),
+        lambda: dist.Normal(0.0, 1.0),
+        "Normal(0, 1)",
+        3.0,
+    ],
+    ids=["learnable", "transformed", "masked", "not of pyro", "module", "function", "text", "number"],
+)
+def test_what_json_cannot_hold_is_none(prior):
+    assert priors.to_json(prior) is None
+
+
+# ---------------------------------------------------------------- into a model
+def test_a_scalar_prior_is_broadcast_to_the_sites_event(data):
+    prior = make(data, c=dist.StudentT(4.0, 0.0, 1.0)).prior("c")
+    assert prior.event_shape == (2,)
+    assert prior.batch_shape == ()
+    value = torch.tensor([0.3, -0.4])
+    torch.testing.assert_close(prior.log_prob(value), dist.StudentT(4.0, 0.0, 1.0).log_prob(value).sum())
+
+
+def test_a_prior_replaces_only_its_own_site(data):
+    model = make(data, z=dist.Laplace(0.0, 2.0))
+    default = make(data)
+    value = torch.tensor([0.1, 0.2])
+    torch.testing.assert_close(model.prior("c").log_prob(value), default.prior("c").log_prob(value))
+    z = torch.tensor([0.1, 0.2, 0.3])
+    torch.testing.assert_close(model.prior("z").log_prob(z), dist.Laplace(0.0, 2.0).log_prob(z).sum())
+
+
+def test_an_unknown_site_is_an_error_that_lists_the_sites(data):
+    with pytest.raises(KeyError, match=r"unknown prior site\(s\) \['d'\]; this model has \['c', 'z'\]"):
+        make(data, d=dist.Normal(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (dist.Normal(torch.zeros(3), 1.0).to_event(1), r"prior of 'c': event shape \(3,\).*expected event shape \(2,\)"),
+        (dist.Normal(torch.zeros(2), 1.0), r"prior of 'c': event shape \(\) with batch shape \(2,\).*\.to_event\(\)"),
+        (dist.Normal(torch.zeros(5, 2), 1.0).to_event(1), r"prior of 'c': .*batch shape \(5,\)"),
+        (dist.Gamma(2.0, 1.0), r"prior of 'c': support GreaterThan.*, expected .*Real"),
+        (dist.Uniform(0.0, 1.0), r"prior of 'c': support Interval"),
+        (dist.Poisson(1.0), r"prior of 'c': support"),
+    ],
+)
+def test_wrong_shape_or_support_is_an_error_at_once(data, prior, message):
+    with pytest.raises(ValueError, match=message):
+        make(data, c=prior)
+
+
+def test_what_is_no_prior_is_an_error(data):
+    with pytest.raises(TypeError, match="prior of 'c': str is neither a distribution nor callable"):
+        make(data, c="Normal(0, 1)")
+
+
+def test_a_multivariate_prior_of_the_right_shape_is_accepted(data):
+    prior = dist.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+    assert make(data, c=prior).prior("c").event_shape == (2,)
+
+
+class Learnable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(2))
+
+    def forward(self):
+        return dist.Normal(self.loc, 1.0).to_event(1)
+
+
+class LearnablePyro(zoo.ZooModel.__mro__[2]):  # a PyroModule
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(2))
+
+    def forward(self):
+        return dist.Normal(self.loc, 1.0).to_event(1)
+
+
+@pytest.mark.parametrize("kind", [Learnable, LearnablePyro])
+def test_a_learnable_prior_is_trained_and_the_one_given_is_not_touched(data, kind):
+    given = kind()
+    model = make(data, c=given)
+    loss = model.elbo(None, data).differentiable_loss(model, zoo.create_guide(model, "paper"), **data)
+    loss.backward()
+    assert torch.isfinite(given.loc.grad).all()
+    assert given.loc.grad.any()
+
+    fit = zoo.fit(model, "paper", data, steps=5, lr=0.1, progress=False)
+    assert fit.model.prior_modules["c"].loc.abs().min() > 0.01
+    assert not given.loc.any()
+    again = zoo.fit(model, "paper", data, steps=5, lr=0.1, progress=False)
+    assert torch.equal(again.model.prior_modules["c"].loc, fit.model.prior_modules["c"].loc)
+
+
+def test_what_a_callable_returns_is_checked_when_it_is_used(data):
+    model = make(data, c=lambda: dist.Gamma(1.0, 1.0))
+    with pytest.raises(ValueError, match="prior of 'c': support"):
+        model.prior("c")
+    assert make(data, c=lambda: dist.StudentT(4.0, 0.0, 1.0)).prior("c").event_shape == (2,)
