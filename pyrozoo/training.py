@@ -249,9 +249,11 @@ def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
 
 
 def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
-    """Run once without gradients: an AutoGuide has no parameters before its first call."""
-    with torch.no_grad():
-        Loss(model, guide, model.elbo(guide, batch)).value(batch)
+    """Run once: an AutoGuide has no parameters before its first call. Values that are not finite are left to the loop."""
+    arguments = model.arguments(batch)
+    with torch.no_grad(), validation(False):
+        trace = poutine.trace(guide).get_trace(**arguments)
+        poutine.replay(model, trace=trace)(**arguments)
 
 
 class Training:
@@ -411,7 +413,7 @@ class Training:
         return anneal(progress) if callable(anneal) else min(1.0, (self.epoch + 1) / (anneal + 1))
 
     def _anneal_sites(self) -> set[str]:
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), validation(False):
             trace = poutine.trace(self.loss.guide).get_trace(**self.loss.model.arguments(_some_rows(self.train)))
         latents = {name for name in trace.stochastic_nodes if not site_is_subsample(trace.nodes[name])}
         given = set(latents if self.options.anneal_sites is None else self.options.anneal_sites)

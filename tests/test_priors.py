@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
@@ -106,7 +107,7 @@ def test_every_name_in_pyro_is_a_distribution_or_a_value_error(name):
         except ValueError as error:
             assert name in str(error)
         else:
-            assert isinstance(prior.batch_shape, torch.Size)
+            assert prior.batch_shape == ()
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -117,7 +118,7 @@ def test_any_text_is_a_distribution_or_a_value_error(text):
     except ValueError as error:
         assert "prior" in str(error) or "distribution" in str(error)
     else:
-        assert isinstance(prior.batch_shape, torch.Size)
+        assert prior.batch_shape == ()
 
 
 # ---------------------------------------------------------------- to and from JSON
@@ -195,8 +196,8 @@ def test_an_unknown_site_is_an_error_that_lists_the_sites(data):
         (dist.Normal(torch.zeros(3), 1.0).to_event(1), r"prior of 'c': event shape \(3,\).*expected event shape \(2,\)"),
         (dist.Normal(torch.zeros(2), 1.0), r"prior of 'c': event shape \(\) with batch shape \(2,\).*\.to_event\(\)"),
         (dist.Normal(torch.zeros(5, 2), 1.0).to_event(1), r"prior of 'c': .*batch shape \(5,\)"),
-        (dist.Gamma(2.0, 1.0), r"prior of 'c': support GreaterThan.*, expected .*Real"),
-        (dist.Uniform(0.0, 1.0), r"prior of 'c': support Interval"),
+        (dist.Gamma(2.0, 1.0), r"prior of 'c': support .*GreaterThan.*, expected .*Real"),
+        (dist.Uniform(0.0, 1.0), r"prior of 'c': support .*Interval"),
         (dist.Poisson(1.0), r"prior of 'c': support"),
     ],
 )
@@ -224,7 +225,7 @@ class Learnable(nn.Module):
         return dist.Normal(self.loc, 1.0).to_event(1)
 
 
-class LearnablePyro(zoo.ZooModel.__mro__[2]):  # a PyroModule
+class LearnablePyro(PyroModule):
     def __init__(self):
         super().__init__()
         self.loc = nn.Parameter(torch.zeros(2))
@@ -243,7 +244,7 @@ def test_a_learnable_prior_is_trained_and_the_one_given_is_not_touched(data, kin
     assert given.loc.grad.any()
 
     fit = zoo.fit(model, "paper", data, steps=5, lr=0.1, progress=False)
-    assert fit.model.prior_modules["c"].loc.abs().min() > 0.01
+    assert fit.model.prior_modules["c"].loc.all()
     assert not given.loc.any()
     again = zoo.fit(model, "paper", data, steps=5, lr=0.1, progress=False)
     assert torch.equal(again.model.prior_modules["c"].loc, fit.model.prior_modules["c"].loc)

@@ -253,6 +253,7 @@ def test_the_amortised_guide_asks_for_support_rows():
 def test_a_units_rows_are_predicted_from_its_own_context(guide_name):
     _, guide, train = make(guide=guide_name)
     batch = train.with_support(10) if guide_name == "amortized" else train
+    guide(**batch)  # an AutoGuide has no parameters before its first call
     before = traced(guide, batch)["y_unobserved"]["value"]
     if guide_name == "amortized":
         of_unit = torch.tensor([0.0, 1.0, 0.0])[:, None, None]

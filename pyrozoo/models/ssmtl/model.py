@@ -46,6 +46,11 @@ class ContextModel(ZooModel):
         x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any,
     ) -> None:  # fmt: skip
         super().__init__()
+        for name, size in (("x_dim", x_dim), ("y_dim", y_dim), ("n_units", n_units), ("c_dim", c_dim), ("width", width)):
+            if size < 1:
+                raise ValueError(f"{name}: {size}; at least 1 is needed")
+        if depth < 0 or floor < 0:
+            raise ValueError(f"depth {depth} and floor {floor} must not be negative")
         self.x_dim, self.y_dim, self.n_units, self.c_dim = x_dim, y_dim, n_units, c_dim
         self.width, self.depth, self.floor = width, depth, floor
         for name, value, size in (("x_loc", x_loc, x_dim), ("x_scale", x_scale, x_dim),
