@@ -13,7 +13,7 @@ from .. import registry
 from . import densities, fits, inference, sites
 from .subject import Skipped, Subject, subjects
 
-__all__ = ["CHECKS", "Check", "Result", "Skipped", "Subject", "check", "scoped", "subjects"]
+__all__ = ["CHECKS", "Check", "Result", "Skipped", "Subject", "check", "label", "scoped", "subjects"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ _CHECKS = (
 CHECKS: dict[str, Check] = {clause.code: clause for clause in _CHECKS}
 
 
-def scoped(clause: Check, name: str) -> list[Subject]:
+def scoped(clause: Check, card: registry.Card) -> list[Subject]:
     """The subjects of an entry that a check runs on: one per entry, per variant, or all."""
     chosen: dict[tuple[str, ...], Subject] = {}
-    for subject in subjects(name):
+    for subject in subjects(card):
         key = {"entry": (), "variant": (subject.variant,)}.get(clause.scope, (str(subject),))
         chosen.setdefault(key, subject)
     return list(chosen.values())
@@ -93,11 +93,11 @@ def check(name: str, *, slow: bool = False) -> Iterator[Result]:
     Raises:
         KeyError: No such entry.
     """
-    registry.entry(name)
+    card = registry.card(name)
     for clause in CHECKS.values():
         if clause.slow and not slow:
             continue
-        for subject in scoped(clause, name):
+        for subject in scoped(clause, card):
             started = time.perf_counter()
             ok, skipped, message = _outcome(clause, subject)
             yield Result(clause.code, label(clause, subject), ok, skipped, message, time.perf_counter() - started)

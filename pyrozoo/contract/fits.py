@@ -25,8 +25,8 @@ from ..drawing import draw
 from ..fitting import Fit, NonFiniteLoss, fit, isolated
 from ..registry import BUILT_IN, create_guide, entry
 from ..training import Loss
-from .densities import require
-from .subject import Skipped, Subject, subjects, swappable
+from .densities import density_sites, require, trace_of
+from .subject import Skipped, Subject, subjects, swappable, with_support
 
 N_DRAWS = 3
 PLAIN = (".json", ".safetensors", ".nc")
@@ -96,8 +96,8 @@ def _check_poisoned(subject: Subject, train: Batch) -> None:
         named = "site '" in str(error) and ("step 0" in str(error) or solved)
         require(named, f"NonFiniteLoss names no step and site: {error}")
         if not solved:
-            posterior = draw(kept, train, draws=1).groups["posterior"]
-            finite = all(np.isfinite(v).all() for v in posterior.values())
+            trace = trace_of(kept.guide, kept.model, with_support(kept.guide, train))
+            finite = all(torch.isfinite(site["value"]).all() for site in density_sites(trace).values())
             require(finite, "the fit in NonFiniteLoss.fit draws non-finite values; its last good state is not good")
         return
     raise AssertionError(f"NaN in {sorted(poisoned)} raises no NonFiniteLoss")
@@ -208,7 +208,7 @@ def saved(subject: Subject) -> None:
         raise Skipped("a new process cannot import the parts of this entry; register a module or its name")
     with tempfile.TemporaryDirectory() as folder:
         expected, runs = {}, []
-        for i, one in enumerate(subjects(subject.name)):
+        for i, one in enumerate(subjects(subject.card)):
             if one.swapped and not _as_json(one):
                 continue
             train = one.data()

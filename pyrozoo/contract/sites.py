@@ -39,8 +39,8 @@ def card_facts(subject: Subject) -> None:
     for facts in ("variants", "guides", "datasets", "experiments"):
         said, found = set(getattr(card, facts)), set(getattr(parts, facts.upper(), {}))
         require(said == found, f"card.{facts} has {sorted(said)}, {facts.upper()} has {sorted(found)}; make them equal")
-    described = set(card.sites)
-    require(described == set(card.variants), f"card.sites has {sorted(described)}, the variants are {list(card.variants)}")
+    described, variants = sorted(card.sites), sorted(card.variants)
+    require(described == variants, f"card.sites has {described}, the variants are {variants}")
     with subject.built() as (model, _, batch):
         require(model.version == card.version, f"version {card.version!r} on the card, {model.version!r} in the class")
         trace = trace_of(model, model, batch)
@@ -194,4 +194,4 @@ def _raises(error: type[Exception], what: str, subject: Subject, site: str, prio
         subject.model(priors={site: prior})
     except error:
         return
-    raise AssertionError(f"{what} in priors= raises no {error.__name__}; let the constructor call self.set_priors(priors)")
+    raise AssertionError(f"{what} raises no {error.__name__}; the constructor should call self.set_priors(priors)")

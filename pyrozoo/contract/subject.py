@@ -87,10 +87,10 @@ class Subject:
             yield model.eval(), module.eval(), batch
 
 
-def subjects(name: str) -> list[Subject]:
+def subjects(card: registry.Card) -> list[Subject]:
     """Every variant and guide of an entry, with default and with swapped priors."""
-    card = registry.card(name)
-    return [Subject(name, v, g, swapped) for v in card.variants for g in card.guides for swapped in (False, True)]
+    both = (False, True)
+    return [Subject(card.name, v, g, swapped) for v in card.variants for g in card.guides for swapped in both]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ RATES, SHARES = np.array([0.5, 2.0, 4.0]), np.array([0.2, 0.3, 0.5])
 
 
 class Events(ZooModel):
-    """rate_j ~ Gamma(2, 1), share ~ Dirichlet(1); kind_t ~ Categorical(share), duration_t ~ Exponential(rate[kind_t])."""
+    """rate_j ~ Gamma(2, 1), share ~ Dirichlet(1); kind_t ~ Categorical(share), duration_t ~ Exp(rate[kind_t])."""
 
     targets = ()
     dims = {"rate": ("type",), "share": ("type",), "kind": ("frame",), "duration": ("frame",)}
@@ -73,7 +73,7 @@ def tiny(seed=0, n=7):
 def recovery(seed):
     data, _ = tiny(seed, n=200)
     found = pyrozoo.fit(Events(), Conjugate, data, seed=seed)
-    draws = pyrozoo.draw(found, data, sites=["rate", "share"], predictive=False).groups["posterior"]
+    draws = pyrozoo.draw(found, data, draws=100, sites=["rate", "share"], predictive=False).groups["posterior"]
     return {"rate": float(draws["rate"][..., 1].mean()), "share": float(draws["share"][..., 1].mean())}
 
 
@@ -95,4 +95,5 @@ CARD = Card(
     # 200 recordings of 3 events on average, 0.3 of them of this kind: standard errors 2 / sqrt(180), sqrt(0.21 / 600);
     # over 3 seeds sqrt(3) smaller.
     expected={"rate": (2.0, 0.086, 4.0), "share": (0.3, 0.011, 4.0)},
+    golden={"events": -36.254786367660735},
 )  # fmt: skip

@@ -214,7 +214,7 @@ def permuted_support(batch, order):
 
 @pytest.mark.parametrize("variant", ["ssmtl", "mtl"])
 def test_the_set_encoder_does_not_see_the_order_of_support_rows(variant):
-    model, guide, train = make(variant, "amortized")
+    _, guide, train = make(variant, "amortized")
     batch = train.subset([*range(10), *range(10, 15), *range(20, 29)]).with_support(8)  # units of 8, 5 and 8 rows
     order = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
     a, b = contexts(guide, batch), contexts(guide, permuted_support(batch, order))

@@ -42,4 +42,5 @@ CARD = Card(
     },
     identified=("y",),
     calibrated=("c",),
+    golden={"ssmtl": -653.8161098228275, "mtl": -67.56655369402117},
 )

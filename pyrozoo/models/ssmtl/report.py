@@ -20,9 +20,16 @@ from .runs import dryer_data
 UNIT = "tank level, units of the source"
 
 
-def dryer_report(fit: Fit, out: Path, *, smoke: bool = False) -> dict[str, Any]:
-    """Write posterior.nc and figures of a fit to the first draw of labels; return the numbers behind them."""
-    train, full, scored = dryer_data(0)
+def dryer_report(fit: Fit, out: Path, *, batches: int | None = None, smoke: bool = False) -> dict[str, Any]:
+    """Write posterior.nc and figures of a fit to the first draw of labels; return the numbers behind them.
+
+    Args:
+        fit: The fit, its restarts as runs.
+        out: Folder.
+        batches: The first so many batches it was fitted to, in a smoke run, which also draws less.
+    """
+    smoke = batches is not None
+    train, full, scored = dryer_data(0, batches=batches)
     test = full.relabel(scored)
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)

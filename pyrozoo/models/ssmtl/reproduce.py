@@ -28,6 +28,7 @@ TREES = ("pooled_trees", "trees_with_offset", "trees_with_unit_means", "trees_wi
 COVERAGES = tuple(f"cover{level}" for level in INTERVALS)
 RATIOS = (1, 5, 20)
 RESTARTS = 2
+SMOKE_BATCHES = 6
 NOTE_DRYER = (
     "RMSE of CollectorTankLevel (0 to 116, sd 24) with five labelled rows in each of 71 batches. 'same': the unlabelled "
     "rows of the same batches, whose inputs were in training (transductive). 'later': the last 25 % of each batch, "
@@ -45,7 +46,7 @@ def dryer_experiment(
     """Real dryer data: SSMTL, MTL and trees with the same five labels per batch, in one table with a report.
 
     Args:
-        profile: "smoke" (a few steps, to see it run), "quick" (one draw of labels) or "paper" (20 draws).
+        profile: "smoke" (a few steps on a few batches, to see it run), "quick" (one draw of labels) or "paper" (20 draws).
         seeds: Number of label draws, 0, 1, ... in place of the profile's.
         jobs: Processes.
         out: Folder for record.json, table.csv, posterior.nc and figures.
@@ -60,6 +61,9 @@ def dryer_experiment(
                     "model": model, "draw": draw, "protocol": protocol, **_configuration("dryer", model, profile),
                 }  # fmt: skip
             plan |= {f"{m}-{protocol}-{draw}": {"model": m, "draw": draw, "protocol": protocol} for m in TREES}
+    batches = SMOKE_BATCHES if profile == "smoke" else None
+    if batches:
+        plan = {name: {**job, "batches": batches} for name, job in plan.items()}
     for restart in range(RESTARTS):  # the restarts of the first draw are what the report shows
         name = "ssmtl-same-0" if restart == 0 else f"ssmtl-same-0-restart-{restart}"
         plan[name] = {**plan["ssmtl-same-0"], "repeat": restart, "save": str(out / "fits" / f"restart-{restart}")}
@@ -67,19 +71,17 @@ def dryer_experiment(
     results = run_jobs(dryer_run, plan, out / "jobs", n_jobs=jobs)
     rows = [_dryer_row(results, model, protocol, draws) for protocol in ("same", "later") for model in (*TREES, "mtl", "ssmtl")]
     differences = {
-        f"ssmtl - {other} ({protocol})": paired_difference(
+        f"RMSE of SSMTL - {_label(other)} ({protocol})": paired_difference(
             [results[f"ssmtl-{protocol}-{d}"]["rmse"] for d in draws], [results[f"{other}-{protocol}-{d}"]["rmse"] for d in draws]
         )
         for protocol in ("same", "later")
         for other in ("mtl", "trees_with_unit_means")
     }
-    print(format_table(_printed(rows)))
-    for name, (difference, error) in differences.items():
-        print(f"RMSE {name}: {difference:+.2f}" + (f" +- {error:.2f} (paired SE)" if error is not None else ""))
+    print(summary_table(rows, differences))
     from .report import dryer_report
 
     extra = {"note": NOTE_DRYER, "differences": differences, "configurations": _configurations("dryer", profile)}
-    extra["report"] = dryer_report(_restarts(out), out, smoke=profile == "smoke")
+    extra["report"] = dryer_report(_restarts(out), out, batches=batches)
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
     return _record(out, rows, "dryer", profile, data, list(draws), time.perf_counter() - started, extra)
 
@@ -121,16 +123,18 @@ def table1_experiment(
     for model, ratio in models:
         row = {"model": _label(model), "ratio": ratio if model == "ssmtl" else None}
         rows += [row | _averages(per_seed(model, ratio)), *_published(row)]
+
+    def ratio_of(which: tuple[str, int]) -> str:
+        return f"({which[1]})" if which[0] == "ssmtl" else ""
+
     pairs = [(("ssmtl", 20), ("mtl", 1)), (("mtl", 1), ("STL", 1)), (("ssmtl", 20), ("ssmtl", 1))]
     differences = {
-        f"{_label(a[0])}({a[1]}) - {_label(b[0])}": paired_difference(
+        f"mean MAPE of {_label(a[0])}{ratio_of(a)} - {_label(b[0])}{ratio_of(b)}": paired_difference(
             [s["mape"] for s in per_seed(*a)], [s["mape"] for s in per_seed(*b)]
         )
         for a, b in pairs
     }
-    print(format_table(_printed(rows)))
-    for name, (difference, error) in differences.items():
-        print(f"mean MAPE {name}: {difference:+.2f}" + (f" +- {error:.2f} (paired SE)" if error is not None else ""))
+    print(summary_table(rows, differences))
     extra = {"note": NOTE_TABLE1, "differences": differences, "configurations": _configurations("table1", profile)}
     data = {"name": "simulated (any valve)", "sha256": simulate(50, 5, 100, 100, seed=0)[0].sha256, "simulated": True}
     return _record(out, rows, "table1", profile, data, list(data_seeds), time.perf_counter() - started, extra)
@@ -177,7 +181,8 @@ def _configurations(experiment: str, profile: str) -> dict[str, Any]:
 
 
 def _label(model: str) -> str:
-    return {"ssmtl": "SSMTL", "mtl": "MTL", "STL_default_gamma": "STL (only C tuned)"}.get(model, model.replace("_", " "))
+    names = {"ssmtl": "SSMTL", "mtl": "MTL", "STL_default_gamma": "STL (only C tuned)"}
+    return names.get(model, model.replace("_", " "))
 
 
 def _dryer_row(results: Mapping[str, Any], model: str, protocol: str, draws: range) -> dict[str, Any]:
@@ -209,6 +214,14 @@ def _published(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The published row of the same model; ours with only C tuned is the paper's STL as far as it is described."""
     label = "STL" if row["model"].startswith("STL (") else row["model"] if row["model"] != "STL" else None
     return [dict(published) for published in TABLE_1 if (published["model"], published["ratio"]) == (label, row["ratio"])]
+
+
+def summary_table(rows: list[dict[str, Any]], differences: Mapping[str, Any]) -> str:
+    """The table of a record as text, with the paired differences of its first score below."""
+    lines = [format_table(_printed(rows)), ""]
+    for name, (difference, error) in differences.items():
+        lines.append(f"{name}: {difference:+.2f}" + ("" if error is None else f" ± {error:.2f} (paired SE)"))
+    return "\n".join(lines)
 
 
 def _printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,7 +21,9 @@ QUANTILES = (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)
 INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
 
 
-def dryer_data(draw: int, protocol: str = "same", hold_out: int = 0) -> tuple[Batch, Batch, np.ndarray]:
+def dryer_data(
+    draw: int, protocol: str = "same", hold_out: int = 0, batches: int | None = None
+) -> tuple[Batch, Batch, np.ndarray]:
     """Training data, data to predict, and which of its rows are scored.
 
     Args:
@@ -29,8 +31,11 @@ def dryer_data(draw: int, protocol: str = "same", hold_out: int = 0) -> tuple[Ba
         protocol: "same": the unlabelled rows of the same batches are scored (their inputs are in the training data:
             transductive); "later": the last 25 % of each batch is kept out of training altogether, and scored.
         hold_out: Labels per batch that are kept out of training and scored in place of the unlabelled rows (tuning).
+        batches: Only the first so many batches (to see an experiment run).
     """
     data = dryer()
+    if batches is not None:
+        data = data.subset(np.flatnonzero(data["unit"].numpy() < batches))
     if protocol == "later":
         train, test = data.split(0.25, by="last")
         return train.relabel(draw_labels(train, 5, draw)), test, np.ones(test.n_rows, bool)
@@ -40,14 +45,14 @@ def dryer_data(draw: int, protocol: str = "same", hold_out: int = 0) -> tuple[Ba
 
 
 def dryer_run(
-    model: str, draw: int, protocol: str = "same", hold_out: int = 0, repeat: int = 0, guide: str = "paper",
-    arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
+    model: str, draw: int, protocol: str = "same", hold_out: int = 0, repeat: int = 0, batches: int | None = None,
+    guide: str = "paper", arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit one model to the dryer with five labels per batch and score it; RMSE in units of the tank level.
 
     `repeat` changes the fit's seed and nothing else: another network initialisation on the same labels.
     """
-    train, test, scored = dryer_data(draw, protocol, hold_out)
+    train, test, scored = dryer_data(draw, protocol, hold_out, batches)
     result, prediction = _run(model, train, test, draw + 1000 * repeat, guide, arguments, settings, save)
     truth = test["y"][:, 0].numpy()
     result["rmse"] = rmse(truth[scored], prediction["mean"][scored])

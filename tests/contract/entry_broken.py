@@ -1,0 +1,134 @@
+"""The toy entries with one mistake each, which the contract must find."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from entry_events import Conjugate, Events, tiny
+from entry_mixture import MeanField, Mixture
+from torch import nn
+
+
+class BatchSizedPlate(Mixture):
+    """The row plate has the size of the minibatch, not of the data."""
+
+    def plate(self, name, *, sizes, **batch):
+        if name == "row":
+            return pyro.plate("row", len(batch["row"]), dim=-1)
+        return super().plate(name, sizes=sizes, **batch)
+
+
+class OwnIndices(Mixture):
+    """The row plate draws its own indices."""
+
+    def plate(self, name, *, sizes, **batch):
+        if name == "row":
+            return pyro.plate("row", sizes["row"], subsample_size=len(batch["row"]), dim=-1)
+        return super().plate(name, sizes=sizes, **batch)
+
+
+class Unused(Mixture):
+    """One parameter too many."""
+
+    def __init__(self, n_groups, n_features, n_classes=2, priors=None):
+        super().__init__(n_groups, n_features, n_classes, priors)
+        self.extra = nn.Parameter(torch.zeros(2))
+
+
+class DeafToPriors(Mixture):
+    """Takes priors and ignores them."""
+
+    def __init__(self, n_groups, n_features, n_classes=2, priors=None):
+        super().__init__(n_groups, n_features, n_classes)
+
+
+class OtherScale(Mixture):
+    """Another density under the same version."""
+
+    def priors(self):
+        return {"b": dist.Normal(self.mu.new_zeros(()), 1.001)}
+
+
+class RandomDensity(Mixture):
+    """The density depends on the random state."""
+
+    def encode(self, u, **_):
+        return u @ self.w + 0.1 * torch.randn(len(u)).to(u)
+
+
+class CrossedRows(Mixture):
+    """y of a row depends on the class of another one, which enumeration along the plate does not see."""
+
+    def forward(self, y, group, sizes, row=None, **_):
+        with self.plate("group", sizes=sizes):
+            b = pyro.sample("b", self.prior("b"))
+        with self.plate("row", sizes=sizes, row=row):
+            k = pyro.sample("k", dist.Categorical(logits=self.logits), infer={"enumerate": "parallel"})
+            pyro.sample("y", dist.Normal(self.mu[k] + self.mu[k.flip(-1)] + b[..., group], 1.0), obs=y)
+
+
+class NoShare(Conjugate):
+    """Forgets a latent."""
+
+    def forward(self, **_):
+        pyro.sample("rate", dist.Gamma(self.a, self.b).to_event(1))
+
+
+class WrongSupport(Conjugate):
+    """A normal distribution for a positive latent."""
+
+    def forward(self, **_):
+        pyro.sample("rate", dist.Normal(self.a, 0.01).to_event(1))
+        pyro.sample("share", dist.Dirichlet(self.c))
+
+
+class Worse(Conjugate):
+    """Its closed form is far off."""
+
+    def solve(self, train):
+        self.a += 1000.0
+
+
+class HiddenState(Conjugate):
+    """What it learns is in no state_dict."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.seen = torch.zeros(())
+
+    def solve(self, train):
+        self.seen = self.seen + len(train["kind"])
+
+    def forward(self, **_):
+        pyro.sample("rate", dist.Gamma(self.a + self.seen, self.b).to_event(1))
+        pyro.sample("share", dist.Dirichlet(self.c))
+
+
+class Unseeded(MeanField):
+    """Noise from a generator that no seed reaches."""
+
+    def forward(self, u, sizes, h=None, **batch):
+        noise = torch.as_tensor(np.random.default_rng().normal(size=len(u))).to(u)
+        super().forward(u=u, sizes=sizes, h=noise, **batch)
+
+
+class Shared(MeanField):
+    """All instances train one tensor."""
+
+    memory = nn.Parameter(torch.zeros(3))
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.m = self.memory
+
+
+class NeedsH(MeanField):
+    """Cannot be called without the representation that the zoo computes."""
+
+    def forward(self, u, sizes, h, **batch):
+        super().forward(u=u, sizes=sizes, h=h, **batch)
+
+
+VARIANTS = {"events": Events}
+GUIDES = {"conjugate": HiddenState}
+__all__ = ["tiny"]

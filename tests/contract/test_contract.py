@@ -1,0 +1,141 @@
+import dataclasses
+from types import SimpleNamespace
+
+import entry_broken as broken
+import entry_events
+import entry_mixture
+import pytest
+import torch
+
+import pyrozoo
+from pyrozoo import contract, registry
+from pyrozoo.contract import Subject
+
+CARDS = [*map(pyrozoo.card, registry.BUILT_IN), entry_mixture.CARD, entry_events.CARD]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("check", "subject"),
+    [
+        pytest.param(
+            check, subject, id=f"{check.code}-{contract.label(check, subject)}", marks=[pytest.mark.slow] * check.slow
+        )
+        for card in CARDS
+        for check in contract.CHECKS.values()
+        for subject in contract.scoped(check, card)
+    ],
+)
+def test_contract(check, subject, toys):
+    try:
+        check.run(subject)
+    except contract.Skipped as reason:
+        pytest.skip(str(reason))
+
+
+# ---------------------------------------------------------------- the contract can fail
+def _site(module, variant, name, **facts):
+    sites = module.CARD.sites[variant]
+    return {"sites": {variant: sites | {name: dataclasses.replace(sites[name], **facts)}}}
+
+
+MISTAKES = {
+    "card with a tensor": ("C1", entry_events, {}, {"expected": {"rate": torch.ones(3)}}, "something else than text"),
+    "wrong plate": ("C2", entry_mixture, {}, _site(entry_mixture, "mixture", "b", plates=("row",)), "plates is"),
+    "wrong kind": ("C2", entry_mixture, {}, _site(entry_mixture, "mixture", "k", kind="latent"), "kind is latent"),
+    "wrong prior": ("C2", entry_events, {}, _site(entry_events, "events", "rate", prior="Gamma(2, 2)"), "not the"),
+    "guide not on card": ("C2", entry_events, {}, {"guides": {"conjugate": ""}}, "make them equal"),
+    "latent forgotten": ("C3", entry_events, {"conjugate": broken.NoShare}, {}, "does not sample .'share'"),
+    "wrong support": ("C3", entry_events, {"conjugate": broken.WrongSupport}, {}, "'rate': support"),
+    "unused parameter": ("C4", entry_mixture, {"mixture": broken.Unused}, {}, "extra: no gradient"),
+    "plate sized by batch": ("C5", entry_mixture, {"mixture": broken.BatchSizedPlate}, {}, "on the full batch it is"),
+    "plate with own indices": ("C6", entry_mixture, {"mixture": broken.OwnIndices}, {}, "runs over other indices"),
+    "solve makes it worse": ("C7", entry_events, {"conjugate": broken.Worse}, {}, r"solve\(\) takes the ELBO"),
+    "wrong expectation": ("C8", entry_events, {}, {"expected": {"rate": (2.5, 0.02, 4), "share": (0, 1, 1)}}, "2.5"),
+    "unseeded noise": ("C9", entry_mixture, {"mean-field": broken.Unseeded}, {}, "one seed differ"),
+    "shared tensor": ("C10", entry_mixture, {"mean-field": broken.Shared}, {}, "a second fit changes"),
+    "priors ignored": ("C12", entry_mixture, {"mixture": broken.DeafToPriors}, {}, "changes the log probability of"),
+    "random density": ("C13", entry_mixture, {"mixture": broken.RandomDensity}, {}, "not that of the posterior draw"),
+    "rows not independent": ("C14", entry_mixture, {"mixture": broken.CrossedRows}, {}, "one by one"),
+    "density changed": ("C16", entry_mixture, {"mixture": broken.OtherScale}, {}, "the log density changed"),
+    "no golden value": ("C16", entry_mixture, {}, {"golden": {}}, r"add golden=.'mixture': -47"),
+}  # fmt: skip
+
+
+def _parts(module, parts):
+    """Parts of a toy entry, some of them replaced."""
+    tables = {
+        table: {name: parts.get(name, part) for name, part in getattr(module, table).items()}
+        for table in ("VARIANTS", "GUIDES")
+    }
+    return SimpleNamespace(**{**vars(module), **tables})
+
+
+@pytest.fixture
+def mistaken():
+    """Register a toy entry with a mistake; its first variant and guide are checked."""
+
+    def register(module, parts, facts):
+        card = dataclasses.replace(module.CARD, name="mistaken", **facts)
+        pyrozoo.register(card, parts if isinstance(parts, str) else _parts(module, parts))
+        return Subject("mistaken", next(iter(card.variants)), next(iter(card.guides)))
+
+    yield register
+    pyrozoo.unregister("mistaken")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_contract_finds(mistake, mistaken):
+    code, module, parts, facts, message = MISTAKES[mistake]
+    with pytest.raises(AssertionError, match=message):
+        contract.CHECKS[code].run(mistaken(module, parts, facts))
+
+
+def test_the_contract_finds_state_that_is_not_saved(mistaken):
+    subject = mistaken(entry_events, "entry_broken", {"guides": {"conjugate": ""}})
+    with pytest.raises(AssertionError, match="draws other values"):
+        contract.CHECKS["C11"].run(subject)
+
+
+def test_the_contract_finds_a_guide_that_plain_pyro_cannot_call(mistaken):
+    subject = mistaken(entry_mixture, {"mean-field": broken.NeedsH}, {})
+    with pytest.raises(TypeError, match="'h'"):
+        contract.CHECKS["C15"].run(subject)
+
+
+# ---------------------------------------------------------------- running it
+def test_all_clauses_are_there():
+    assert list(contract.CHECKS) == [f"C{i}" for i in range(1, 18)]
+
+
+def test_recovery_of_the_closed_form(toys):
+    contract.CHECKS["C8"].run(Subject("toy-events", "events", "conjugate"))
+
+
+def test_check_reports_every_clause(mistaken):
+    subject = mistaken(entry_mixture, {"mixture": broken.Unused}, {})
+    results = list(contract.check(subject.name))
+    failed = {result.code for result in results if not result.ok}
+    skipped = {result.code for result in results if result.skipped}
+    assert failed == {"C4"}  # an unused parameter changes nothing else
+    assert skipped == {"C11"}  # a new process cannot import a namespace
+    assert {result.code for result in results} == set(contract.CHECKS) - {"C8", "C17"}
+    assert all(result.message for result in results if result.skipped or not result.ok)
+
+
+def test_check_survives_an_entry_that_raises(mistaken):
+    subject = mistaken(entry_mixture, {"mean-field": broken.NeedsH}, {})
+    failed = [result for result in contract.check(subject.name) if not result.ok]
+    assert any(result.code == "C15" and "TypeError" in result.message for result in failed)
+
+
+def test_unknown_entry():
+    with pytest.raises(KeyError, match="no model 'nothing'"):
+        next(contract.check("nothing"))

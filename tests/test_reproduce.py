@@ -1,0 +1,93 @@
+"""The experiments end to end at their smoke size, the committed records, and the reference fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrozoo as zoo
+from pyrozoo.models.ssmtl import reproduce, tune
+from pyrozoo.models.ssmtl.runs import dryer_data
+from pyrozoo.record import PUBLISHED, read_record
+from pyrozoo.scores import rmse
+
+RESULTS = Path(reproduce.__file__).parent / "results"
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dryer")
+    return out, reproduce.dryer_experiment(profile="smoke", out=out)
+
+
+def test_dryer_leaves_record_table_posterior_and_figures(smoke):
+    out, record = smoke
+    assert {"record.json", "table.csv", "posterior.nc"} <= {p.name for p in out.iterdir()}
+    assert len(list((out / "figures").glob("*.png"))) == 8
+    assert record["data"]["simulated"] is False
+    assert {row["model"] for row in record["rows"]} >= {"SSMTL", "MTL", "trees with unit means"}
+    assert all({"cover50", "cover80", "cover90"} <= set(row) for row in record["rows"] if row["model"] == "SSMTL")
+
+
+def test_posterior_opens_in_arviz_with_the_names_of_batches_and_tags(smoke):
+    idata = zoo.load_netcdf(smoke[0] / "posterior.nc")
+    assert idata["posterior"]["c"].dims == ("chain", "draw", "unit", "context")
+    assert idata["posterior"].sizes["chain"] == reproduce.RESTARTS
+    assert "DryerTemp" in idata["posterior_predictive"].coords["input"]
+
+
+def test_a_second_call_repeats_no_job(smoke):
+    out, _ = smoke
+    before = {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
+    reproduce.dryer_experiment(profile="smoke", out=out)
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
+
+
+def test_table1_has_published_rows_beside_ours(tmp_path):
+    record = reproduce.table1_experiment(profile="smoke", out=tmp_path)
+    published = [row for row in record["rows"] if row["source"] == PUBLISHED]
+    assert [row["mape"] for row in published] == [22.302, 3.671, 3.534, 3.375, 3.31]
+    assert all("simulated" in row["source"] for row in record["rows"] if row not in published)
+
+
+def test_unknown_profile_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="none of"):
+        reproduce.dryer_experiment(profile="huge", out=tmp_path)
+
+
+@pytest.mark.parametrize("experiment", ["dryer", "table1"])
+def test_tuning_records_hold_every_configuration_and_score_no_seed_of_the_experiment(experiment):
+    record = json.loads((tune.FOLDER / f"{experiment}.json").read_text())
+    assert min(record["seeds"]) >= 100  # experiments use 0, 1, 2, ...
+    for model, found in record["models"].items():
+        assert [row["configuration"] for row in found["tried"]] == tune.SEARCH[experiment][model]
+        assert found["chosen"] == min(found["tried"], key=lambda row: row["mean"])["configuration"]
+
+
+@pytest.mark.parametrize("experiment", ["dryer", "table1"])
+def test_committed_results_used_the_tuned_configurations(experiment):
+    record = read_record(RESULTS / experiment)
+    for model, configuration in record["extra"]["configurations"].items():
+        assert configuration == tune.chosen(experiment, model)
+    assert record["model"] == f"ssmtl@{zoo.card('ssmtl').version}"
+
+
+def test_reference_fit_predicts_as_its_record_says():
+    fit = zoo.load_reference("ssmtl/dryer")
+    folder = Path(reproduce.__file__).parent / "reference" / "dryer"
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 2e6
+    train, test, scored = dryer_data(0)
+    assert fit.data["sha256"] == train.sha256
+    prediction = zoo.predict(fit, test, draws=50)["y.mean"].to_numpy()
+    recorded = read_record(folder)["rows"][0]["rmse"]
+    error = rmse(test["y"][:, 0].numpy()[scored], prediction[scored])
+    assert np.isclose(error, recorded, rtol=0.01)  # 50 draws of the contexts here, 100 in the record
+
+
+@pytest.mark.parametrize("experiment", ["dryer", "table1"])
+def test_tables_in_the_readmes_are_those_of_the_committed_records(experiment):
+    record = read_record(RESULTS / experiment)
+    table = reproduce.summary_table(record["rows"], record["extra"]["differences"])
+    readme = (Path(reproduce.__file__).parent / "README.md").read_text()
+    assert table in readme

@@ -1,0 +1,64 @@
+"""The built wheel, installed in an environment of its own and run from another folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Interpreter of an environment that holds the wheel, and sees this one's packages but not its pyrozoo."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    shutil.copytree(REPOSITORY / "pyrozoo", source / "pyrozoo", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(source)]
+    subprocess.run([*pip, *build], check=True)
+    (wheel,) = folder.glob("pyrozoo-*.whl")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    purelib = Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(purelib), str(wheel)], check=True)
+    # Packages of this environment come after the wheel's; a .pth line would also run an editable pyrozoo's hook.
+    return python, {**os.environ, "PYTHONPATH": os.pathsep.join([str(purelib), sysconfig.get_path("purelib")])}, folder
+
+
+def run(installed, *arguments):
+    python, environment, folder = installed
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    command = [python, "-m", "pyrozoo", *arguments]
+    return subprocess.run(command, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_it_runs_the_installed_copy(installed):
+    python, environment, folder = installed
+    code = "import pyrozoo; print(pyrozoo.__file__)"
+    out = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    assert out.stdout.startswith(str(folder / "env"))
+
+
+def test_list_and_show(installed):
+    assert "ssmtl" in run(installed, "list")
+    assert "71 batches" in run(installed, "show", "ssmtl")
+
+
+def test_it_finds_its_data_and_reference_and_reproduces_the_dryer(installed):
+    run(installed, "reproduce", "ssmtl", "dryer", "--profile", "smoke", "--out", "dryer")
+    assert (installed[2] / "elsewhere" / "dryer" / "record.json").exists()
+    python, environment, folder = installed
+    code = "import pyrozoo; print(pyrozoo.load_reference('ssmtl/dryer').status)"
+    out = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == "finished"
