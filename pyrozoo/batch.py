@@ -12,7 +12,7 @@ and it knows the full size of every plate, so that a minibatch taken from it is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from .tables import check_columns, first, numeric, row_names
 
 FRAMES = "frame"
 
@@ -204,20 +206,20 @@ class Batch(Mapping):
                 without rows; a column used twice. The message names column and row.
         """
         xs, ys = [x] if isinstance(x, str) else list(x), [] if y is None else [y] if isinstance(y, str) else list(y)
-        _check_columns(df, unit, xs, ys)
+        check_columns(df, unit, xs, ys)
         missing = df[unit].isna().to_numpy()
         if missing.any():
-            raise ValueError(f"column {unit!r}, row {_first(df.index, missing)!r}: the unit is missing; name it or drop the row")
+            raise ValueError(f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row")
         if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
             units = df[unit].cat.categories
         largest = torch.finfo(dtype or torch.get_default_dtype()).max
-        x_values, y_values = _numeric(df, xs, largest), _numeric(df, ys, largest, missing_allowed=True)
+        x_values, y_values = numeric(df, xs, largest), numeric(df, ys, largest, missing_allowed=True)
         observed = ~np.isnan(y_values)
         partial = observed.any(1) & ~observed.all(1)
         if partial.any():
-            row = _first(df.index, partial)
+            row = first(df.index, partial)
             raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
-        coords: dict[str, Any] = {"input": xs, "target": ys, "row": _row_names(df.index)}
+        coords: dict[str, Any] = {"input": xs, "target": ys, "row": row_names(df.index)}
         if units is not None:
             coords["unit"] = list(units)
         rows: dict[str, Any] = {"x": x_values}
@@ -329,7 +331,12 @@ class Batch(Mapping):
         """Where `target` is observed: boolean, shape (N,)."""
         return self.tensors[self._mask_name(target)].cpu().numpy()
 
-    # ---------------------------------------------------------------- groups
+    # ---------------------------------------------------------------- names and groups
+    def names(self, plate: str) -> np.ndarray:
+        """Names of the positions of a plate here, integers where they have none."""
+        held = self.tensors[self.rows].cpu().numpy() if plate == self.rows else np.arange(self.sizes[plate])
+        return self.coords[plate][held] if plate in self.coords else held
+
     def group_names(self, group: str) -> np.ndarray:
         """Name of the group of each row, shape (N,)."""
         return self.coords[group][self.tensors[group].cpu().numpy()]
@@ -412,7 +419,9 @@ class Batch(Mapping):
         for name in self.labels.values():
             mask = self.tensors[name].cpu()
             strata |= {name: mask.nonzero()[:, 0], f"un{name}": (~mask).nonzero()[:, 0]}
-        return replace(self, strata=strata, sizes={**self.sizes, **{k: len(v) for k, v in strata.items()}})
+        full = self.n_rows == self.sizes[self.rows]  # the strata of a minibatch keep their sizes in the full data
+        sizes = {k: len(v) for k, v in strata.items()} if full else {}
+        return replace(self, strata=strata, sizes={**self.sizes, **sizes})
 
     def _frames_of(self, rows: Tensor) -> Tensor:
         lengths = self.tensors["lengths"].cpu()
@@ -492,54 +501,3 @@ def _positions(rows: Any) -> Tensor:
     if rows.dtype == torch.bool or (rows.is_floating_point() and len(rows)):
         raise TypeError(f"rows: {rows.dtype} values; give positions, e.g. numpy.flatnonzero(mask)")
     return rows.long()
-
-
-def _first(index: pd.Index, where: np.ndarray) -> Any:
-    """Name of the first row that is marked, as Python prints it."""
-    return index[[int(where.argmax())]].tolist()[0]
-
-
-def _row_names(index: pd.Index) -> np.ndarray:
-    plain = index.is_unique and not isinstance(index, pd.MultiIndex)
-    return index.to_numpy() if plain else np.arange(len(index))
-
-
-def _check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
-    if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
-        what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
-        raise TypeError(f"the table: {what}; give a data frame with one level of columns")
-    used = [unit, *xs, *ys]
-    for column in used:
-        if not isinstance(column, Hashable):
-            raise TypeError(f"column {column!r}: a {type(column).__name__} is no name of a column")
-        if column not in df.columns:
-            raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
-        if used.count(column) > 1 or (df.columns == column).sum() > 1:
-            raise ValueError(f"column {column!r} is used or present twice; each of unit, x and y needs its own")
-    if not xs:
-        raise ValueError("x: name at least one input column")
-    if df.empty:
-        raise ValueError("the table has no rows; give at least one")
-
-
-def _numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
-    out = np.empty((len(df), len(columns)))
-    for j, column in enumerate(columns):
-        series = df[column]
-        types = pd.api.types
-        if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
-            text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
-            where = f", first at row {_first(series.index, text.to_numpy())!r}" if text.any() else ""
-            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it with pandas.to_numeric")
-        values = series.to_numpy(dtype=float, na_value=np.nan)
-        bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
-        if bad.any():
-            row, value = _first(series.index, bad), values[bad.argmax()]
-            remedy = "replace it by NaN if unknown" if missing_allowed else "impute it or drop the row"
-            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; {remedy}")
-        large = np.abs(values) > largest
-        if large.any():
-            row, value = _first(series.index, large), values[large.argmax()]
-            raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
-        out[:, j] = values
-    return out

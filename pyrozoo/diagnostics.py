@@ -63,7 +63,7 @@ def khat(
         batch = fit.prepare(data)
         weigh = _row_weights if per == model.rows else _group_weights
         weights = weigh(fit.best, batch, per, draws, inner).double()
-    index = pd.Index(batch.coords.get(per, np.arange(weights.shape[1])), name=per)
+    index = pd.Index(batch.names(per), name=per)
     return pd.Series([pareto_k(weights[:, i]) for i in range(weights.shape[1])], index=index, name="khat")
 
 
@@ -197,7 +197,7 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
         data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
         terms = [target_sites(fit.best, data)[target]["fn"].log_prob(truth) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
-    index = pd.Index(test.coords.get(test.rows, np.arange(test.n_rows)), name=test.rows)
+    index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
@@ -302,7 +302,7 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
     plate = next(frame.name for frame in drawn.guide.nodes[site]["cond_indep_stack"] if frame.vectorized)
     spread = mean.var(0)
     table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
-    names = pd.Index(batch.coords.get(plate, np.arange(len(mean))), name=plate)
+    names = pd.Index(batch.names(plate), name=plate)
     probes = {name: _probe(mean, truth) for name, truth in data.truth.items() if _along(data, name, plate, len(mean))}
     return LatentReport(table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float))
 

@@ -152,7 +152,7 @@ def draw(
     used = {d for v in dims.values() for d in v}
     coords = {k: v for k, v in data.coords.items() if k in used}
     if data.rows in coords:
-        coords[data.rows] = coords[data.rows][data[data.rows].cpu().numpy()]
+        coords[data.rows] = data.names(data.rows)
     attrs = {
         "guide": fit.guide_name,
         "data": str(batch.info.get("name", "")),
@@ -227,7 +227,7 @@ def predict(
                 if not _is_discrete(site):
                     mean, variance = site["fn"].mean, site["fn"].variance
                     moments.setdefault(target, []).append(torch.stack([mean, variance + mean**2]).expand(2, *site["value"].shape))
-    index = pd.Index(batch.coords.get(batch.rows, np.arange(batch.n_rows)), name=batch.rows)
+    index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     for target, drawn in samples.items():
         stacked = torch.stack(drawn).double()

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from torch import nn
 from . import registry
 from .base import ZooModel, make_local
 from .batch import Batch
-from .training import Loss, NonFiniteLoss, Settings, Training, bad_site, materialise, sample_minibatches
+from .losses import Loss, NonFiniteLoss, bad_site, materialise
+from .training import Settings, Training
 
-__all__ = ["Fit", "NonFiniteLoss", "Run", "fit", "sample_minibatches"]
+__all__ = ["Fit", "NonFiniteLoss", "Run", "fit"]
 
 
 @dataclass
@@ -295,10 +296,12 @@ def _rebound(function: Any, memo: dict[int, Any]) -> Any:
 
 
 def guide_label(guide: Any) -> str:
-    """How a guide is named in records."""
+    """How a guide is named in records: names of the zoo and of Pyro as they are, one's own marked as such."""
     if isinstance(guide, str):
         return guide
-    return type(guide).__name__ if isinstance(guide, nn.Module) else getattr(guide, "__name__", type(guide).__name__)
+    if isinstance(guide, type) and issubclass(guide, AutoGuide):
+        return guide.__name__
+    return f"{getattr(guide, '__name__', type(guide).__name__)} (own)"
 
 
 def _for_guide(model: ZooModel, guide: nn.Module, data: Batch) -> Batch:

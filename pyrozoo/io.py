@@ -26,7 +26,7 @@ from . import registry
 from .batch import Batch
 from .files import atomic_write_bytes, sha256_file
 from .fitting import Fit, Run, build, isolated
-from .training import materialise
+from .losses import materialise
 
 FORMAT = 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -10,17 +9,14 @@ import inspect
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyro
 import torch
 from pyro import poutine
-from pyro.infer import ELBO
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -28,6 +24,8 @@ from tqdm import tqdm
 from . import priors as prior_tools
 from .base import ZooModel
 from .batch import Batch
+from .losses import Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
+from .minibatches import sample_minibatches, steps_per_epoch
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -36,12 +34,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 INTERNAL = {"lenient_groups", "default_strata"}
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
-
-
-class NonFiniteLoss(FloatingPointError):
-    """The loss or a gradient is not finite; ``fit`` holds the last good state."""
-
-    fit: Any = None
 
 
 @dataclass
@@ -135,125 +127,6 @@ class Settings:
             return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in INTERNAL}
-
-
-def sample_minibatches(train: Batch, batch_size: Any, generator: torch.Generator) -> Iterator[Batch]:
-    """One epoch of minibatches; their mean ELBO, weighted by their share, is the full batch's ELBO.
-
-    A smaller stratum is gone through again, in a new order, until the largest has been gone through once.
-    """
-    if batch_size is None:
-        yield train
-        return
-    if not isinstance(batch_size, Mapping):
-        for rows in torch.randperm(train.n_rows, generator=generator).split(batch_size):
-            yield train.take(rows)
-        return
-    strata = _strata_in_use(train, batch_size)
-    n_steps = max(math.ceil(len(rows) / size) for rows, size in strata)
-    queues = [_cycle(rows, size, n_steps, generator) for rows, size in strata]
-    for parts in zip(*queues, strict=True):
-        n = sum(map(len, parts))
-        scale = [len(rows) / len(part) * n / train.n_rows for (rows, _), part in zip(strata, parts, strict=True)]
-        weight = torch.cat([torch.full((len(part),), s) for part, s in zip(parts, scale, strict=True)])
-        reference = next(t for t in train.tensors.values() if t.is_floating_point())
-        yield train.take(torch.cat(parts), weight=weight.to(reference))
-
-
-def steps_per_epoch(train: Batch, batch_size: Any) -> int:
-    """Number of minibatches in one epoch."""
-    if batch_size is None:
-        return 1
-    if isinstance(batch_size, Mapping):
-        return max(math.ceil(len(rows) / size) for rows, size in _strata_in_use(train, batch_size))
-    return math.ceil(train.n_rows / batch_size)
-
-
-def _strata_in_use(train: Batch, batch_size: Mapping[str, int | None]) -> list[tuple[Tensor, int]]:
-    if set(batch_size) != set(train.strata):
-        raise ValueError(f"batch_size names {sorted(batch_size)}; the strata of the data are {sorted(train.strata)}")
-    used = [(train.strata[name], size) for name, size in batch_size.items() if size != 0 and len(train.strata[name])]
-    if not used:
-        raise ValueError("batch_size: every stratum that it names is empty")
-    return [(rows, len(rows) if size is None else min(size, len(rows))) for rows, size in used]
-
-
-def _cycle(rows: Tensor, size: int, n_steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    done = 0
-    while done < n_steps:
-        for part in rows[torch.randperm(len(rows), generator=generator)].split(size):
-            yield part
-            done += 1
-            if done == n_steps:
-                return
-
-
-class Anneal(Messenger):
-    """Scale the log densities of the named sites, in model and guide alike.
-
-    Only sites that the guide samples: enumerated sites of the model must share one scale.
-    """
-
-    def __init__(self, sites: set[str], weight: float) -> None:
-        super().__init__()
-        self.sites, self.weight = sites, weight
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if self.weight < 1.0 and msg["name"] in self.sites:
-            msg["scale"] = msg["scale"] * self.weight
-
-
-class Watch(Messenger):
-    """Remember the first site whose value or log density is not finite."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = ""
-
-    def _pyro_post_sample(self, msg: dict) -> None:
-        if self.found or not torch.is_tensor(msg["value"]):
-            return
-        if not torch.isfinite(msg["value"].double()).all():
-            self.found = f" (site {msg['name']!r} has a non-finite value)"
-            return
-        density = torch.as_tensor(msg["fn"].log_prob(msg["value"]))
-        if msg["infer"].get("is_auxiliary"):  # a factor may rule values out
-            density = density[density != -math.inf]
-        if not torch.isfinite(density).all():
-            self.found = f" (site {msg['name']!r} has a non-finite log density)"
-
-
-class Loss(nn.Module):
-    """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once."""
-
-    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO) -> None:
-        super().__init__()
-        self.model, self.guide, self.elbo = model, guide, elbo
-
-    def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
-
-    def value(self, batch: Mapping[str, Any]) -> float:
-        """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""
-        return float(self.elbo.loss(self.model, self.guide, **self.model.arguments(batch)))
-
-
-def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
-    """Evaluate the loss to name the first site that is not finite; empty where there is none."""
-    watch = Watch()
-    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
-    with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(ValueError):
-        warnings.simplefilter("ignore")
-        loss(batch)
-    return watch.found
-
-
-def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
-    """Run once: an AutoGuide has no parameters before its first call. Values that are not finite are left to the loop."""
-    arguments = model.arguments(batch)
-    with torch.no_grad(), validation(False):
-        trace = poutine.trace(guide).get_trace(**arguments)
-        poutine.replay(model, trace=trace)(**arguments)
 
 
 class Training:
@@ -487,11 +360,3 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _some_rows(train: Batch, n: int = 2) -> Batch:
     return train.take(torch.arange(min(n, train.n_rows)))
-
-
-def validation(validate: bool | None, epoch: int = 0) -> Any:
-    """Context of Pyro's and torch's validation: on, off, or (None) on in the first epoch."""
-    if validate is None and epoch == 0:
-        validate = True
-    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
-    return pyro.settings.context(**dict.fromkeys(names, bool(validate)))

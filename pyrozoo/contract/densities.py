@@ -23,7 +23,8 @@ from torch.distributions import biject_to
 from ..base import ZooModel
 from ..batch import Batch
 from ..fitting import isolated
-from ..training import Loss, sample_minibatches
+from ..losses import Loss
+from ..minibatches import sample_minibatches
 from .subject import Skipped, Subject, default_dtype
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13

@@ -23,8 +23,8 @@ from ..arviz_bridge import Draws
 from ..batch import FRAMES, Batch
 from ..drawing import draw
 from ..fitting import Fit, NonFiniteLoss, fit, isolated
+from ..losses import Loss
 from ..registry import BUILT_IN, create_guide, entry
-from ..training import Loss
 from .densities import density_sites, require, trace_of
 from .subject import Skipped, Subject, subjects, swappable, with_support
 

@@ -18,8 +18,8 @@ from .. import priors as prior_tools
 from ..base import ZooModel
 from ..batch import Batch
 from ..guides import auto
+from ..losses import Loss
 from ..registry import Site
-from ..training import Loss
 from .densities import EXACT, density_sites, latents, latents_only, log_densities, require, trace_of
 from .subject import Subject, other_prior, other_priors, swappable
 

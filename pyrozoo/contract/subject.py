@@ -16,7 +16,7 @@ from .. import registry
 from ..base import ZooModel
 from ..batch import Batch
 from ..fitting import isolated
-from ..training import materialise
+from ..losses import materialise
 
 
 class Skipped(Exception):

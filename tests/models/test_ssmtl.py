@@ -8,7 +8,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
 import pyrozoo as zoo
 from pyrozoo.models.ssmtl.data import simulate
-from pyrozoo.training import sample_minibatches
+from pyrozoo.minibatches import sample_minibatches
 
 K, D = 2, 3
 

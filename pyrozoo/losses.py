@@ -1,0 +1,101 @@
+"""The loss as a torch module, and the Pyro messengers that act on it: annealing, and finding what is not finite."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from .base import ZooModel
+from .batch import Batch
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss or a gradient is not finite; ``fit`` holds the last good state."""
+
+    fit: Any = None
+
+
+class Anneal(Messenger):
+    """Scale the log densities of the named sites, in model and guide alike.
+
+    Only sites that the guide samples: enumerated sites of the model must share one scale.
+    """
+
+    def __init__(self, sites: set[str], weight: float) -> None:
+        super().__init__()
+        self.sites, self.weight = sites, weight
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if self.weight < 1.0 and msg["name"] in self.sites:
+            msg["scale"] = msg["scale"] * self.weight
+
+
+class Watch(Messenger):
+    """Remember the first site whose value or log density is not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if self.found or not torch.is_tensor(msg["value"]):
+            return
+        if not torch.isfinite(msg["value"].double()).all():
+            self.found = f" (site {msg['name']!r} has a non-finite value)"
+            return
+        density = torch.as_tensor(msg["fn"].log_prob(msg["value"]))
+        if msg["infer"].get("is_auxiliary"):  # a factor may rule values out
+            density = density[density != -math.inf]
+        if not torch.isfinite(density).all():
+            self.found = f" (site {msg['name']!r} has a non-finite log density)"
+
+
+class Loss(nn.Module):
+    """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once."""
+
+    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO) -> None:
+        super().__init__()
+        self.model, self.guide, self.elbo = model, guide, elbo
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
+
+    def value(self, batch: Mapping[str, Any]) -> float:
+        """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""
+        return float(self.elbo.loss(self.model, self.guide, **self.model.arguments(batch)))
+
+
+def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
+    """Evaluate the loss to name the first site that is not finite; empty where there is none."""
+    watch = Watch()
+    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
+    with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(ValueError):
+        warnings.simplefilter("ignore")
+        loss(batch)
+    return watch.found
+
+
+def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
+    """Run once: an AutoGuide has no parameters before its first call. Values that are not finite are left to the loop."""
+    arguments = model.arguments(batch)
+    with torch.no_grad(), validation(False):
+        trace = poutine.trace(guide).get_trace(**arguments)
+        poutine.replay(model, trace=trace)(**arguments)
+
+
+def validation(validate: bool | None, epoch: int = 0) -> Any:
+    """Context of Pyro's and torch's validation: on, off, or (None) on in the first epoch."""
+    if validate is None and epoch == 0:
+        validate = True
+    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
+    return pyro.settings.context(**dict.fromkeys(names, bool(validate)))

@@ -1,0 +1,63 @@
+"""Reading the columns of a data frame, with errors that name the column, the row and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def first(index: pd.Index, where: np.ndarray) -> Any:
+    """Name of the first row that is marked, as Python prints it."""
+    return index[[int(where.argmax())]].tolist()[0]
+
+
+def row_names(index: pd.Index) -> np.ndarray:
+    """Names of the rows where they are unique, else their positions."""
+    plain = index.is_unique and not isinstance(index, pd.MultiIndex)
+    return index.to_numpy() if plain else np.arange(len(index))
+
+
+def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
+    """Raise TypeError, KeyError or ValueError unless every column is there once and the table has rows."""
+    if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
+        what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
+        raise TypeError(f"the table: {what}; give a data frame with one level of columns")
+    used = [unit, *xs, *ys]
+    for column in used:
+        if not isinstance(column, Hashable):
+            raise TypeError(f"column {column!r}: a {type(column).__name__} is no name of a column")
+        if column not in df.columns:
+            raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
+        if used.count(column) > 1 or (df.columns == column).sum() > 1:
+            raise ValueError(f"column {column!r} is used or present twice; each of unit, x and y needs its own")
+    if not xs:
+        raise ValueError("x: name at least one input column")
+    if df.empty:
+        raise ValueError("the table has no rows; give at least one")
+
+
+def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
+    """The columns as floats, shape (N, len(columns)); TypeError or ValueError names column, row and remedy."""
+    out = np.empty((len(df), len(columns)))
+    for j, column in enumerate(columns):
+        series = df[column]
+        types = pd.api.types
+        if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
+            text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
+            where = f", first at row {first(series.index, text.to_numpy())!r}" if text.any() else ""
+            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it with pandas.to_numeric")
+        values = series.to_numpy(dtype=float, na_value=np.nan)
+        bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
+        if bad.any():
+            row, value = first(series.index, bad), values[bad.argmax()]
+            remedy = "replace it by NaN if unknown" if missing_allowed else "impute it or drop the row"
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; {remedy}")
+        large = np.abs(values) > largest
+        if large.any():
+            row, value = first(series.index, large), values[large.argmax()]
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
+        out[:, j] = values
+    return out
