@@ -11,7 +11,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "registry": ("Card", "Site", "card", "create_guide", "create_model", "list_models", "load_data", "register", "unregister"),
+    "registry": (
+        "Card",
+        "Site",
+        "card",
+        "create_guide",
+        "create_model",
+        "list_models",
+        "load_data",
+        "register",
+        "unregister",
+    ),
     "batch": ("Batch",),
     "base": ("ZooModel", "LocalParams"),
     "fitting": ("Fit", "NonFiniteLoss", "fit"),

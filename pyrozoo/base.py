@@ -33,6 +33,7 @@ class LocalParams:
         self._local_params = pyro.settings.get("module_local_params")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call under the setting that the instance was built under."""
         with pyro.settings.context(module_local_params=self._local_params):
             return super().__call__(*args, **kwargs)
 
@@ -77,9 +78,10 @@ class ZooModel(LocalParams, PyroModule):
     entry: tuple[str, str] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ZooModel:
+        """Keep the constructor arguments as ``config``, from which `fresh` and a saved run build the model again."""
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
-        arguments = {k: v for k, v in list(bound.arguments.items())[1:]}
+        arguments = dict(list(bound.arguments.items())[1:])
         object.__setattr__(self, "config", arguments)
         return self
 
@@ -173,7 +175,9 @@ class ZooModel(LocalParams, PyroModule):
         taken at one draw of a parent, which is biased where the prior of a site depends on another latent.
         """
         kind = TraceEnum_ELBO if self.enumerated else Trace_ELBO
-        return kind(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting)
+        return kind(
+            num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting
+        )
 
     def local_guide(self) -> nn.Module | None:
         """An amortised guide for the row-level latents, to be composed with an AutoGuide over the others."""

@@ -77,7 +77,8 @@ class Batch(Mapping):
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{k}{tuple(v.shape)}" for k, v in self.tensors.items())
-        return f"Batch({self.info.get('name', 'unnamed')}: {self.n_rows} of {self.sizes[self.rows]} {self.rows}s; {shapes})"
+        name, rows = self.info.get("name", "unnamed"), f"{self.n_rows} of {self.sizes[self.rows]} {self.rows}s"
+        return f"Batch({name}: {rows}; {shapes})"
 
     @property
     def n_rows(self) -> int:
@@ -209,7 +210,9 @@ class Batch(Mapping):
         check_columns(df, unit, xs, ys)
         missing = df[unit].isna().to_numpy()
         if missing.any():
-            raise ValueError(f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row")
+            raise ValueError(
+                f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row"
+            )
         if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
             units = df[unit].cat.categories
         largest = torch.finfo(dtype or torch.get_default_dtype()).max
@@ -351,7 +354,9 @@ class Batch(Mapping):
         own = self.coords[group].tolist()
         unknown = [name for name in own if name not in position]
         if unknown:
-            raise KeyError(f"unknown {group}(s) {unknown[:5]}: not among the {len(position)} {group}s of the training data")
+            raise KeyError(
+                f"unknown {group}(s) {unknown[:5]}: not among the {len(position)} {group}s of the training data"
+            )
         lookup = torch.tensor([position[name] for name in own], device=self.tensors[group].device)
         tensors = {k: v for k, v in self.tensors.items() if self.along[k] != group}
         tensors[group] = lookup[self.tensors[group]]
@@ -378,7 +383,9 @@ class Batch(Mapping):
         slots_t = torch.as_tensor(slots)
         tensors, along = dict(self.tensors), dict(self.along)
         skip = {self.rows, "weight", *self.groups}
-        for name in [k for k, plate in self.along.items() if plate == self.rows and k in self.tensors and k not in skip]:
+        for name in [
+            k for k, plate in self.along.items() if plate == self.rows and k in self.tensors and k not in skip
+        ]:
             rows = self.tensors[name]
             mask = (slots_t >= 0).to(rows.device).reshape(slots.shape + (1,) * (rows.dim() - 1))
             tensors[f"support_{name}"] = torch.where(mask, rows[slots_t.clamp(min=0)], torch.zeros_like(rows[:1]))

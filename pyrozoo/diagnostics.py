@@ -27,8 +27,9 @@ LEVELS = (50, 80, 90)
 
 # -------------------------------------------------------------------- Pareto k
 def khat(
-    fit: Fit, data: Batch | None = None, *, per: str | None = None, draws: int = 200, inner: int = 10, seed: int = 0
-) -> pd.Series:
+    fit: Fit, data: Batch | None = None, *, per: str | None = None, only: Any = None, draws: int = 200, inner: int = 10,
+    seed: int = 0,
+) -> pd.Series:  # fmt: skip
     """Pareto k of the importance weights p / q, one per plate position: is the guide wide enough, row by row?
 
     Below 0.5 good, up to 0.7 usable, above it the posterior reaches where the guide does not. Per row: the weights of
@@ -40,6 +41,7 @@ def khat(
         fit: The fit; its best restart.
         data: The training data, for a fit that was loaded.
         per: The row plate (default, where rows have latents) or a group.
+        only: Names of the groups to look at, where all would take long; needs `per` to be a group.
         draws: Importance draws per position.
         inner: Draws of the rows' latents per draw of the groups'.
         seed: Of the draws.
@@ -61,10 +63,15 @@ def khat(
         raise ValueError(f"draws: {draws} weights have no tail to fit; use at least 25, better 200")
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
+        names = batch.names(per)
+        places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
+        if only is not None:
+            if per == model.rows or (places < 0).any():
+                raise ValueError(f"only: {list(only)} are not all names of a group; per is {per!r}")
+            batch = batch.take(np.flatnonzero(np.isin(batch[per].cpu().numpy(), places)))
         weigh = _row_weights if per == model.rows else _group_weights
         weights = weigh(fit.best, batch, per, draws, inner).double()
-    index = pd.Index(batch.names(per), name=per)
-    return pd.Series([pareto_k(weights[:, i]) for i in range(weights.shape[1])], index=index, name="khat")
+    return pd.Series([pareto_k(weights[:, i]) for i in places], index=pd.Index(names[places], name=per), name="khat")
 
 
 def pareto_k(log_weights: Tensor) -> float:
@@ -163,7 +170,11 @@ def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict
     probabilities = part[[c for c in part if c.startswith(f"{target}.p[")]].to_numpy()
     classes = [c[len(target) + 3 : -1] for c in part if c.startswith(f"{target}.p[")]
     truth, label = np.asarray(classes)[truth.reshape(-1).astype(int)], part[f"{target}.label"].astype(str).to_numpy()
-    functions = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1}
+    functions = {
+        "accuracy": scores.accuracy,
+        "balanced_accuracy": scores.balanced_accuracy,
+        "macro_f1": scores.macro_f1,
+    }
     out = {name: function(truth, label) for name, function in functions.items()}
     out["log_loss"] = scores.log_loss(truth, probabilities, classes)
     return {f"{target}.{name}": value for name, value in out.items()}
@@ -183,7 +194,13 @@ def coverage(
             table[[c for c in table if c.startswith(target) and c.endswith(f".q{q:02d}")]].to_numpy().ravel()
             for q in _bounds(level)
         )
-        rows.append({"nominal": level / 100, "empirical": scores.coverage(truth, low, high), "width": float(np.mean(high - low))})
+        rows.append(
+            {
+                "nominal": level / 100,
+                "empirical": scores.coverage(truth, low, high),
+                "width": float(np.mean(high - low)),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -201,12 +218,16 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
-def compare(fits: Mapping[str, Fit], test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
+def compare(
+    fits: Mapping[str, Fit], test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
     """Models side by side on the held-out log predictive density of a target, best first.
 
     Columns: elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over rows).
     """
-    pointwise = {name: log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()}
+    pointwise = {
+        name: log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()
+    }
     best = max(pointwise, key=lambda name: pointwise[name].sum())
 
     def error(values: np.ndarray) -> float:
@@ -241,7 +262,10 @@ def ppc(fits: Fit | Mapping[str, Fit], data: Batch, *, draws: int = 200, seed: i
         drawn = draw(fit, data, draws=draws, seed=seed, restarts=False)
         for site, observed in drawn.groups["observed_data"].items():
             replicated = drawn.groups["posterior_predictive"][site][0]
-            observed, replicated = observed.reshape(len(observed), -1), replicated.reshape(len(replicated), len(observed), -1)
+            observed, replicated = (
+                observed.reshape(len(observed), -1),
+                replicated.reshape(len(replicated), len(observed), -1),
+            )
             labels = drawn.coords.get(drawn.dims[site][-1], np.arange(observed.shape[1]))
             for j in range(observed.shape[1]):
                 seen = np.isfinite(observed[:, j])
@@ -298,13 +322,17 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
             q, p = drawn.guide.nodes[site]["fn"], drawn.model.nodes[site]["fn"]
             means.append(q.mean.detach()), spreads.append(q.variance.sqrt()), divergences.append(_kl_by_dimension(q, p))
-    mean, sd, kl = (torch.stack(v).mean(0).reshape(len(means[0]), -1).cpu().numpy() for v in (means, spreads, divergences))
+    mean, sd, kl = (
+        torch.stack(v).mean(0).reshape(len(means[0]), -1).cpu().numpy() for v in (means, spreads, divergences)
+    )
     plate = next(frame.name for frame in drawn.guide.nodes[site]["cond_indep_stack"] if frame.vectorized)
     spread = mean.var(0)
     table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
     names = pd.Index(batch.names(plate), name=plate)
     probes = {name: _probe(mean, truth) for name, truth in data.truth.items() if _along(data, name, plate, len(mean))}
-    return LatentReport(table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float))
+    return LatentReport(
+        table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
+    )
 
 
 def _along(data: Batch, name: str, plate: str, size: int) -> bool:
@@ -368,7 +396,9 @@ def sbc(
             if hasattr(own_guide, "solve"):
                 own_guide.solve(batch)
             else:
-                Training(own, own_guide, batch, None, options, run_seed, None).run(resume=False, progress=None, callback=None)
+                Training(own, own_guide, batch, None, options, run_seed, None).run(
+                    resume=False, progress=None, callback=None
+                )
             with torch.no_grad():
                 traces = [poutine.trace(own_guide).get_trace(**own.arguments(batch)) for _ in range(draws)]
             values = torch.stack([trace.nodes[site]["value"] for trace in traces])
@@ -387,7 +417,7 @@ def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]
 
 
 def rank_p_value(ranks: Any, draws: int, bins: int = 10) -> float:
-    """p value of a chi-squared test that ranks in 0..draws are uniform."""
+    """P value of a chi-squared test that ranks in 0..draws are uniform."""
     from scipy.stats import chisquare
 
     counts, _ = np.histogram(np.asarray(ranks), bins=np.linspace(0, draws + 1, bins + 1))

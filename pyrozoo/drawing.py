@@ -92,7 +92,8 @@ def pair(model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | N
     """Draw once from the guide and replay the model on it, enumerating what the model enumerates.
 
     Args:
-        model, guide: The pair.
+        model: The model.
+        guide: The guide.
         batch: Data.
         fixed: Guide trace whose values are kept (e.g. of the globals), where it has them.
     """
@@ -177,7 +178,9 @@ def _one_draw(run: Run, data: Batch, sites: list[str] | None, predictive: bool, 
     for name, value in drawn.log_likelihood().items():
         if _wanted(name, sites):
             site = drawn.model.nodes[name]
-            out["log_likelihood"][_public(name)] = _where_observed(site, _squeezed(value, site, density=True)).cpu().numpy()
+            out["log_likelihood"][_public(name)] = (
+                _where_observed(site, _squeezed(value, site, density=True)).cpu().numpy()
+            )
     for key, part in (("lp", "model"), ("lq", "guide")):
         total = sum(term.sum() for term in drawn.by_plate(part).values())
         out["sample_stats"][key] = np.asarray(float(total))
@@ -190,7 +193,12 @@ def _one_draw(run: Run, data: Batch, sites: list[str] | None, predictive: bool, 
 
 
 def predict(
-    fit: Fit, batch: Batch, *, draws: int = 200, seed: int = 0, quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
+    fit: Fit,
+    batch: Batch,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95),
 ) -> pd.DataFrame:
     """Predict the targets of every row, as if none were observed.
 
@@ -226,7 +234,9 @@ def predict(
                 samples.setdefault(target, []).append(site["value"])
                 if not _is_discrete(site):
                     mean, variance = site["fn"].mean, site["fn"].variance
-                    moments.setdefault(target, []).append(torch.stack([mean, variance + mean**2]).expand(2, *site["value"].shape))
+                    moments.setdefault(target, []).append(
+                        torch.stack([mean, variance + mean**2]).expand(2, *site["value"].shape)
+                    )
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     for target, drawn in samples.items():
@@ -370,7 +380,11 @@ def _plates(site: Mapping[str, Any]) -> tuple[str, ...]:
 def _squeezed(value: Tensor, site: Mapping[str, Any], density: bool = False) -> Tensor:
     """Drop the singleton dimensions that no plate of the site occupies; never a plate of size one."""
     frames, event = _frames(site), site["fn"].event_dim
-    n = value.dim() if density else (-min(frames, default=0) if site["infer"].get("_deterministic") else value.dim() - event)
+    n = (
+        value.dim()
+        if density
+        else (-min(frames, default=0) if site["infer"].get("_deterministic") else value.dim() - event)
+    )
     keep = [i for i in range(n) if i - n in frames]
     return value.reshape([value.shape[i] for i in keep] + list(value.shape[n:]))
 

@@ -232,7 +232,9 @@ def fit(
                 continue
             file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
             training = Training(run.model, run.guide, run_train, run_valid, options, run_seed, file)
-            label = f"{type(model).__name__} x {result.guide_name}" + (f" {index + 1}/{restarts}" if restarts > 1 else "")
+            label = f"{type(model).__name__} x {result.guide_name}" + (
+                f" {index + 1}/{restarts}" if restarts > 1 else ""
+            )
             try:
                 run.status = training.run(resume=resume, progress=label if progress else None, callback=callback)
             except NonFiniteLoss as error:

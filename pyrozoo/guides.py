@@ -1,4 +1,4 @@
-"""Guide factories that are safe under subsampling: an AutoGuide over the non-row latents, composed with a local part."""
+"""Guide factories that are safe under subsampling: an AutoGuide outside the rows, composed with a local part."""
 
 from __future__ import annotations
 

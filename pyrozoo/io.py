@@ -76,9 +76,13 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
             for k, v in module.state_dict().items()
         }
         save_tensors(folder / "weights.safetensors", weights, {})
-        save_tensors(folder / "prototype.safetensors", fit.prototype.tensors, {"batch": json.dumps(_describe(fit.prototype))})
+        save_tensors(
+            folder / "prototype.safetensors", fit.prototype.tensors, {"batch": json.dumps(_describe(fit.prototype))}
+        )
         record = _record(fit)
-        record["files"] = {name: sha256_file(folder / name) for name in ("weights.safetensors", "prototype.safetensors")}
+        record["files"] = {
+            name: sha256_file(folder / name) for name in ("weights.safetensors", "prototype.safetensors")
+        }
         record["sha256"] = _digest(record)
         atomic_write_bytes(folder / "run.json", json.dumps(record, indent=1).encode())
         os.chmod(folder, 0o755)
@@ -90,9 +94,7 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def load(
-    path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: Any = None, model: Any = None
-) -> Fit:
+def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: Any = None, model: Any = None) -> Fit:
     """Read a run directory.
 
     Args:
@@ -126,7 +128,9 @@ def load(
                     module.load_state_dict(own)
                 except RuntimeError as error:
                     reason = " ".join(str(error).split())
-                    raise ValueError(f"{path}: not the weights of this {part}; give the one of the fit ({reason})") from None
+                    raise ValueError(
+                        f"{path}: not the weights of this {part}; give the one of the fit ({reason})"
+                    ) from None
             run_model.eval(), run_guide.eval()
         runs.append(Run(run["seed"], run_model, run_guide, pd.DataFrame(run["history"]), run["status"]))
     return Fit(
@@ -139,7 +143,9 @@ def load_reference(name: str) -> Fit:
     model, _, reference = name.partition("/")
     folder = Path(__file__).parent / "models" / model / "reference"
     if not (folder / reference / "run.json").exists():
-        known = sorted(f"{p.parts[-4]}/{p.parts[-2]}" for p in Path(__file__).parent.glob("models/*/reference/*/run.json"))
+        known = sorted(
+            f"{p.parts[-4]}/{p.parts[-2]}" for p in Path(__file__).parent.glob("models/*/reference/*/run.json")
+        )
         raise KeyError(f"no reference fit {name!r}; there are {known}")
     return load(folder / reference)
 
@@ -151,7 +157,9 @@ def _record(fit: Fit) -> dict[str, Any]:
     try:
         json.dumps(config)
     except TypeError as error:
-        raise ValueError(f"{type(model).__name__}: a constructor argument cannot be written as JSON ({error})") from None
+        raise ValueError(
+            f"{type(model).__name__}: a constructor argument cannot be written as JSON ({error})"
+        ) from None
     tensors = [*model.parameters(), *model.buffers()]
     return {
         "format": FORMAT,
@@ -195,8 +203,12 @@ def _digest(record: Mapping[str, Any]) -> str:
 def _model(record: dict, path: Path, priors: Mapping[str, Any] | None, model: Any) -> Any:
     lost = [site for site, prior in record["priors"].items() if prior is None and site not in (priors or {})]
     if lost:
-        raise ValueError(f"{path}: the prior(s) of {lost} could not be written as JSON; give them: load(path, priors={{...}})")
-    given = {site: prior_tools.from_json(prior) for site, prior in record["priors"].items() if prior} | dict(priors or {})
+        raise ValueError(
+            f"{path}: the prior(s) of {lost} could not be written as JSON; give them: load(path, priors={{...}})"
+        )
+    given = {site: prior_tools.from_json(prior) for site, prior in record["priors"].items() if prior} | dict(
+        priors or {}
+    )
     arguments = dict(record["config"]) | ({"priors": given} if given else {})
     if model is not None:
         found = type(model)(**arguments)
@@ -208,8 +220,9 @@ def _model(record: dict, path: Path, priors: Mapping[str, Any] | None, model: An
         found = registry.create_model(name, variant=variant, **arguments)
     if found.version != record["model_version"]:
         raise ValueError(
-            f"{path}: fitted with version {record['model_version']} of {type(found).__name__}, whose log density differs "
-            f"from version {found.version} here; fit again, or install the version that wrote it ({record['versions']})"
+            f"{path}: fitted with version {record['model_version']} of {type(found).__name__}, whose log density "
+            f"differs from version {found.version} here; fit again, or install the "
+            f"version that wrote it ({record['versions']})"
         )
     return found
 
@@ -232,7 +245,8 @@ def _describe(batch: Batch) -> dict[str, Any]:
     coords = {k: _names_to_json(k, v) for k, v in batch.coords.items()}
     return {
         "along": dict(batch.along), "sizes": dict(batch.sizes), "rows": batch.rows, "groups": list(batch.groups),
-        "labels": dict(batch.labels), "dims": {k: list(v) for k, v in batch.dims.items()}, "info": copy.deepcopy(dict(batch.info)),
+        "labels": dict(batch.labels), "dims": {k: list(v) for k, v in batch.dims.items()},
+        "info": copy.deepcopy(dict(batch.info)),
         "coords": coords,
     }  # fmt: skip
 

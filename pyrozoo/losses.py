@@ -86,7 +86,7 @@ def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
 
 
 def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
-    """Run once: an AutoGuide has no parameters before its first call. Values that are not finite are left to the loop."""
+    """Run once: an AutoGuide has no parameters before its first call. What is not finite is left to the loop."""
     arguments = model.arguments(batch)
     with torch.no_grad(), validation(False):
         trace = poutine.trace(guide).get_trace(**arguments)

@@ -65,7 +65,11 @@ def to_json(prior: Any) -> dict | None:
         arguments.pop("logits" if getattr(prior, "_param", None) is arguments["probs"] else "probs")
     if not arguments or any(v.requires_grad for v in arguments.values() if isinstance(v, torch.Tensor)):
         return None
-    return {"name": name, "arguments": {k: torch.as_tensor(v).tolist() for k, v in arguments.items()}, "event_dims": event_dims}
+    return {
+        "name": name,
+        "arguments": {k: torch.as_tensor(v).tolist() for k, v in arguments.items()},
+        "event_dims": event_dims,
+    }
 
 
 def from_json(record: dict) -> dist.Distribution:

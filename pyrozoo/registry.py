@@ -1,4 +1,4 @@
-"""The registry: which papers there are, and how to make their models, guides and data. Imports torch only on creation."""
+"""The registry: which papers there are, how to make their models, guides and data; imports torch only on creation."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ class Entry:
 
     @property
     def parts(self) -> Any:
+        """The object that holds the parts; a module is imported now."""
         return importlib.import_module(self.source) if isinstance(self.source, str) else self.source
 
 
@@ -123,7 +124,7 @@ def entry(name: str) -> Entry:
 
 
 def list_models() -> list[str]:
-    """Names of all entries: built in, registered, and offered by installed packages (entry point ``pyrozoo.models``)."""
+    """Names of all entries: built in, registered, and of installed packages (entry point ``pyrozoo.models``)."""
     return sorted({*BUILT_IN, *_entries, *(point.name for point in entry_points(group="pyrozoo.models"))})
 
 
@@ -172,7 +173,9 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
     """
     if isinstance(guide, str):
         if model.entry is None:
-            raise KeyError(f"guide {guide!r}: {type(model).__name__} is in no registry entry; pass a class or a factory")
+            raise KeyError(
+                f"guide {guide!r}: {type(model).__name__} is in no registry entry; pass a class or a factory"
+            )
         return _named(entry(model.entry[0]).parts.GUIDES, guide, f"guide of {model.entry[0]!r}")(model, **options)
     from pyro.infer.autoguide import AutoGuide
 

@@ -32,6 +32,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1.0 - 0.98 * progress,
     "cosine": lambda progress: 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
+FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 INTERNAL = {"lenient_groups", "default_strata"}
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
 
@@ -75,7 +76,7 @@ class Settings:
     clip: float | None = None
     patience: int | None = None
     valid_particles: int = 4
-    optimizer: Callable[[list], torch.optim.Optimizer] = functools.partial(torch.optim.Adam, fused=True)
+    optimizer: Callable[[list], torch.optim.Optimizer] = FUSED_ADAM
     device: str | None = None
     validate: bool | None = None
     lenient_groups: bool = dataclasses.field(default=False, repr=False)
@@ -167,7 +168,9 @@ class Training:
         """Train to the end; return how it ended."""
         status = self._load() if resume and self.checkpoint is not None and self.checkpoint.exists() else "running"
         if status == "running":
-            bar = tqdm(total=self.total_epochs, initial=self.epoch, desc=progress, disable=progress is None, unit="epoch")
+            bar = tqdm(
+                total=self.total_epochs, initial=self.epoch, desc=progress, disable=progress is None, unit="epoch"
+            )
             try:
                 with bar:
                     status = self._epochs(bar, callback)

@@ -18,11 +18,11 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
+from pyrozoo.losses import NonFiniteLoss
+from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
 from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
-from pyrozoo.losses import NonFiniteLoss
-from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
 from pyrozoo.training import SCHEDULES
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
@@ -138,7 +138,8 @@ def own_factory(model):
 @pytest.mark.parametrize(
     ("guide", "label"),
     [("paper", "paper"), ("amortized", "amortized"), (AutoNormal, "AutoNormal"),
-     (AutoMultivariateNormal, "AutoMultivariateNormal"), (PaperGuide, "PaperGuide (own)"), (own_factory, "own_factory (own)")],
+     (AutoMultivariateNormal, "AutoMultivariateNormal"), (PaperGuide, "PaperGuide (own)"),
+     (own_factory, "own_factory (own)")],
 )  # fmt: skip
 def test_a_guide_is_given_by_name_class_or_factory(model, train, guide, label):
     fitted = fit(model, guide, train, batch_size=7)

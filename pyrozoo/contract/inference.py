@@ -201,7 +201,7 @@ def calibrated(subject: Subject) -> None:
         model = subject.model()
     draws = 99
     for site in named:
-        settings = {"simulations": 40, "draws": draws, "seed": 0, "steps": 1500, "lr": 1e-2}
+        settings = {"simulations": 20, "draws": draws, "seed": 0, "steps": 1000, "lr": 1e-2}
         ranks = sbc(model, subject.guide, subject.data(), site, **settings)
         p = rank_p_value(ranks["rank"], draws)
         # One site in a thousand fails by chance; the seed is fixed, so a pass stays a pass.

@@ -7,8 +7,8 @@ import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.minibatches import sample_minibatches
+from pyrozoo.models.ssmtl.data import simulate
 
 K, D = 2, 3
 

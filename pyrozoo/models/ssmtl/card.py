@@ -2,7 +2,9 @@
 
 from ...registry import Card, Site
 
-_C = Site("latent", ("unit",), ("context",), "Normal(0, 1)", "context of a unit: what makes its response its own (eq. 1)")
+_C = Site(
+    "latent", ("unit",), ("context",), "Normal(0, 1)", "context of a unit: what makes its response its own (eq. 1)"
+)
 _Y = "target, e.g. total flow, seen on labelled rows (eq. 2)"
 
 CARD = Card(
@@ -11,7 +13,7 @@ CARD = Card(
     authors="B. Grimstad, K. Løvland, L. S. Imsland, V. Gunnerud",
     year=2024,
     version="1",
-    summary="Predict a rarely measured quantity of many similar units from cheap sensors, learning also from unlabelled rows",
+    summary="Predict a rarely measured quantity of many similar units from cheap sensors, also from unlabelled rows",
     variants={
         "ssmtl": "semi-supervised multi-task: latent state z and context c generate x and y",
         "mtl": "multi-task baseline of appendix A: y from x and c, labelled rows only",

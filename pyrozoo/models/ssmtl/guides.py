@@ -108,10 +108,12 @@ class AmortizedGuide(LocalParams, PyroModule):
         support_labelled: Tensor | None = None, support_mask: Tensor | None = None, **batch: Any,
     ) -> None:  # fmt: skip
         if support_x is None or support_mask is None:
-            raise ValueError("the amortised guide reads each unit's support rows; pass batch.with_support(guide.support)")
+            raise ValueError(
+                "the amortised guide reads each unit's support rows; pass batch.with_support(guide.support)"
+            )
         model = self._model[0]
         if support_y is None or support_labelled is None:
-            support_y = support_x.new_zeros(support_x.shape[:-1] + (model.y_dim,))
+            support_y = support_x.new_zeros((*support_x.shape[:-1], model.y_dim))
             support_labelled = torch.zeros_like(support_mask)
         seen = support_labelled[..., None].to(support_x)
         x = (support_x - model.x_loc) / model.x_scale

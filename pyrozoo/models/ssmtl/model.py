@@ -46,7 +46,13 @@ class ContextModel(ZooModel):
         x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, size in (("x_dim", x_dim), ("y_dim", y_dim), ("n_units", n_units), ("c_dim", c_dim), ("width", width)):
+        for name, size in (
+            ("x_dim", x_dim),
+            ("y_dim", y_dim),
+            ("n_units", n_units),
+            ("c_dim", c_dim),
+            ("width", width),
+        ):
             if size < 1:
                 raise ValueError(f"{name}: {size}; at least 1 is needed")
         if depth < 0 or floor < 0:
@@ -184,7 +190,7 @@ class MTL(ContextModel):
 
     def predict_y(self, x: Tensor, c: Tensor) -> dist.Distribution:
         """p(y | x, c), in the units of the data."""
-        x = ((x - self.x_loc) / self.x_scale).expand(c.shape[:-1] + (self.x_dim,))
+        x = ((x - self.x_loc) / self.x_scale).expand((*c.shape[:-1], self.x_dim))
         loc = self.f(torch.cat([x, c], -1))
         scale = self.floor + self.log_sigma.exp()
         return dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale).to_event(1)
@@ -204,5 +210,7 @@ def _standardisation(name: str, values: Tensor, columns: Any) -> dict[str, list[
     if bool(constant.any()):
         j = int(constant.nonzero()[0, 0])
         label = j if columns is None else columns[j]
-        raise ValueError(f"{name}, column {label!r}: the training values are all {loc[j]:g}; leave a constant column out")
+        raise ValueError(
+            f"{name}, column {label!r}: the training values are all {loc[j]:g}; leave a constant column out"
+        )
     return {f"{name}_loc": loc.tolist(), f"{name}_scale": scale.tolist()}

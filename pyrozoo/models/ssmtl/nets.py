@@ -60,5 +60,10 @@ class SetEncoder(nn.Module):
         kept = torch.where(mask[..., None], features, torch.zeros_like(features))
         marked = torch.where(labelled[..., None], kept, torch.zeros_like(kept))
         n, n_marked = mask.sum(1, keepdim=True), labelled.sum(1, keepdim=True)
-        pooled = [kept.sum(1) / n.clamp(min=1), kept.amax(1), marked.sum(1) / n_marked.clamp(min=1), n_marked.clamp(max=1)]
+        pooled = [
+            kept.sum(1) / n.clamp(min=1),
+            kept.amax(1),
+            marked.sum(1) / n_marked.clamp(min=1),
+            n_marked.clamp(max=1),
+        ]
         return self.head(*pooled)

@@ -17,10 +17,10 @@ from ...drawing import draw, predict
 from ...fitting import Fit
 from .runs import dryer_data
 
-UNIT = "tank level, units of the source"
+KHAT_BATCHES = 12  # evenly spaced among the batches: all 71 would take minutes
 
 
-def dryer_report(fit: Fit, out: Path, *, batches: int | None = None, smoke: bool = False) -> dict[str, Any]:
+def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str, Any]:
     """Write posterior.nc and figures of a fit to the first draw of labels; return the numbers behind them.
 
     Args:
@@ -35,12 +35,13 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None, smoke: bool
     figures.mkdir(parents=True, exist_ok=True)
     n = 10 if smoke else 100
     bar = tqdm(total=5, desc="report", unit="part")
-    drawn = draw(fit, train, draws=n // 2, sites=["c", "x", "y"])
-    save_netcdf(from_draws(drawn), out / "posterior.nc")
+    save_netcdf(from_draws(draw(fit, train, draws=n // 2, sites=["c", "y"])), out / "posterior.nc")
+    drawn = draw(fit, train, draws=20, sites=["x", "y"], restarts=False)
     bar.update()
+    some = train.coords["unit"][:: max(1, train.sizes["unit"] // KHAT_BATCHES)][:KHAT_BATCHES]
     per_row = khat(fit, train, draws=max(n, 25))
     bar.update()
-    per_unit = khat(fit, train, per="unit", draws=max(n, 25), inner=1 if smoke else 3)
+    per_unit = khat(fit, train, per="unit", only=some, draws=30 if smoke else 150, inner=2 if smoke else 8)
     bar.update()
     contexts, states = latent_report(fit, train, "c", draws=5), latent_report(fit, train, "z", draws=5)
     checks = ppc(fit, train, draws=20)
@@ -80,12 +81,20 @@ def _figures(
     frame["row in batch"] = frame.groupby("batch").cumcount()
     histories = {f"restart {i}": run.history for i, run in enumerate(fit.runs)}
     write(plots.elbo_curves(histories).figure, "elbo")
-    write(plots.predicted_vs_observed(frame[~frame["labelled"]], "CollectorTankLevel", "source units").figure, "predicted_vs_observed")
-    write(plots.unit_lines(frame, "batch", "row in batch", quantity="CollectorTankLevel", measure="source units"), "batches")
+    write(
+        plots.predicted_vs_observed(frame[~frame["labelled"]], "CollectorTankLevel", "source units").figure,
+        "predicted_vs_observed",
+    )
+    write(
+        plots.unit_lines(frame, "batch", "row in batch", quantity="CollectorTankLevel", measure="source units"),
+        "batches",
+    )
     write(plots.interval_coverage(intervals["nominal"], {"SSMTL": intervals["empirical"]}).figure, "coverage")
     mean_level = pd.Series(truth).groupby(train["unit"].numpy()).mean().to_numpy()
     write(
-        plots.latent_map(contexts.means.to_numpy(), truth=mean_level, truth_label="mean tank level of the batch", name="c").figure,
+        plots.latent_map(
+            contexts.means.to_numpy(), truth=mean_level, truth_label="mean tank level of the batch", name="c"
+        ).figure,
         "contexts",
     )
     write(plots.khat_plot(per_row, "Pareto k per row, given the contexts").figure, "khat_rows")

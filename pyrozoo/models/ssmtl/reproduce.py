@@ -30,13 +30,13 @@ RATIOS = (1, 5, 20)
 RESTARTS = 2
 SMOKE_BATCHES = 6
 NOTE_DRYER = (
-    "RMSE of CollectorTankLevel (0 to 116, sd 24) with five labelled rows in each of 71 batches. 'same': the unlabelled "
-    "rows of the same batches, whose inputs were in training (transductive). 'later': the last 25 % of each batch, "
-    "kept out altogether."
+    "RMSE of CollectorTankLevel (0 to 116, sd 24) with five labelled rows in each of 71 batches. 'same': the "
+    "unlabelled rows of the same batches, whose inputs were in training (transductive). 'later': the last 25 % "
+    "of each batch, kept out altogether."
 )
 NOTE_TABLE1 = (
-    "Simulated data: 50 units, 5 labelled and 5 x ratio unlabelled rows each, 100 test rows; MAPE in percent over units. "
-    "Published rows are the paper's, on its own data, which differ from these."
+    "Simulated data: 50 units, 5 labelled and 5 x ratio unlabelled rows each, 100 test rows; MAPE in percent over "
+    "units. Published rows are the paper's, on its own data, which differ from these."
 )
 
 
@@ -46,7 +46,8 @@ def dryer_experiment(
     """Real dryer data: SSMTL, MTL and trees with the same five labels per batch, in one table with a report.
 
     Args:
-        profile: "smoke" (a few steps on a few batches, to see it run), "quick" (one draw of labels) or "paper" (20 draws).
+        profile: "smoke" (a few steps on a few batches, to see it run), "quick" (one draw of labels) or "paper"
+            (20 draws).
         seeds: Number of label draws, 0, 1, ... in place of the profile's.
         jobs: Processes.
         out: Folder for record.json, table.csv, posterior.nc and figures.
@@ -69,10 +70,15 @@ def dryer_experiment(
         plan[name] = {**plan["ssmtl-same-0"], "repeat": restart, "save": str(out / "fits" / f"restart-{restart}")}
     plan = dict(sorted(plan.items(), key=lambda item: item[0].split("-")[0] != "ssmtl"))  # the long ones first
     results = run_jobs(dryer_run, plan, out / "jobs", n_jobs=jobs)
-    rows = [_dryer_row(results, model, protocol, draws) for protocol in ("same", "later") for model in (*TREES, "mtl", "ssmtl")]
+    rows = [
+        _dryer_row(results, model, protocol, draws)
+        for protocol in ("same", "later")
+        for model in (*TREES, "mtl", "ssmtl")
+    ]
     differences = {
         f"RMSE of SSMTL - {_label(other)} ({protocol})": paired_difference(
-            [results[f"ssmtl-{protocol}-{d}"]["rmse"] for d in draws], [results[f"{other}-{protocol}-{d}"]["rmse"] for d in draws]
+            [results[f"ssmtl-{protocol}-{d}"]["rmse"] for d in draws],
+            [results[f"{other}-{protocol}-{d}"]["rmse"] for d in draws],
         )
         for protocol in ("same", "later")
         for other in ("mtl", "trees_with_unit_means")
@@ -153,7 +159,9 @@ def reference_experiment(
     rows = [{"model": "SSMTL", "rmse": result["rmse"], **{c: result[c] for c in COVERAGES}}]
     print(format_table(rows))
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
-    return _record(out / "fit", rows, "reference", profile, data, [0], time.perf_counter() - started, {"note": NOTE_DRYER})
+    return _record(
+        out / "fit", rows, "reference", profile, data, [0], time.perf_counter() - started, {"note": NOTE_DRYER}
+    )
 
 
 EXPERIMENTS: Mapping[str, Callable[..., dict[str, Any]]] = {
@@ -213,7 +221,9 @@ def _table1_scores(repeats: list[dict[str, Any]]) -> dict[str, float]:
 def _published(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The published row of the same model; ours with only C tuned is the paper's STL as far as it is described."""
     label = "STL" if row["model"].startswith("STL (") else row["model"] if row["model"] != "STL" else None
-    return [dict(published) for published in TABLE_1 if (published["model"], published["ratio"]) == (label, row["ratio"])]
+    return [
+        dict(published) for published in TABLE_1 if (published["model"], published["ratio"]) == (label, row["ratio"])
+    ]
 
 
 def summary_table(rows: list[dict[str, Any]], differences: Mapping[str, Any]) -> str:
@@ -226,7 +236,19 @@ def summary_table(rows: list[dict[str, Any]], differences: Mapping[str, Any]) ->
 
 def _printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The columns that fit a terminal."""
-    keep = ("model", "scored", "ratio", "rmse", "mape", "mape_p10", "mape_p50", "mape_p90", "wmape", *COVERAGES, "seconds")
+    keep = (
+        "model",
+        "scored",
+        "ratio",
+        "rmse",
+        "mape",
+        "mape_p10",
+        "mape_p50",
+        "mape_p90",
+        "wmape",
+        *COVERAGES,
+        "seconds",
+    )
     out = []
     for row in rows:
         shown = {k: row[k] for name in keep for k in (name, f"{name}_se") if k in row}
@@ -238,7 +260,8 @@ def _record(
     out: Path, rows: list, experiment: str, profile: str, data: dict, seeds: list[int], seconds: float, extra: dict
 ) -> dict[str, Any]:
     write_record(
-        out, rows, model=CARD.name, version=CARD.version, experiment=experiment, profile=profile, data=data, seeds=seeds,
+        out, rows, model=CARD.name, version=CARD.version, experiment=experiment, profile=profile, data=data,
+        seeds=seeds,
         wall_time_s=round(seconds, 1), extra=extra,
     )  # fmt: skip
     print(f"{out / 'record.json'} ({seconds:.0f} s)")

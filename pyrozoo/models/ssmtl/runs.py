@@ -1,4 +1,4 @@
-"""One run of an experiment as a job: plain arguments in, plain numbers out, the same function for tuning and scoring."""
+"""One run of an experiment as a job: plain arguments in, plain numbers out, the same for tuning and scoring."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def dryer_data(
 
 def dryer_run(
     model: str, draw: int, protocol: str = "same", hold_out: int = 0, repeat: int = 0, batches: int | None = None,
-    guide: str = "paper", arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
+    guide: str = "paper", arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
+    save: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit one model to the dryer with five labels per batch and score it; RMSE in units of the tank level.
 
@@ -63,7 +64,7 @@ def table1_run(
     model: str, seed: int, ratio: int = 20, preset: str = "any-valve", repeat: int = 0, guide: str = "paper",
     arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit one model to simulated wells (50 units, 5 labelled, 5 `ratio` unlabelled rows each) and score 100 rows a unit.
+    """Fit one model to simulated wells (50 units, 5 labelled and 5 `ratio` unlabelled rows each), score 100 a unit.
 
     MAPE and WMAPE are percentages per unit.
     """

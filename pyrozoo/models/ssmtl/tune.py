@@ -35,7 +35,8 @@ SEARCH: dict[str, dict[str, list[dict[str, Any]]]] = {
     "dryer": {
         "mtl": grid({"steps": 3000, "batch_size": LABELLED_ONLY}, c_dim=[4, 8, 16], lr=[1e-3, 2e-3], floor=[0.03]),
         "ssmtl": grid(
-            {"steps": 4000, "batch_size": {"labelled": None, "unlabelled": 250}, "lr": 1e-3, "z_dim": 12, "floor": 0.03},
+            {"steps": 4000, "batch_size": {"labelled": None, "unlabelled": 250}, "lr": 1e-3, "z_dim": 12,
+             "floor": 0.03},
             c_dim=[4, 8, 16], alpha=[1.0, 5.0],
         ),
     },
@@ -63,7 +64,10 @@ def tune(experiment: str, out: Path, n_jobs: int) -> dict[str, Any]:
     """Run the whole search of an experiment and return its record; finished runs in `out` are not repeated."""
     record: dict[str, Any] = {"experiment": experiment, "models": {}}
     function, seeds = (dryer_run, DRYER_DRAWS) if experiment == "dryer" else (table1_run, TABLE1_SEEDS)
-    record |= {"seeds": list(seeds), "criterion": "RMSE of one held-out label per batch" if experiment == "dryer" else "mean MAPE"}
+    record |= {
+        "seeds": list(seeds),
+        "criterion": "RMSE of one held-out label per batch" if experiment == "dryer" else "mean MAPE",
+    }
     extra = {"hold_out": 1} if experiment == "dryer" else {}
     key = "draw" if experiment == "dryer" else "seed"
     jobs = {
@@ -96,6 +100,7 @@ def chosen(experiment: str, model: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the search of one experiment, write its record, and print what was tried."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=sorted(SEARCH))
     parser.add_argument("--jobs", type=int, default=1)
