@@ -65,10 +65,9 @@ test: venv venv-arviz1  ## run the default test suite
 test-slow: venv venv-arviz1  ## run the slow tests (calibration, recovery at length)
 	@$(PYTEST) -m slow
 
-lint: $(VENV)/.installed-dev  ## check style and types
+lint: $(VENV)/.installed-dev  ## check style
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/python -m mypy
 
 clean:  ## remove environments, builds and caches (results stay)
 	@rm -rf $(VENV) $(VENV_ARVIZ1) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

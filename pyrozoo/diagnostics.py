@@ -313,7 +313,9 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
 
     Probes use every entry of ``data.truth`` that lies along the site's plate.
     """
-    means, spreads, divergences = [], [], []
+    means: list[Tensor] = []
+    spreads: list[Tensor] = []
+    divergences: list[Tensor] = []
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
         for _ in range(draws):
@@ -321,7 +323,9 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             if site not in drawn.guide.nodes:
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
             q, p = drawn.guide.nodes[site]["fn"], drawn.model.nodes[site]["fn"]
-            means.append(q.mean.detach()), spreads.append(q.variance.sqrt()), divergences.append(_kl_by_dimension(q, p))
+            means.append(q.mean.detach())
+            spreads.append(q.variance.sqrt())
+            divergences.append(_kl_by_dimension(q, p))
     mean, sd, kl = (
         torch.stack(v).mean(0).reshape(len(means[0]), -1).cpu().numpy() for v in (means, spreads, divergences)
     )

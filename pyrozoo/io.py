@@ -160,7 +160,8 @@ def _record(fit: Fit) -> dict[str, Any]:
         raise ValueError(
             f"{type(model).__name__}: a constructor argument cannot be written as JSON ({error})"
         ) from None
-    tensors = [*model.parameters(), *model.buffers()]
+    modules = model, fit.runs[0].guide  # a model of global latents may have no tensor of its own
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
     return {
         "format": FORMAT,
         "entry": model.entry,

@@ -71,7 +71,10 @@ class Entry:
 
     The parts: ``VARIANTS`` (name -> ZooModel class), ``GUIDES`` (name -> factory model -> guide), ``DATASETS``
     (name -> function returning a Batch, or a train and a test Batch), optionally ``EXPERIMENTS`` (name -> function),
-    and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract runs on.
+    and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract runs on. Optional for the contract:
+    ``recovery(seed) -> {metric: value}``, compared with the card's ``expected``; and ``CALIBRATION`` (variant ->
+    ``{"arguments": ..., "settings": ...}`` of model and fit) where calibration needs others than the defaults, as where
+    the usual objective is not an ELBO.
     """
 
     card: Card

@@ -197,11 +197,12 @@ def calibrated(subject: Subject) -> None:
     named = [site for site in subject.card.calibrated if site in subject.card.sites[subject.variant]]
     if not named:
         raise Skipped("the card names nothing to calibrate")
+    own = getattr(subject.parts, "CALIBRATION", {}).get(subject.variant, {})
     with isolated(0):
-        model = subject.model()
+        model = subject.model(**own.get("arguments", {}))
     draws = 99
     for site in named:
-        settings = {"simulations": 20, "draws": draws, "seed": 0, "steps": 1000, "lr": 1e-2}
+        settings = {"simulations": 20, "draws": draws, "seed": 0, "steps": 1000, "lr": 1e-2, **own.get("settings", {})}
         ranks = sbc(model, subject.guide, subject.data(), site, **settings)
         p = rank_p_value(ranks["rank"], draws)
         # One site in a thousand fails by chance; the seed is fixed, so a pass stays a pass.

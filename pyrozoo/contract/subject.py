@@ -59,7 +59,10 @@ class Subject:
     def model(self, seed: int = 0, **arguments: Any) -> ZooModel:
         """A model of the tiny data, with parameters under torch's current seed."""
         data, own = self.parts.tiny(seed)
-        create = lambda **kwargs: registry.create_model(self.name, data, variant=self.variant, **own, **kwargs)  # noqa: E731
+
+        def create(**given: Any) -> ZooModel:
+            return registry.create_model(self.name, data, variant=self.variant, **{**own, **given})
+
         if self.swapped and "priors" not in arguments:
             with torch.random.fork_rng():
                 arguments["priors"] = other_priors(create())
