@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ...batch import Batch
-from ...diagnostics import latent_report
 from ...drawing import predict
 from ...fitting import fit
 from ...scores import mape
@@ -26,19 +25,17 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
 
 
 def recovery(seed: int) -> dict[str, float]:
-    """Recovery on simulated wells: error on new rows, and how far contexts tell a well's shut-in pressure.
+    """Recovery on simulated wells: 30 wells with 10 labelled, 40 unlabelled and 40 test rows each.
 
     Returns:
-        ``mape``: mean absolute error of the flow in percent, 30 wells with 10 labelled and 40 unlabelled rows each;
-        ``shut_in_r2``: cross-validated R2 of a linear map from posterior mean contexts to the shut-in pressure.
+        ``mape``: mean absolute error of the flow on the test rows, in percent. (How well a linear map of the contexts
+        tells a well's shut-in pressure was tried and left out: usually an R2 of 0.9 to 0.99, but 0.35 in one of nine
+        seeds, too heavy a tail for a mean of three.)
     """
     train, test = simulate(n_units=30, n_labelled=10, n_unlabelled=40, n_test=40, seed=seed)
-    found = fit(
-        SSMTL(**SSMTL.sizes_from(train), width=64), GUIDES["paper"], train, seed=seed, steps=1500, progress=False
-    )
-    prediction = predict(found, test, draws=50, seed=seed)["y.mean"]
-    probes = latent_report(found, train, "c", draws=5, seed=seed).probes
-    return {"mape": mape(test["y"][:, 0], prediction), "shut_in_r2": float(probes["shut_in"])}
+    model = SSMTL(**SSMTL.sizes_from(train), width=64)
+    found = fit(model, GUIDES["paper"], train, seed=seed, steps=1500, progress=False)
+    return {"mape": mape(test["y"][:, 0], predict(found, test, draws=50, seed=seed)["y.mean"])}
 
 
 __all__ = ["CALIBRATION", "DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "recovery", "tiny"]

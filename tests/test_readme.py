@@ -1,0 +1,26 @@
+"""The README's code runs as it stands there; only the numbers of steps and draws are cut."""
+
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib import use
+
+from pyrozoo.models.ssmtl.guides import PaperGuide
+from pyrozoo.models.ssmtl.model import SSMTL
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning")  # ArviZ 0.23's plots
+def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(SSMTL, "fit_defaults", {**SSMTL.fit_defaults, "steps": 2})
+    use("Agg")
+    names = {"my_guide": PaperGuide}
+    for block in BLOCKS:
+        code = re.sub(r"steps=\d+", "steps=2", re.sub(r"draws=\d+", "draws=2", block))
+        exec(compile("import pyro\n" + code, "README.md", "exec"), names)
+    assert "y.rmse" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "dryer" / "run.json").exists()
+    assert len(BLOCKS) == 3
