@@ -151,7 +151,10 @@ class Batch(Mapping):
                 raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
             masks[target], tensors[name], along[name] = name, observed, row_plate
             strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
+        reserved = {row_plate, "sizes", "weight", "h", "lengths", *tensors, *(groups or {})}
         for name, value in rows.items():
+            if name in reserved:
+                raise ValueError(f"rows: the name {name!r} is taken by Batch; choose another")
             tensor = _tensor(name, value, n, dtype)
             if name in masks:
                 tensor = _blank(tensor, tensors[masks[name]])
@@ -481,6 +484,8 @@ def _group_index(group: str, values: Any, n: int, names: np.ndarray | None) -> t
         codes, found = pd.factorize(values)
     except TypeError as error:
         raise TypeError(f"{group}: its names cannot be compared ({error}); use strings or numbers") from None
+    if (codes < 0).any():
+        raise ValueError(f"{group}, row {int((codes < 0).argmax())}: the {group} is missing; name it or drop the row")
     if names is None:
         return torch.as_tensor(codes.astype(np.int64)), np.asarray(found)
     index = pd.Index(names, tupleize_cols=False)

@@ -1,4 +1,4 @@
-"""Checks of a fit: Pareto k per plate row, predictive checks, coverage, latent space, simulation-based calibration."""
+"""Checks of a fit: predictive checks, coverage, latent space, simulation-based calibration."""
 
 from __future__ import annotations
 
@@ -11,126 +11,26 @@ import pandas as pd
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.ops.stats import fit_generalized_pareto
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
+from torch.distributions import constraints
 
 from . import scores
 from .base import ZooModel
 from .batch import Batch
 from .drawing import draw, pair, predict, target_sites
-from .fitting import Fit, Run, build, isolated
+from .fitting import Fit, build, isolated
+from .guides import with_support
 from .training import Settings, Training
 
 LEVELS = (50, 80, 90)
-
-
-# -------------------------------------------------------------------- Pareto k
-def khat(
-    fit: Fit, data: Batch | None = None, *, per: str | None = None, only: Any = None, draws: int = 200, inner: int = 10,
-    seed: int = 0,
-) -> pd.Series:  # fmt: skip
-    """Pareto k of the importance weights p / q, one per plate position: is the guide wide enough, row by row?
-
-    Below 0.5 good, up to 0.7 usable, above it the posterior reaches where the guide does not. Per row: the weights of
-    the row's own latents given one draw of everything outside the rows. Per group: the weights of the group's
-    latents, its rows' latents integrated out by `inner` importance samples each, whose noise can only raise k; never
-    the joint over a group's rows, which fails for any guide once there are many rows.
-
-    Args:
-        fit: The fit; its best restart.
-        data: The training data, for a fit that was loaded.
-        per: The row plate (default, where rows have latents) or a group.
-        only: Names of the groups to look at, where all would take long; needs `per` to be a group.
-        draws: Importance draws per position.
-        inner: Draws of the rows' latents per draw of the groups'.
-        seed: Of the draws.
-
-    Returns:
-        k by position, named by the plate's coordinates; -inf where the guide is exact and the weights have no tail.
-
-    Raises:
-        ValueError: Data other than the training data, or none; an unknown plate.
-    """
-    data = fit.train if data is None else data
-    if data is None or data.sha256 != fit.data["sha256"]:
-        raise ValueError("k-hat is about the data the guide was fitted to: pass the training data of this fit")
-    model = fit.model
-    per = per or model.rows
-    if per not in model.plate_dims:
-        raise ValueError(f"per: {per!r} is no plate of the model; plates are {sorted(model.plate_dims)}")
-    if draws < 25:
-        raise ValueError(f"draws: {draws} weights have no tail to fit; use at least 25, better 200")
-    with isolated(seed), torch.no_grad():
-        batch = fit.prepare(data)
-        names = batch.names(per)
-        places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
-        if only is not None:
-            if per == model.rows or (places < 0).any():
-                raise ValueError(f"only: {list(only)} are not all names of a group; per is {per!r}")
-            batch = batch.take(np.flatnonzero(np.isin(batch[per].cpu().numpy(), places)))
-        weigh = _row_weights if per == model.rows else _group_weights
-        weights = weigh(fit.best, batch, per, draws, inner).double()
-    return pd.Series([pareto_k(weights[:, i]) for i in places], index=pd.Index(names[places], name=per), name="khat")
-
-
-def pareto_k(log_weights: Tensor) -> float:
-    """Shape of the generalised Pareto distribution fitted to the tail of importance weights, shape (S,).
-
-    -inf where all weights agree: there is no tail.
-    """
-    n_tail = min(len(log_weights) // 5, int(3 * len(log_weights) ** 0.5))
-    largest = log_weights.sort().values
-    weights = (largest - largest[-1]).exp()
-    excess = weights[-n_tail:] - weights[-n_tail - 1]
-    if n_tail < 5 or float(excess[-1]) < 1e-9 * float(weights[-1]):
-        return float("-inf")
-    return float(fit_generalized_pareto(excess)[0])
-
-
-def _outside(trace: Trace, plates: set[str]) -> Trace:
-    """The trace without the sites that lie along these plates: what stays fixed while they are drawn again."""
-    kept = trace.copy()
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and any(frame.name in plates for frame in site["cond_indep_stack"]):
-            kept.remove_node(name)
-    return kept
-
-
-def _row_weights(run: Run, batch: Batch, per: str, draws: int, _: int) -> Tensor:
-    """Log weights (S, N) of the rows' latents given one draw of everything else."""
-    outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
-    fixed = _outside(outer, {per})
-    return torch.stack([_log_weight(run, batch, fixed)[per] for _ in range(draws)])
-
-
-def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int) -> Tensor:
-    """Log weights (S, M) of the groups' latents, the rows' latents integrated out."""
-    rows = run.model.rows
-    outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
-    globals_only = _outside(outer, {rows, per})
-    out = []
-    for _ in range(draws):
-        group_draw = pair(run.model, run.guide, batch, globals_only).guide
-        fixed = _outside(group_draw, {rows})
-        terms = [_log_weight(run, batch, fixed) for _ in range(inner)]
-        total = terms[0].get(per, torch.zeros(batch.sizes[per], device=batch[per].device))
-        by_row = torch.stack([term[rows] for term in terms]).logsumexp(0) - np.log(inner)
-        out.append(total.double().index_add(0, batch[per], by_row.double()))
-    return torch.stack(out)
-
-
-def _log_weight(run: Run, batch: Batch, fixed: Trace) -> dict[str, Tensor]:
-    drawn = pair(run.model, run.guide, batch, fixed)
-    p, q = drawn.by_plate("model"), drawn.by_plate("guide")
-    return {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
 
 
 # -------------------------------------------------------------------- predictions
 def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
     """Scores of the predicted targets on the rows of `test` where they are observed, in the units of the data.
 
-    Continuous: rmse, mae, crps, nll (per row), cover50, cover80, cover90; several components are pooled. Discrete:
+    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), nll (of the predictive mixture, per
+    row), cover50, cover80, cover90; several components are pooled. Discrete:
     accuracy, balanced_accuracy, macro_f1, log_loss. Named ``<target>.<score>``.
     """
     levels = sorted({q / 100 for level in LEVELS for q in _bounds(level)})
@@ -153,16 +53,19 @@ def _bounds(level: int) -> tuple[int, int]:
     return (100 - level) // 2, (100 + level) // 2
 
 
-def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
-    def columns(suffix: str) -> np.ndarray:
-        return part[[c for c in part if c.startswith(target) and c.endswith(suffix)]].to_numpy().ravel()
+def _columns(table: pd.DataFrame, target: str, name: str) -> np.ndarray:
+    """All components of one prediction of a target, row by row: ``y.mean``, or ``y[a].mean``, ``y[b].mean`` ..."""
+    own = [c for c in table if c == f"{target}.{name}" or (c.startswith(f"{target}[") and c.endswith(f"].{name}"))]
+    return table[own].to_numpy().ravel()
 
-    truth, mean = truth.reshape(-1), columns(".mean")
+
+def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
+    truth, mean = truth.reshape(-1), _columns(part, target, "mean")
     out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
-    out["crps"] = scores.crps_normal(truth, mean, columns(".sd"))
+    out["crps"] = scores.crps_normal(truth, mean, _columns(part, target, "sd"))
     for level in LEVELS:
-        low, high = (f".q{q:02d}" for q in _bounds(level))
-        out[f"cover{level}"] = scores.coverage(truth, columns(low), columns(high))
+        low, high = (_columns(part, target, f"q{q:02d}") for q in _bounds(level))
+        out[f"cover{level}"] = scores.coverage(truth, low, high)
     return {f"{target}.{name}": value for name, value in out.items()}
 
 
@@ -190,10 +93,7 @@ def coverage(
     truth = test[target].cpu().numpy()[seen].reshape(-1)
     rows = []
     for level in levels:
-        low, high = (
-            table[[c for c in table if c.startswith(target) and c.endswith(f".q{q:02d}")]].to_numpy().ravel()
-            for q in _bounds(level)
-        )
+        low, high = (_columns(table, target, f"q{q:02d}") for q in _bounds(level))
         rows.append(
             {
                 "nominal": level / 100,
@@ -313,8 +213,7 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
 
     Probes use every entry of ``data.truth`` that lies along the site's plate.
     """
-    means: list[Tensor] = []
-    spreads: list[Tensor] = []
+    values: list[Tensor] = []
     divergences: list[Tensor] = []
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
@@ -322,12 +221,15 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             drawn = pair(fit.model, fit.guide, batch)
             if site not in drawn.guide.nodes:
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
-            q, p = drawn.guide.nodes[site]["fn"], drawn.model.nodes[site]["fn"]
-            means.append(q.mean.detach())
-            spreads.append(q.variance.sqrt())
-            divergences.append(_kl_by_dimension(q, p))
+            # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
+            real = drawn.model.nodes[site]["fn"].support in (constraints.real, constraints.real_vector)
+            holder = f"{site}_unconstrained" if real and f"{site}_unconstrained" in drawn.guide.nodes else site
+            values.append(drawn.guide.nodes[site]["value"])
+            divergences.append(_kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"]))
+    drawn_values = torch.stack(values)
     mean, sd, kl = (
-        torch.stack(v).mean(0).reshape(len(means[0]), -1).cpu().numpy() for v in (means, spreads, divergences)
+        v.reshape(len(values[0]), -1).cpu().numpy()
+        for v in (drawn_values.mean(0), drawn_values.std(0), torch.stack(divergences).mean(0))
     )
     plate = next(frame.name for frame in drawn.guide.nodes[site]["cond_indep_stack"] if frame.vectorized)
     spread = mean.var(0)
@@ -351,7 +253,7 @@ def _kl_by_dimension(q: Any, p: Any) -> Tensor:
         bases.append(fn)
     if not all(isinstance(base, dist.Normal) for base in bases):
         return torch.full_like(q.mean, torch.nan)
-    return torch.distributions.kl_divergence(*bases).expand_as(q.mean)
+    return torch.distributions.kl_divergence(*bases).expand_as(q.mean).detach()
 
 
 def _probe(means: np.ndarray, truth: np.ndarray) -> float:
@@ -395,8 +297,7 @@ def sbc(
             own.requires_grad_(False)
             with torch.no_grad():
                 batch, truth = _simulate(own, layout, site)
-            if hasattr(own_guide, "support"):
-                batch = batch.with_support(own_guide.support, own_guide.amortized[0])
+            batch = with_support(own_guide, batch)
             if hasattr(own_guide, "solve"):
                 own_guide.solve(batch)
             else:

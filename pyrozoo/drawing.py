@@ -202,12 +202,14 @@ def predict(
 ) -> pd.DataFrame:
     """Predict the targets of every row, as if none were observed.
 
-    Means and standard deviations are exact given each draw of the other latents (law of total variance); quantiles
+    Intervals are the model's own and may be too narrow: look at `coverage` before you use them. Means and standard
+    deviations are exact given each draw of the other latents (law of total variance); quantiles
     and class probabilities come from the draws themselves.
 
     Args:
         fit: The fit; its best restart predicts.
-        batch: Data; its targets, where it has any, are hidden from the guide.
+        batch: Data; its targets, where it has any, are hidden from the guide, also those of unseen groups that an
+            amortised guide reads.
         draws: Draws of the latents.
         seed: Of the draws.
         quantiles: Quantiles to report.
@@ -240,9 +242,9 @@ def predict(
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     for target, drawn in samples.items():
-        stacked = torch.stack(drawn).double()
+        stacked = torch.stack(drawn).double().cpu()
         if target in moments:
-            columns |= _continuous(target, stacked, torch.stack(moments[target]).double().mean(0), fit, quantiles)
+            columns |= _continuous(target, stacked, torch.stack(moments[target]).double().mean(0).cpu(), fit, quantiles)
         else:
             columns |= _discrete(target, stacked, fit)
     return pd.DataFrame(columns, index=index)

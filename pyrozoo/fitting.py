@@ -23,6 +23,7 @@ from torch import nn
 from . import registry
 from .base import ZooModel, make_local
 from .batch import Batch
+from .guides import with_support
 from .losses import Loss, NonFiniteLoss, bad_site, materialise
 from .training import Settings, Training
 
@@ -34,8 +35,9 @@ class Run:
     """One restart: its own model and guide, its history and how it ended.
 
     Attributes:
-        history: One line per epoch: epoch, step, elbo (mean over the epoch, nats per row), beta (weight of the
-            annealed sites), lr, grad_norm, and valid_elbo (nats per row) where there is a validation set.
+        history: One line per epoch: epoch, step, elbo (mean over the epoch of minus the loss, nats per row: the
+            objective, which for SSMTL with alpha > 0 holds the alpha term beside the ELBO), beta (weight of the
+            annealed sites), lr, grad_norm, and valid_elbo (the same, of the validation set).
         status: "finished", "stopped early", "interrupted", "failed" or "solved".
     """
 
@@ -48,8 +50,9 @@ class Run:
     @property
     def final_elbo(self) -> float:
         """Validation ELBO of the weights kept, or else the mean ELBO over the last 5 % of the epochs; nats per row."""
-        if "valid_elbo" in self.history and self.history["valid_elbo"].notna().any():
-            return float(self.history["valid_elbo"].max())
+        if "valid_elbo" in self.history:
+            kept = self.history.loc[self.history["beta"] >= 1.0, "valid_elbo"]
+            return float(kept.max()) if len(kept) else float("-inf")
         tail = max(1, len(self.history) // 20)
         return float(self.history["elbo"].tail(tail).mean()) if len(self.history) else float("-inf")
 
@@ -139,7 +142,7 @@ class Fit:
             if not new:
                 batch = batch.align(group, known).with_tables(group, tables)
             elif group in amortized:
-                batch = batch.with_support(run.guide.support, group) if hasattr(run.guide, "support") else batch
+                batch = with_support(run.guide, batch)
                 places = [position.get(name, -1) for name in batch.coords[group].tolist()]
                 support = {k: v for k, v in tables.items() if k.startswith("support_") and k in batch.tensors}
                 batch = batch.with_tables(group, {k: _merged(batch.tensors[k], v, places) for k, v in support.items()})
@@ -152,11 +155,11 @@ class Fit:
         tensor = _reference(run.model)
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
 
-    def save(self, path: str | Path) -> Path:
-        """Write a run directory: JSON and safetensors only; see `pyrozoo.load`."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a run directory, JSON and safetensors only; `overwrite` replaces an earlier one. See `pyrozoo.load`."""
         from .io import save
 
-        return save(self, path)
+        return save(self, path, overwrite=overwrite)
 
 
 def fit(
@@ -215,39 +218,56 @@ def fit(
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, _identity(train), train, train=train)
     for index in range(restarts):
         run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-        with isolated(run_seed):
-            run_model, run_guide = build(model, guide)
-            device = options.device or train.tensors[train.rows].device
-            run_model.to(device), run_guide.to(device)
-            run_train = _for_guide(run_model, run_guide, train).to(device=device)
-            if index == 0:
-                result.prototype = _prototype(run_train)
-            if warm_start is not None:
-                _warm(run_model, run_guide, warm_start, run_train)
-            run = Run(run_seed, run_model, run_guide, pd.DataFrame(), "failed")
-            result.runs.append(run)
-            run_valid = None if valid is None else result.prepare(valid, run)
-            if hasattr(run_guide, "solve"):
-                _solve(run, run_train, result)
-                continue
-            file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
-            training = Training(run.model, run.guide, run_train, run_valid, options, run_seed, file)
-            label = f"{type(model).__name__} x {result.guide_name}" + (
-                f" {index + 1}/{restarts}" if restarts > 1 else ""
-            )
-            try:
-                run.status = training.run(resume=resume, progress=label if progress else None, callback=callback)
-            except NonFiniteLoss as error:
-                error.fit = result
-                raise
-            finally:
-                run.history = training.history
-                run.model.eval(), run.guide.eval()
-                result.seconds = time.perf_counter() - started
+        file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
+        if file is not None and file.exists() and not resume:
+            raise ValueError(f"{file} is there already; resume=True goes on from it, or choose another folder")
+        label = f"{type(model).__name__} x {result.guide_name}" + (f" {index + 1}/{restarts}" if restarts > 1 else "")
+        try:
+            with isolated(run_seed):
+                run_model, run_guide = build(model, guide)
+                run = Run(run_seed, run_model, run_guide, pd.DataFrame(), "failed")
+                result.runs.append(run)
+                training = _prepared(result, run, train, valid, warm_start, options, file)
+                if training is not None:
+                    _train(training, run, resume, label if progress else None, callback)
+        except NonFiniteLoss as error:
+            error.fit = result
+            raise
+        finally:
+            result.seconds = time.perf_counter() - started
         if run.status == "interrupted":
             break
-    result.seconds = time.perf_counter() - started
     return result
+
+
+def _prepared(
+    result: Fit, run: Run, train: Batch, valid: Batch | None, warm_start: Fit | None, options: Settings,
+    file: Path | None,
+) -> Training | None:  # fmt: skip
+    """The training of one restart, or None where its guide has been solved in closed form."""
+    device = options.device or train.tensors[train.rows].device
+    run.model.to(device)
+    run.guide.to(device)
+    data, reference = with_support(run.guide, train), _reference(run.model)
+    data = data.to(device=device, dtype=None if reference is None else reference.dtype)
+    if len(result.runs) == 1:
+        result.prototype = _prototype(data)
+    if warm_start is not None:
+        _warm(run.model, run.guide, warm_start, data)
+    if hasattr(run.guide, "solve"):
+        _solve(run, data, result)
+        return None
+    run_valid = None if valid is None else result.prepare(valid, run)
+    return Training(run.model, run.guide, data, run_valid, options, run.seed, file)
+
+
+def _train(training: Training, run: Run, resume: bool, progress: str | None, callback: Callable | None) -> None:
+    try:
+        run.status = training.run(resume=resume, progress=progress, callback=callback)
+    finally:
+        run.history = training.history
+        run.model.eval()
+        run.guide.eval()
 
 
 @contextlib.contextmanager
@@ -304,13 +324,6 @@ def guide_label(guide: Any) -> str:
     if isinstance(guide, type) and issubclass(guide, AutoGuide):
         return guide.__name__
     return f"{getattr(guide, '__name__', type(guide).__name__)} (own)"
-
-
-def _for_guide(model: ZooModel, guide: nn.Module, data: Batch) -> Batch:
-    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
-        data = data.with_support(guide.support, group)
-    tensor = _reference(model)
-    return data if tensor is None else data.to(dtype=tensor.dtype)
 
 
 def _reference(model: ZooModel) -> torch.Tensor | None:

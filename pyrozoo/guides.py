@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from .base import LocalParams, ZooModel
+from .batch import Batch
 
 
 class ComposedGuide(LocalParams, PyroModule):
@@ -67,3 +68,10 @@ def _auto(model: ZooModel, kind: type[AutoGuide], options: dict) -> AutoGuide:
 
     takes_plates = "create_plates" in kind.__init__.__code__.co_varnames
     return kind(exposed, **({"create_plates": create_plates} if takes_plates else {}), **options)
+
+
+def with_support(guide: Any, data: Batch) -> Batch:
+    """Add the support rows that an amortised guide reads; before any minibatch is taken, so that they stay fixed."""
+    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
+        data = data.with_support(guide.support, group)
+    return data

@@ -86,9 +86,10 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
         record["sha256"] = _digest(record)
         atomic_write_bytes(folder / "run.json", json.dumps(record, indent=1).encode())
         os.chmod(folder, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # moved aside first: a kill in between leaves both under other names, and loses neither
+            os.replace(path, folder.with_name(f"{folder.name}-old"))
         os.replace(folder, path)
+        shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path

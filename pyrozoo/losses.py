@@ -36,7 +36,7 @@ class Anneal(Messenger):
         self.sites, self.weight = sites, weight
 
     def _pyro_sample(self, msg: dict) -> None:
-        if self.weight < 1.0 and msg["name"] in self.sites:
+        if self.weight != 1.0 and msg["name"] in self.sites:
             msg["scale"] = msg["scale"] * self.weight
 
 

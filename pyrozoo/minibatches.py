@@ -50,6 +50,9 @@ def _strata_in_use(train: Batch, batch_size: Mapping[str, int | None]) -> list[t
     used = [(train.strata[name], size) for name, size in batch_size.items() if size != 0 and len(train.strata[name])]
     if not used:
         raise ValueError("batch_size: every stratum that it names is empty")
+    every = torch.cat([rows for rows, _ in used])
+    if len(every.unique()) < len(every):
+        raise ValueError("batch_size: strata of several targets overlap, which would count rows twice; use a number")
     return [(rows, len(rows) if size is None else min(size, len(rows))) for rows, size in used]
 
 

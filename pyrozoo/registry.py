@@ -34,6 +34,7 @@ class Card:
         expected: Metric of the entry's recovery experiment -> (value, standard error, k): mean over seeds within
             value +- k standard errors.
         golden: Variant -> log joint density at the contract's fixed trace.
+        limitations: What a user must know before trusting a result, one line each.
     """
 
     name: str

@@ -149,7 +149,10 @@ class Training:
         self.total_steps = options.steps or options.epochs * per_epoch
         self.total_epochs = math.ceil(self.total_steps / per_epoch)
         self.n_rows = train.sizes[train.rows]
-        self.anneal_sites = self._anneal_sites()
+        latents = self._guide_sites()
+        self.anneal_sites = self._anneal_sites(set(latents))
+        along_rows = {n for n, s in latents.items() if train.rows in {frame.name for frame in s["cond_indep_stack"]}}
+        self.outer_sites = set(latents) - along_rows
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.good = self._state()
@@ -258,8 +261,10 @@ class Training:
         ) from None
 
     def _validate(self) -> float:
+        """ELBO per validation row; latents outside the rows count as much per row as they do in training."""
         self.valid_loss.eval()
-        with torch.random.fork_rng(), torch.no_grad():
+        share = self.valid.sizes[self.valid.rows] / self.n_rows
+        with torch.random.fork_rng(), torch.no_grad(), Anneal(self.outer_sites, share):
             torch.manual_seed(VALIDATION_SEED)
             return -self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows]
 
@@ -288,13 +293,17 @@ class Training:
             return 1.0
         return anneal(progress) if callable(anneal) else min(1.0, (self.epoch + 1) / (anneal + 1))
 
-    def _anneal_sites(self) -> set[str]:
+    def _guide_sites(self) -> dict[str, dict]:
+        """Latents that the guide samples, by name."""
         with torch.random.fork_rng(), torch.no_grad(), validation(False):
-            trace = poutine.trace(self.loss.guide).get_trace(**self.loss.model.arguments(_some_rows(self.train)))
-        latents = {name for name in trace.stochastic_nodes if not site_is_subsample(trace.nodes[name])}
+            arguments = self.loss.model.arguments(_some_rows(self.train))
+            trace = poutine.trace(self.loss.guide).get_trace(**arguments)
+        return {n: s for n, s in trace.iter_stochastic_nodes() if not site_is_subsample(s)}
+
+    def _anneal_sites(self, latents: set[str]) -> set[str]:
         given = set(latents if self.options.anneal_sites is None else self.options.anneal_sites)
-        if not given <= latents:
-            unknown = sorted(given - latents)
+        unknown = sorted(given - latents)
+        if unknown:
             raise ValueError(f"anneal_sites: the guide does not sample {unknown}, only {sorted(latents)}")
         return given
 

@@ -1,6 +1,8 @@
 """The experiments end to end at their smoke size, the committed records, and the reference fit."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import pyrozoo as zoo
 from pyrozoo.models.ssmtl import reproduce, tune
+from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.models.ssmtl.runs import dryer_data
 from pyrozoo.record import PUBLISHED, read_record
 from pyrozoo.scores import rmse
@@ -24,7 +27,7 @@ def smoke(tmp_path_factory):
 def test_dryer_leaves_record_table_posterior_and_figures(smoke):
     out, record = smoke
     assert {"record.json", "table.csv", "posterior.nc"} <= {p.name for p in out.iterdir()}
-    assert len(list((out / "figures").glob("*.png"))) == 8
+    assert len(list((out / "figures").glob("*.png"))) == 7
     assert record["data"]["simulated"] is False
     assert {row["model"] for row in record["rows"]} >= {"SSMTL", "MTL", "trees with unit means"}
     assert all({"cover50", "cover80", "cover90"} <= set(row) for row in record["rows"] if row["model"] == "SSMTL")
@@ -42,6 +45,19 @@ def test_a_second_call_repeats_no_job(smoke):
     before = {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
     reproduce.dryer_experiment(profile="smoke", out=out)
     assert before == {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
+
+
+def test_a_folder_of_other_data_is_refused(smoke, tmp_path):
+    shutil.copytree(smoke[0] / "jobs", tmp_path / "jobs")
+    (tmp_path / "identity.json").write_text('{"model": "ssmtl@0", "data": "other"}')
+    with pytest.raises(ValueError, match="another version"):
+        reproduce.dryer_experiment(profile="smoke", out=tmp_path)
+
+
+def test_table1_record_names_the_data_of_its_jobs():
+    digests = [simulate(50, 5, 100, 100, seed=seed, valve_area=(3e-4, 8e-4))[0].sha256 for seed in range(3)]
+    expected = hashlib.sha256("".join(digests).encode()).hexdigest()
+    assert read_record(RESULTS / "table1")["data"]["sha256"] == expected
 
 
 def test_table1_has_published_rows_beside_ours(tmp_path):
@@ -91,3 +107,16 @@ def test_tables_in_the_readmes_are_those_of_the_committed_records(experiment):
     table = reproduce.summary_table(record["rows"], record["extra"]["differences"])
     readme = (Path(reproduce.__file__).parent / "README.md").read_text()
     assert table in readme
+
+
+def test_numbers_of_the_main_readme_are_those_of_the_record():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = {(row["model"], row["scored"]): row for row in read_record(RESULTS / "dryer")["rows"]}
+    for model in ("pooled trees", "MTL", "trees with unit means", "trees with unit means and offset", "SSMTL"):
+        row = rows[model, "same"]
+        assert f"{row['rmse']:.2f} ± {row['rmse_se']:.2f}" in readme
+    for model in ("trees with unit means and offset", "SSMTL"):
+        row = rows[model, "later"]
+        assert f"{row['rmse']:.2f} ± {row['rmse_se']:.2f}" in readme
+    for scored in ("same", "later"):
+        assert f"{100 * rows['SSMTL', scored]['cover90']:.0f} %" in readme

@@ -23,10 +23,11 @@ from ..arviz_bridge import Draws
 from ..batch import FRAMES, Batch
 from ..drawing import draw
 from ..fitting import Fit, NonFiniteLoss, fit, isolated
+from ..guides import with_support
 from ..losses import Loss
 from ..registry import BUILT_IN, create_guide, entry
 from .densities import density_sites, require, trace_of
-from .subject import Skipped, Subject, subjects, swappable, with_support
+from .subject import Skipped, Subject, subjects, swappable
 
 N_DRAWS = 3
 PLAIN = (".json", ".safetensors", ".nc")

@@ -24,11 +24,11 @@ from ..base import ZooModel
 from ..batch import Batch
 from ..diagnostics import rank_p_value, sbc
 from ..fitting import Run, isolated
-from ..guides import auto
+from ..guides import auto, with_support
 from ..registry import create_guide
 from .densities import latents, log_densities, require, trace_of
 from .fits import N_DRAWS, short_fit
-from .subject import Skipped, Subject, default_dtype, with_support
+from .subject import Skipped, Subject, default_dtype
 
 DRAWN = 1e-10  # relative, double precision: the same terms, summed in another order
 

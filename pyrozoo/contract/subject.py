@@ -16,6 +16,7 @@ from .. import registry
 from ..base import ZooModel
 from ..batch import Batch
 from ..fitting import isolated
+from ..guides import with_support
 from ..losses import materialise
 
 
@@ -105,13 +106,6 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def with_support(guide: nn.Module, batch: Batch) -> Batch:
-    """Add what an amortised guide reads; taken before any minibatch, so that it stays fixed."""
-    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
-        batch = batch.with_support(guide.support, group)
-    return batch
 
 
 # -------------------------------------------------------------------- priors

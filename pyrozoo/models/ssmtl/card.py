@@ -42,6 +42,13 @@ CARD = Card(
         "table1": "simulated data: STL, MTL and SSMTL at three ratios of unlabelled to labelled rows",
         "reference": "real data: make the small trained fit that ships with the package",
     },
+    limitations=(
+        "network weights are point estimates; the posterior is over c, z and the missing y",
+        "predictive intervals are too narrow with few labels: look at their coverage before use",
+        "with alpha > 0 the objective is no ELBO and q(c) is overconfident; c is not identified (it may be rotated)",
+        "rows are exchangeable given their unit; real rows follow one another in time",
+        "an unseen unit needs the amortised guide, which reads its inputs but not its labels at prediction",
+    ),
     identified=("y",),
     calibrated=("c",),
     # mean and standard error of three seeds, from simulation seeds 100 to 105; the contract runs seeds 0, 1, 2

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from ... import plots
 from ...arviz_bridge import from_draws, save_netcdf
-from ...diagnostics import coverage, khat, latent_report, metrics, ppc
+from ...diagnostics import coverage, latent_report, metrics, ppc
 from ...drawing import draw, predict
 from ...fitting import Fit
+from ...importance import khat
 from .runs import dryer_data
-
-KHAT_BATCHES = 12  # evenly spaced among the batches: all 71 would take minutes
 
 
 def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str, Any]:
@@ -34,26 +33,23 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     n = 10 if smoke else 100
-    bar = tqdm(total=5, desc="report", unit="part")
+    bar = tqdm(total=4, desc="report", unit="part")
     save_netcdf(from_draws(draw(fit, train, draws=n // 2, sites=["c", "y"])), out / "posterior.nc")
     drawn = draw(fit, train, draws=20, sites=["x", "y"], restarts=False)
     bar.update()
-    some = train.coords["unit"][:: max(1, train.sizes["unit"] // KHAT_BATCHES)][:KHAT_BATCHES]
     per_row = khat(fit, train, draws=max(n, 25))
-    bar.update()
-    per_unit = khat(fit, train, per="unit", only=some, draws=30 if smoke else 150, inner=2 if smoke else 8)
     bar.update()
     contexts, states = latent_report(fit, train, "c", draws=5), latent_report(fit, train, "z", draws=5)
     checks = ppc(fit, train, draws=20)
     bar.update()
     intervals = coverage(fit, test, draws=n)
     table = predict(fit, train, draws=n)
-    _figures(fit, train, full, drawn, table, contexts, per_row, per_unit, intervals, figures)
+    _figures(fit, train, full, drawn, table, contexts, per_row, intervals, figures)
     bar.update()
     bar.close()
     return {
         "metrics": metrics(fit, test, draws=n),
-        "khat": {name: _khat_summary(values) for name, values in (("row", per_row), ("unit", per_unit))},
+        "khat_rows": _khat_summary(per_row),
         "active_units": {"c": contexts.active, "z": states.active},
         "kl_nats": {"c": contexts.table["kl"].sum(), "z": states.table["kl"].sum()},
         "final_elbo_per_row": [run.final_elbo for run in fit.runs],
@@ -68,7 +64,7 @@ def _khat_summary(values: pd.Series) -> dict[str, float]:
 
 def _figures(
     fit: Fit, train: Any, full: Any, drawn: Any, table: pd.DataFrame, contexts: Any, per_row: pd.Series,
-    per_unit: pd.Series, intervals: pd.DataFrame, folder: Path,
+    intervals: pd.DataFrame, folder: Path,
 ) -> None:  # fmt: skip
     def write(figure: Figure, name: str) -> None:
         figure.savefig(folder / f"{name}.png", dpi=110)
@@ -98,7 +94,6 @@ def _figures(
         "contexts",
     )
     write(plots.khat_plot(per_row, "Pareto k per row, given the contexts").figure, "khat_rows")
-    write(plots.khat_plot(per_unit, "Pareto k per batch, rows integrated out").figure, "khat_batches")
     write(_ppc_figure(drawn), "ppc")
 
 

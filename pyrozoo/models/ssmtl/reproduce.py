@@ -6,6 +6,7 @@ the same command. Configurations come from the committed records of `tune`.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ...files import atomic_write_json, read_json_object
 from ...io import load, save
 from ...jobs import run_jobs
 from ...record import format_table, mean_se, paired_difference, read_record, write_record
 from ...scores import summarise
 from .card import CARD
-from .data import dryer, simulate
+from .data import PRESETS, dryer, simulate
 from .published import TABLE_1
 from .runs import INTERVALS, dryer_run, table1_run
 from .tune import chosen
@@ -54,6 +56,8 @@ def dryer_experiment(
     """
     started, out = time.perf_counter(), Path(out)
     draws = range(seeds or {"smoke": 1, "quick": 1, "paper": 20}[_known(profile)])
+    data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
+    resumed = _claim(out, data)
     plan: dict[str, dict[str, Any]] = {}
     for draw in draws:
         for protocol in ("same", "later"):
@@ -88,7 +92,7 @@ def dryer_experiment(
 
     extra = {"note": NOTE_DRYER, "differences": differences, "configurations": _configurations("dryer", profile)}
     extra["report"] = dryer_report(_restarts(out), out, batches=batches)
-    data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
+    extra |= _timing(results, resumed)
     return _record(out, rows, "dryer", profile, data, list(draws), time.perf_counter() - started, extra)
 
 
@@ -106,6 +110,8 @@ def table1_experiment(
     """
     started, out = time.perf_counter(), Path(out)
     data_seeds = range(seeds or {"smoke": 1, "quick": 3, "paper": 3}[_known(profile)])
+    data = _table1_data(data_seeds)
+    resumed = _claim(out, data)
     repeats = range(20 if profile == "paper" else 1)
     plan: dict[str, dict[str, Any]] = {}
     for seed in data_seeds:
@@ -142,7 +148,7 @@ def table1_experiment(
     }
     print(summary_table(rows, differences))
     extra = {"note": NOTE_TABLE1, "differences": differences, "configurations": _configurations("table1", profile)}
-    data = {"name": "simulated (any valve)", "sha256": simulate(50, 5, 100, 100, seed=0)[0].sha256, "simulated": True}
+    extra |= _timing(results, resumed)
     return _record(out, rows, "table1", profile, data, list(data_seeds), time.perf_counter() - started, extra)
 
 
@@ -175,6 +181,32 @@ def _known(profile: str) -> str:
     if profile not in PROFILES:
         raise ValueError(f"profile: {profile!r} is none of {list(PROFILES)}")
     return profile
+
+
+def _claim(out: Path, data: Mapping[str, Any]) -> bool:
+    """Let the folder belong to this version of the entry and these data; return whether it was begun before.
+
+    Raises:
+        ValueError: Its finished jobs are of another version or other data.
+    """
+    identity = {"model": f"{CARD.name}@{CARD.version}", "data": data["sha256"]}
+    file = out / "identity.json"
+    if file.exists() and read_json_object(file, "the identity of an experiment") != identity:
+        raise ValueError(f"{out} holds results of another version of the entry or of other data; choose another folder")
+    begun = (out / "jobs").exists()
+    atomic_write_json(file, identity)
+    return begun
+
+
+def _timing(results: Mapping[str, Mapping[str, Any]], resumed: bool) -> dict[str, Any]:
+    """Time in the jobs, of earlier calls too; ``wall_time_s`` of the record is that of the last call."""
+    return {"job_seconds": sum(r["seconds"] for r in results.values()), "threads_per_job": 1, "resumed": resumed}
+
+
+def _table1_data(seeds: range) -> dict[str, Any]:
+    digests = [simulate(50, 5, 100, 100, seed=seed, **PRESETS["any-valve"])[0].sha256 for seed in seeds]
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return {"name": "simulated (any valve), training data of all seeds", "sha256": digest, "simulated": True}
 
 
 def _configuration(experiment: str, model: str, profile: str) -> dict[str, Any]:

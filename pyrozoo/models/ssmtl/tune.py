@@ -33,7 +33,10 @@ def grid(fixed: dict[str, Any], **choices: list) -> list[dict[str, Any]]:
 LABELLED_ONLY = {"labelled": None, "unlabelled": 0}
 SEARCH: dict[str, dict[str, list[dict[str, Any]]]] = {
     "dryer": {
-        "mtl": grid({"steps": 3000, "batch_size": LABELLED_ONLY}, c_dim=[4, 8, 16], lr=[1e-3, 2e-3], floor=[0.03]),
+        # The best of the first six lay at the edge (largest context), so that the search went on beyond it.
+        "mtl": grid({"steps": 3000, "batch_size": LABELLED_ONLY}, c_dim=[4, 8, 16], lr=[1e-3, 2e-3], floor=[0.03])
+        + grid({"steps": 3000, "batch_size": LABELLED_ONLY}, c_dim=[32], lr=[1e-3, 2e-3], floor=[0.03])
+        + grid({"steps": 6000, "batch_size": LABELLED_ONLY}, c_dim=[16, 32], lr=[1e-3], floor=[0.03]),
         "ssmtl": grid(
             {"steps": 4000, "batch_size": {"labelled": None, "unlabelled": 250}, "lr": 1e-3, "z_dim": 12,
              "floor": 0.03},
