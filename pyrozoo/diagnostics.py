@@ -213,7 +213,8 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
 
     Probes use every entry of ``data.truth`` that lies along the site's plate.
     """
-    values: list[Tensor] = []
+    means: list[Tensor] = []
+    variances: list[Tensor] = []
     divergences: list[Tensor] = []
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
@@ -222,15 +223,16 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             if site not in drawn.guide.nodes:
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
             # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
-            real = drawn.model.nodes[site]["fn"].support in (constraints.real, constraints.real_vector)
+            real = _is_real(drawn.model.nodes[site]["fn"].support)
             holder = f"{site}_unconstrained" if real and f"{site}_unconstrained" in drawn.guide.nodes else site
-            values.append(drawn.guide.nodes[site]["value"])
-            divergences.append(_kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"]))
-    drawn_values = torch.stack(values)
-    mean, sd, kl = (
-        v.reshape(len(values[0]), -1).cpu().numpy()
-        for v in (drawn_values.mean(0), drawn_values.std(0), torch.stack(divergences).mean(0))
-    )
+            q = drawn.guide.nodes[holder]["fn"]
+            means.append(q.mean.detach())
+            variances.append(q.variance.detach())
+            divergences.append(_kl_by_dimension(q, drawn.model.nodes[site]["fn"]))
+        # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
+        sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
+        kls = torch.stack(divergences).mean(0)
+    mean, sd, kl = (v.reshape(len(v), -1).cpu().numpy() for v in (torch.stack(means).mean(0), sds, kls))
     plate = next(frame.name for frame in drawn.guide.nodes[site]["cond_indep_stack"] if frame.vectorized)
     spread = mean.var(0)
     table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
@@ -239,6 +241,12 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
     return LatentReport(
         table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
     )
+
+
+def _is_real(support: constraints.Constraint) -> bool:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
 
 
 def _along(data: Batch, name: str, plate: str, size: int) -> bool:

@@ -565,3 +565,16 @@ def test_sha256_is_that_of_the_data():
         batch.take([1, 0, 2, 3, 4]),
     ]
     assert len({batch.sha256, *(other.sha256 for other in others)}) == 7
+
+
+@pytest.mark.parametrize("name", ["row", "sizes", "weight", "h", "lengths", "labelled", "unit"])
+def test_names_that_batch_needs_itself_are_refused(name):
+    with pytest.raises(ValueError, match="is taken by Batch"):
+        Batch.from_arrays(
+            rows={"y": [1.0, 2.0], name: [0, 1]}, groups={"unit": ["a", "b"]}, labels={"y": [True, False]}
+        )
+
+
+def test_a_row_without_a_group_is_refused():
+    with pytest.raises(ValueError, match=r"unit, row 1: the unit is missing"):
+        Batch.from_arrays(rows={"x": [1.0, 2.0]}, groups={"unit": np.array(["a", None], dtype=object)})

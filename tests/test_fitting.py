@@ -22,7 +22,7 @@ from pyrozoo.losses import NonFiniteLoss
 from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
 from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
-from pyrozoo.models.ssmtl.model import SSMTL
+from pyrozoo.models.ssmtl.model import MTL, SSMTL
 from pyrozoo.training import SCHEDULES
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
@@ -757,3 +757,28 @@ def test_control_c_ends_a_fit_that_can_still_be_used_and_saved(tmp_path):
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert out.splitlines()[-1] == "interrupted 1 True"
+
+
+def test_a_checkpoint_is_not_overwritten(model, train, tmp_path):
+    fit(model, "paper", train, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="resume=True goes on"):
+        fit(model, "paper", train, checkpoint=tmp_path)
+
+
+def test_strata_of_two_targets_are_refused():
+    rows = {"y": [1.0, 2.0], "k": [0, 1]}
+    two = zoo.Batch.from_arrays(rows=rows, labels={"y": [True, False], "k": [True, False]})
+    with pytest.raises(ValueError, match="count rows twice"):
+        list(sample_minibatches(two, dict.fromkeys(two.strata, 1), torch.Generator()))
+
+
+def test_validation_counts_the_contexts_per_row_as_training_does(train):
+    """The KL of the contexts belongs to all rows: the same rows twice have the same ELBO per row."""
+    twice = train.subset(torch.arange(train.n_rows).repeat(2))
+    discriminative = MTL(**MTL.sizes_from(train), width=4, depth=1, c_dim=2)
+    once, doubled = (
+        fit(discriminative, "paper", train, valid=v, steps=1, lr=0.0, valid_particles=200).history["valid_elbo"].item()
+        for v in (train, twice)
+    )
+    kl_per_row = 2.5 * 2 * train.sizes["unit"] / train.n_rows  # KL of N(0, e^-3) from N(0, 1) is 2.5 nats
+    assert abs(once - doubled) < 0.1 * kl_per_row  # counted in full it would be 0.5
