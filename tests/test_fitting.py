@@ -777,7 +777,9 @@ def test_validation_counts_the_contexts_per_row_as_training_does(train):
     twice = train.subset(torch.arange(train.n_rows).repeat(2))
     discriminative = MTL(**MTL.sizes_from(train), width=4, depth=1, c_dim=2)
     once, doubled = (
-        fit(discriminative, "paper", train, valid=v, steps=1, lr=0.0, valid_particles=200).history["valid_elbo"].item()
+        fit(discriminative, PaperGuide, train, valid=v, steps=1, lr=0.0, valid_particles=200)
+        .history["valid_elbo"]
+        .item()
         for v in (train, twice)
     )
     kl_per_row = 2.5 * 2 * train.sizes["unit"] / train.n_rows  # KL of N(0, e^-3) from N(0, 1) is 2.5 nats
