@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from pyrozoo.files import atomic_write_json, jsonable, read_json_object
+from .files import atomic_write_json, jsonable, read_json_object
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 _FIELDS = {"job", "function", "arguments", "result", "seconds"}

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from pyrozoo.files import atomic_write_json, atomic_write_text, jsonable, read_json_object
+from . import __version__
+from .files import atomic_write_json, atomic_write_text, jsonable, read_json_object
 
 OURS_REAL = "ours (real data)"
 OURS_SIMULATED = "ours (simulated data)"
 PUBLISHED = "published (own data)"
 
-_LIBRARIES = ("pyrozoo", "pyro-ppl", "torch", "numpy", "pandas", "arviz", "scikit-learn")
+_LIBRARIES = ("pyro-ppl", "torch", "numpy", "pandas", "arviz", "scikit-learn")
 _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "model": str,
     "experiment": str,
@@ -211,11 +212,11 @@ def _complete_row(row: Mapping[str, Any], index: int, simulated: bool) -> dict[s
 
 
 def _library_versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version(), "pyrozoo": __version__}
     for library in _LIBRARIES:
         try:
             versions[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:  # such as pyrozoo itself, run from a folder without being installed
+        except metadata.PackageNotFoundError:
             versions[library] = None
     return versions
 

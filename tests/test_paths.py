@@ -1,8 +1,12 @@
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import pyrozoo
 from pyrozoo import paths
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -43,3 +47,7 @@ def test_data_path(package):
 
 def test_this_checkout_is_found():
     assert paths.data_dir() == Path(__file__).resolve().parents[1] / "data"
+
+
+def test_the_version_is_the_one_of_the_installed_package():
+    assert pyrozoo.__version__ == tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
