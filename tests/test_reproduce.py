@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl import reproduce, tune
+from pyrozoo.models.ssmtl import tune
 from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.models.ssmtl.experiments.dryer import RESTARTS, dryer_experiment
+from pyrozoo.models.ssmtl.experiments.shared import summary_table
+from pyrozoo.models.ssmtl.experiments.table1 import table1_experiment
 from pyrozoo.models.ssmtl.runs import dryer_data
 from pyrozoo.record import PUBLISHED, read_record
 from pyrozoo.scores import rmse
 
-RESULTS = Path(reproduce.__file__).parent / "results"
+RESULTS = Path(tune.__file__).parent / "results"
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     out = tmp_path_factory.mktemp("dryer")
-    return out, reproduce.dryer_experiment(profile="smoke", out=out)
+    return out, dryer_experiment(profile="smoke", out=out)
 
 
 def test_dryer_leaves_record_table_posterior_and_figures(smoke):
@@ -36,14 +39,14 @@ def test_dryer_leaves_record_table_posterior_and_figures(smoke):
 def test_posterior_opens_in_arviz_with_the_names_of_batches_and_tags(smoke):
     idata = zoo.load_netcdf(smoke[0] / "posterior.nc")
     assert idata["posterior"]["c"].dims == ("chain", "draw", "unit", "context")
-    assert idata["posterior"].sizes["chain"] == reproduce.RESTARTS
+    assert idata["posterior"].sizes["chain"] == RESTARTS
     assert list(idata["posterior_predictive"].coords["target"].values) == ["CollectorTankLevel"]
 
 
 def test_a_second_call_repeats_no_job(smoke):
     out, _ = smoke
     before = {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
-    reproduce.dryer_experiment(profile="smoke", out=out)
+    dryer_experiment(profile="smoke", out=out)
     assert before == {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
 
 
@@ -51,7 +54,7 @@ def test_a_folder_of_other_data_is_refused(smoke, tmp_path):
     shutil.copytree(smoke[0] / "jobs", tmp_path / "jobs")
     (tmp_path / "identity.json").write_text('{"model": "ssmtl@0", "data": "other"}')
     with pytest.raises(ValueError, match="another version"):
-        reproduce.dryer_experiment(profile="smoke", out=tmp_path)
+        dryer_experiment(profile="smoke", out=tmp_path)
 
 
 def test_table1_record_names_the_data_of_its_jobs():
@@ -61,7 +64,7 @@ def test_table1_record_names_the_data_of_its_jobs():
 
 
 def test_table1_has_published_rows_beside_ours(tmp_path):
-    record = reproduce.table1_experiment(profile="smoke", out=tmp_path)
+    record = table1_experiment(profile="smoke", out=tmp_path)
     published = [row for row in record["rows"] if row["source"] == PUBLISHED]
     assert [row["mape"] for row in published] == [22.302, 3.671, 3.534, 3.375, 3.31]
     assert all("simulated" in row["source"] for row in record["rows"] if row not in published)
@@ -69,7 +72,7 @@ def test_table1_has_published_rows_beside_ours(tmp_path):
 
 def test_unknown_profile_is_refused(tmp_path):
     with pytest.raises(ValueError, match="none of"):
-        reproduce.dryer_experiment(profile="huge", out=tmp_path)
+        dryer_experiment(profile="huge", out=tmp_path)
 
 
 @pytest.mark.parametrize("experiment", ["dryer", "table1"])
@@ -91,7 +94,7 @@ def test_committed_results_used_the_tuned_configurations(experiment):
 
 def test_reference_fit_predicts_as_its_record_says():
     fit = zoo.load_reference("ssmtl/dryer")
-    folder = Path(reproduce.__file__).parent / "reference" / "dryer"
+    folder = Path(tune.__file__).parent / "reference" / "dryer"
     assert sum(p.stat().st_size for p in folder.iterdir()) < 2e6
     train, test, scored = dryer_data(0)
     assert fit.data["sha256"] == train.sha256
@@ -104,8 +107,8 @@ def test_reference_fit_predicts_as_its_record_says():
 @pytest.mark.parametrize("experiment", ["dryer", "table1"])
 def test_tables_in_the_readmes_are_those_of_the_committed_records(experiment):
     record = read_record(RESULTS / experiment)
-    table = reproduce.summary_table(record["rows"], record["extra"]["differences"])
-    readme = (Path(reproduce.__file__).parent / "README.md").read_text()
+    table = summary_table(record["rows"], record["extra"]["differences"])
+    readme = (Path(tune.__file__).parent / "README.md").read_text()
     assert table in readme
 
 
