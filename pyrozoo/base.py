@@ -147,11 +147,13 @@ class ZooModel(LocalParams, PyroModule):
         return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") else dict(batch)
 
     def plate(self, name: str, *, sizes: Mapping[str, int], **batch: Any) -> pyro.plate:
-        """Open one plate at its full size, the row plate at the batch's positions; guides share it.
+        """Open one plate at its full size, at the positions that the batch holds; guides share it.
 
-        The full size makes a minibatch's scale exact, and its gradients right under data parallelism.
+        The full size makes a minibatch's scale exact, and its gradients right under data parallelism. A batch holds
+        its rows' positions under the name of the row plate, and, where it holds only the groups of its rows, theirs as
+        ``<group>_ids``; the sites of such a group plate are `weighted` by ``<group>_weight``.
         """
-        subsample = batch.get(name) if name == self.rows else None
+        subsample = batch.get(name if name == self.rows else f"{name}_ids")
         return pyro.plate(name, sizes[name], subsample=subsample, dim=self.plate_dims[name])
 
     def plates(self, **batch: Any) -> dict[str, pyro.plate]:
@@ -160,7 +162,10 @@ class ZooModel(LocalParams, PyroModule):
 
     @staticmethod
     def weighted(weight: Tensor | None) -> contextlib.AbstractContextManager:
-        """Scale the row sites by the rows' importance, where a stratified minibatch has one (``weight``)."""
+        """Scale the sites of a plate by the importance of its positions, where a minibatch has one.
+
+        ``weight`` of the rows of a stratified minibatch, ``<group>_weight`` of the groups present in one.
+        """
         return contextlib.nullcontext() if weight is None else poutine.scale(scale=weight)
 
     @property

@@ -239,13 +239,18 @@ class Batch(Mapping):
         )  # fmt: skip
 
     # ---------------------------------------------------------------- parts
-    def take(self, rows: Any, *, weight: Tensor | None = None) -> Batch:
+    def take(self, rows: Any, *, weight: Tensor | None = None, group_rows: Mapping[str, Tensor] | None = None) -> Batch:
         """Take a minibatch: these rows (positions in this batch), with all group tables and the full sizes.
 
         Args:
             rows: Positions (whole numbers, no mask), shape (B,).
             weight: Importance of each row relative to the plate's own scale N / B, shape (B,): for rows that were
                 not drawn uniformly. It reaches the model as ``weight``.
+            group_rows: Group -> number of rows n_i of each group that the minibatch is drawn from, shape (M,). Then
+                only the groups of these rows come along, so that a step costs the same however many groups there are:
+                tables shrink to them, ``<group>_ids`` are their positions among the M, shape (U,), and
+                ``<group>_weight`` makes up for groups that come often: every row stands for 1 / n_i of its group, so
+                that the expectation over minibatches counts each group once.
         """
         rows = _positions(rows)
         tensors = {}
@@ -260,7 +265,27 @@ class Batch(Mapping):
         along = dict(self.along)
         if weight is not None:
             tensors["weight"], along["weight"] = weight, self.rows
+        for group, counts in (group_rows or {}).items():
+            self._keep_present(group, counts, weight, tensors, along)
         return replace(self, tensors=tensors, along=along, strata={})
+
+    def _keep_present(
+        self, group: str, counts: Tensor, weight: Tensor | None, tensors: dict[str, Tensor], along: dict[str, str]
+    ) -> None:
+        """Shrink the tables of `group` in `tensors` to the groups of the rows that are there."""
+        present, index = torch.unique(tensors[group], return_inverse=True)
+        for name, plate in self.along.items():
+            if plate == group and name in tensors:
+                tensors[name] = tensors[name][present]
+        reference = next(t for t in self.tensors.values() if t.is_floating_point())
+        share = 1.0 / counts[present].to(reference)[index]
+        share = share if weight is None else share * weight
+        total = share.new_zeros(len(present)).index_add_(0, index, share)
+        scale = (self.sizes[self.rows] / len(index)) * (
+            len(present) / self.sizes[group]
+        )  # N / B over the plate's M / U
+        tensors |= {group: index, f"{group}_ids": present, f"{group}_weight": total * scale}
+        along |= {f"{group}_ids": group, f"{group}_weight": group}
 
     def subset(self, rows: Any) -> Batch:
         """Make these rows (positions in this batch) a data set of their own, with only the groups they need."""

@@ -135,6 +135,8 @@ class Fit:
         run = run or self.best
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
+            if group not in run.model.plate_dims:  # a model without that plate treats rows of any group alike
+                continue
             known = self.prototype.coords[group]
             position = {name: i for i, name in enumerate(known.tolist())}
             new = [name for name in batch.coords[group].tolist() if name not in position]

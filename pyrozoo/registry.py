@@ -27,6 +27,7 @@ class Card:
         variants: Variant -> one line; the first is the default.
         sites: Variant -> {site -> Site}.
         guides: Guide -> one line; the first is the default.
+        guides_of: Variant -> its guides, where not all apply.
         datasets: Data set -> one line, saying "simulated" or "real".
         experiments: Experiment of `reproduce` -> one line.
         identified: Posterior quantities that are the same in every restart (not rotated or reflected).
@@ -53,6 +54,7 @@ class Card:
     expected: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     golden: dict[str, float] = field(default_factory=dict)
     limitations: tuple[str, ...] = ()
+    guides_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Entry:
 
     The parts: ``VARIANTS`` (name -> ZooModel class), ``GUIDES`` (name -> factory model -> guide), ``DATASETS``
     (name -> function returning a Batch, or a train and a test Batch), optionally ``EXPERIMENTS`` (name -> function),
-    and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract runs on. Optional for the contract:
+    and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract runs on; a variant is given those of
+    the arguments that it takes. Optional for the contract:
     ``recovery(seed) -> {metric: value}``, compared with the card's ``expected``; and ``CALIBRATION`` (variant ->
     ``{"arguments": ..., "settings": ...}`` of model and fit) where calibration needs others than the defaults, as where
     the usual objective is not an ELBO.

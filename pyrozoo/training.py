@@ -25,7 +25,7 @@ from . import priors as prior_tools
 from .base import ZooModel
 from .batch import Batch
 from .losses import Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
-from .minibatches import sample_minibatches, steps_per_epoch
+from .minibatches import can_take_present, rows_per_group, sample_minibatches, steps_per_epoch
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -34,6 +34,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 INTERNAL = {"lenient_groups", "default_strata"}
+GROUPS = ("auto", "all", "present")
+MANY_GROUPS = 5_000  # from where on "auto" lets a step touch only the groups present: before, all cost next to nothing
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
 
 
@@ -47,6 +49,10 @@ class Settings:
         batch_size: Rows per step, drawn without replacement in each epoch: None for all; or stratum -> rows per
             step, where None takes the whole stratum in every step and 0 leaves it out (of an objective that it has
             no part in). Each stratum gets its exact scale.
+        groups: "all": every step has the latents of all groups (exact, and slow with very many groups); "present":
+            only those of the groups in the minibatch, weighted so that the ELBO stays unbiased, with lazy Adam updates
+            (`torch.optim.SparseAdam`) of their parameters, so that a step's cost does not depend on the number of
+            groups; "auto": "present" from 5,000 groups on where the guide has tables per group (``sparse``).
         particles: Samples of the ELBO per step, vectorised.
         lr: Learning rate.
         lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match holds.
@@ -67,6 +73,7 @@ class Settings:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int | Mapping[str, int | None] | None = None
+    groups: str = "auto"
     particles: int = 1
     lr: float = 1e-3
     lr_groups: Mapping[str, float] | None = None
@@ -106,6 +113,8 @@ class Settings:
             options.steps = 1000
         if isinstance(options.schedule, str) and options.schedule not in SCHEDULES:
             raise ValueError(f"schedule: {options.schedule!r} is none of {sorted(SCHEDULES)}")
+        if options.groups not in GROUPS:
+            raise ValueError(f"groups: {options.groups!r} is none of {list(GROUPS)}")
         for name in ("steps", "epochs", "particles", "valid_particles", "batch_size"):
             value = getattr(options, name)
             if isinstance(value, int) and value < 1:
@@ -143,8 +152,9 @@ class Training:
         self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        self.optimizer = options.optimizer(self._parameter_groups())
-        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.group_rows = self._group_rows()
+        self.optimizers = self._optimizers()
+        self.base_lrs = [group["lr"] for group in self._parameter_groups()]
         per_epoch = steps_per_epoch(train, options.batch_size)
         self.total_steps = options.steps or options.epochs * per_epoch
         self.total_epochs = math.ceil(self.total_steps / per_epoch)
@@ -205,7 +215,7 @@ class Training:
         total = norm = 0.0
         beta, lr, first = 1.0, 0.0, self.step
         with validation(self.options.validate, self.epoch):
-            for batch in sample_minibatches(self.train, self.options.batch_size, self.generator):
+            for batch in sample_minibatches(self.train, self.options.batch_size, self.generator, self.group_rows):
                 progress = self.step / self.total_steps
                 lr, beta = self._set_rates(progress), self._beta(progress)
                 loss, norm = self._update(batch, beta)
@@ -225,7 +235,8 @@ class Training:
         return row
 
     def _update(self, batch: Batch, beta: float) -> tuple[float, float]:
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         before = torch.get_rng_state()
         try:
             with Anneal(self.anneal_sites, beta), warnings.catch_warnings():
@@ -239,13 +250,26 @@ class Training:
         if not math.isfinite(loss.item()):
             self._fail(f"the loss is {loss.item()}" + self._bad_site(batch, before))
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf).item()
+        norm = self._clip()
         if not math.isfinite(norm):
             named = self.loss.named_parameters()
             bad = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
             self._fail(f"the gradient of {bad[:3]} is not finite" + self._bad_site(batch, before))
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return loss.item(), norm
+
+    def _clip(self) -> float:
+        """Norm of the gradient before it is cut to ``clip``; a sparse gradient has its values only."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
+        norm = nn.utils.get_total_norm(grads)
+        if self.options.clip is not None:
+            factor = (self.options.clip / (norm + 1e-6)).clamp(max=1.0)
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+        return norm.item()
 
     def _bad_site(self, batch: Batch, rng_state: Tensor) -> str:
         """Repeat the step with the same draws to name the first site that is not finite."""
@@ -269,7 +293,45 @@ class Training:
             return -self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows]
 
     # ---------------------------------------------------------------- rates
+    def _group_rows(self) -> dict[str, Tensor] | None:
+        """Rows of each group where steps hold only the groups present, else None."""
+        groups, model, guide = self.train.groups, self.loss.model, self.loss.guide
+        able = can_take_present(model, guide, self.train)
+        many = max((self.train.sizes[group] for group in groups), default=0) >= MANY_GROUPS
+        if self.options.groups == "all" or self.options.batch_size is None:
+            return None
+        if self.options.groups == "auto" and not (able and many):
+            return None
+        if not able:
+            raise ValueError(
+                f"groups='present': {type(model).__name__} with {type(guide).__name__} needs the latents of all "
+                f"{list(groups)}s in every step; use groups='all'"
+            )
+        return rows_per_group(self.train, self.options.batch_size)
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimiser, and a lazy one for tables of which a step touches only the groups present."""
+        rates = self._rates()
+        tables = getattr(self.loss.guide, "sparse", {}) if self.group_rows is not None else {}
+        lazy = {f"guide.{name}" for names in tables.values() for name in names}
+
+        def by_rate(named: dict[str, Any]) -> list[dict[str, Any]]:
+            return [
+                {"params": [p for n, p in named.items() if rates[n] == lr], "lr": lr}
+                for lr in sorted({rates[n] for n in named})
+            ]
+
+        named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
+        dense = {n: p for n, p in named.items() if n not in lazy}
+        sparse = {n: p for n, p in named.items() if n in lazy}
+        optimizers = [self.options.optimizer(by_rate(dense))] if dense else []
+        return optimizers + ([torch.optim.SparseAdam(by_rate(sparse))] if sparse else [])
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def _rates(self) -> dict[str, float]:
+        """Learning rate of every parameter by name."""
         named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
         self.parameters = list(named.values())
         rates = dict.fromkeys(named, self.options.lr)
@@ -278,12 +340,12 @@ class Training:
             if not matched and not self.options.lenient_groups:
                 raise ValueError(f"lr_groups: no parameter matches {pattern!r}; parameters are {sorted(named)}")
             rates |= dict.fromkeys(matched, lr)
-        return [{"params": [named[n] for n in named if rates[n] == lr], "lr": lr} for lr in sorted(set(rates.values()))]
+        return rates
 
     def _set_rates(self, progress: float) -> float:
         schedule = self.options.schedule
         factor = (SCHEDULES[schedule] if isinstance(schedule, str) else schedule)(progress)
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        for group, lr in zip(self._parameter_groups(), self.base_lrs, strict=True):
             group["lr"] = lr * factor
         return self.options.lr * factor
 
@@ -317,8 +379,12 @@ class Training:
     def _save(self, status: str) -> None:
         from .io import save_tensors
 
-        optimizer = self.optimizer.state_dict()["state"]
-        moments = {f"optimizer/{i}/{k}": v for i, state in optimizer.items() for k, v in state.items()}
+        moments = {
+            f"optimizer/{which}/{i}/{k}": v
+            for which, optimizer in enumerate(self.optimizers)
+            for i, state in optimizer.state_dict()["state"].items()
+            for k, v in state.items()
+        }
         tensors = {f"module/{k}": v for k, v in self.good.items()}
         tensors |= {f"best/{k}": v for k, v in (self.best_state or {}).items()}
         tensors |= {k: torch.as_tensor(v) for k, v in moments.items()}
@@ -342,12 +408,13 @@ class Training:
         self._restore(_under(tensors, "module/"))
         self.best_state = _under(tensors, "best/") or None
         self.good = self._state()
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, "optimizer/").items():
-            index, name = key.split("/")
-            moments.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for which, optimizer in enumerate(self.optimizers):
+            moments: dict[int, dict[str, Any]] = {}
+            for key, value in _under(tensors, f"optimizer/{which}/").items():
+                index, name = key.split("/")
+                counts = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)  # a number there, no tensor
+                moments.setdefault(int(index), {})[name] = value.item() if counts else value
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["rng/torch"])
         self.generator.set_state(tensors["rng/minibatches"])
         if torch.cuda.is_available():

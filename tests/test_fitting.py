@@ -199,7 +199,7 @@ def test_an_autoguide_instance_learns_the_fresh_model(train):
 @pytest.mark.parametrize(
     ("guide", "error", "message"),
     [
-        ("papr", KeyError, r"'papr' is no guide of 'ssmtl'; there are \['amortized', 'normal', 'paper'\]"),
+        ("papr", KeyError, r"'papr' is no guide of 'ssmtl'; there are \['amortized', 'delta', 'flow'"),
         (lambda model: None, TypeError, "returned NoneType; return a PyroModule"),
         (3, TypeError, "guide: int is no name, AutoGuide class or factory"),
     ],

@@ -24,7 +24,7 @@ from ..base import ZooModel
 from ..batch import Batch
 from ..fitting import isolated
 from ..losses import Loss
-from ..minibatches import sample_minibatches
+from ..minibatches import can_take_present, rows_per_group, sample_minibatches
 from .subject import Skipped, Subject, default_dtype
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13
@@ -101,14 +101,25 @@ def unbiased_minibatches(subject: Subject) -> None:
 
 
 def _compare(model: ZooModel, guide: Any, batch: Batch, size: Any, what: str) -> None:
+    """Once with the latents of all groups in every minibatch, and where the pair can, with those of its rows only."""
+    _compare_sums(model, guide, batch, size, None, what)
+    if can_take_present(model, guide, batch):
+        counts = rows_per_group(batch, size)
+        _compare_sums(model, guide, batch, size, counts, f"{what} with the groups present")
+
+
+def _compare_sums(
+    model: ZooModel, guide: Any, batch: Batch, size: Any, group_rows: Mapping[str, Tensor] | None, what: str
+) -> None:
     drawn = trace_of(guide, model, batch)
     full = elbo_terms(model, poutine.replay(guide, trace=latents_only(drawn)), batch)
-    parts = list(sample_minibatches(batch, size, torch.Generator().manual_seed(0)))
+    parts = list(sample_minibatches(batch, size, torch.Generator().manual_seed(0), group_rows))
     total: dict[str, float] = defaultdict(float)
     for part in parts:
         # Strata are cut into equal parts, where every minibatch has the same share.
         share = 1 / len(parts) if isinstance(size, Mapping) else part.n_rows / batch.n_rows
-        fixed = latents_only(drawn, model.rows, part[model.rows])
+        held = {model.rows: part[model.rows], **{group: part[f"{group}_ids"] for group in group_rows or {}}}
+        fixed = latents_only(drawn, held)
         for name, term in elbo_terms(model, poutine.replay(guide, trace=fixed), part).items():
             total[name] += share * term
     require(set(total) == set(full), f"{what}: sites {sorted(set(total) ^ set(full))} are in one and not in the other")
@@ -147,16 +158,16 @@ def log_densities(trace: Trace) -> dict[str, float]:
     return {name: float(site["log_prob_sum"]) for name, site in sites.items()}
 
 
-def latents_only(trace: Trace, rows: str = "", positions: Tensor | None = None) -> Trace:
-    """The unobserved sites of a trace, those along `rows` cut to `positions`."""
+def latents_only(trace: Trace, held: Mapping[str, Tensor] | None = None) -> Trace:
+    """The unobserved sites of a trace, those along a plate in `held` cut to the positions there."""
     fixed = Trace()
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
             continue
         value = site["value"]
         for frame in site["cond_indep_stack"]:
-            if frame.name == rows:
-                value = value.index_select(frame.dim - site["fn"].event_dim, positions)
+            if frame.name in (held or {}):
+                value = value.index_select(frame.dim - site["fn"].event_dim, held[frame.name])
         fixed.add_node(name, **{**site, "value": value})
     return fixed
 

@@ -21,7 +21,7 @@ from ..guides import auto
 from ..losses import Loss
 from ..registry import Site
 from .densities import EXACT, density_sites, latents, latents_only, log_densities, require, trace_of
-from .subject import Subject, other_prior, other_priors, swappable
+from .subject import Subject, guides_of, other_prior, other_priors, swappable
 
 HALVES = ("_observed", "_unobserved")
 
@@ -134,7 +134,7 @@ AUTOS = (autoguide.AutoNormal, autoguide.AutoDelta, autoguide.AutoDiagonalNormal
 
 def plate_indices(subject: Subject) -> None:
     """C6: a minibatch's indices reach the plates of the model and of every guide, in the order given."""
-    for guide in [*subject.card.guides, *AUTOS]:
+    for guide in [*guides_of(subject.card, subject.variant), *AUTOS]:
         given = guide if isinstance(guide, str) else auto(guide)
         with subject.built(guide=given) as (model, module, batch):
             if not isinstance(guide, str) and model.row_sites and model.local_guide() is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,8 @@ class Subject:
     def model(self, seed: int = 0, **arguments: Any) -> ZooModel:
         """A model of the tiny data, with parameters under torch's current seed."""
         data, own = self.parts.tiny(seed)
+        taken = inspect.signature(self.parts.VARIANTS[self.variant]).parameters
+        own = {name: value for name, value in own.items() if name in taken}
 
         def create(**given: Any) -> ZooModel:
             return registry.create_model(self.name, data, variant=self.variant, **{**own, **given})
@@ -94,7 +97,17 @@ class Subject:
 def subjects(card: registry.Card) -> list[Subject]:
     """Every variant and guide of an entry, with default and with swapped priors."""
     both = (False, True)
-    return [Subject(card.name, v, g, swapped) for v in card.variants for g in card.guides for swapped in both]
+    return [
+        Subject(card.name, variant, guide, swapped)
+        for variant in card.variants
+        for guide in guides_of(card, variant)
+        for swapped in both
+    ]
+
+
+def guides_of(card: registry.Card, variant: str) -> tuple[str, ...]:
+    """The guides that apply to a variant."""
+    return card.guides_of.get(variant, tuple(card.guides))
 
 
 @contextlib.contextmanager

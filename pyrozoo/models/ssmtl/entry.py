@@ -10,10 +10,10 @@ from ...fitting import fit
 from ...scores import mape
 from .data import DATASETS, simulate
 from .guides import GUIDES
-from .model import MTL, SSMTL
+from .model import MLVAE, MTL, SSLVAE, SSMTL
 from .reproduce import EXPERIMENTS
 
-VARIANTS = {"ssmtl": SSMTL, "mtl": MTL}
+VARIANTS = {"ssmtl": SSMTL, "mtl": MTL, "ssl-vae": SSLVAE, "ml-vae": MLVAE}
 # With alpha > 0 the objective is no ELBO, and q(c) is overconfident: calibration is that of the model's own posterior.
 CALIBRATION = {"ssmtl": {"arguments": {"alpha": 0.0}, "settings": {"steps": 4000}}}
 

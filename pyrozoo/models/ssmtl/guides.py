@@ -1,22 +1,24 @@
-"""Guides of SSMTL: the paper's, an amortised one, and the row guide that AutoGuides are composed with."""
+"""Guides of SSMTL and its relatives: q(c) by family, each composed with the row guide q(y, z | x, c)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions import transforms
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from ...base import LocalParams
 from ...guides import ComposedGuide, auto
-from .model import SSMTL, ContextModel, fill_targets
+from .model import ContextModel, fill_targets
 from .nets import GaussianMLP, SetEncoder
 
 C_SPREAD = 0.1
@@ -29,58 +31,169 @@ class RowGuide(LocalParams, PyroModule):
     q(y | x, c) is also the soft sensor that predicts. Its log density on the labelled rows, times alpha, joins the
     objective (eq. 19) as the factor ``y_head``: a factor of the guide enters the ELBO with a minus sign.
 
-    Shapes: c (..., M, K), one context per unit; the others as in `SSMTL`.
-    """
+    Of a model without contexts it is q(y | x) q(z | x, y), of one without targets q(z | x, c).
 
-    def __init__(self, model: SSMTL) -> None:
-        super().__init__()
-        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
-        self.g_y = GaussianMLP(model.x_dim + model.c_dim, model.y_dim, model.width, model.depth, model.floor)
-        self.g_z = GaussianMLP(model.x_dim + model.y_dim + model.c_dim, model.z_dim, model.width, model.depth)
-
-    def forward(
-        self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], c: Tensor, y: Tensor | None = None,
-        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
-    ) -> None:  # fmt: skip
-        model = self._model[0]
-        y, labelled = fill_targets(x, y, labelled, model.y_dim)
-        c = c[..., unit, :]
-        x = ((x - model.x_loc) / model.x_scale).expand(c.shape[:-1] + x.shape[-1:])
-        with model.plate("row", sizes=sizes, row=row), model.weighted(weight):
-            loc, scale = self.g_y(x, c)
-            q_y = dist.Normal(model.y_loc + model.y_scale * loc, model.y_scale * scale).to_event(1)
-            with poutine.mask(mask=~labelled):
-                y_unobserved = pyro.sample("y_unobserved", q_y)  # eq. 12
-            if model.alpha and sizes.get("labelled", 0):
-                share = sizes["row"] / sizes["labelled"]
-                head = torch.where(labelled, q_y.log_prob(y), torch.zeros(()).to(y))
-                pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 19, times N
-            y = torch.where(labelled[:, None], y, y_unobserved)
-            y = (y - model.y_loc) / model.y_scale
-            pyro.sample("z", dist.Normal(*self.g_z(x, y, c)).to_event(1))  # eq. 13
-
-
-class PaperGuide(LocalParams, PyroModule):
-    """The paper's guide: q(c_i) = N(m_i, diag s_i^2) with free parameters per unit (eq. 10), and `RowGuide`.
-
-    Every unit has its own parameters, so a unit that was not in the training data has no posterior here.
+    Shapes: c (..., M, K), one context per unit; head_weight (B,), in place of N / N^l in the alpha term: N_i / N_i^l of
+    the row's unit where units are to count as if each were trained alone; the others as in `SSMTL`.
     """
 
     def __init__(self, model: ContextModel) -> None:
         super().__init__()
-        self._model = (model,)
-        self.c_loc = nn.Parameter(C_SPREAD * torch.randn(model.n_units, model.c_dim))
-        self.c_log_scale = nn.Parameter(torch.full((model.n_units, model.c_dim), math.log(C_SCALE)))
-        self.local = model.local_guide()
+        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
+        seen = model.x_dim + model.c_dim
+        self.g_y = GaussianMLP(seen, model.y_dim, model.width, model.depth, model.floor) if model.y_dim else None
+        self.g_z = GaussianMLP(seen + model.y_dim, model.z_dim, model.width, model.depth)
 
-    def forward(self, sizes: Mapping[str, int], **batch: Any) -> None:
-        with self._model[0].plate("unit", sizes=sizes):
-            c = pyro.sample("c", dist.Normal(self.c_loc, self.c_log_scale.exp()).to_event(1))  # eq. 10
+    def forward(
+        self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], c: Tensor | None = None, y: Tensor | None = None,
+        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
+        head_weight: Tensor | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        model = self._model[0]
+        x, context = model.standardise_x(x), [] if c is None else [c[..., unit, :]]
+        with model.plate("row", sizes=sizes, row=row), model.weighted(weight):
+            if self.g_y is None:
+                pyro.sample("z", dist.Normal(*self.g_z(x, *context)).to_event(1))
+                return
+            y, labelled = fill_targets(x, y, labelled, model.y_dim)
+            q_y = model.y_given(*self.g_y(x, *context))
+            with poutine.mask(mask=~labelled):
+                y_unobserved = pyro.sample("y_unobserved", q_y)  # eq. 12
+            if model.alpha and sizes.get("labelled", 0):
+                share = sizes["row"] / sizes["labelled"] if head_weight is None else head_weight
+                head = torch.where(labelled, q_y.log_prob(y), torch.zeros(()).to(y))
+                pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 19, times N
+            y = model.standardise_y(torch.where(labelled[:, None], y, y_unobserved))
+            pyro.sample("z", dist.Normal(*self.g_z(x, y, *context)).to_event(1))  # eq. 13
+
+
+class ContextGuide(LocalParams, PyroModule):
+    """q(c) of the units, by a subclass's `contexts`, followed by the model's row guide.
+
+    Attributes:
+        sparse: Group -> names of the parameters with one line per group, (M, ...), of which a step may look up only
+            the lines of the units present.
+    """
+
+    sparse: Mapping[str, tuple[str, ...]] = {"unit": ()}
+
+    def __init__(self, model: ContextModel) -> None:
+        super().__init__()
+        self._model = (model,)
+        if not model.c_dim:
+            raise ValueError(f"{type(model).__name__} has no contexts for this guide; use the guide 'paper'")
+
+    def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
+        """q(c) of the units `unit_ids`, or of all: batch shape (U,), event shape (K,)."""
+        raise NotImplementedError
+
+    def forward(
+        self, sizes: Mapping[str, int], unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **batch: Any
+    ) -> None:
+        model = self._model[0]
+        with model.plate("unit", sizes=sizes, unit_ids=unit_ids), model.weighted(unit_weight):
+            c = pyro.sample("c", self.contexts(unit_ids, **batch))
         if self.local is not None:
             self.local(sizes=sizes, c=c, **batch)
 
 
-class AmortizedGuide(LocalParams, PyroModule):
+class PaperGuide(ContextGuide):
+    """The paper's guide: q(c_i) = N(m_i, diag s_i^2) with free parameters per unit (eq. 10), and `RowGuide`.
+
+    Every unit has its own parameters, so a unit that was not in the training data has no posterior here.
+
+    Shapes: c_loc (M, K), m; c_log_scale (M, K), log s.
+    """
+
+    sparse = {"unit": ("c_loc", "c_log_scale")}
+
+    def __init__(self, model: ContextModel) -> None:
+        super().__init__(model)
+        self.c_loc = nn.Parameter(C_SPREAD * torch.randn(model.n_units, model.c_dim))
+        self.c_log_scale = nn.Parameter(torch.full((model.n_units, model.c_dim), math.log(C_SCALE)))
+        self.local = model.local_guide()
+
+    def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
+        loc, log_scale = (lines(table, unit_ids) for table in (self.c_loc, self.c_log_scale))
+        return dist.Normal(loc, log_scale.exp()).to_event(1)  # eq. 10
+
+
+class MVNGuide(ContextGuide):
+    """q(c_i) = N(m_i, L_i L_i') with a full covariance per unit, and `RowGuide`: eq. 10 without its independence.
+
+    Shapes: c_loc (M, K); c_tril (M, K * K), of which the strict lower triangle is that of L_i, and the diagonal the
+    logarithm of L_i's.
+    """
+
+    sparse = {"unit": ("c_loc", "c_tril")}
+
+    def __init__(self, model: ContextModel) -> None:
+        super().__init__(model)
+        start = math.log(C_SCALE) * torch.eye(model.c_dim)
+        self.c_loc = nn.Parameter(C_SPREAD * torch.randn(model.n_units, model.c_dim))
+        self.c_tril = nn.Parameter(start.flatten().repeat(model.n_units, 1))
+        self.local = model.local_guide()
+
+    def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
+        loc, flat = (lines(table, unit_ids) for table in (self.c_loc, self.c_tril))
+        square = flat.unflatten(-1, (loc.shape[-1], loc.shape[-1]))
+        scale_tril = square.tril(-1) + torch.diag_embed(square.diagonal(dim1=-2, dim2=-1).exp())
+        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+
+
+class DeltaGuide(ContextGuide):
+    """One point per unit: the most probable context, without uncertainty (maximum a posteriori), and `RowGuide`.
+
+    Shapes: c_loc (M, K).
+    """
+
+    sparse = {"unit": ("c_loc",)}
+
+    def __init__(self, model: ContextModel) -> None:
+        super().__init__(model)
+        self.c_loc = nn.Parameter(C_SPREAD * torch.randn(model.n_units, model.c_dim))
+        self.local = model.local_guide()
+
+    def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
+        return dist.Delta(lines(self.c_loc, unit_ids), event_dim=1)
+
+
+class FlowGuide(ContextGuide):
+    """c_i = m_i + s_i f(e; h_i), e ~ N(0_K, I_K): a spline flow that all units share, and `RowGuide`.
+
+    f is an autoregressive linear-rational spline (Dolatabadi et al. 2020): skewed and multimodal posteriors that no
+    normal distribution has.
+
+    Args:
+        model: The model.
+        embedding: H, numbers that tell the flow one unit from another.
+        width: Of the flow's hidden layer, per dimension of c.
+        bins: Pieces of each spline.
+
+    Shapes: c_loc (M, K), m; c_log_scale (M, K), log s; c_embedding (M, H), h.
+    """
+
+    sparse = {"unit": ("c_loc", "c_log_scale", "c_embedding")}
+
+    def __init__(self, model: ContextModel, embedding: int = 8, width: int = 16, bins: int = 8) -> None:
+        super().__init__(model)
+        n_units, c_dim = model.n_units, model.c_dim
+        self.c_loc = nn.Parameter(C_SPREAD * torch.randn(n_units, c_dim))
+        self.c_log_scale = nn.Parameter(torch.full((n_units, c_dim), math.log(C_SCALE)))
+        self.c_embedding = nn.Parameter(C_SPREAD * torch.randn(n_units, embedding))
+        self.flow = transforms.conditional_spline_autoregressive(
+            c_dim, embedding, hidden_dims=[width * c_dim], count_bins=bins
+        )
+        self.local = model.local_guide()
+
+    def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
+        loc, log_scale, told = (lines(table, unit_ids) for table in (self.c_loc, self.c_log_scale, self.c_embedding))
+        base = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+        affine = transforms.AffineTransform(loc, log_scale.exp(), event_dim=1)
+        return dist.TransformedDistribution(base, [self.flow.condition(told), affine])
+
+
+class AmortizedGuide(ContextGuide):
     """q(c_i | support rows of unit i) by a set encoder, and `RowGuide`: an unseen unit needs no optimisation.
 
     Departs from eq. 10, where q(c_i) is free. The batch must hold the support: ``batch.with_support(guide.support)``
@@ -94,35 +207,41 @@ class AmortizedGuide(LocalParams, PyroModule):
     amortized = ("unit",)
 
     def __init__(self, model: ContextModel, support: int = 32, width: int = 64) -> None:
-        super().__init__()
-        self._model = (model,)
+        super().__init__(model)
         self.support = support
-        self.encoder = SetEncoder(model.x_dim + model.y_dim + 1, model.c_dim, width)
+        self.encoder = SetEncoder(model.x_dim + (model.y_dim + 1 if model.y_dim else 0), model.c_dim, width)
         with torch.no_grad():  # start as narrow as the paper's guide: a wide q(c) drowns the context's signal
             head = self.encoder.head.net[-1]
             head.bias[model.c_dim :].fill_(math.log(C_SCALE))
         self.local = model.local_guide()
 
-    def forward(
-        self, sizes: Mapping[str, int], support_x: Tensor | None = None, support_y: Tensor | None = None,
+    def contexts(
+        self, unit_ids: Tensor | None, support_x: Tensor | None = None, support_y: Tensor | None = None,
         support_labelled: Tensor | None = None, support_mask: Tensor | None = None, **batch: Any,
-    ) -> None:  # fmt: skip
+    ) -> dist.Distribution:  # fmt: skip
         if support_x is None or support_mask is None:
             raise ValueError(
                 "the amortised guide reads each unit's support rows; pass batch.with_support(guide.support)"
             )
         model = self._model[0]
-        if support_y is None or support_labelled is None:
-            support_y = support_x.new_zeros((*support_x.shape[:-1], model.y_dim))
-            support_labelled = torch.zeros_like(support_mask)
-        seen = support_labelled[..., None].to(support_x)
-        x = (support_x - model.x_loc) / model.x_scale
-        y = (support_y - model.y_loc) / model.y_scale * seen
-        loc, scale = self.encoder(torch.cat([x, y, seen], -1), support_mask, support_labelled)
-        with model.plate("unit", sizes=sizes):
-            c = pyro.sample("c", dist.Normal(loc, scale).to_event(1))
-        if self.local is not None:
-            self.local(sizes=sizes, c=c, **batch)
+        rows = [model.standardise_x(support_x)]
+        if support_y is None or support_labelled is None or not model.y_dim:
+            support_y, support_labelled = support_x[..., : model.y_dim], torch.zeros_like(support_mask)
+        if model.y_dim:
+            seen = support_labelled[..., None].to(support_x)
+            rows += [model.standardise_y(support_y) * seen, seen]
+        loc, scale = self.encoder(torch.cat(rows, -1), support_mask, support_labelled)
+        return dist.Normal(loc, scale).to_event(1)
+
+
+def lines(table: Tensor, unit_ids: Tensor | None) -> Tensor:
+    """Lines of a table (M, ...) at `unit_ids` (U,), whose gradient holds only these; or all of it."""
+    return table if unit_ids is None else embedding(unit_ids, table, sparse=True)
+
+
+def paper(model: ContextModel) -> nn.Module:
+    """The paper's guide: `PaperGuide`, or `RowGuide` alone of a model without contexts."""
+    return PaperGuide(model) if model.c_dim else RowGuide(model)
 
 
 def normal(model: ContextModel) -> ComposedGuide:
@@ -134,4 +253,11 @@ def normal(model: ContextModel) -> ComposedGuide:
     return auto(AutoNormal, init_loc_fn=near_zero, init_scale=C_SCALE)(model)
 
 
-GUIDES: dict[str, Any] = {"paper": PaperGuide, "amortized": AmortizedGuide, "normal": normal}
+GUIDES: dict[str, Callable[..., nn.Module]] = {
+    "paper": paper,
+    "mvn": MVNGuide,
+    "flow": FlowGuide,
+    "delta": DeltaGuide,
+    "amortized": AmortizedGuide,
+    "normal": normal,
+}

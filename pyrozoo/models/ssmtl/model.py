@@ -1,7 +1,8 @@
-"""The generative models of the paper: SSMTL (equations 1 and 2) and the baseline MTL (appendix A)."""
+"""The paper's generative models: SSMTL (equations 1 and 2), the baseline MTL (appendix A), relatives (figure 5)."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +18,13 @@ from .nets import GaussianMLP, mlp
 
 
 class ContextModel(ZooModel):
-    """What SSMTL and MTL share: sizes, units of measure, and the context c of each unit.
+    """What SSMTL and its relatives share: sizes, units of measure, and the context c of each unit.
 
     Args:
         x_dim: Dx, number of inputs.
-        y_dim: Dy, number of targets.
+        y_dim: Dy, number of targets; 0 for a model without targets.
         n_units: M, number of units in the training data (the guides size their parameters by it).
-        c_dim: K, dimension of a unit's context.
+        c_dim: K, dimension of a unit's context; 0 for a model without contexts.
         width, depth: Hidden units and layers of every network.
         floor: Smallest standard deviation of a predicted x or y, in standard deviations of the training data.
         x_loc, x_scale, y_loc, y_scale: Standardisation, in the units of the data, Dx and Dy numbers: networks see
@@ -46,14 +47,10 @@ class ContextModel(ZooModel):
         x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, size in (
-            ("x_dim", x_dim),
-            ("y_dim", y_dim),
-            ("n_units", n_units),
-            ("c_dim", c_dim),
-            ("width", width),
-        ):
-            if size < 1:
+        given = inspect.signature(type(self)).parameters
+        for name, size in (("x_dim", x_dim), ("y_dim", y_dim), ("n_units", n_units), ("c_dim", c_dim),
+                           ("width", width)):  # fmt: skip
+            if size < 1 and name in given:
                 raise ValueError(f"{name}: {size}; at least 1 is needed")
         if depth < 0 or floor < 0:
             raise ValueError(f"depth {depth} and floor {floor} must not be negative")
@@ -77,11 +74,27 @@ class ContextModel(ZooModel):
         sizes |= _standardisation("x", data["x"], data.coords.get("input"))
         if y is not None and bool(labelled.any()):
             sizes |= _standardisation("y", y[labelled], data.coords.get("target"))
-        return sizes
+        return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
 
     def standard_normal(self, size: int) -> dist.Distribution:
         """N(0, I) of `size` dimensions, on the model's device."""
         return dist.Normal(self.x_loc.new_zeros(size), 1.0).to_event(1)
+
+    def x_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
+        """Distribution of x, in the units of the data, from a standardised location and scale, (..., Dx) each."""
+        return dist.Normal(self.x_loc + self.x_scale * loc, self.x_scale * scale).to_event(1)
+
+    def y_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
+        """Distribution of y, in the units of the data, from a standardised location and scale, (..., Dy) each."""
+        return dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale).to_event(1)
+
+    def standardise_x(self, x: Tensor) -> Tensor:
+        """What the networks see of x."""
+        return (x - self.x_loc) / self.x_scale
+
+    def standardise_y(self, y: Tensor) -> Tensor:
+        """What the networks see of y."""
+        return (y - self.y_loc) / self.y_scale
 
 
 class SSMTL(ContextModel):
@@ -96,7 +109,8 @@ class SSMTL(ContextModel):
 
     with one network for (mu_x, mu_y, sigma_x, sigma_y). Rows are flat, N = sum of N_i; ``unit`` (N,) says whose.
 
-    Shapes: x (B, Dx), y (B, Dy), unit (B,), labelled (B,), row (B,), weight (B,); B rows of N in a minibatch.
+    Shapes: x (B, Dx), y (B, Dy), unit (B,), labelled (B,), row (B,), weight (B,); B rows of N in a minibatch. A
+    minibatch that holds only the U units of its rows has unit_ids (U,) and unit_weight (U,).
 
     Differences from the paper: the covariance is diagonal (the paper does not say), standard deviations have a floor.
 
@@ -125,18 +139,16 @@ class SSMTL(ContextModel):
 
     def decode(self, z: Tensor, c: Tensor) -> tuple[dist.Distribution, dist.Distribution]:
         """p(x | z, c) and p(y | z, c), in the units of the data (eq. 2)."""
-        loc, scale = self.decoder(z, c)
-        x_loc, y_loc = loc.split([self.x_dim, self.y_dim], -1)
-        x_scale, y_scale = scale.split([self.x_dim, self.y_dim], -1)
-        x = dist.Normal(self.x_loc + self.x_scale * x_loc, self.x_scale * x_scale).to_event(1)
-        return x, dist.Normal(self.y_loc + self.y_scale * y_loc, self.y_scale * y_scale).to_event(1)
+        (x_loc, y_loc), (x_scale, y_scale) = (t.split([self.x_dim, self.y_dim], -1) for t in self.decoder(z, c))
+        return self.x_given(x_loc, x_scale), self.y_given(y_loc, y_scale)
 
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
-        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
+        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
+        unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         y, labelled = fill_targets(x, y, labelled, self.y_dim)
-        with self.plate("unit", sizes=sizes):
+        with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))  # eq. 1
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))  # eq. 1
@@ -178,10 +190,11 @@ class MTL(ContextModel):
 
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
-        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
+        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
+        unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         y, labelled = fill_targets(x, y, labelled, self.y_dim)
-        with self.plate("unit", sizes=sizes):
+        with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             p_y = self.predict_y(x, c[..., unit, :])
@@ -190,10 +203,98 @@ class MTL(ContextModel):
 
     def predict_y(self, x: Tensor, c: Tensor) -> dist.Distribution:
         """p(y | x, c), in the units of the data."""
-        x = ((x - self.x_loc) / self.x_scale).expand((*c.shape[:-1], self.x_dim))
-        loc = self.f(torch.cat([x, c], -1))
-        scale = self.floor + self.log_sigma.exp()
-        return dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale).to_event(1)
+        x = self.standardise_x(x).expand((*c.shape[:-1], self.x_dim))
+        return self.y_given(self.f(torch.cat([x, c], -1)), self.floor + self.log_sigma.exp())
+
+
+class SSLVAE(ContextModel):
+    """Semi-supervised VAE without contexts, x <- z -> y: all rows are of one unit (section 3.2, figure 5).
+
+    Generative process, for rows j = 1..N::
+
+        z_j ~ N(0_D, I_D)
+        x_j ~ N(mu_x(z_j), diag sigma_x(z_j)^2)
+        y_j ~ N(mu_y(z_j), diag sigma_y(z_j)^2)        seen on labelled rows
+
+    Shapes and arguments as in `SSMTL`.
+    """
+
+    plate_dims = {"row": -1}
+    dims = {k: v for k, v in ContextModel.dims.items() if k != "c"}
+    row_sites = ("z", "y_unobserved")
+
+    def __init__(
+        self, x_dim: int, y_dim: int = 1, z_dim: int = 5, width: int = 200, depth: int = 2, floor: float = 0.02,
+        alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
+        priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(x_dim, y_dim, 0, 0, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
+        self.z_dim, self.alpha = z_dim, alpha
+        self.decoder = GaussianMLP(z_dim, x_dim + y_dim, width, depth, floor)
+        self.set_priors(priors)
+
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"z": self.standard_normal(self.z_dim)}
+
+    def forward(
+        self, x: Tensor, sizes: Mapping[str, int], y: Tensor | None = None, labelled: Tensor | None = None,
+        row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
+            z = pyro.sample("z", self.prior("z"))
+            (x_loc, y_loc), (x_scale, y_scale) = (t.split([self.x_dim, self.y_dim], -1) for t in self.decoder(z))
+            pyro.sample("x", self.x_given(x_loc, x_scale), obs=x)
+            pyro.sample("y", self.y_given(y_loc, y_scale), obs=y, obs_mask=labelled)
+
+    def local_guide(self) -> nn.Module:
+        from .guides import RowGuide
+
+        return RowGuide(self)
+
+
+class MLVAE(ContextModel):
+    """Multi-level VAE of the inputs alone, c -> x <- z: no target, labels are not used (section 3.2, figure 5).
+
+    Generative process, for units i = 1..M and rows j = 1..N_i of unit i::
+
+        c_i  ~ N(0_K, I_K)
+        z_ij ~ N(0_D, I_D)
+        x_ij ~ N(mu_x(z_ij, c_i), diag sigma_x(z_ij, c_i)^2)
+
+    Shapes and arguments as in `SSMTL`.
+    """
+
+    dims = {k: v for k, v in ContextModel.dims.items() if k != "y"}
+    row_sites = ("z",)
+    targets = ()
+
+    def __init__(
+        self, x_dim: int, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200, depth: int = 2,
+        floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(x_dim, 0, n_units, c_dim, width, depth, floor, x_loc, x_scale, None, None)
+        self.z_dim = z_dim
+        self.decoder = GaussianMLP(z_dim + c_dim, x_dim, width, depth, floor)
+        self.set_priors(priors)
+
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"c": self.standard_normal(self.c_dim), "z": self.standard_normal(self.z_dim)}
+
+    def forward(
+        self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], row: Tensor | None = None,
+        weight: Tensor | None = None, unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
+            c = pyro.sample("c", self.prior("c"))
+        with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
+            z = pyro.sample("z", self.prior("z"))
+            pyro.sample("x", self.x_given(*self.decoder(z, c[..., unit, :])), obs=x)
+
+    def local_guide(self) -> nn.Module:
+        from .guides import RowGuide
+
+        return RowGuide(self)
 
 
 def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: int) -> tuple[Tensor, Tensor]:
