@@ -37,6 +37,17 @@ class LocalParams:
         with pyro.settings.context(module_local_params=self._local_params):
             return super().__call__(*args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        """Look up an attribute; under local parameters a plain network is simply returned.
+
+        Pyro would announce each of the network's parameters to the handlers at every look-up, a tenth of a small
+        training step, though only the global store needs to hear of them.
+        """
+        part = self.__dict__.get("_modules", {}).get(name)
+        if part is not None and not isinstance(part, PyroModule) and self.__dict__.get("_local_params"):
+            return part
+        return super().__getattr__(name)
+
 
 def make_local(module: nn.Module) -> nn.Module:
     """Let a module that was built under Pyro's global parameter store keep its parameters to itself."""

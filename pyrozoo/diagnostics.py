@@ -17,9 +17,10 @@ from torch.distributions import constraints
 from . import scores
 from .base import ZooModel
 from .batch import Batch
-from .drawing import draw, pair, predict, target_sites
+from .drawing import Draws, draw, predict, prior_predictive, target_sites
 from .fitting import Fit, build, isolated
 from .guides import with_support
+from .traces import pair
 from .training import Settings, Training
 
 LEVELS = (50, 80, 90)
@@ -107,27 +108,59 @@ def coverage(
 def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.Series:
     """Log predictive density of each observed target given its row's inputs: log of the mean over draws; nats.
 
-    The targets themselves are hidden from the guide.
+    The targets themselves are hidden from the guide. An enumerated target has its exact probability given each draw.
     """
+    if target not in fit.model.targets:
+        raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
     seen = test.observed(target)
+    if not seen.any():
+        raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
     with isolated(seed), torch.no_grad():
         data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
-        terms = [target_sites(fit.best, data)[target]["fn"].log_prob(truth) for _ in range(draws)]
+        terms = [_log_target(fit, data, target, truth) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
-def compare(
-    fits: Mapping[str, Fit], test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0
-) -> pd.DataFrame:
-    """Models side by side on the held-out log predictive density of a target, best first.
+def _log_target(fit: Fit, data: Batch, target: str, truth: Tensor) -> Tensor:
+    if target in fit.model.enumerated:
+        return pair(fit.model, fit.guide, data).log_conditional(target, truth)
+    return target_sites(fit.best, data)[target]["fn"].log_prob(truth)
 
-    Columns: elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over rows).
+
+def compare(
+    fits: Mapping[str, Fit], test: Batch, target: str | None = "y", *, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Models side by side on held-out log predictive density, best first.
+
+    Args:
+        fits: Name -> fit.
+        test: Held-out rows.
+        target: The target to predict; None for whole rows, i.e. all their observed values together
+            (`pyrozoo.importance.log_density`). Whole rows can be compared only between models of the same values: one
+            of x and y and one of x alone have densities of different things. Where only the targets differ,
+            ``test.hide()`` restricts the comparison to the rest.
+        draws: Draws per fit.
+        seed: Of the draws.
+
+    Returns:
+        Columns elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over rows).
+
+    Raises:
+        ValueError: A target that a model does not predict; with None, models of different observed values.
     """
-    pointwise = {
-        name: log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()
-    }
+    if not fits:
+        raise ValueError("fits: there is none to compare")
+    if target is None:
+        from .importance import log_density
+
+        _same_values(fits, test)
+        pointwise = {name: log_density(fit, test, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()}
+    else:
+        pointwise = {
+            name: log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()
+        }
     best = max(pointwise, key=lambda name: pointwise[name].sum())
 
     def error(values: np.ndarray) -> float:
@@ -145,39 +178,80 @@ def compare(
     return pd.DataFrame.from_dict(rows, orient="index").sort_values("elpd", ascending=False)
 
 
-def ppc(fits: Fit | Mapping[str, Fit], data: Batch, *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
-    """Posterior predictive checks: does data drawn from the model look like the data, in these statistics?
+def _same_values(fits: Mapping[str, Fit], test: Batch) -> None:
+    """Require that all models give a density to the same values of the rows."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, fit in fits.items():
+        data = prior_predictive(fit, test, draws=1, restarts=False).groups.get("observed_data", {})
+        found[name] = {site: v for site, v in data.items() if np.isfinite(v).any()}
+    first = next(iter(found))
+    for name, values in found.items():
+        if values.keys() != found[first].keys():
+            raise ValueError(
+                f"target=None: {first!r} explains {sorted(found[first])} and {name!r} {sorted(values)}, and densities "
+                "of different values cannot be compared; give a target that both predict, or hide what only one "
+                "explains (test.hide())"
+            )
+        for site, value in values.items():
+            other = found[first][site]
+            if value.shape != other.shape or not np.array_equal(np.isnan(value), np.isnan(other)):
+                raise ValueError(f"target=None: {first!r} and {name!r} observe {site!r} at different places")
+
+
+def ppc(
+    fits: Fit | ZooModel | Mapping[str, Fit | ZooModel], data: Batch, *, draws: int = 200, seed: int = 0,
+    against: str = "posterior",
+) -> pd.DataFrame:  # fmt: skip
+    """Predictive checks: does data drawn from the model look like the data, in these statistics?
 
     For every observed site and component: mean, sd, minimum, maximum, and lag-one difference (sd of successive rows'
     differences: what a model of exchangeable rows misses). ``p`` is the share of replications with a larger statistic:
-    near 0 or 1 is a misfit.
+    near 0 or 1 is a misfit. Frames of ragged recordings are one component, "all", end to end.
+
+    Args:
+        fits: A fit, or several by name; models too where `against` is "prior".
+        data: The data to resemble.
+        draws: Replications.
+        seed: Of the draws.
+        against: "posterior", data drawn given the posterior of the latents; or "prior", given their priors
+            (`prior_predictive`), where a p near 0 or 1 says that the priors put the data at an edge.
     """
-    fits = {"fit": fits} if isinstance(fits, Fit) else fits
+    if against not in ("posterior", "prior"):
+        raise ValueError(f"against: {against!r} is neither 'posterior' nor 'prior'")
+    fits = fits if isinstance(fits, Mapping) else {"fit": fits}
+    rows = []
+    for name, fit in fits.items():
+        function = draw if against == "posterior" else prior_predictive
+        drawn = function(fit, data, draws=draws, seed=seed, restarts=False)
+        for site in drawn.groups.get("observed_data", {}):
+            rows += [{"model": name, "site": site, **line} for line in _check_site(drawn, site, against)]
+    return pd.DataFrame(rows)
+
+
+def _check_site(drawn: Draws, site: str, against: str) -> list[dict[str, Any]]:
     statistics = {
         "mean": np.mean, "sd": np.std, "min": np.min, "max": np.max,
         "lag-1 sd": lambda values, axis: np.std(np.diff(values, axis=axis), axis=axis),
     }  # fmt: skip
-    rows = []
-    for name, fit in fits.items():
-        drawn = draw(fit, data, draws=draws, seed=seed, restarts=False)
-        for site, observed in drawn.groups["observed_data"].items():
-            replicated = drawn.groups["posterior_predictive"][site][0]
-            observed, replicated = (
-                observed.reshape(len(observed), -1),
-                replicated.reshape(len(replicated), len(observed), -1),
-            )
-            labels = drawn.coords.get(drawn.dims[site][-1], np.arange(observed.shape[1]))
-            for j in range(observed.shape[1]):
-                seen = np.isfinite(observed[:, j])
-                for label, statistic in statistics.items():
-                    value = statistic(observed[seen, j], axis=0)
-                    values = statistic(replicated[:, seen, j], axis=1)
-                    component = labels[j] if observed.shape[1] == len(labels) else j
-                    rows.append(
-                        {"model": name, "site": site, "component": component, "statistic": label, "observed": value,
-                         "replicated": values.mean(), "p": float((values > value).mean())}
-                    )  # fmt: skip
-    return pd.DataFrame(rows)
+    observed, replicated = drawn.groups["observed_data"][site], drawn.groups[f"{against}_predictive"][site][0]
+    finite = np.isfinite(observed).reshape(len(observed) if observed.ndim else 1, -1)
+    ragged = bool((finite.any(1) & ~finite.all(1)).any())  # rows observed in part are padded recordings
+    width = 1 if ragged else finite.shape[1]
+    observed, replicated = observed.reshape(-1, width), replicated.reshape(len(replicated), -1, width)
+    labels = drawn.coords.get(drawn.dims[site][-1], np.arange(width)) if drawn.dims[site] else np.arange(width)
+    lines = []
+    for j in range(width):
+        seen = np.isfinite(observed[:, j])
+        if not seen.any():
+            continue
+        for label, statistic in statistics.items():
+            value, values = statistic(observed[seen, j], axis=0), statistic(replicated[:, seen, j], axis=1)
+            component = "all" if ragged else labels[j] if width == len(labels) else j
+            lines.append(
+                {"component": component, "statistic": label, "observed": value, "replicated": values.mean(),
+                 "p": float((values > value).mean())}
+            )  # fmt: skip
+    return lines
 
 
 # -------------------------------------------------------------------- latent space
@@ -225,10 +299,12 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
             real = _is_real(drawn.model.nodes[site]["fn"].support)
             holder = f"{site}_unconstrained" if real and f"{site}_unconstrained" in drawn.guide.nodes else site
-            q = drawn.guide.nodes[holder]["fn"]
-            means.append(q.mean.detach())
-            variances.append(q.variance.detach())
-            divergences.append(_kl_by_dimension(q, drawn.model.nodes[site]["fn"]))
+            mean, variance = _moments(drawn.guide.nodes[holder])
+            means.append(mean)
+            variances.append(variance)
+            divergences.append(
+                _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"]).expand_as(mean)
+            )
         # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
         sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
         kls = torch.stack(divergences).mean(0)
@@ -241,6 +317,14 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
     return LatentReport(
         table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
     )
+
+
+def _moments(site: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of a guide's site; of a flow, which states neither, its draw, which has none of its own."""
+    try:
+        return site["fn"].mean.detach(), site["fn"].variance.detach()
+    except NotImplementedError:
+        return site["value"], torch.zeros_like(site["value"])
 
 
 def _is_real(support: constraints.Constraint) -> bool:
@@ -260,8 +344,8 @@ def _kl_by_dimension(q: Any, p: Any) -> Tensor:
             fn = fn.base_dist
         bases.append(fn)
     if not all(isinstance(base, dist.Normal) for base in bases):
-        return torch.full_like(q.mean, torch.nan)
-    return torch.distributions.kl_divergence(*bases).expand_as(q.mean).detach()
+        return torch.tensor(torch.nan)
+    return torch.distributions.kl_divergence(*bases)
 
 
 def _probe(means: np.ndarray, truth: np.ndarray) -> float:

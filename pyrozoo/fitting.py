@@ -154,7 +154,7 @@ class Fit:
                     f"{len(known)} {group}s it was trained on; fit with a guide that is amortised over {group}s "
                     "('amortized' in this zoo), or include them in the training data"
                 )
-        tensor = _reference(run.model)
+        tensor = reference_tensor(run.model)
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -217,7 +217,7 @@ def fit(
         raise ValueError(f"restarts: {restarts}; at least 1 is needed")
     if settings.get("patience") is not None and valid is None:
         raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
-    result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, _identity(train), train, train=train)
+    result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
     for index in range(restarts):
         run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
@@ -250,10 +250,10 @@ def _prepared(
     device = options.device or train.tensors[train.rows].device
     run.model.to(device)
     run.guide.to(device)
-    data, reference = with_support(run.guide, train), _reference(run.model)
+    data, reference = with_support(run.guide, train), reference_tensor(run.model)
     data = data.to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
-        result.prototype = _prototype(data)
+        result.prototype = prototype_of(data)
     if warm_start is not None:
         _warm(run.model, run.guide, warm_start, data)
     if hasattr(run.guide, "solve"):
@@ -328,7 +328,7 @@ def guide_label(guide: Any) -> str:
     return f"{getattr(guide, '__name__', type(guide).__name__)} (own)"
 
 
-def _reference(model: ZooModel) -> torch.Tensor | None:
+def reference_tensor(model: ZooModel) -> torch.Tensor | None:
     """A tensor that has the device and the floating type of the model."""
     return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)
 
@@ -344,13 +344,15 @@ def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.
     return out
 
 
-def _prototype(train: Batch) -> Batch:
+def prototype_of(train: Batch) -> Batch:
+    """One training row with all group tables and names, see `Fit`."""
     row = train.take([0])
     keep = {k: v for k, v in row.coords.items() if k != train.rows}
     return dataclasses.replace(row, coords=keep, truth={})
 
 
-def _identity(train: Batch) -> dict[str, Any]:
+def identity(train: Batch) -> dict[str, Any]:
+    """Identity of the training data, see `Fit`."""
     return {
         "name": train.info.get("name", "unnamed"),
         "sha256": train.sha256,

@@ -1,7 +1,9 @@
-"""Pareto k of a guide's importance weights, per plate position."""
+"""Importance weights of a guide: Pareto k per plate position, and the log density of rows."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ from pyro import poutine
 from pyro.ops.stats import fit_generalized_pareto
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .batch import Batch
-from .drawing import pair
 from .fitting import Fit, Run, isolated
+from .traces import Pair, outside, pair, plates_of, squeezed
 
+AT_ONCE = 20_000  # rows times draws in memory
 NOISE = 0.5  # k of the inner estimates alone, from which on k says nothing about the guide
 
 
@@ -44,7 +48,8 @@ def khat(
 
     Returns:
         k by position, named by the plate's coordinates; -inf where the guide is exact and the weights have no tail,
-        NaN where the inner estimates are too noisy to tell.
+        NaN where the inner estimates are too noisy to tell, or where the guide holds a group's latents at a point, of
+        which weights say nothing.
 
     Raises:
         ValueError: Data other than the training data, or none; an unknown plate; a guide that is joint over groups.
@@ -70,8 +75,82 @@ def khat(
         else:
             values = _shapes(_group_weights(fit.best, batch, per, draws, inner, vary=True), places)
             noise = _shapes(_group_weights(fit.best, batch, per, draws, inner, vary=False), places)
-            values = np.where(noise > NOISE, np.nan, values)
+            untold = (noise > NOISE) | _at_a_point(fit.best, batch, per)[places]
+            values = np.where(untold, np.nan, values)
     return pd.Series(values, index=pd.Index(names[places], name=per), name="khat")
+
+
+def log_density(
+    fit: Fit, batch: Batch, *, draws: int = 100, seed: int = 0, batch_size: int = 4096, progress: bool = True
+) -> pd.Series:
+    """Log density of what each row shows, given what the fit learned about the row's group; nats.
+
+    ::
+
+        log 1/S sum_s p(row, latents_s | globals_s) / q(latents_s | row, globals_s),   globals_s ~ q,
+
+    of the inputs and of the targets where they are observed; hide these (``batch.hide()``) for the inputs alone.
+    Enumerated latents are summed out. It is a lower bound in the mean, which rises to the log density under
+    q(globals) as draws grow (importance weighted autoencoders, Burda et al. 2016, eq. 8); exact at any number of draws
+    where the guide is. Densities are those of the data's units: compare rows and fits, not data in other units.
+
+    Rows that the fit was trained on shaped q(globals), and so did the rows here where an amortised guide reads a new
+    group from them: such rows look more probable than new rows of the same group do.
+
+    Args:
+        fit: The fit; its best restart.
+        batch: Rows of groups that the fit knows, or that its guide is amortised over.
+        draws: S, importance draws per row.
+        seed: Of the draws.
+        batch_size: Rows at once; bounds the memory, and the values change with it only as with the seed.
+        progress: Show a progress bar.
+
+    Returns:
+        One value per row, named by row.
+    """
+    index = pd.Index(batch.names(batch.rows), name=batch.rows)
+    total = over_rows(
+        fit, batch, _log_sum, draws=draws, seed=seed, batch_size=batch_size, desc="log density" if progress else None
+    )
+    return pd.Series(total.cpu().numpy() - np.log(draws), index, name="log density")
+
+
+def over_rows(
+    fit: Fit, batch: Batch, reduce: Callable[[Iterator[tuple[Pair, Tensor]]], Tensor], *, draws: int, seed: int,
+    batch_size: int, desc: str | None,
+) -> Tensor:  # fmt: skip
+    """Reduce importance draws of the rows' latents, `batch_size` rows at a time; return the results end to end.
+
+    `reduce` gets an iterator over the draws for B rows, of their traces and log weights (B,); it returns (B, ...).
+    A log weight is p over q of the row's own terms, given the draw of everything outside the rows; in double precision.
+
+    Raises:
+        ValueError: `draws` or `batch_size` below 1.
+    """
+    for name, value in (("draws", draws), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: {value}; at least 1 is needed")
+    parts = []
+    with isolated(seed), torch.no_grad():
+        data = fit.prepare(batch)
+        with tqdm(total=draws * data.n_rows, desc=desc, disable=desc is None, unit="draw") as bar:
+            for rows in torch.arange(data.n_rows).split(batch_size):
+                parts.append(reduce(_weighted_draws(fit.best, data.take(rows), draws, bar)))
+    return torch.cat(parts)
+
+
+def _weighted_draws(run: Run, part: Batch, draws: int, bar: tqdm) -> Iterator[tuple[Pair, Tensor]]:
+    rows = run.model.rows
+    for _ in range(draws):
+        drawn = pair(run.model, run.guide, part)
+        p, q = drawn.by_plate("model")[rows], drawn.by_plate("guide").get(rows)
+        bar.update(part.n_rows)
+        yield drawn, (p if q is None else p - q).double().reshape(part.n_rows)
+
+
+def _log_sum(terms: Iterator[tuple[Pair, Tensor]]) -> Tensor:
+    """Log of the summed weights, one draw in memory at a time."""
+    return functools.reduce(torch.logaddexp, (log_weight for _, log_weight in terms))
 
 
 def pareto_k(log_weights: Tensor) -> float:
@@ -92,20 +171,11 @@ def _shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
     return np.array([pareto_k(log_weights[:, i].double()) for i in places])
 
 
-def _outside(trace: Trace, plates: set[str]) -> Trace:
-    """The trace without the sites that lie along these plates: what stays fixed while they are drawn again."""
-    kept = trace.copy()
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and any(frame.name in plates for frame in site["cond_indep_stack"]):
-            kept.remove_node(name)
-    return kept
-
-
 def _row_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     """Log weights (S, N) of the rows' latents given one draw of everything else."""
     rows = run.model.rows
-    fixed = _outside(poutine.trace(run.guide).get_trace(**run.model.arguments(batch)), {rows})
-    return torch.stack([_log_weight(run, batch, fixed)[rows] for _ in range(draws)])
+    fixed = outside(poutine.trace(run.guide).get_trace(**run.model.arguments(batch)), {rows})
+    return torch.cat([_log_weights(run, batch, fixed, n)[rows] for n in _chunks(draws, batch)])
 
 
 def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, vary: bool) -> Tensor:
@@ -116,15 +186,35 @@ def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, var
         raise ValueError(f"per: this guide is joint over all {per}s, so that none has weights of its own")
     out = []
     for _ in range(draws):
-        group_draw = pair(run.model, run.guide, batch, _outside(outer, {rows, per})).guide if vary else outer
-        terms = [_log_weight(run, batch, _outside(group_draw, {rows})) for _ in range(inner)]
-        total = terms[0].get(per, torch.zeros(batch.sizes[per], device=batch[per].device))
-        by_row = torch.stack([term[rows] for term in terms]).logsumexp(0) - np.log(inner)
+        group_draw = pair(run.model, run.guide, batch, outside(outer, {rows, per})).guide if vary else outer
+        fixed = outside(group_draw, {rows})
+        terms = [_log_weights(run, batch, fixed, n) for n in _chunks(inner, batch)]
+        total = terms[0][per][0] if per in terms[0] else torch.zeros(batch.sizes[per], device=batch[per].device)
+        by_row = torch.cat([term[rows] for term in terms]).logsumexp(0) - np.log(inner)
         out.append(total.double().index_add(0, batch[per], by_row.double()))
     return torch.stack(out)
 
 
-def _log_weight(run: Run, batch: Batch, fixed: Trace) -> dict[str, Tensor]:
-    drawn = pair(run.model, run.guide, batch, fixed)
+def _at_a_point(run: Run, batch: Batch, per: str) -> np.ndarray:
+    """Whether two draws of the groups' latents agree, by group, (M,)."""
+    moved = torch.zeros(batch.sizes[per], dtype=torch.bool, device=batch[per].device)
+    first, second = (poutine.trace(run.guide).get_trace(**run.model.arguments(batch)) for _ in range(2))
+    for name, site in first.iter_stochastic_nodes():
+        if plates_of(site) == (per,):
+            differs = squeezed(site["value"], site) != squeezed(second.nodes[name]["value"], site)
+            moved |= differs.reshape(len(moved), -1).any(1)
+    return (~moved).cpu().numpy()
+
+
+def _log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, Tensor]:
+    """Log weights (S, ...) by plate, of what is not fixed."""
+    drawn = pair(run.model, run.guide, batch, fixed, copies=draws)
     p, q = drawn.by_plate("model"), drawn.by_plate("guide")
-    return {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
+    weights = {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
+    return {plate: term.expand(draws, *term.shape[-run.model.max_plate_nesting :]) for plate, term in weights.items()}
+
+
+def _chunks(draws: int, batch: Batch) -> list[int]:
+    """Draws at once, so many that memory stays bounded."""
+    size = max(1, min(draws, AT_ONCE // batch.n_rows))
+    return [min(size, draws - done) for done in range(0, draws, size)]

@@ -309,6 +309,70 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     return ax
 
 
+def prior_shifts(
+    table: pd.DataFrame, position: str, shift: str = "shift", label: str = "shift of the mean [posterior sd]",
+    ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """How far each posterior mean or prediction moves when its prior is changed; a flat line leans on the data.
+
+    One line per position and component. The five that move most have colours and names; of more than 100 lines the
+    others are a band. Crosses are values whose importance weights are unreliable: do not read them.
+
+    Args:
+        table: ``latents`` or ``predictions`` of `pyrozoo.sensitivity.PriorSensitivity`: columns ``prior``, ``factor``,
+            ``component``, ``reliable``, `position` and `shift`.
+        position: column that tells positions apart, e.g. ``"unit"`` or ``"row"``.
+        shift: column to draw.
+        label: what it is, with its unit.
+        ax: axes to draw into.
+
+    Raises:
+        ValueError: a column is missing, or there is no line to draw.
+    """
+    table = _table(table, ("prior", "factor", "component", "reliable", position, shift))
+    if table.empty:
+        raise ValueError("the table has no line to draw")
+    ax = _axes(ax, (7.5, 4.4))
+    ticks, joined = _prior_order(table)
+    keys = [position, *[name for name in ("target", "component") if name in table and table[name].nunique() > 1]]
+    lines = table.pivot_table(index=keys, columns="prior", values=shift, sort=False).assign(**{"as fitted": 0.0})[ticks]
+    good = table.pivot_table(index=keys, columns="prior", values="reliable", sort=False, aggfunc="min")
+    good = good.assign(**{"as fitted": True})[ticks].astype(bool).loc[lines.index]
+    most = lines.abs().where(good, 0.0).max(axis=1).sort_values(ascending=False).index[:5]
+    places, many = np.arange(len(ticks)), len(lines) > 100
+    if many:
+        low, high = np.nanquantile(lines.where(good), [0.05, 0.95], axis=0)
+        ax.fill_between(places[:joined], low[:joined], high[:joined], color=GREY, alpha=0.25, lw=0)
+        ax.vlines(places[joined:], low[joined:], high[joined:], color=GREY, alpha=0.25, lw=8)
+        ax.plot([], [], color=GREY, alpha=0.25, lw=8, label=f"90% of all {len(lines)}")
+    for _, row in lines.drop(most).iloc[: 0 if many else None].iterrows():
+        ax.plot(places[:joined], row.iloc[:joined], color=GREY, lw=0.8, alpha=0.5)
+        ax.plot(places[joined:], row.iloc[joined:], ".", color=GREY, ms=4, alpha=0.5)
+    for index, key in enumerate(most):
+        name = ", ".join(str(part) for part in (key if isinstance(key, tuple) else (key,)))
+        ax.plot(places[:joined], lines.loc[key].iloc[:joined], marker="o", ms=4, label=name, **_line(index))
+        ax.plot(places[joined:], lines.loc[key].iloc[joined:], "o", ms=4, color=_line(index)["color"])
+    shown = lines.loc[most] if many else lines
+    bad = ~good.loc[shown.index].to_numpy()
+    if bad.any():
+        share = (~good.drop(columns="as fitted")).to_numpy().mean()
+        crosses = np.where(bad, shown, np.nan).ravel()
+        ax.plot(np.tile(places, len(shown)), crosses, "x", color=BLACK, ms=6, label=f"unreliable: {share:.0%}")
+    ax.axhline(0, color=BLACK, lw=0.8)
+    ax.set_xticks(places, ticks, rotation=30 if len(ticks) > 4 else 0)
+    ax.set(xlabel="prior", ylabel=label)
+    ax.legend(title=", ".join(keys), loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return ax
+
+
+def _prior_order(table: pd.DataFrame) -> tuple[list[str], int]:
+    """Names of the priors, powers first and in order, "as fitted" among them, and how many names these are."""
+    factors = table.groupby("prior", sort=False)["factor"].first()
+    powers = factors[factors.index.str.startswith("power ")].sort_values()
+    joined = [*powers.index[powers < 1], "as fitted", *powers.index[powers >= 1]]
+    return [*joined, *factors.index.drop(powers.index)], len(joined)
+
+
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     if ax is None:
         ax = Figure(figsize=size, layout="constrained").subplots()

@@ -35,7 +35,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 INTERNAL = {"lenient_groups", "default_strata"}
 GROUPS = ("auto", "all", "present")
-MANY_GROUPS = 5_000  # from where on "auto" lets a step touch only the groups present: before, all cost next to nothing
+MANY_GROUPS = 20_000  # from here on, measured, all groups cost more than picking those present
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
 
 
@@ -52,7 +52,7 @@ class Settings:
         groups: "all": every step has the latents of all groups (exact, and slow with very many groups); "present":
             only those of the groups in the minibatch, weighted so that the ELBO stays unbiased, with lazy Adam updates
             (`torch.optim.SparseAdam`) of their parameters, so that a step's cost does not depend on the number of
-            groups; "auto": "present" from 5,000 groups on where the guide has tables per group (``sparse``).
+            groups; "auto": "present" from 20,000 groups on where the guide has tables per group (``sparse``).
         particles: Samples of the ELBO per step, vectorised.
         lr: Learning rate.
         lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match holds.

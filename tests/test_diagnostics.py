@@ -1,12 +1,18 @@
 """Diagnostics on fits whose answers are known."""
 
+import contract.entry_events as entry_events
+import contract.entry_mixture as entry_mixture
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 import pyrozoo as zoo
 from pyrozoo.diagnostics import rank_p_value
+from pyrozoo.drawing import prior_predictive
 from pyrozoo.importance import pareto_k
 from pyrozoo.models.ssmtl.entry import tiny
 
@@ -109,3 +115,136 @@ def test_ppc_notices_a_model_that_has_not_seen_the_data(data, paper):
 def test_rank_p_value():
     assert rank_p_value(np.arange(100), draws=99) == pytest.approx(1.0)
     assert rank_p_value(np.zeros(100), draws=99) < 1e-6
+
+
+# ---------------------------------------------------------------- prior predictive draws
+@pytest.fixture(scope="module")
+def mixture():
+    data, _ = entry_mixture.tiny()
+    model = entry_mixture.Mixture(**entry_mixture.Mixture.sizes_from(data))
+    return zoo.fit(model, entry_mixture.MeanField, data, steps=20, progress=False), data
+
+
+@pytest.fixture(scope="module")
+def events():
+    data, _ = entry_events.tiny()
+    return zoo.fit(entry_events.Events(), entry_events.Conjugate, data), data
+
+
+def test_prior_draws_have_the_moments_of_the_prior_and_of_the_data_given_it(mixture):
+    fit, data = mixture
+    drawn = prior_predictive(fit, data, draws=400)
+    b, k, y = (drawn.groups[g][v][0] for g, v in (("prior", "b"), ("prior", "k"), ("prior_predictive", "y")))
+    assert b.mean() == pytest.approx(0.0, abs=4 / np.sqrt(b.size))
+    assert b.var() == pytest.approx(1.0, abs=4 * np.sqrt(2 / b.size))
+    share = fit.model.logits.softmax(0)[1].item()
+    assert k.mean() == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / k.size))  # labels do not reach it
+    level = b[:, data["group"]] + fit.model.encode(data["u"]).detach().numpy()[data["group"]]
+    mean = fit.model.mu.detach().numpy()[k] + level
+    assert (y - mean).std() == pytest.approx(fit.model.log_sigma.exp().item(), rel=0.1)
+    np.testing.assert_allclose(drawn.groups["observed_data"]["y"], data["y"].numpy())
+    assert drawn.dims["b"] == ("group",)
+    zoo.to_arviz(drawn)
+
+
+def test_draw_adds_the_same_prior_draws_and_keeps_its_posterior_draws(mixture):
+    fit, data = mixture
+    alone, both = zoo.draw(fit, data, draws=3), zoo.draw(fit, data, draws=3, prior=True)
+    prior = prior_predictive(fit, data, draws=3)
+    for group in ("posterior", "posterior_predictive"):
+        for name, values in alone.groups[group].items():
+            np.testing.assert_array_equal(both.groups[group][name], values)
+    for group in ("prior", "prior_predictive"):
+        for name, values in prior.groups[group].items():
+            np.testing.assert_array_equal(both.groups[group][name], values)
+
+
+def test_prior_draws_of_a_model_leave_the_caller_alone(data):
+    model = zoo.create_model("ssmtl", data, **tiny(0)[1])
+    pyro.clear_param_store()
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in model.state_dict().items()}
+    first, again = (prior_predictive(model, data, draws=2, sites=["c", "y"]) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not list(pyro.get_param_store().keys())
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+    assert {g: set(v) for g, v in first.groups.items()} == {
+        "prior": {"c"}, "prior_predictive": {"y"}, "observed_data": {"y"},
+    }  # fmt: skip
+    np.testing.assert_array_equal(first.groups["prior_predictive"]["y"], again.groups["prior_predictive"]["y"])
+    # Every row has a drawn y, also those whose label is known.
+    assert np.isfinite(first.groups["prior_predictive"]["y"]).all()
+    assert np.isnan(first.groups["observed_data"]["y"]).sum() == (~data.observed("y")).sum()
+
+
+def test_a_fit_draws_from_the_prior_of_units_that_it_has_not_seen(data, paper):
+    new = data.subset(np.arange(4))
+    new = zoo.Batch.from_arrays(
+        rows={"x": new["x"].numpy(), "y": new["y"].numpy()}, groups={"unit": ["new"] * 4},
+        labels={"y": np.zeros(4, bool)}, name="new", simulated=True,
+    )  # fmt: skip
+    with pytest.raises(KeyError, match="unknown unit"):
+        zoo.draw(paper, new, draws=1)
+    assert prior_predictive(paper, new, draws=2).groups["prior"]["c"].shape == (1, 2, 1, 2)
+
+
+def test_ragged_recordings_keep_their_padding_out_of_the_checks(events):
+    fit, data = events
+    observed = zoo.draw(fit, data, draws=2).groups["observed_data"]
+    lengths = data["lengths"].numpy()
+    for site in ("kind", "duration"):
+        assert (np.isfinite(observed[site]).sum(1) == lengths).all()
+    table = zoo.ppc(fit, data, draws=50)
+    assert table["component"].unique().tolist() == ["all"]
+    mean = table.query("site == 'duration' and statistic == 'mean'")["observed"].item()
+    assert mean == pytest.approx(data["duration"].mean().item())
+
+
+def test_prior_checks_find_a_prior_far_from_the_data(mixture):
+    _, data = mixture
+    sizes = entry_mixture.Mixture.sizes_from(data)
+    good = entry_mixture.Mixture(**sizes)
+    far = entry_mixture.Mixture(**sizes, priors={"b": dist.Normal(50.0, 1.0)})
+    table = zoo.ppc({"good": good, "far": far}, data, draws=100, against="prior").query("statistic == 'mean'")
+    assert 0.01 < table.query("model == 'good'")["p"].item() < 0.99
+    assert table.query("model == 'far'")["p"].item() == 1.0
+    with pytest.raises(ValueError, match="against: 'guide' is neither"):
+        zoo.ppc(good, data, against="guide")
+
+
+# ---------------------------------------------------------------- comparison
+def test_probability_of_an_enumerated_class_is_bayes_rule(mixture):
+    fit, data = mixture
+    with torch.no_grad():
+        fit.guide.log_s -= 30.0  # a point, so that one draw is the posterior
+    try:
+        found = zoo.log_predictive(fit, data, "k", draws=1)
+        with torch.no_grad():
+            b = poutine.trace(fit.guide).get_trace(**data).nodes["b"]["value"] + fit.model.encode(data["u"])
+            normal = dist.Normal(fit.model.mu + b[data["group"], None], fit.model.log_sigma.exp())
+            joint = fit.model.logits.log_softmax(0) + normal.log_prob(data["y"][:, None].float())
+            exact = joint.log_softmax(-1).gather(1, data["k"][:, None])[:, 0].numpy()
+    finally:
+        with torch.no_grad():
+            fit.guide.log_s += 30.0
+    np.testing.assert_allclose(found, exact[data.observed("k")], rtol=1e-4, atol=1e-5)
+    table = zoo.compare({"a": fit, "b": fit}, data, "k", draws=5)
+    assert table["difference"].eq(0).all()
+    with pytest.raises(ValueError, match=r"'y' is not predicted by this model; its targets are \('k',\)"):
+        zoo.compare({"a": fit}, data)
+
+
+def test_whole_rows_are_compared_where_models_explain_the_same_values(data, paper, mixture, events):
+    table = zoo.compare({"a": paper, "same": paper}, data, None, draws=5)
+    assert table["elpd"].nunique() == 1
+    assert np.isfinite(table["elpd"]).all()
+    assert np.isfinite(zoo.compare({"a": mixture[0]}, mixture[1], None, draws=5)["elpd"]).all()
+    assert np.isfinite(zoo.compare({"a": events[0]}, events[1], None, draws=5)["elpd"]).all()
+
+
+def test_whole_rows_of_different_values_are_not_compared(data, paper):
+    discriminative = zoo.create_model("ssmtl", data, variant="mtl", c_dim=2, width=8, depth=1)
+    other = zoo.fit(discriminative, "paper", data, steps=3, progress=False)
+    with pytest.raises(ValueError, match=r"'ssmtl' explains \['x', 'y'\] and 'mtl' \['y'\].*different values"):
+        zoo.compare({"ssmtl": paper, "mtl": other}, data, None, draws=5)
+    with pytest.raises(ValueError, match="there is none to compare"):
+        zoo.compare({}, data)

@@ -143,6 +143,30 @@ def test_khat_plot_counts_the_infinite_as_bad():
     assert "bad, above 0.7: 50.0%" in text
 
 
+def shifts(n_units, priors=("power 0.5", "power 2", "wide")):
+    """Unit i moves by i with the power's logarithm; the last unit is unreliable under the last prior."""
+    lines = [
+        {"prior": prior, "factor": factor, "unit": f"u{i}", "component": 0, "shift": i * slope,
+         "reliable": not (prior == priors[-1] and i == n_units - 1)}
+        for prior, factor, slope in zip(priors, (0.5, 2.0, np.nan), (-1.0, 1.0, 0.3), strict=True)
+        for i in range(n_units)
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize("n_units", [8, 120])
+def test_prior_shifts_name_what_moves_most(n_units):
+    ax = plots.prior_shifts(shifts(n_units), "unit", label="shift [sd]")
+    text = draw(ax)
+    for words in ("as fitted", "wide", "shift [sd]", f"u{n_units - 1}", f"unreliable: {1 / (3 * n_units):.0%}"):
+        assert words in text
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["power 0.5", "as fitted", "power 2", "wide"]
+    assert ("90% of all 120" in text) is (n_units > 100)
+    assert "u1 |" not in text  # it hardly moves
+    first = next(line for line in ax.get_lines() if line.get_label() == f"u{n_units - 1}")
+    assert first.get_ydata().tolist() == [1.0 - n_units, 0.0, n_units - 1.0]  # a prior of another kind is no step on it
+
+
 def test_pictures_go_into_given_axes():
     figure = Figure()
     first, second = figure.subplots(1, 2)
@@ -165,6 +189,8 @@ def test_pictures_go_into_given_axes():
         (lambda: plots.ppc_density(np.zeros(3), np.zeros((3, 4))), "not \\(n,\\) and \\(S, n\\)"),
         (lambda: plots.ppc_density(np.full(3, np.nan), np.zeros((2, 3))), "no observed value"),
         (lambda: plots.khat_plot(pd.Series([], dtype=float)), "empty"),
+        (lambda: plots.prior_shifts(shifts(3), "row"), r"no column \['row'\]"),
+        (lambda: plots.prior_shifts(shifts(3).iloc[:0], "unit"), "no line to draw"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -1,6 +1,10 @@
 import json
 from pathlib import Path
 
+import contract.entry_events as entry_events
+import contract.entry_mixture as entry_mixture
+import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -12,7 +16,10 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo import priors
+from pyrozoo.drawing import prior_predictive
+from pyrozoo.guides import auto
 from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.priors import LearnedScale, Mixture
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +262,156 @@ def test_what_a_callable_returns_is_checked_when_it_is_used(data):
     with pytest.raises(ValueError, match="prior of 'c': support"):
         model.prior("c")
     assert make(data, c=lambda: dist.StudentT(4.0, 0.0, 1.0)).prior("c").event_shape == (2,)
+
+
+# ---------------------------------------------------------------- priors that learn
+LEARNED = {
+    "one scale": lambda: LearnedScale(),
+    "a scale each": lambda: LearnedScale(2, dist.StudentT(4.0, 0.0, 2.0)),
+    "mixture": lambda: Mixture(3, 2, spread=0.5, seed=1),
+    "mixture of each dimension": lambda: Mixture(2),
+}
+
+
+def test_a_learned_scale_starts_at_its_base():
+    value = torch.randn(5, 2)
+    found, base = LearnedScale(2, dist.StudentT(4.0, 0.5, 2.0))(), dist.StudentT(4.0, 0.5, 2.0)
+    torch.testing.assert_close(found.log_prob(value), base.log_prob(value).sum(-1))
+    module = LearnedScale(2)
+    with torch.no_grad():
+        module.log_scale += torch.tensor([0.0, 1.0])
+    torch.testing.assert_close(module().stddev, torch.tensor([1.0, np.e]))
+
+
+def test_a_mixture_is_the_sum_of_its_populations_and_starts_apart():
+    module = Mixture(3, 2, spread=0.5, seed=1)
+    with torch.no_grad():
+        module.logits += torch.tensor([0.0, 1.0, 2.0])
+        module.log_scales += 0.3
+    value = torch.randn(5, 2)
+    parts = dist.Normal(module.locs, module.log_scales.exp()).log_prob(value[:, None]).sum(-1)
+    torch.testing.assert_close(module().log_prob(value), (parts + module.logits.log_softmax(0)).logsumexp(-1))
+    torch.testing.assert_close(module.locs.std(0, unbiased=False), torch.full((2,), 0.5))
+    torch.testing.assert_close(module.locs.mean(0), torch.zeros(2))
+    assert torch.equal(Mixture(3, 2, seed=1).locs, Mixture(3, 2, seed=1).locs)
+    assert not torch.equal(Mixture(3, 2, seed=1).locs, Mixture(3, 2, seed=2).locs)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("guide", ["paper", "amortized", "normal"])
+def test_learned_priors_get_gradients_under_every_guide_minibatches_and_particles(data, kind, guide):
+    fit = zoo.fit(
+        make(data, c=LEARNED[kind]()), guide, data, steps=3, lr=0.01, particles=2,
+        batch_size={"labelled": 2, "unlabelled": 2}, progress=False,
+    )  # fmt: skip
+    start = dict(LEARNED[kind]().named_parameters())
+    for name, value in fit.model.prior_modules["c"].named_parameters():
+        assert torch.isfinite(value).all()
+        assert (value != start[name]).all(), name
+    assert np.isfinite(zoo.draw(fit, data, draws=2, prior=True).groups["prior"]["c"]).all()
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_learned_priors_are_saved_and_loaded_without_being_given_again(data, kind, tmp_path):
+    fit = zoo.fit(make(data, c=LEARNED[kind]()), "paper", data, steps=3, lr=0.1, restarts=2, progress=False)
+    back = zoo.load(fit.save(tmp_path / "run"))
+    assert type(back.model.prior_modules["c"]) is type(fit.model.prior_modules["c"])
+    value = torch.randn(2)
+    for run, again in zip(fit.runs, back.runs, strict=True):
+        assert torch.equal(run.model.prior("c").log_prob(value), again.model.prior("c").log_prob(value))
+    ours, theirs = (zoo.draw(f, data, draws=2, prior=True).groups for f in (fit, back))
+    np.testing.assert_array_equal(ours["prior"]["c"], theirs["prior"]["c"])
+    fresh = back.model.fresh().prior_modules["c"].state_dict()  # starts from what was learned, as the fit's own does
+    assert all(torch.equal(v, fresh[name]) for name, v in back.model.prior_modules["c"].state_dict().items())
+
+
+def test_every_copy_starts_from_the_module_given(data):
+    given = LearnedScale(2)
+    with torch.no_grad():
+        given.log_scale += 0.7
+    fit = zoo.fit(make(data, c=given), "paper", data, steps=1, lr=0.0, restarts=2, progress=False)
+    assert all(torch.equal(run.model.prior_modules["c"].log_scale, given.log_scale) for run in fit.runs)
+    assert given.log_scale.grad is None
+
+
+def test_learned_priors_of_a_group_plate_beside_enumerated_classes():
+    data, _ = entry_mixture.tiny()
+    for prior in (LearnedScale(), Mixture(2)):
+        model = entry_mixture.Mixture(**entry_mixture.Mixture.sizes_from(data), priors={"b": prior})
+        for guide in entry_mixture.GUIDES.values():
+            fit = zoo.fit(model, guide, data, steps=3, lr=0.1, particles=2, batch_size=5, progress=False)
+            for name, value in fit.model.prior_modules["b"].named_parameters():
+                assert (value != dict(prior.named_parameters())[name]).all()
+            assert prior_predictive(fit, data, draws=2).groups["prior"]["b"].shape == (1, 2, 3)
+
+
+def test_a_learned_prior_of_another_support_is_refused():
+    model = entry_events.Events(priors={"rate": LearnedScale(3)})
+    with pytest.raises(ValueError, match="prior of 'rate': support"):
+        model.prior("rate")
+
+
+@pytest.mark.parametrize(
+    ("make_prior", "message"),
+    [
+        (lambda: LearnedScale(base=dist.Gamma(1.0, 1.0)), "Gamma has no scale to change"),
+        (lambda: LearnedScale(base=dist.LogNormal(0.0, 1.0)), "LogNormal"),
+        (lambda: LearnedScale(base=dist.Normal(torch.zeros(2), 1.0)), "is not a scalar distribution of numbers"),
+        (lambda: LearnedScale(base=LEARNABLE), "is not a scalar distribution of numbers"),
+        (lambda: Mixture(1), "components: 1; a mixture has at least 2"),
+    ],
+)
+def test_a_learned_prior_that_makes_no_sense_is_refused(make_prior, message):
+    with pytest.raises(ValueError, match=message):
+        make_prior()
+
+
+class Levels(zoo.ZooModel):
+    """b_g from the prior, y_gn ~ N(b_g, 0.5^2); the marginal likelihood of a normal prior is known."""
+
+    plate_dims = {"group": -1, "row": -1}
+
+    def __init__(self, priors=None):
+        super().__init__()
+        self.set_priors(priors)
+
+    def priors(self):
+        return {"b": dist.Normal(0.0, 1.0)}
+
+    def forward(self, y, group, sizes, row=None, **_):
+        with self.plate("group", sizes=sizes):
+            b = pyro.sample("b", self.prior("b"))
+        with self.plate("row", sizes=sizes, row=row):
+            pyro.sample("y", dist.Normal(b[..., group], 0.5), obs=y)
+
+
+def levels(b, seed, n=4):
+    group = np.repeat(np.arange(len(b)), n)
+    y = b[group] + 0.5 * np.random.default_rng(seed).normal(size=len(group))
+    return zoo.Batch.from_arrays(rows={"y": y}, groups={"group": group}, name="levels", simulated=True)
+
+
+def learned(prior, data, batch_size=None):
+    settings = {"steps": 400, "lr": 5e-2, "schedule": "linear", "particles": 4, "progress": False}
+    settings |= {} if batch_size is None else {"batch_size": batch_size}
+    return zoo.fit(Levels(priors={"b": prior}), auto(init_scale=0.3), data, **settings).model.prior("b")
+
+
+@pytest.mark.parametrize(("tau", "batch_size"), [(0.3, None), (3.0, None), (3.0, 80)])
+def test_a_scale_shrinks_or_grows_to_that_of_maximum_marginal_likelihood(tau, batch_size):
+    data = levels(tau * np.random.default_rng(100).normal(size=40), 100)
+    means = data["y"].reshape(40, 4).mean(1).numpy()
+    exact = np.sqrt((means**2).mean() - 0.5**2 / 4)  # means ~ N(0, tau^2 + 0.5^2 / 4)
+    assert learned(LearnedScale(), data, batch_size).scale.item() == pytest.approx(exact, rel=0.07)
+
+
+@pytest.mark.parametrize("seed", [100, 101])
+def test_a_mixture_finds_two_populations(seed):
+    rng = np.random.default_rng(seed)
+    second = rng.random(60) < 0.3
+    data = levels(np.where(second, 2.0, -2.0) + 0.4 * rng.normal(size=60), seed)
+    found = learned(Mixture(2), data)
+    normals, order = found.component_distribution, found.component_distribution.loc.argsort().tolist()
+    np.testing.assert_allclose(normals.loc.detach()[order], [-2.0, 2.0], atol=0.3)
+    np.testing.assert_allclose(normals.scale.detach(), 0.4, atol=0.2)
+    np.testing.assert_allclose(found.mixture_distribution.probs.detach()[order[1]], second.mean(), atol=0.02)

@@ -54,6 +54,7 @@ class ContextModel(ZooModel):
                 raise ValueError(f"{name}: {size}; at least 1 is needed")
         if depth < 0 or floor < 0:
             raise ValueError(f"depth {depth} and floor {floor} must not be negative")
+        self._normals: dict[tuple, dist.Distribution] = {}
         self.x_dim, self.y_dim, self.n_units, self.c_dim = x_dim, y_dim, n_units, c_dim
         self.width, self.depth, self.floor = width, depth, floor
         for name, value, size in (("x_loc", x_loc, x_dim), ("x_scale", x_scale, x_dim),
@@ -78,7 +79,10 @@ class ContextModel(ZooModel):
 
     def standard_normal(self, size: int) -> dist.Distribution:
         """N(0, I) of `size` dimensions, on the model's device."""
-        return dist.Normal(self.x_loc.new_zeros(size), 1.0).to_event(1)
+        key = size, self.x_loc.device, self.x_loc.dtype
+        if key not in self._normals:  # making it costs a twentieth of a small step, in every step
+            self._normals[key] = dist.Normal(self.x_loc.new_zeros(size), 1.0).to_event(1)
+        return self._normals[key]
 
     def x_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
         """Distribution of x, in the units of the data, from a standardised location and scale, (..., Dx) each."""
