@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-arviz1 demo test test-slow lint clean
+.PHONY: help venv venv-arviz1 demo test test-slow tutorials lint clean
 
 # A version manager may put a command on the PATH that does not run: so each candidate is tried, not looked up.
 RUNS_311 := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -15,7 +15,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check -c constraints.
 
 # A stamp holds the folder it was made in: an environment that was copied or moved with its tree is set up again,
 # since its scripts and its editable install still point to the old folder.
-STAMPS := $(VENV)/.installed $(VENV)/.installed-dev $(VENV_ARVIZ1)/.installed
+STAMPS := $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-notebooks $(VENV_ARVIZ1)/.installed
 $(shell for s in $(STAMPS); do if [ -f "$$s" ] && [ "$$(cat "$$s")" != "$$PWD" ]; then rm "$$s"; fi; done)
 
 help:  ## list the targets
@@ -34,6 +34,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@echo "$$PWD" > $@
+
+$(VENV)/.installed-notebooks: $(VENV)/.installed
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[notebooks]'
 	@echo "$$PWD" > $@
 
 # Not needed for anything but some tests of the ArviZ bridge: where it cannot be had, one line says so and make goes on.
@@ -64,6 +68,9 @@ test: venv venv-arviz1  ## run the default test suite
 
 test-slow: venv venv-arviz1  ## run the slow tests (calibration, recovery at length)
 	@$(PYTEST) -m slow
+
+tutorials: $(VENV)/.installed-notebooks  ## run the tutorials in full, write their notebooks (NAME=00_quickstart: one)
+	@$(VENV)/bin/python tutorials/execute.py $(NAME)
 
 lint: $(VENV)/.installed-dev  ## check style
 	@$(VENV)/bin/ruff check .
