@@ -38,11 +38,14 @@ class LocalParams:
             return super().__call__(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up an attribute; under local parameters a plain network is simply returned.
+        """Look up an attribute; a buffer, and under local parameters a plain network, is simply returned.
 
         Pyro would announce each of the network's parameters to the handlers at every look-up, a tenth of a small
         training step, though only the global store needs to hear of them.
         """
+        buffer = self.__dict__.get("_buffers", {}).get(name)
+        if buffer is not None:
+            return buffer
         part = self.__dict__.get("_modules", {}).get(name)
         if part is not None and not isinstance(part, PyroModule) and self.__dict__.get("_local_params"):
             return part

@@ -9,8 +9,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "model": ("MTL", "SSMTL"),
-    "data": ("draw_labels", "dryer", "simulate"),
+    "model": ("MLVAE", "MTL", "SSLVAE", "SSMTL"),
+    "data": ("PRESETS", "draw_labels", "dryer", "simulate"),
+    "calibration": ("CalibratedFit", "calibrate"),
+    "refinement": ("refine",),
+    "generation": ("Generated", "impute", "what_if"),
+    "surveillance": ("inject_fault", "monitor"),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 

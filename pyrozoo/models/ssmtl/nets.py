@@ -38,9 +38,10 @@ class GaussianMLP(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Concatenate inputs (..., d_k) along the last axis, the others broadcast; return loc, scale (..., out_dim)."""
-        leading = torch.broadcast_shapes(*(t.shape[:-1] for t in inputs))
-        joined = torch.cat([t.expand(leading + t.shape[-1:]) for t in inputs], -1)
-        loc, log_scale = self.net(joined).chunk(2, -1)
+        if len({t.shape[:-1] for t in inputs}) > 1:  # broadcasting that is not needed costs more than the rest of this
+            leading = torch.broadcast_shapes(*(t.shape[:-1] for t in inputs))
+            inputs = tuple(t.expand(leading + t.shape[-1:]) for t in inputs)
+        loc, log_scale = self.net(torch.cat(inputs, -1)).chunk(2, -1)
         return loc, self.floor + log_scale.exp()
 
 
