@@ -31,6 +31,7 @@ from ..surveillance import KINDS, inject_fault, monitor, trailing_mean
 from .shared import averages, claim, configuration, finish, known, timing
 
 SIZES = {"bias": (0.25, 0.5, 1.0, 2.0, 4.0), "drift": (0.25, 0.5, 1.0, 2.0, 4.0), "stuck": (5.0, 10.0, 20.0)}
+SHOWN = {"bias": (0.25, 0.5, 1.0), "drift": (0.5, 1.0), "stuck": (10.0, 20.0)}  # in tables of text
 START, WINDOW, DRAWS, FALSE_ALARMS = 0.75, 10, 30, 0.01
 SMOKE_UNITS = 3
 SIMULATED, FEW = "simulated wells", "simulated wells, 10 training rows each"
@@ -88,7 +89,7 @@ def faults_experiment(
     }
     if profile == "paper":
         rows["dryer"] += _summary([results[f"later-{seed}"] for seed in draws], LATER)
-    print(format_table([row for part in rows.values() for row in part]))
+    print(auroc_table([row for part in rows.values() for row in part]))
     (out / "figures").mkdir(exist_ok=True)
     _figure([row for part in rows.values() for row in part]).savefig(out / "figures" / "faults.png", dpi=110)
     used = {"simulated": {"wells": wells}, "dryer": {"later": later} if profile == "paper" else {}}
@@ -277,6 +278,20 @@ def _by_sensor(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         for row in found["rows"]
         if row["model"] == "SSMTL"
     ]
+
+
+def auroc_table(rows: list[dict[str, Any]]) -> str:
+    """AUROC of all monitors side by side, for some sizes of every fault."""
+    lines = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        for kind, sizes in SHOWN.items():
+            for size in sizes:
+                line = {"data": data, "fault": kind, "size": size}
+                for row in rows:
+                    if line["data"] == row["data"] and (kind, size) == (row["fault"], row["size"]):
+                        line |= {row["model"]: row["auroc"], f"{row['model']}_se": row["auroc_se"]}
+                lines.append(line)
+    return format_table(lines)
 
 
 def _figure(rows: list[dict[str, Any]]) -> Figure:

@@ -84,7 +84,7 @@ def figure11_experiment(
         for name, cell in cells.items()
     ]
     differences = _differences({name: [r["mape"] for r in found(name)] for name in cells}, counts)
-    print(format_table(rows))
+    print(figure11_table(rows))
     print(*(f"{k}: {d:+.2f}" + ("" if e is None else f" ± {e:.2f}") for k, (d, e) in differences.items()), sep="\n")
     _figure(rows, out / "figures" / "figure11.png")
     extra = {"note": NOTE_FIGURE11, "differences": differences, "configurations": {"ssmtl": configured}}
@@ -131,6 +131,25 @@ def figure11_run(
         **({} if refined is None else {"refined": refined}),
         "non_finite": UNITS - len(by_unit), "seconds": round(time.perf_counter() - started, 2),
     }  # fmt: skip
+
+
+def figure11_table(rows: list[dict[str, Any]]) -> str:
+    """MAPE by number of labels, one line per way of calibration, with the units that came out non-finite."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        none = row["method"] == "no data"
+        line = lines.setdefault((row["method"], row["mode"]), {"calibration": row["method"], "mode": row["mode"]})
+        column = "no data" if none else f"N^l = {row['labels']}"
+        line |= {column: row.get("mape"), f"{column}_se": row.get("mape_se")}
+        if row["non_finite"]:
+            line[column] = f"{row['non_finite']:.3g} of {UNITS} not finite"
+            line.pop(f"{column}_se")
+    columns = ["calibration", "mode", "no data", *sorted({c for line in lines.values() for c in line if "=" in c})]
+    columns = [c for c in columns if not c.endswith("_se")]
+    columns.sort(key=lambda c: (c.startswith("N^l"), int(c.split()[-1]) if c.startswith("N^l") else 0))
+    return format_table(
+        [{k: line.get(k) for c in columns for k in (c, f"{c}_se") if k in line or k == c} for line in lines.values()]
+    )
 
 
 def new_units(seed: int, labels: int) -> tuple[Batch, Batch]:

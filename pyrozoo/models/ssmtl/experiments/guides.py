@@ -40,8 +40,8 @@ NOTE = (
     "each of 71 batches, RMSE on the other rows. elbo: strict ELBO, nats per training row, without the alpha term that "
     "the objective adds. khat_unit: median over the units (of eight) whose k can be told from the noise of the inner "
     "estimates; untold: share of units where it cannot: all of them on the dryer, with 130 rows in a unit, and with "
-    "the guide 'delta', which holds contexts at a point. khat_row: median over rows, given the contexts. Quick profile: "
-    "networks of 64 units a layer and 1,500 steps, smaller than in the other experiments."
+    "the guide 'delta', which holds contexts at a point. khat_row: median over rows, given the contexts. Quick "
+    "profile: networks of 64 units a layer and 1,500 steps, smaller than in the other experiments."
 )
 
 
@@ -124,7 +124,7 @@ def guides_run(data: str, guide: str, prior: str, seed: int, profile: str) -> di
         "elbo": strict_elbo(fitted, train, seed),
         "rmse": rmse(truth, table["y.mean"]),
         "cover90": coverage(truth, table["y.q05"], table["y.q95"]),
-        **_pareto(fitted, train, seed, per_unit=data == "simulated"),
+        **_pareto(fitted, train, seed, data == "simulated", *((25, 5) if profile == "smoke" else (100, INNER))),
     }
     return result | {"seconds": seconds}
 
@@ -135,12 +135,12 @@ def strict_elbo(fitted: Fit, train: Batch, seed: int, draws: int = 20) -> float:
     return float((stats["lp"] - stats["lq"]).mean()) / train.n_rows
 
 
-def _pareto(fitted: Fit, train: Batch, seed: int, per_unit: bool) -> dict[str, float | None]:
-    found = {"khat_row": float(khat(fitted, train, draws=100, seed=seed).median())}
+def _pareto(fitted: Fit, train: Batch, seed: int, per_unit: bool, draws: int, inner: int) -> dict[str, float | None]:
+    found = {"khat_row": float(khat(fitted, train, draws=draws, seed=seed).median())}
     if not per_unit:
         return found | {"khat_unit": None, "untold": 1.0}
     some = train.coords["unit"][:UNITS_FOR_KHAT]
-    units = khat(fitted, train, per="unit", only=some, draws=100, inner=INNER, seed=seed)
+    units = khat(fitted, train, per="unit", only=some, draws=draws, inner=inner, seed=seed)
     told = units.dropna().replace(-np.inf, np.nan).dropna()
     return found | {"khat_unit": float(told.median()) if len(told) else None, "untold": float(units.isna().mean())}
 

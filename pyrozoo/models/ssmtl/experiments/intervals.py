@@ -19,6 +19,7 @@ from ....intervals import conformal, cross_conformal, fold_data
 from ....io import load
 from ....jobs import run_jobs
 from ....plots import interval_coverage
+from ....record import format_table
 from ....reweighting import predict_by_importance
 from ....scores import coverage, interval_score, interval_width, per_group, rmse
 from ..data import PRESETS, draw_labels, dryer, simulate
@@ -90,7 +91,7 @@ def intervals_experiment(
             row = averages([result[remedy] for result in found])
             curves.setdefault(case, {})[remedy] = [row[f"cover{round(100 * p)}"] for p in LEVELS]
             rows.append({"model": remedy, "scored": case, **row})
-    print(_shown(rows))
+    print(intervals_table(rows))
     _figure(curves, out / "figures" / "coverage.png")
     extra = {"note": NOTE_INTERVALS, "repeats": {case: len(r) for case, r in repeats.items()}}
     extra |= {"configurations": {e: configuration(e, "ssmtl", profile) for e in ("dryer", "table1")}}
@@ -179,9 +180,8 @@ def _scores(table: pd.DataFrame, test: Batch) -> dict[str, float]:
     return out | {"unit_sd": float(each.std(ddof=0)), "unit_p10": float(each.quantile(0.1))}
 
 
-def _shown(rows: list[dict[str, Any]]) -> str:
-    from ....record import format_table
-
+def intervals_table(rows: list[dict[str, Any]]) -> str:
+    """The table of a record as text."""
     hidden = {"ess", "khat_bad", "calibrated_on"}
     return format_table([{k: v for k, v in row.items() if k.removesuffix("_se") not in hidden} for row in rows])
 
