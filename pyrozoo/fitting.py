@@ -231,7 +231,7 @@ def fit(
                 result.runs.append(run)
                 training = _prepared(result, run, train, valid, warm_start, options, file)
                 if training is not None:
-                    _train(training, run, resume, label if progress else None, callback)
+                    train_run(training, run, resume, label if progress else None, callback)
         except NonFiniteLoss as error:
             error.fit = result
             raise
@@ -263,7 +263,10 @@ def _prepared(
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file)
 
 
-def _train(training: Training, run: Run, resume: bool, progress: str | None, callback: Callable | None) -> None:
+def train_run(
+    training: Training, run: Run, resume: bool = False, progress: str | None = None, callback: Callable | None = None
+) -> None:
+    """Train a restart to the end, keep its history also where that fails, and leave its modules ready for use."""
     try:
         run.status = training.run(resume=resume, progress=progress, callback=callback)
     finally:

@@ -1,5 +1,15 @@
 """What all tests share: one torch thread, since tiny models on shared cores are many times slower with more."""
 
+import pytest
 import torch
 
+from pyrozoo.contract.subject import default_dtype
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def double_precision():
+    """Torch's default floating type is double within the module, where exactness is tested."""
+    with default_dtype(torch.float64):
+        yield

@@ -16,15 +16,9 @@ from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 POINT = -40.0  # log scale of a guide that is a point in double precision
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 # ---------------------------------------------------------------- SSMTL without hidden layers

@@ -12,13 +12,7 @@ from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.reweighting import predict_by_importance
 from pyrozoo.scores import coverage, interval_score
 
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def stub(value=0.0):
@@ -212,13 +206,10 @@ def test_a_discrete_target_has_no_intervals():
 
 # ---------------------------------------------------------------- with real fits
 @pytest.fixture(scope="module")
-def wells():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+def wells(double_precision):
     train, test = simulate(n_units=6, n_labelled=5, n_unlabelled=10, n_test=20, seed=0)
     model = zoo.create_model("ssmtl", train, width=8, depth=1, c_dim=2)
     pairs = fit_folds(model, "paper", train, seed=3, steps=60, progress=False)
-    torch.set_default_dtype(before)
     return train, test, pairs
 
 

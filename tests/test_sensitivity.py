@@ -19,15 +19,9 @@ from pyrozoo.guides import auto
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.sensitivity import _sensitivity, _shift, _Weighed, cjs_distance, prior_sensitivity, smoothed
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 LOC, SCALE, NOISE = 0.5, 1.2, 0.7
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 class Levels(ZooModel):

@@ -10,18 +10,15 @@ import pyrozoo as zoo
 from pyrozoo.minibatches import sample_minibatches
 from pyrozoo.models.ssmtl.data import simulate
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 K, D = 2, 3
 
 
 @pytest.fixture(autouse=True)
-def _double_precision():
-    before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
+def _own_store():
     yield
     pyro.clear_param_store()
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(before)
 
 
 def make(variant="ssmtl", guide="paper", **options):

@@ -12,18 +12,10 @@ from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.models.ssmtl.experiments.figure11 import new_units
 from pyrozoo.models.ssmtl.refinement import refine
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 K = 2
 QUICK = {"steps": 4, "starts": 2, "candidates": 3, "progress": False}
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(before)
 
 
 def trained(variant="ssmtl", guide="paper", steps=3, **options):
@@ -33,8 +25,7 @@ def trained(variant="ssmtl", guide="paper", steps=3, **options):
 
 
 @pytest.fixture(scope="module")
-def fit():
-    torch.set_default_dtype(torch.float64)
+def fit(double_precision):
     return trained()
 
 
@@ -48,9 +39,8 @@ def named(batch, names):
 
 
 @pytest.fixture(scope="module")
-def new():
+def new(double_precision):
     """Three units of 2, 3 and 4 labelled and 8 unlabelled rows."""
-    torch.set_default_dtype(torch.float64)
     train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=8, n_test=2, seed=5)
     place = np.tile(np.arange(12), 3)
     kept = (place < np.repeat([2, 3, 4], 12)) | (place >= 4)

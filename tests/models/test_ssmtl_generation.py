@@ -13,16 +13,10 @@ from pyrozoo.models.ssmtl.generation import impute, what_if
 from pyrozoo.models.ssmtl.guides import GUIDES
 from pyrozoo.models.ssmtl.sampling import R_HAT, Sampler, groups, nested_r_hat
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 K, D, DX = 2, 3, 4
 UNITS = ["north", "south", "east"]
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def table(n=20, seed=0):
@@ -39,10 +33,8 @@ def batch(df):
 
 
 @pytest.fixture(scope="module")
-def linear():
+def linear(double_precision):
     """A jointly Gaussian fit: linear decoder and row guide, constant scales, weights set by hand."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     data = batch(table())
     torch.manual_seed(0)
     model = zoo.create_model("ssmtl", data, c_dim=K, z_dim=D, depth=0, floor=0.0)
@@ -55,7 +47,6 @@ def linear():
         fit.guide.c_loc.normal_()
         fit.guide.c_log_scale.fill_(math.log(0.4))
     set_guide(fit, *posterior(fit))
-    torch.set_default_dtype(before)
     return fit
 
 

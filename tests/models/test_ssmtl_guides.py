@@ -16,17 +16,9 @@ from pyrozoo.minibatches import rows_per_group, sample_minibatches
 from pyrozoo.models.ssmtl.data import simulate
 from pyrozoo.models.ssmtl.guides import GUIDES, FlowGuide, MVNGuide
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 OF_CONTEXTS = ("paper", "mvn", "flow", "delta")
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 from pyrozoo.reweighting import predict_by_importance
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 A, B, SX, SY = 1.0, 2.0, 0.5, 0.4  # x = A z + SX e, y = B z + SY e
-
-
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def linear_fit(head_scale=0.3, head_shift=0.4):

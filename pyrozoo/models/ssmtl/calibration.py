@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ...base import ZooModel
 from ...batch import Batch
-from ...fitting import Fit, Run, identity, isolated, prototype_of
+from ...fitting import Fit, Run, identity, isolated, prototype_of, train_run
 from ...losses import NonFiniteLoss
 from ...traces import Pair
 from ...training import Settings, Training
@@ -276,13 +276,7 @@ def _paper(run: Run, batch: Batch, start: Tensor | None, progress: str | None) -
 
 
 def _train(run: Run, batch: Batch, options: Settings, progress: str | None) -> None:
-    training = Training(run.model, run.guide, batch, None, options, run.seed, None)
-    try:
-        run.status = training.run(resume=False, progress=progress, callback=None)
-    finally:
-        run.history = training.history
-        run.model.eval()
-        run.guide.eval()
+    train_run(Training(run.model, run.guide, batch, None, options, run.seed, None), run, progress=progress)
 
 
 def _candidates(fit: Fit, most: int) -> tuple[list[Tensor], Tensor]:

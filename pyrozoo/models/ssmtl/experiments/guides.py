@@ -33,7 +33,7 @@ PRIORS: Mapping[str, Callable[[int], Any]] = {
     "mixture": lambda c_dim: Mixture(3, c_dim),
 }
 DATA = ("simulated", "dryer")
-UNITS_FOR_KHAT, INNER = 8, 100
+UNITS_FOR_KHAT, INNER = 8, 50
 SMOKE_BATCHES = 6
 NOTE = (
     "simulated: 30 units, 5 labelled and 10 unlabelled rows each, 40 test rows, RMSE in m3/h; dryer: five labels in "
