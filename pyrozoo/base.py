@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import pyro
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from . import priors as prior_tools
 from .batch import Batch
+
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # whether networks go unannounced to Pyro's handlers
 
 
 class LocalParams:
@@ -38,16 +41,16 @@ class LocalParams:
             return super().__call__(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up an attribute; a buffer, and under local parameters a plain network, is simply returned.
+        """Look up an attribute; a buffer, and in the zoo's own loss a plain network, is simply returned.
 
         Pyro would announce each of the network's parameters to the handlers at every look-up, a tenth of a small
-        training step, though only the global store needs to hear of them.
+        training step. Plain SVI, ``poutine.lift`` and the like need that; the zoo's loss has the parameters at hand.
         """
         buffer = self.__dict__.get("_buffers", {}).get(name)
         if buffer is not None:
             return buffer
         part = self.__dict__.get("_modules", {}).get(name)
-        if part is not None and not isinstance(part, PyroModule) and self.__dict__.get("_local_params"):
+        if part is not None and QUIET.get() and self._local_params and not isinstance(part, PyroModule):
             return part
         return super().__getattr__(name)
 
@@ -136,6 +139,10 @@ class ZooModel(LocalParams, PyroModule):
             default = defaults[site]
             if isinstance(prior, nn.Module):
                 self.prior_modules[site] = prior
+                if isinstance(prior, prior_tools.LearnedScale | prior_tools.Mixture) and isinstance(
+                    default, dist.Distribution
+                ):
+                    prior_tools.fit_to_site(prior(), site, default)
             elif isinstance(prior, dist.Distribution) and isinstance(default, dist.Distribution):
                 given[site] = prior_tools.fit_to_site(prior, site, default)
             elif isinstance(prior, dist.Distribution) or callable(prior):
@@ -154,6 +161,15 @@ class ZooModel(LocalParams, PyroModule):
             like = default if isinstance(default, dist.Distribution) else default(*parents)
             return prior_tools.fit_to_site(prior(*parents), site, like)
         return prior if isinstance(prior, dist.Distribution) else prior(*parents)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ZooModel:
+        """Move as every module does; priors that were given as distributions go along."""
+        given = getattr(self, "_given_priors", {})
+        self._given_priors = {
+            site: prior_tools.moved(prior, fn) if isinstance(prior, dist.Distribution) else prior
+            for site, prior in given.items()
+        }
+        return super()._apply(fn, recurse)
 
     # ---------------------------------------------------------------- plates and objective
     def arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:

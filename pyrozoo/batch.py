@@ -12,7 +12,7 @@ and it knows the full size of every plate, so that a minibatch taken from it is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -151,10 +151,11 @@ class Batch(Mapping):
                 raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
             masks[target], tensors[name], along[name] = name, observed, row_plate
             strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
-        reserved = {row_plate, "sizes", "weight", "h", "lengths", *tensors, *(groups or {})}
+        _refuse_taken("rows", rows, {row_plate, *tensors}, groups)
+        _refuse_taken("frames", frames or {}, {row_plate, *tensors, *rows}, groups)
+        for group, own in (tables or {}).items():
+            _refuse_taken(f"tables of {group}", own, {row_plate, *tensors, *rows, *(frames or {})}, groups)
         for name, value in rows.items():
-            if name in reserved:
-                raise ValueError(f"rows: the name {name!r} is taken by Batch; choose another")
             tensor = _tensor(name, value, n, dtype)
             if name in masks:
                 tensor = _blank(tensor, tensors[masks[name]])
@@ -277,7 +278,8 @@ class Batch(Mapping):
         for name, plate in self.along.items():
             if plate == group and name in tensors:
                 tensors[name] = tensors[name][present]
-        reference = next(t for t in self.tensors.values() if t.is_floating_point())
+        floats = (t for t in self.tensors.values() if t.is_floating_point())
+        reference = next(floats, torch.zeros(()))
         share = 1.0 / counts[present].to(reference)[index]
         share = share if weight is None else share * weight
         total = share.new_zeros(len(present)).index_add_(0, index, share)
@@ -368,6 +370,18 @@ class Batch(Mapping):
         held = self.tensors[self.rows].cpu().numpy() if plate == self.rows else np.arange(self.sizes[plate])
         return self.coords[plate][held] if plate in self.coords else held
 
+    def columns(self, name: str, size: int | None = None) -> list[str]:
+        """Names of the components of a tensor (N, D), e.g. ``x``: its coordinates, or ``x[0]``, ``x[1]`` ...
+
+        Args:
+            name: The tensor.
+            size: D, where the batch does not hold the tensor.
+        """
+        size = self.tensors[name].shape[1] if size is None else size
+        dims = self.dims.get(name, ())
+        known = self.coords.get(dims[-1], ()) if dims else ()
+        return [str(label) for label in known] if len(known) == size else [f"{name}[{j}]" for j in range(size)]
+
     def group_names(self, group: str) -> np.ndarray:
         """Name of the group of each row, shape (N,)."""
         return self.coords[group][self.tensors[group].cpu().numpy()]
@@ -423,6 +437,7 @@ class Batch(Mapping):
 
     def with_tables(self, group: str, tables: Mapping[str, Tensor]) -> Batch:
         """Add or replace tables of `group`: tensors with one entry per group, shapes (M, ...)."""
+        _refuse_taken(f"tables of {group}", tables, {self.rows}, self.groups)
         for name, table in tables.items():
             if len(table) != self.sizes[group]:
                 raise ValueError(f"{name}: {len(table)} entries for {self.sizes[group]} {group}s")
@@ -462,6 +477,14 @@ class Batch(Mapping):
         lengths = self.tensors["lengths"].cpu()
         starts = torch.cumsum(lengths, 0) - lengths
         return torch.cat([torch.arange(s, s + n) for s, n in zip(starts[rows], lengths[rows], strict=True)])
+
+
+def _refuse_taken(what: str, names: Iterable[str], others: set[str], groups: Iterable[str] | None) -> None:
+    """Refuse names by which a batch knows other things, e.g. the importance of the groups of a minibatch."""
+    own = {f"{group}{suffix}" for group in groups or () for suffix in ("", "_ids", "_weight")}
+    for name in names:
+        if name in {"sizes", "weight", "h", "lengths"} | own | others:
+            raise ValueError(f"{what}: the name {name!r} is taken by Batch; choose another")
 
 
 def _tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:

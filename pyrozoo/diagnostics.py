@@ -17,8 +17,8 @@ from torch.distributions import constraints
 from . import scores
 from .base import ZooModel
 from .batch import Batch
-from .drawing import Draws, draw, predict, prior_predictive, target_sites
-from .fitting import Fit, build, isolated
+from .drawing import Draws, draw, predict, prior_predictive, quantile_name, target_sites
+from .fitting import Fit, build, isolated, run_seed
 from .guides import with_support
 from .traces import pair
 from .training import Settings, Training
@@ -50,8 +50,8 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
     return out
 
 
-def _bounds(level: int) -> tuple[int, int]:
-    return (100 - level) // 2, (100 + level) // 2
+def _bounds(level: float) -> tuple[float, float]:
+    return (100 - level) / 2, (100 + level) / 2
 
 
 def _columns(table: pd.DataFrame, target: str, name: str) -> np.ndarray:
@@ -65,7 +65,7 @@ def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> di
     out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
     out["crps"] = scores.crps_normal(truth, mean, _columns(part, target, "sd"))
     for level in LEVELS:
-        low, high = (_columns(part, target, f"q{q:02d}") for q in _bounds(level))
+        low, high = (_columns(part, target, quantile_name(q / 100)) for q in _bounds(level))
         out[f"cover{level}"] = scores.coverage(truth, low, high)
     return {f"{target}.{name}": value for name, value in out.items()}
 
@@ -94,7 +94,7 @@ def coverage(
     truth = test[target].cpu().numpy()[seen].reshape(-1)
     rows = []
     for level in levels:
-        low, high = (_columns(table, target, f"q{q:02d}") for q in _bounds(level))
+        low, high = (_columns(table, target, quantile_name(q / 100)) for q in _bounds(level))
         rows.append(
             {
                 "nominal": level / 100,
@@ -164,7 +164,7 @@ def compare(
     best = max(pointwise, key=lambda name: pointwise[name].sum())
 
     def error(values: np.ndarray) -> float:
-        return float(np.sqrt(len(values)) * values.std(ddof=1))
+        return float(np.sqrt(len(values)) * values.std(ddof=1)) if len(values) > 1 else float("nan")
 
     rows = {
         name: {
@@ -184,6 +184,9 @@ def _same_values(fits: Mapping[str, Fit], test: Batch) -> None:
     for name, fit in fits.items():
         data = prior_predictive(fit, test, draws=1, restarts=False).groups.get("observed_data", {})
         found[name] = {site: v for site, v in data.items() if np.isfinite(v).any()}
+        for site in fit.model.enumerated:  # seen labels enter as a factor, not as an observed site
+            if site in test.labels and test.observed(site).any():
+                found[name][site] = np.where(test.observed(site), 0.0, np.nan)
     first = next(iter(found))
     for name, values in found.items():
         if values.keys() != found[first].keys():
@@ -221,6 +224,8 @@ def ppc(
     fits = fits if isinstance(fits, Mapping) else {"fit": fits}
     rows = []
     for name, fit in fits.items():
+        if against == "posterior" and not isinstance(fit, Fit):
+            raise ValueError(f"{name!r} is a model without a fit, which has no posterior; use against='prior'")
         function = draw if against == "posterior" else prior_predictive
         drawn = function(fit, data, draws=draws, seed=seed, restarts=False)
         for site in drawn.groups.get("observed_data", {}):
@@ -245,6 +250,8 @@ def _check_site(drawn: Draws, site: str, against: str) -> list[dict[str, Any]]:
         if not seen.any():
             continue
         for label, statistic in statistics.items():
+            if label == "lag-1 sd" and seen.sum() < 3:
+                continue  # one difference has no spread
             value, values = statistic(observed[seen, j], axis=0), statistic(replicated[:, seen, j], axis=1)
             component = "all" if ragged else labels[j] if width == len(labels) else j
             lines.append(
@@ -382,8 +389,8 @@ def sbc(
     options = Settings.resolve(model, guide, settings).for_data(layout)
     rows = []
     for index in range(simulations):
-        run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-        with isolated(run_seed):
+        own_seed = run_seed(seed, index)
+        with isolated(own_seed):
             own, own_guide = build(model, guide)
             own.load_state_dict(model.state_dict())
             own.requires_grad_(False)
@@ -393,7 +400,7 @@ def sbc(
             if hasattr(own_guide, "solve"):
                 own_guide.solve(batch)
             else:
-                Training(own, own_guide, batch, None, options, run_seed, None).run(
+                Training(own, own_guide, batch, None, options, own_seed, None).run(
                     resume=False, progress=None, callback=None
                 )
             with torch.no_grad():

@@ -16,7 +16,7 @@ from torch import Tensor
 from .arviz_bridge import Draws
 from .base import ZooModel
 from .batch import Batch
-from .fitting import Fit, Run, isolated, reference_tensor
+from .fitting import Fit, Run, isolated, reference_tensor, run_seed, takes_group
 from .traces import (
     OBSERVED,
     UNOBSERVED,
@@ -67,7 +67,7 @@ def draw(
     """
     chains = []
     for index, run in enumerate(fit.runs if restarts else [fit.best]):
-        with isolated(_chain_seed(seed, index)), torch.no_grad():
+        with isolated(run_seed(seed, index)), torch.no_grad():
             data = fit.prepare(batch, run)
             chains.append([_one_draw(run, data, sites, predictive) for _ in range(draws)])
     with isolated(seed), torch.no_grad():
@@ -112,16 +112,17 @@ def prior_predictive(
     chains = []
     for index, model in enumerate(models):
         # A model outside a fit may keep its parameters in Pyro's global store, which must not notice this.
-        with isolated(_chain_seed(seed, index)), torch.no_grad(), pyro.get_param_store().scope():
+        with isolated(run_seed(seed, index)), torch.no_grad(), pyro.get_param_store().scope():
             data = _prior_data(fit, model, batch)
-            arguments = model.arguments(data)
-            chains.append([_prior_draw(model, arguments, sites) for _ in range(draws)])
-            trace = poutine.trace(model).get_trace(**arguments)
+            training = model.training
+            model.eval()  # draws leave no mark, e.g. on running means
+            try:
+                arguments = model.arguments(data)
+                chains.append([_prior_draw(model, arguments, sites) for _ in range(draws)])
+                trace = poutine.trace(model).get_trace(**arguments)
+            finally:
+                model.train(training)
     return _collect(chains, trace, models[-1], data, sites, {"guide": "none: draws from the prior"})
-
-
-def _chain_seed(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
@@ -129,7 +130,7 @@ def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
     known = isinstance(fit, Fit) and all(
         set(batch.coords[group].tolist()) <= set(fit.prototype.coords[group].tolist())
         for group in batch.groups
-        if group in model.plate_dims
+        if takes_group(model, group)
     )
     if known:
         return fit.prepare(batch)
@@ -261,8 +262,13 @@ def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantil
         prefix = target if mean.shape[1] == 1 else f"{target}[{names[j]}]"
         out[f"{prefix}.mean"], out[f"{prefix}.sd"] = mean[:, j].numpy(), sd[:, j].numpy()
         for q, level in zip(quantiles, levels, strict=True):
-            out[f"{prefix}.q{round(100 * q):02d}"] = level[:, j].numpy()
+            out[f"{prefix}.{quantile_name(q)}"] = level[:, j].numpy()
     return out
+
+
+def quantile_name(q: float) -> str:
+    """Column of a quantile, in percent: q05, q95, q97.5."""
+    return f"q{round(100 * q, 6):02g}"
 
 
 def _discrete(target: str, stacked: Tensor, fit: Fit) -> dict[str, np.ndarray]:

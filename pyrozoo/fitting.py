@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -133,9 +134,16 @@ class Fit:
             KeyError: A group was not in the training data and the guide has parameters per group.
         """
         run = run or self.best
+        for dim in {dim for dims in self.prototype.dims.values() for dim in dims} & set(batch.coords):
+            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
+            if own and known and own != known:
+                raise ValueError(
+                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same columns in the "
+                    "same order"
+                )
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
-            if group not in run.model.plate_dims:  # a model without that plate treats rows of any group alike
+            if not takes_group(run.model, group):
                 continue
             known = self.prototype.coords[group]
             position = {name: i for i, name in enumerate(known.tolist())}
@@ -219,15 +227,15 @@ def fit(
         raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
     for index in range(restarts):
-        run_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        own_seed = run_seed(seed, index)
         file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
         if file is not None and file.exists() and not resume:
             raise ValueError(f"{file} is there already; resume=True goes on from it, or choose another folder")
         label = f"{type(model).__name__} x {result.guide_name}" + (f" {index + 1}/{restarts}" if restarts > 1 else "")
         try:
-            with isolated(run_seed):
+            with isolated(own_seed):
                 run_model, run_guide = build(model, guide)
-                run = Run(run_seed, run_model, run_guide, pd.DataFrame(), "failed")
+                run = Run(own_seed, run_model, run_guide, pd.DataFrame(), "failed")
                 result.runs.append(run)
                 training = _prepared(result, run, train, valid, warm_start, options, file)
                 if training is not None:
@@ -261,6 +269,16 @@ def _prepared(
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file)
+
+
+def takes_group(model: ZooModel, group: str) -> bool:
+    """Whether a model tells rows of one group from another's: it has the group's plate, or asks for its index."""
+    return group in model.plate_dims or group in inspect.signature(model.forward).parameters
+
+
+def run_seed(seed: int, index: int) -> int:
+    """Seed of one restart, chain or simulation among several."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 def train_run(

@@ -19,6 +19,7 @@ from .batch import Batch
 from .fitting import Fit, Run, isolated
 from .traces import Pair, outside, pair, plates_of, squeezed
 
+ROUNDING = 1e-5
 AT_ONCE = 20_000  # rows times draws in memory
 NOISE = 0.5  # k of the inner estimates alone, from which on k says nothing about the guide
 
@@ -52,7 +53,8 @@ def khat(
         which weights say nothing.
 
     Raises:
-        ValueError: Data other than the training data, or none; an unknown plate; a guide that is joint over groups.
+        ValueError: Data other than the training data, or none; an unknown plate; a guide that is joint over groups;
+            groups whose latents are parents of other groups'.
     """
     data = fit.train if data is None else data
     if data is None or data.sha256 != fit.data["sha256"]:
@@ -156,15 +158,17 @@ def _log_sum(terms: Iterator[tuple[Pair, Tensor]]) -> Tensor:
 def pareto_k(log_weights: Tensor) -> float:
     """Shape of the generalised Pareto distribution fitted to the tail of importance weights, shape (S,).
 
-    -inf where all weights agree: there is no tail.
+    -inf where all weights agree: there is no tail; inf where a few of them are all there is.
     """
     n_tail = min(len(log_weights) // 5, int(3 * len(log_weights) ** 0.5))
     largest = log_weights.sort().values
     weights = (largest - largest[-1]).exp()
     excess = weights[-n_tail:] - weights[-n_tail - 1]
-    if n_tail < 5 or float(excess[-1]) < 1e-9 * float(weights[-1]):
+    # A tail thinner than what single precision leaves of log densities is rounding. The fit divides by a quartile.
+    if n_tail < 5 or float(excess[-1]) < ROUNDING * float(weights[-1]):
         return float("-inf")
-    return float(fit_generalized_pareto(excess)[0])
+    excess = excess[excess > 0]
+    return float(fit_generalized_pareto(excess)[0]) if len(excess) >= 5 else float("inf")
 
 
 def _shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
@@ -184,11 +188,17 @@ def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, var
     outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
     if any(s["infer"].get("is_auxiliary") and not s["cond_indep_stack"] for _, s in outer.iter_stochastic_nodes()):
         raise ValueError(f"per: this guide is joint over all {per}s, so that none has weights of its own")
-    out = []
+    out, first = [], None
     for _ in range(draws):
         group_draw = pair(run.model, run.guide, batch, outside(outer, {rows, per})).guide if vary else outer
         fixed = outside(group_draw, {rows})
         terms = [_log_weights(run, batch, fixed, n) for n in _chunks(inner, batch)]
+        others = {plate: term[:1] for plate, term in terms[0].items() if plate not in (rows, per)}
+        first = first or others
+        if any(not torch.allclose(term, first[plate]) for plate, term in others.items()):
+            raise ValueError(
+                f"per: densities outside the {per}s depend on the {per}s' latents, and k would leave them out"
+            )
         total = terms[0][per][0] if per in terms[0] else torch.zeros(batch.sizes[per], device=batch[per].device)
         by_row = torch.cat([term[rows] for term in terms]).logsumexp(0) - np.log(inner)
         out.append(total.double().index_add(0, batch[per], by_row.double()))
@@ -211,7 +221,7 @@ def _log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, 
     drawn = pair(run.model, run.guide, batch, fixed, copies=draws)
     p, q = drawn.by_plate("model"), drawn.by_plate("guide")
     weights = {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
-    return {plate: term.expand(draws, *term.shape[-run.model.max_plate_nesting :]) for plate, term in weights.items()}
+    return {k: w.reshape(-1, w.shape[-1] if w.dim() else 1).expand(draws, -1) for k, w in weights.items()}
 
 
 def _chunks(draws: int, batch: Batch) -> list[int]:

@@ -7,8 +7,10 @@ were kept out of training; `cross_conformal` does so without giving labels up, f
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import pandas as pd
 from . import scores
 from .base import ZooModel
 from .batch import Batch
-from .drawing import predict
+from .drawing import predict, quantile_name
 from .fitting import Fit, fit
 
 SCORES = ("normalised", "absolute", "quantile")
@@ -75,6 +77,13 @@ def fold_data(
     pairs = []
     for k in range(folds):
         train = batch.relabel(fold != k, target) if inputs else batch.subset(np.flatnonzero(fold != k))
+        for group in batch.groups:
+            lost = set(batch.coords[group].tolist()) - set(train.coords[group].tolist())
+            if lost:
+                raise ValueError(
+                    f"{group} {sorted(lost, key=str)[0]!r}: all its rows would be held out, and the fit would not know "
+                    "it; use inputs=True, or leave it out"
+                )
         pairs.append((train, batch.subset(np.flatnonzero(fold == k))))
     return pairs
 
@@ -106,7 +115,12 @@ def fit_folds(
         ValueError: As in `label_folds`.
     """
     pairs = fold_data(train, folds, target=target, inputs=inputs, seed=seed)
-    return [(fit(model, guide, part, seed=seed + k, **settings), out) for k, (part, out) in enumerate(pairs)]
+    checkpoint = settings.pop("checkpoint", None)
+    fitted = []
+    for k, (part, held_out) in enumerate(pairs):
+        own = None if checkpoint is None else Path(checkpoint) / f"fold-{k}"
+        fitted.append((fit(model, guide, part, seed=seed + k, checkpoint=own, **settings), held_out))
+    return fitted
 
 
 # -------------------------------------------------------------------- conformal prediction
@@ -192,7 +206,7 @@ class Conformal:
             ValueError: No row of the test data is labelled.
         """
         seen = _seen(test, self.target, "test")
-        table = self.predict(test.subset(seen))
+        table = self.predict(test).iloc[seen]  # all rows: an amortised guide reads them
         truth = _truth(test, self.target, seen)
         lines = []
         for j, name in enumerate(_components(table, self.target)):
@@ -260,11 +274,12 @@ def cross_conformal(
         **options: Further arguments of the predictor, e.g. ``draws``.
 
     Raises:
-        ValueError: Too few labels for the level; labels that were in training; a discrete target; a wrong level,
+        ValueError: Too few labels for the level; labels most of which were in training (of a fit that was loaded:
+            the training data themselves); a discrete target; a wrong level,
             score or target; a predicted standard deviation of 0.
         KeyError: A group of the held-out rows was not in the training data.
     """
-    several = not isinstance(level, int | float)
+    several = not isinstance(level, numbers.Real)
     levels = tuple(float(p) for p in level) if several else (float(level),)
     suffixes = {p: f"{100 * p:g}" if several else "" for p in levels}
     options = {"seed": seed, **options}
@@ -276,10 +291,7 @@ def cross_conformal(
     for p in levels:
         rank(len(fold), p)
     fits = tuple(fitted for fitted, _ in folds)
-    values = [
-        _scored(predictor, fitted, part, target, score, levels, options)
-        for fitted, part in zip(fits, parts, strict=True)
-    ]
+    values = [_scored(predictor, fitted, held_out, target, score, levels, options) for fitted, held_out in folds]
     joined = {p: np.concatenate([value[p] for value in values]) for p in levels}
     return Conformal(fits, target, score, levels, joined, fold, _origin(parts), predictor, options, suffixes)
 
@@ -321,7 +333,8 @@ def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...],
     if fitted.train is None:
         seen_before = held_out.sha256 == fitted.data["sha256"]
     else:
-        seen_before = _contents(held_out, target) <= _contents(fitted.train, target)
+        rows = _contents(held_out, target)
+        seen_before = len(rows & _contents(fitted.train, target)) > len(rows) / 2  # equal rows may come by chance
     if seen_before:
         raise ValueError(
             "held_out: its labels were in training, where the fit is at its best; keep labels out of training, e.g. "
@@ -385,7 +398,7 @@ def _base(table: pd.DataFrame, name: str, score: str, level: float) -> tuple[np.
     """Ends of an uncalibrated interval, and the unit in which scores move them; each (N,)."""
     mean = table[f"{name}.mean"].to_numpy()
     if score == "quantile":
-        low, high = (table[f"{name}.q{round(100 * q):02d}"].to_numpy() for q in _tails(level))
+        low, high = (table[f"{name}.{quantile_name(q)}"].to_numpy() for q in _tails(level))
         return low, high, np.ones_like(mean)
     unit = table[f"{name}.sd"].to_numpy() if score == "normalised" else np.ones_like(mean)
     if not (unit > 0).all():
@@ -395,12 +408,13 @@ def _base(table: pd.DataFrame, name: str, score: str, level: float) -> tuple[np.
 
 
 def _scored(
-    predictor: Callable[..., pd.DataFrame], fitted: Fit, part: Batch, target: str, score: str,
+    predictor: Callable[..., pd.DataFrame], fitted: Fit, held_out: Batch, target: str, score: str,
     levels: tuple[float, ...], options: Mapping[str, Any],
 ) -> dict[float, np.ndarray]:  # fmt: skip
     """Scores of labelled rows at each level, shapes (n, J)."""
-    table = _predicted(predictor, fitted, part, score, levels, options)
-    truth = _truth(part, target, np.arange(part.n_rows))
+    seen = _seen(held_out, target, "held_out")
+    table = _predicted(predictor, fitted, held_out, score, levels, options).iloc[seen]
+    truth = _truth(held_out, target, seen)
     out = {}
     for level in levels:
         columns = []

@@ -15,7 +15,7 @@ from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from .base import ZooModel
+from .base import QUIET, ZooModel
 from .batch import Batch
 
 
@@ -68,7 +68,11 @@ class Loss(nn.Module):
         self.model, self.guide, self.elbo = model, guide, elbo
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
+        token = QUIET.set(True)
+        try:
+            return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
+        finally:
+            QUIET.reset(token)
 
     def value(self, batch: Mapping[str, Any]) -> float:
         """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""

@@ -368,7 +368,7 @@ def prior_shifts(
 def _prior_order(table: pd.DataFrame) -> tuple[list[str], int]:
     """Names of the priors, powers first and in order, "as fitted" among them, and how many names these are."""
     factors = table.groupby("prior", sort=False)["factor"].first()
-    powers = factors[factors.index.str.startswith("power ")].sort_values()
+    powers = factors[factors.index.str.startswith("power ") & factors.notna()].sort_values()
     joined = [*powers.index[powers < 1], "as fitted", *powers.index[powers >= 1]]
     return [*joined, *factors.index.drop(powers.index)], len(joined)
 

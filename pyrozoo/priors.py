@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -29,6 +30,19 @@ def fit_to_site(prior: dist.Distribution, site: str, like: dist.Distribution) ->
     if not _same_support(prior.support, like.support):
         raise ValueError(f"prior of {site!r}: support {prior.support}, expected {like.support} as of the default prior")
     return prior
+
+
+def moved(prior: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same distribution with its parameters moved, e.g. to a device; what is not made of parameters stays."""
+    base, event_dims = _base(prior)
+    if not isinstance(getattr(base, "arg_constraints", None), dict):
+        return prior
+    arguments = {name: base.__dict__[name] for name in base.arg_constraints if name in base.__dict__}
+    if not arguments or not all(isinstance(value, torch.Tensor) for value in arguments.values()):
+        return prior
+    if {"probs", "logits"} <= set(arguments):
+        arguments.pop("logits")
+    return type(base)(**{name: move(value) for name, value in arguments.items()}).to_event(event_dims)
 
 
 class LearnedScale(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .batch import Batch
-from .fitting import Fit, isolated
+from .drawing import quantile_name
+from .fitting import Fit, Run, isolated
 from .importance import pareto_k
 from .traces import UNOBSERVED, outside, pair
 
@@ -81,34 +83,46 @@ def predict_by_importance(
             normal and `widen` asks for more than the head itself.
         KeyError: As in `pyrozoo.predict`.
     """
-    rows = fitted.model.rows
+    site = target + UNOBSERVED
     with isolated(seed), torch.no_grad():
-        data = fitted.prepare(batch.hide())
-        run, arguments = fitted.best, fitted.best.model.arguments(data)
-        site = target + UNOBSERVED
-        if site not in poutine.trace(run.guide).get_trace(**arguments).nodes:
+        data, run = fitted.prepare(batch.hide()), fitted.best
+        few = run.model.arguments(data.take([0]))
+        if site not in poutine.trace(run.guide).get_trace(**few).nodes:
             raise ValueError(
                 f"target: the guide draws no {target!r}; pyrozoo.predict is the model's own prediction here"
             )
         proposal = run.guide if tuple(widen) == (1,) else _Widened(site, widen)(run.guide)
-        at_once = max(1, min(particles, ROWS // data.n_rows))
-        blocks = [data.take(np.tile(np.arange(data.n_rows), n)) for n in _blocks(particles, at_once)]
-        values, weights = [], []
-        for _ in tqdm(range(draws), desc="importance", disable=not progress):
-            fixed = outside(poutine.trace(run.guide).get_trace(**arguments), {rows})
-            fixed.remove_node(rows)  # the rows' positions: a block repeats them
-            for block in blocks:
-                drawn = pair(run.model, proposal, block, fixed)
-                value = drawn.guide.nodes[site]["value"].double().cpu()
-                values.append(value.reshape(-1, data.n_rows, *value.shape[1:]))
-                weight = drawn.by_plate("model")[rows] - drawn.by_plate("guide")[rows]
-                weights.append(weight.double().cpu().reshape(-1, data.n_rows))
-    logs = torch.cat(weights).reshape(draws, particles, -1)
-    shares = (logs - logs.logsumexp(1, keepdim=True)).exp().flatten(0, 1) / draws
-    columns = _weighted_columns(fitted, target, torch.cat(values).flatten(2), shares, quantiles)
-    columns[f"{target}.ess"] = (1 / (shares**2).sum(0)).numpy()
-    columns[f"{target}.khat"] = np.array([pareto_k(shares[:, i].log()) for i in range(shares.shape[1])])
-    return pd.DataFrame(columns, index=pd.Index(batch.names(batch.rows), name=batch.rows))
+        parts = []
+        with tqdm(total=draws * data.n_rows, desc="importance", disable=not progress, unit="draw") as bar:
+            for rows in torch.arange(data.n_rows).split(ROWS // 4):
+                values, logs = _weighted_draws(run, proposal, data.take(rows), site, draws, particles, bar)
+                shares = (logs - logs.logsumexp(1, keepdim=True)).exp().flatten(0, 1) / draws
+                columns = _weighted_columns(fitted, target, values, shares, quantiles)
+                columns[f"{target}.ess"] = (1 / (shares**2).sum(0)).numpy()
+                columns[f"{target}.khat"] = np.array([pareto_k(shares[:, i].log()) for i in range(shares.shape[1])])
+                parts.append(pd.DataFrame(columns))
+    return pd.concat(parts).set_axis(pd.Index(batch.names(batch.rows), name=batch.rows))
+
+
+def _weighted_draws(
+    run: Run, proposal: Any, part: Batch, site: str, draws: int, particles: int, bar: tqdm
+) -> tuple[Tensor, Tensor]:
+    """Draws of the target (draws x particles, N, J) and their log weights (draws, particles, N)."""
+    plate, arguments = run.model.rows, run.model.arguments(part)
+    at_once = max(1, min(particles, ROWS // part.n_rows))
+    blocks = [part.take(np.tile(np.arange(part.n_rows), n)) for n in _blocks(particles, at_once)]
+    values, weights = [], []
+    for _ in range(draws):
+        fixed = outside(poutine.trace(run.guide).get_trace(**arguments), {plate})
+        fixed.remove_node(plate)  # the rows' positions: a block repeats them
+        for block in blocks:
+            drawn = pair(run.model, proposal, block, fixed)
+            value = drawn.guide.nodes[site]["value"].double().cpu()
+            values.append(value.reshape(-1, part.n_rows, *value.shape[1:]))
+            weight = drawn.by_plate("model")[plate] - drawn.by_plate("guide")[plate]
+            weights.append(weight.double().cpu().reshape(-1, part.n_rows))
+        bar.update(part.n_rows)
+    return torch.cat(values).flatten(2), torch.cat(weights).reshape(draws, particles, -1)
 
 
 def _blocks(total: int, size: int) -> list[int]:
@@ -131,5 +145,5 @@ def _weighted_columns(
         reached = shares.gather(0, order).cumsum(0)
         for q in quantiles:
             first = (reached < q).sum(0).clamp(max=len(ordered) - 1)
-            out[f"{prefix}.q{round(100 * q):02d}"] = ordered.gather(0, first[None])[0].numpy()
+            out[f"{prefix}.{quantile_name(q)}"] = ordered.gather(0, first[None])[0].numpy()
     return out

@@ -19,7 +19,7 @@ from .batch import Batch
 from .drawing import target_sites
 from .fitting import Fit, Run, isolated
 from .importance import pareto_k
-from .priors import fit_to_site, rescaled
+from .priors import fit_to_site, moved, rescaled
 from .traces import Pair, is_discrete, pair, plates_of, squeezed
 
 STEP = 0.01  # of the power, for the sensitivity index
@@ -148,7 +148,11 @@ def _scaled(factor: float) -> Ratio:
 
 
 def _replaced(site: str, prior: dist.Distribution) -> Ratio:
-    return lambda fn, value: fit_to_site(prior, site, fn).log_prob(value) - fn.log_prob(value)
+    def ratio(fn: dist.Distribution, value: Tensor) -> Tensor:
+        own = fit_to_site(moved(prior, lambda parameter: parameter.to(value)), site, fn)
+        return own.log_prob(value) - fn.log_prob(value)
+
+    return ratio
 
 
 def _draw(

@@ -30,11 +30,14 @@ class Pair:
     Attributes:
         guide, model: The traces; enumerated sites of the model hold all their values, along dimensions left of the
             plates'.
+        nesting: Number of dimensions that plates use.
+        rows: Name of the row plate.
     """
 
     guide: Trace
     model: Trace
     nesting: int
+    rows: str = "row"
 
     def sites(self, part: str) -> Iterator[tuple[str, dict]]:
         """Sample sites of "guide" or "model" that carry a density: no plates, no deterministic sites.
@@ -62,14 +65,24 @@ class Pair:
     def by_plate(self, part: str) -> dict[str, Tensor]:
         """Summed log densities of "guide" or "model" per plate (``""``: outside all), one entry per plate position.
 
-        Enumerated latents are summed out; they must lie along the rows, where the marginal factorises.
+        Sites of a plate inside the row plate (the steps of a row) count with their row. Enumerated latents are summed
+        out; they must lie along the rows, where the marginal factorises.
         """
         total: dict[str, Tensor] = {}
+        places: dict[str, int] = {}
         for _, site in self.sites(part):
-            plate, term = plate_of(site), self.log_density(site)
-            term = term if plate else term.sum()
+            frames, term = frames_of(site), self.log_density(site)
+            plate = self.rows if self.rows in frames.values() else plate_of(site)
+            if not plate:
+                total[""] = total[""] + term.sum() if "" in total else term.sum()
+                continue
+            places[plate] = next(dim for dim, name in frames.items() if name == plate)
+            for dim in frames:
+                if dim > places[plate]:
+                    term = term.sum(dim, keepdim=True)
             total[plate] = total[plate] + term if plate in total else term
-        return {plate: self.sum_out(term) if plate else term for plate, term in total.items()}
+        out = {plate: self.sum_out(term) if plate else term for plate, term in total.items()}
+        return {k: v.reshape(v.shape[: v.dim() + places[k] + 1]) if k else v for k, v in out.items()}
 
     def log_likelihood(self) -> dict[str, Tensor]:
         """Log density of every observed site per position, given the guide's latents, enumerated ones summed out.
@@ -120,7 +133,7 @@ def pair(
     if model.enumerated:
         replayed = poutine.enum(replayed, first_available_dim=-1 - nesting)
     with many:
-        return Pair(guide_trace, poutine.trace(replayed).get_trace(**arguments), nesting)
+        return Pair(guide_trace, poutine.trace(replayed).get_trace(**arguments), nesting, model.rows)
 
 
 def outside(trace: Trace, plates: set[str]) -> Trace:

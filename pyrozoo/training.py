@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -52,7 +53,8 @@ class Settings:
         groups: "all": every step has the latents of all groups (exact, and slow with very many groups); "present":
             only those of the groups in the minibatch, weighted so that the ELBO stays unbiased, with lazy Adam updates
             (`torch.optim.SparseAdam`) of their parameters, so that a step's cost does not depend on the number of
-            groups; "auto": "present" from 20,000 groups on where the guide has tables per group (``sparse``).
+            groups; "auto": "present" from 20,000 groups on, where the guide has tables per group (``sparse``), the
+            optimiser is the default and every group has rows in the strata of the minibatches.
         particles: Samples of the ELBO per step, vectorised.
         lr: Learning rate.
         lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match holds.
@@ -115,6 +117,8 @@ class Settings:
             raise ValueError(f"schedule: {options.schedule!r} is none of {sorted(SCHEDULES)}")
         if options.groups not in GROUPS:
             raise ValueError(f"groups: {options.groups!r} is none of {list(GROUPS)}")
+        if options.clip is not None and options.clip <= 0:
+            raise ValueError(f"clip: {options.clip}; a positive norm is needed, or None")
         for name in ("steps", "epochs", "particles", "valid_particles", "batch_size"):
             value = getattr(options, name)
             if isinstance(value, int) and value < 1:
@@ -264,7 +268,7 @@ class Training:
         grads = [p.grad for p in self.parameters if p.grad is not None]
         grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
         norm = nn.utils.get_total_norm(grads)
-        if self.options.clip is not None:
+        if self.options.clip is not None and bool(norm.isfinite()):
             factor = (self.options.clip / (norm + 1e-6)).clamp(max=1.0)
             for parameter in self.parameters:
                 if parameter.grad is not None:
@@ -300,12 +304,16 @@ class Training:
         many = max((self.train.sizes[group] for group in groups), default=0) >= MANY_GROUPS
         if self.options.groups == "all" or self.options.batch_size is None:
             return None
-        if self.options.groups == "auto" and not (able and many):
+        if self.options.groups == "auto":
+            if not (able and many and self.options.optimizer is FUSED_ADAM):
+                return None
+            with contextlib.suppress(ValueError):  # a group without such rows is reached by steps that hold all groups
+                return rows_per_group(self.train, self.options.batch_size)
             return None
         if not able:
             raise ValueError(
-                f"groups='present': {type(model).__name__} with {type(guide).__name__} needs the latents of all "
-                f"{list(groups)}s in every step; use groups='all'"
+                f"groups='present': {type(model).__name__} with {type(guide).__name__} cannot do with the groups of a "
+                "minibatch's rows alone; use groups='all'"
             )
         return rows_per_group(self.train, self.options.batch_size)
 
@@ -324,6 +332,8 @@ class Training:
         named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
         dense = {n: p for n, p in named.items() if n not in lazy}
         sparse = {n: p for n, p in named.items() if n in lazy}
+        if not named:
+            raise ValueError("neither model nor guide has a parameter to train")
         optimizers = [self.options.optimizer(by_rate(dense))] if dense else []
         return optimizers + ([torch.optim.SparseAdam(by_rate(sparse))] if sparse else [])
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Normal
+from pyro.distributions import Distribution, Normal
 from torch import Tensor, nn
 
 from ...base import ZooModel
@@ -51,7 +51,7 @@ def calibrate(
 ) -> CalibratedFit:  # fmt: skip
     """Learn the contexts q(c_i) of new units from their own rows; all networks stay as `fit` has them.
 
-    The objective of unit i is its share of eq. 19 times N, with its own numbers of rows: the ELBO of its rows plus
+    The objective of unit i is its share of eq. 20 times N, with its own numbers of rows: the ELBO of its rows plus
     alpha N_i / N_i^l times the sum of log q(y | x, c_i) over its labelled rows. With frozen networks it has no term in
     which two units meet: calibrating them together is calibrating each alone.
 
@@ -62,15 +62,15 @@ def calibrate(
             MTL knows no unlabelled rows.
         method: "robust": Adam on mean and log scale from several starts, of which each unit keeps the one with the
             best objective. The candidates for a start are the posterior means of the trained units (there the networks
-            are good) and the prior mean; the best few by objective are optimised.
-            "paper" (appendix A): only the mean, from 0, the variance 0.1, 100 steps of SGD with rate 1e-4 on all rows.
-            The variance is far from that of trained contexts, and the rate is too large for a sum over many rows: on
-            simulated wells (experiment figure11) more rows make it worse, and with 100 unlabelled rows most units end
-            in a NonFiniteLoss. With one label and no other row its wide q(c) predicts no worse, and covers better.
+            are good) and the middle of the prior; the best few by objective are optimised.
+            "paper" (section 6.3, appendix A): only the mean, from 0, the variance 0.1, 100 epochs of SGD with rate
+            1e-4 on eq. 20 (a mean over the unit's rows), an epoch being one step on all of them, which the paper does
+            not say. The variance is far from that of trained contexts, and it stops far from the optimum.
         start: Where the mean starts ("paper"), or one more candidate ("robust"): numbers of shape (K,) or (M, K). On
             its real data the paper takes the average context of the units of the same field.
         alpha: Weight of the labelled rows' log q(y | x, c), in place of the model's; 0 for the ELBO itself, whose many
-            unlabelled rows then outweigh the labels: a more certain context, and a worse prediction.
+            unlabelled rows then outweigh the labels: a more certain context, and a worse prediction. It stays with the
+            fit that is returned.
         starts: Candidates that are optimised.
         candidates: Most trained units to take candidates from, at random among more.
         steps: Of Adam.
@@ -83,7 +83,7 @@ def calibrate(
     Returns:
         A fit with the guide "paper", its training data those rows of `data` that were used. Columns of ``units``:
         labelled, unlabelled (rows used), objective (nats) and, for "robust", lead (nats from the best start's objective
-        to the next best's: near 0 where they meet in one optimum).
+        to the next best's: near 0 where they meet in one optimum; NaN of one start).
 
     Raises:
         ValueError: Data that do not fit the networks, an unknown mode or method, or a unit without a row to use: it
@@ -92,8 +92,14 @@ def calibrate(
     """
     if method not in ("robust", "paper"):
         raise ValueError(f"method: {method!r} is none of ['robust', 'paper']")
-    if min(starts, candidates, batch_size) < 1:
-        raise ValueError(f"starts {starts}, candidates {candidates}, batch_size {batch_size}: at least 1 is needed")
+    for name, number in (("starts", starts), ("candidates", candidates), ("steps", steps), ("particles", particles),
+                         ("batch_size", batch_size)):  # fmt: skip
+        if number < 1:
+            raise ValueError(f"{name}: {number}; at least 1 is needed")
+    if lr <= 0 or (alpha is not None and alpha < 0):
+        raise ValueError(f"lr {lr} must be positive, alpha {alpha} must not be negative")
+    if not isinstance(data, Batch):
+        raise TypeError(f"data: {type(data).__name__}; give a Batch, of a data frame fit.batch(df)")
     started = time.perf_counter()
     train = _rows_of(fit.model, data, mode)
     settings = {"mode": mode, "method": method, "alpha": alpha, "seed": seed}
@@ -135,6 +141,8 @@ def _rows_of(model: ZooModel, data: Batch, mode: str) -> Batch:
         raise ValueError(f"fit: {type(model).__name__} has no context c, or no target y, to calibrate")
     if not model.row_sites and mode != "supervised":
         raise ValueError(f"mode: {mode!r} needs a model of x, which {type(model).__name__} is not; use 'supervised'")
+    if "y" not in data.tensors and mode == "unsupervised":
+        data = _without_targets(data, model.y_dim)
     if "y" not in data.labels or "unit" not in data.groups:
         raise ValueError("data: they need the group 'unit' and the target 'y', with NaN where it is not known")
     for name, size in (("x", model.x_dim), ("y", model.y_dim)):
@@ -150,6 +158,15 @@ def _rows_of(model: ZooModel, data: Batch, mode: str) -> Batch:
     return data.subset(np.flatnonzero(used))
 
 
+def _without_targets(data: Batch, y_dim: int) -> Batch:
+    """The data with a target that no row has."""
+    y, labelled = data["x"].new_zeros(data.n_rows, y_dim), torch.zeros_like(data["x"][:, 0], dtype=torch.bool)
+    along = {**data.along, "y": data.rows, "labelled": data.rows}
+    tensors = {**data.tensors, "y": y, "labelled": labelled}
+    empty = dataclasses.replace(data, tensors=tensors, along=along, labels={"y": "labelled"})
+    return empty.hide()  # which counts the rows with and without a label
+
+
 def _with_shares(train: Batch) -> Batch:
     """Add N_i / N_i^l of each row's unit, by which the guide weighs the labelled rows (1 where nothing is labelled)."""
     unit, n = train["unit"], train.sizes["unit"]
@@ -160,7 +177,12 @@ def _with_shares(train: Batch) -> Batch:
 
 
 def _start(start: Any, like: Tensor) -> Tensor:
-    tensor = torch.as_tensor(start).to(like)
+    try:
+        tensor = torch.as_tensor(start).to(like)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"start: {start!r} is no array of numbers") from None
+    if not bool(tensor.isfinite().all()):
+        raise ValueError("start: its numbers must be finite")
     if tensor.shape not in (like.shape, like.shape[1:]):
         raise ValueError(f"start: shape {tuple(tensor.shape)}; give {tuple(like.shape[1:])} or {tuple(like.shape)}")
     return tensor.expand_as(like)
@@ -221,7 +243,7 @@ def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
     with pyro.plate("draw", len(c), dim=-2):
         latents = poutine.trace(local or _nothing).get_trace(**arguments, c=c)
         joint = poutine.trace(poutine.replay(model, trace=latents)).get_trace(**arguments)
-    drawn = Pair(latents, joint, nesting=2)
+    drawn = Pair(latents, joint, nesting=2, rows=run.model.rows)
     rows = drawn.by_plate("model")["row"] - drawn.by_plate("guide").get("row", 0.0)
     if "y_head" not in latents.nodes:
         return rows, torch.zeros_like(rows)
@@ -271,7 +293,11 @@ def _paper(run: Run, batch: Batch, start: Tensor | None, progress: str | None) -
         guide.c_loc.copy_(torch.zeros_like(guide.c_loc) if start is None else start)
         guide.c_log_scale.fill_(0.5 * math.log(PAPER_VARIANCE))
     guide.c_log_scale.requires_grad_(False)
+    # eq. 20 is a mean over rows, of each unit's own where it is calibrated alone; the loss is N times that.
+    rows = torch.bincount(batch["unit"], minlength=len(guide.c_loc))[:, None]
+    hook = guide.c_loc.register_hook(lambda gradient: gradient / rows)
     _train(run, batch, Settings(steps=PAPER_STEPS, lr=PAPER_RATE, optimizer=torch.optim.SGD), progress)
+    hook.remove()
     guide.c_log_scale.requires_grad_(True)
 
 
@@ -285,7 +311,18 @@ def _candidates(fit: Fit, most: int) -> tuple[list[Tensor], Tensor]:
     means, scale = drawn.mean(0), drawn.std(0).median(0).values
     means = means[torch.randperm(len(means))[:most].to(means.device)]
     floor = torch.full_like(scale, C_SCALE)  # a point estimate has no scale
-    return [*means[:, None], fit.model.prior("c").mean[None]], torch.where(scale > 0, scale, floor)
+    return [*means[:, None], _middle(fit.model.prior("c"))[None]], torch.where(scale > 0, scale, floor)
+
+
+def _middle(prior: Distribution) -> Tensor:
+    """Mean of the prior (K,); where it has none that is known and finite (StudentT(1), a flow) the median of draws."""
+    try:
+        mean = prior.mean
+    except NotImplementedError:
+        mean = None
+    if mean is not None and bool(mean.isfinite().all()):
+        return mean
+    return torch.stack([prior.sample() for _ in range(101)]).median(0).values
 
 
 def _robust(
@@ -315,7 +352,7 @@ def _robust(
     with torch.no_grad():
         for table, end in zip((guide.c_loc, guide.c_log_scale), ends, strict=True):
             table.copy_(end.gather(0, chosen)[0])
-    lead = order.values[0] - order.values[min(1, starts - 1)]
+    lead = order.values[0] - order.values[1] if starts > 1 else torch.full_like(order.values[0], torch.nan)
     return {"lead": lead.cpu().numpy()}
 
 

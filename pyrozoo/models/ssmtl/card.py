@@ -6,8 +6,8 @@ _C = Site(
     "latent", ("unit",), ("context",), "Normal(0, 1)", "context of a unit: what makes its response its own (eq. 1)"
 )
 _Z = Site("latent", ("row",), ("latent",), "Normal(0, 1)", "state of a row (eq. 1)")
-_X = Site("observed", ("row",), ("input",), "", "cheap sensors (eq. 2)")
-_Y = Site("partly observed", ("row",), ("target",), "", "target, e.g. total flow, seen on labelled rows (eq. 2)")
+_X = Site("observed", ("row",), ("input",), "", "cheap sensors (eq. 1)")
+_Y = Site("partly observed", ("row",), ("target",), "", "target, e.g. total flow, seen on labelled rows (eq. 1)")
 
 CARD = Card(
     name="ssmtl",
@@ -29,7 +29,7 @@ CARD = Card(
         "ml-vae": {"c": _C, "z": _Z, "x": _X},
     },
     guides={
-        "paper": "free mean and variance of each unit's context (eq. 10), amortised rows (eq. 11-13)",
+        "paper": "free mean and variance of each unit's context (eq. 11), amortised rows (eq. 12, 13)",
         "mvn": "full covariance of each unit's context",
         "flow": "a spline flow shared by all units: skewed or multimodal contexts",
         "delta": "one point per unit: the most probable context",

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ...arviz_bridge import Draws
 from ...batch import Batch
+from ...drawing import quantile_name
 from ...fitting import Fit, isolated
 from .guides import RowGuide
 from .model import SSMTL
@@ -273,11 +274,16 @@ def _read(fit: Fit, data: Batch | pd.DataFrame, missing: Any) -> tuple[Batch, Te
 
 def _points(x: Mapping[str, Any], inputs: list[str]) -> dict[str, np.ndarray]:
     """The chosen values as arrays of one length (P,)."""
+    if not isinstance(x, Mapping):
+        raise TypeError(f"x: {type(x).__name__}; give a mapping from the names of inputs to their values")
     chosen = {}
     for name, values in x.items():
         if name not in inputs:
             raise KeyError(f"unknown input {name!r}; the fit has {inputs}")
-        array = np.asarray(values, dtype=float)
+        try:
+            array = np.asarray(values, dtype=float)
+        except (TypeError, ValueError):
+            array = np.array([])  # refused below, with the name
         if array.ndim > 1 or array.size == 0 or not np.isfinite(array).all():
             raise ValueError(f"x[{name!r}]: give a finite number, or a list of them, one per point")
         chosen[name] = array
@@ -291,7 +297,8 @@ def _points(x: Mapping[str, Any], inputs: list[str]) -> dict[str, np.ndarray]:
 def _require(fit: Fit, draws: int, sweeps: int, rounds: int) -> None:
     if not isinstance(fit.model, SSMTL):
         raise TypeError(
-            f"drawing inputs needs SSMTL's p(x, y | z, c), which {type(fit.model).__name__} lacks; fit variant 'ssmtl'"
+            f"what_if and impute draw from SSMTL's p(x, y | z, c), not from {type(fit.model).__name__}; fit variant "
+            "'ssmtl'"
         )
     for name, number, least in (("draws", draws, 1), ("sweeps", sweeps, 4), ("rounds", rounds, 1)):
         if number < least:
@@ -300,11 +307,7 @@ def _require(fit: Fit, draws: int, sweeps: int, rounds: int) -> None:
 
 def _variables(fit: Fit) -> list[str]:
     """Names of the inputs and targets, (Dx + Dy)."""
-    names = []
-    for site, dim, size in (("x", "input", fit.model.x_dim), ("y", "target", fit.model.y_dim)):
-        known = fit.prototype.coords.get(dim)
-        names += [f"{site}[{j}]" for j in range(size)] if known is None else [str(name) for name in known]
-    return names
+    return fit.prototype.columns("x", fit.model.x_dim) + fit.prototype.columns("y", fit.model.y_dim)
 
 
 def _summary(values: Tensor, quantiles: Sequence[float]) -> dict[str, np.ndarray]:
@@ -312,7 +315,7 @@ def _summary(values: Tensor, quantiles: Sequence[float]) -> dict[str, np.ndarray
     values = values.numpy()
     levels = np.quantile(values, quantiles, axis=0)
     return {"mean": values.mean(0), "sd": values.std(0, ddof=1 if len(values) > 1 else 0)} | {
-        f"q{round(100 * q):02d}": level for q, level in zip(quantiles, levels, strict=True)
+        quantile_name(q): level for q, level in zip(quantiles, levels, strict=True)
     }
 
 

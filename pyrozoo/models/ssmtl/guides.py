@@ -26,10 +26,10 @@ C_SCALE = math.exp(-3.0)
 
 
 class RowGuide(LocalParams, PyroModule):
-    """q(y, z | x, c) = q(y | x, c) q(z | x, y, c) of every row (eq. 11 to 13), y only where it is not observed.
+    """q(y, z | x, c) = q(y | x, c) q(z | x, y, c) of every row (eq. 12, 13), y only where it is not observed.
 
     q(y | x, c) is also the soft sensor that predicts. Its log density on the labelled rows, times alpha, joins the
-    objective (eq. 19) as the factor ``y_head``: a factor of the guide enters the ELBO with a minus sign.
+    objective (eq. 20) as the factor ``y_head``: a factor of the guide enters the ELBO with a minus sign.
 
     Of a model without contexts it is q(y | x) q(z | x, y), of one without targets q(z | x, c).
 
@@ -62,7 +62,7 @@ class RowGuide(LocalParams, PyroModule):
             if model.alpha and sizes.get("labelled", 0):
                 share = sizes["row"] / sizes["labelled"] if head_weight is None else head_weight
                 head = torch.where(labelled, q_y.log_prob(y), torch.zeros(()).to(y))
-                pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 19, times N
+                pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 20, times N
             y = model.standardise_y(torch.where(labelled[:, None], y, y_unobserved))
             pyro.sample("z", dist.Normal(*self.g_z(x, y, *context)).to_event(1))  # eq. 13
 
@@ -98,7 +98,7 @@ class ContextGuide(LocalParams, PyroModule):
 
 
 class PaperGuide(ContextGuide):
-    """The paper's guide: q(c_i) = N(m_i, diag s_i^2) with free parameters per unit (eq. 10), and `RowGuide`.
+    """The paper's guide: q(c_i) = N(m_i, diag s_i^2) with free parameters per unit (eq. 11), and `RowGuide`.
 
     Every unit has its own parameters, so a unit that was not in the training data has no posterior here.
 
@@ -115,11 +115,11 @@ class PaperGuide(ContextGuide):
 
     def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
         loc, log_scale = (lines(table, unit_ids) for table in (self.c_loc, self.c_log_scale))
-        return dist.Normal(loc, log_scale.exp()).to_event(1)  # eq. 10
+        return dist.Normal(loc, log_scale.exp()).to_event(1)  # eq. 11
 
 
 class MVNGuide(ContextGuide):
-    """q(c_i) = N(m_i, L_i L_i') with a full covariance per unit, and `RowGuide`: eq. 10 without its independence.
+    """q(c_i) = N(m_i, L_i L_i') with a full covariance per unit, and `RowGuide`: eq. 11 without its independence.
 
     Shapes: c_loc (M, K); c_tril (M, K * K), of which the strict lower triangle is that of L_i, and the diagonal the
     logarithm of L_i's.
@@ -196,7 +196,7 @@ class FlowGuide(ContextGuide):
 class AmortizedGuide(ContextGuide):
     """q(c_i | support rows of unit i) by a set encoder, and `RowGuide`: an unseen unit needs no optimisation.
 
-    Departs from eq. 10, where q(c_i) is free. The batch must hold the support: ``batch.with_support(guide.support)``
+    Departs from eq. 11, where q(c_i) is free. The batch must hold the support: ``batch.with_support(guide.support)``
     adds it (`fit` and the functions on a fit do it themselves).
 
     Attributes:

@@ -70,7 +70,8 @@ class ContextModel(ZooModel):
         Raises:
             ValueError: A column is constant, so that it says nothing and has no scale.
         """
-        y, labelled = data.tensors.get("y"), data.tensors.get("labelled")
+        y = data.tensors.get("y")
+        labelled = data.tensors.get("labelled", torch.ones(data.n_rows, dtype=torch.bool, device=data["x"].device))
         sizes = {"x_dim": data["x"].shape[1], "y_dim": 1 if y is None else y.shape[1], "n_units": data.sizes["unit"]}
         sizes |= _standardisation("x", data["x"], data.coords.get("input"))
         if y is not None and bool(labelled.any()):
@@ -108,8 +109,8 @@ class SSMTL(ContextModel):
 
         c_i  ~ N(0_K, I_K)                                                            (eq. 1)
         z_ij ~ N(0_D, I_D)                                                            (eq. 1)
-        x_ij ~ N(mu_x(z_ij, c_i), diag sigma_x(z_ij, c_i)^2)                          (eq. 2)
-        y_ij ~ N(mu_y(z_ij, c_i), diag sigma_y(z_ij, c_i)^2), seen on labelled rows   (eq. 2)
+        x_ij ~ N(mu_x(z_ij, c_i), diag sigma_x(z_ij, c_i)^2)                          (eq. 1)
+        y_ij ~ N(mu_y(z_ij, c_i), diag sigma_y(z_ij, c_i)^2), seen on labelled rows   (eq. 1)
 
     with one network for (mu_x, mu_y, sigma_x, sigma_y). Rows are flat, N = sum of N_i; ``unit`` (N,) says whose.
 
@@ -123,7 +124,7 @@ class SSMTL(ContextModel):
 
     Args:
         z_dim: D, dimension of a row's latent state.
-        alpha: Weight of the labelled rows' log q(y | x, c) in the objective (eq. 19); the guides use it.
+        alpha: Weight of the labelled rows' log q(y | x, c) in the objective (eq. 20); the guides use it.
     """
 
     row_sites = ("z", "y_unobserved")
@@ -142,7 +143,7 @@ class SSMTL(ContextModel):
         return {"c": self.standard_normal(self.c_dim), "z": self.standard_normal(self.z_dim)}
 
     def decode(self, z: Tensor, c: Tensor) -> tuple[dist.Distribution, dist.Distribution]:
-        """p(x | z, c) and p(y | z, c), in the units of the data (eq. 2)."""
+        """p(x | z, c) and p(y | z, c), in the units of the data (eq. 1)."""
         (x_loc, y_loc), (x_scale, y_scale) = (t.split([self.x_dim, self.y_dim], -1) for t in self.decoder(z, c))
         return self.x_given(x_loc, x_scale), self.y_given(y_loc, y_scale)
 
@@ -157,8 +158,8 @@ class SSMTL(ContextModel):
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))  # eq. 1
             p_x, p_y = self.decode(z, c[..., unit, :])
-            pyro.sample("x", p_x, obs=x)  # eq. 2
-            pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 2
+            pyro.sample("x", p_x, obs=x)  # eq. 1
+            pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
 
     def local_guide(self) -> nn.Module:
         from .guides import RowGuide

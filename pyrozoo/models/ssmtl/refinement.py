@@ -53,9 +53,16 @@ def refine(
     Raises:
         ValueError: Data other than the training data, or none; too few draws.
     """
+    if "c" not in fit.model.priors():
+        raise ValueError(f"fit: {type(fit.model).__name__} has no context c to refine")
     data = fit.train if data is None else data
+    if data is not None and not isinstance(data, Batch):
+        raise TypeError(f"data: {type(data).__name__}; give the Batch that the fit was calibrated on")
     if data is None or data.sha256 != fit.data["sha256"]:
-        raise ValueError("refine is about the data the contexts were fitted to: pass the training data of this fit")
+        raise ValueError(
+            "refine is about the data the contexts were fitted to: pass the training data of this fit (of calibrate(): "
+            "its .train, the rows that its mode used; a fit that was loaded has none)"
+        )
     if draws < 25 or rounds < 1 or inner < 1:
         raise ValueError(f"draws {draws}, rounds {rounds}, inner {inner}: at least 25, 1 and 1 are needed")
     started = time.perf_counter()

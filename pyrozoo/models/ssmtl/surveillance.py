@@ -14,7 +14,6 @@ from ...batch import Batch
 from ...fitting import Fit
 from ...importance import over_rows
 from ...traces import OBSERVED, Pair
-from .model import SSMTL
 
 KINDS = ("bias", "drift", "stuck")
 
@@ -49,13 +48,18 @@ def inject_fault(
     """
     site, place = _locate(batch, column)
     _check_fault(kind, size, start)
+    if not batch[site].is_floating_point():
+        raise ValueError(f"column {column!r} holds whole numbers, which a fault would be rounded to; give floats")
     values = batch[site].cpu().numpy().astype(float)
     able = batch.observed(site) if site in batch.labels else np.ones(batch.n_rows, bool)
     names, mask = batch.group_names("unit"), np.zeros(batch.n_rows, bool)
     present = pd.unique(names).tolist()
-    for unit in present if units is None else units:
+    if isinstance(units, str):
+        raise TypeError(f"units: {units!r} is one name; give a list of names")
+    for unit in present if units is None else dict.fromkeys(units):
         if unit not in present:
-            raise KeyError(f"units: the batch has no rows of unit {unit!r}; its units are {present[:5]} ...")
+            shown = f"{present[:5]}" + (" ..." if len(present) > 5 else "")
+            raise KeyError(f"units: the batch has no rows of unit {unit!r}; its units are {shown}")
         rows = np.flatnonzero((names == unit) & able)
         first = int(np.ceil(start * len(rows)))
         faulty = rows[first : first + int(size)] if kind == "stuck" else rows[first:]
@@ -93,7 +97,7 @@ def monitor(
     Targets count where all rows have them; ``batch.hide()`` monitors the inputs alone.
 
     Args:
-        fit: A fit of SSMTL; its best restart.
+        fit: A fit of SSMTL, SSL-VAE or ML-VAE; its best restart.
         batch: Rows to judge, each unit's in the order of time.
         reference: Clean rows, best such that the fit was not trained on, for the threshold; without it no alarm.
         false_alarms: Share of clean rows above the threshold, in (0, 1).
@@ -111,12 +115,15 @@ def monitor(
         ValueError: The model has no density of its inputs (MTL); targets in some rows only; a reference that is too
             small for the rate, or has targets where the batch has none; a window below 1.
     """
-    if not isinstance(fit.model, SSMTL):
+    if "z" not in fit.model.row_sites:
         raise ValueError(f"monitor needs a density of the inputs, which {type(fit.model).__name__} lacks; fit SSMTL")
-    if window < 1:
-        raise ValueError(f"window: {window}; at least 1 row is needed")
-    targets = _has_targets(batch, "batch")
-    if reference is not None and _has_targets(reference, "reference") != targets:
+    if window < 1 or window != int(window):
+        raise ValueError(f"window: {window}; a whole number of rows from 1 is needed")
+    for name, given in (("batch", batch), ("reference", reference)):
+        if given is not None and not isinstance(given, Batch):
+            raise TypeError(f"{name}: {type(given).__name__}; give a Batch, of a data frame fit.batch(df)")
+    targets = _has_targets(batch, "batch") and bool(fit.model.y_dim)
+    if reference is not None and (_has_targets(reference, "reference") and bool(fit.model.y_dim)) != targets:
         raise ValueError("reference: rows with and without targets have scores of their own; call .hide() on both")
     options = {"draws": draws, "seed": seed, "batch_size": batch_size}
     found = _surprises(fit, batch, targets, options, "monitor" if progress else None)
@@ -157,8 +164,8 @@ def alarm_threshold(clean: np.ndarray, false_alarms: float) -> float:
     rank = int(np.ceil((len(scores) + 1) * (1 - false_alarms)))
     if rank > len(scores):
         raise ValueError(
-            f"reference: {len(scores)} scored rows cannot show a rate of {false_alarms:g}; give at least "
-            f"{int(np.ceil(1 / false_alarms)) - 1}, or a higher false_alarms"
+            f"reference: {len(scores)} scored rows (with a full window) cannot show a rate of {false_alarms:g}; give "
+            f"at least {int(np.ceil(1 / false_alarms)) - 1}, or a higher false_alarms"
         )
     return float(scores[rank - 1])
 
@@ -166,9 +173,9 @@ def alarm_threshold(clean: np.ndarray, false_alarms: float) -> float:
 def _locate(batch: Batch, column: str) -> tuple[str, int]:
     """The tensor that holds a column, and its place there."""
     known: list[str] = []
-    for site, dim in (("x", "input"), ("y", "target")):
-        if site in batch.tensors and dim in batch.coords:
-            names = [str(name) for name in batch.coords[dim]]
+    for site in ("x", "y"):
+        if site in batch.tensors:
+            names = batch.columns(site)
             if column in names:
                 return site, names.index(column)
             known += names
@@ -199,7 +206,7 @@ def _has_targets(batch: Batch, argument: str) -> bool:
 
 def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str | None) -> dict[str, np.ndarray]:
     """Minus log density of every row as ``score``, and of every value given the row's others, standardised."""
-    sites = {"x": ("input", fit.model.x_scale)} | ({"y": ("target", fit.model.y_scale)} if targets else {})
+    sites = {"x": fit.model.x_scale} | ({"y": fit.model.y_scale} if targets else {})
 
     def reduce(terms: Iterator[tuple[Pair, Tensor]]) -> Tensor:
         total: Tensor | None = None
@@ -212,11 +219,10 @@ def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str |
     total = over_rows(fit, batch, reduce, desc=desc, **options).cpu().numpy()
     found = {"score": np.log(options["draws"]) - total[:, 0]}
     place = 0
-    for dim, scale in sites.values():
-        for d, unit in enumerate(scale.double().cpu().numpy()):
+    for site, scale in sites.items():
+        for name, unit in zip(batch.columns(site), scale.double().cpu().numpy(), strict=True):
             place += 1
-            name = batch.coords[dim][d] if dim in batch.coords else f"{dim} {d}"
-            found[str(name)] = total[:, place] - total[:, 0] - np.log(unit)
+            found[name] = total[:, place] - total[:, 0] - np.log(unit)
     return found
 
 

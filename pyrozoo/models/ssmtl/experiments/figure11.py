@@ -30,7 +30,7 @@ from .shared import averages, claim, configuration, finish, known, timing
 
 PRESET = "same-valve"
 UNITS, LABELLED, RATIO = 20, 10, 10
-PAPER_COUNTS, REFINED_COUNTS = (1, 3, 10), (1, 3)
+PAPER_COUNTS, REFINED_COUNTS = (1, 3, 10), {"quick": (1,), "paper": (1, 3)}
 REFINEMENT = {"draws": 200, "inner": 10, "rounds": 3}
 NO_DATA = ("prior mean", "trained contexts")
 NOTE_FIGURE11 = (
@@ -208,8 +208,8 @@ def _cells(counts: tuple[int, ...], profile: str) -> dict[str, dict[str, Any]]:
     cells = {f"no data-{where}": {"method": "no data", "mode": where, "labels": 1} for where in NO_DATA}
     ways = [("robust", mode, counts, options) for mode in MODES]
     ways += [("paper", mode, [n for n in counts if n in PAPER_COUNTS], {}) for mode in MODES]
-    if profile == "paper":  # it costs more than all the others together
-        ways.append(("refined", "semi-supervised", REFINED_COUNTS, options))
+    if profile != "smoke":  # costly with many rows
+        ways.append(("refined", "semi-supervised", [n for n in counts if n in REFINED_COUNTS[profile]], options))
     for method, mode, numbers, given in ways:
         for n in numbers:
             cells[f"{method}-{mode}-{n}"] = {"method": method, "mode": mode, "labels": n, "options": given}
