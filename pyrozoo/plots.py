@@ -274,8 +274,8 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     """Pareto shape of the importance weights, sorted: above 0.7 the guide cannot stand in for the posterior.
 
     Args:
-        khat: one value per row, unit or recording; the three worst are named by their index. NaN and minus
-            infinity mean no tail to fit; they and infinity, which is bad, are counted but have no point.
+        khat: one value per row, unit or recording; the three worst are named by their index. Minus infinity (no tail),
+            NaN (cannot be told) and infinity, which is bad, are counted but have no point.
         title: title of the axes.
         ax: axes to draw into.
 
@@ -285,8 +285,7 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     if len(khat) == 0:
         raise ValueError("khat is empty")
     ax = _axes(ax, (7.0, 4.2))
-    khat = khat.replace(-np.inf, np.nan)
-    ranked = khat.dropna().sort_values()
+    ranked = khat.replace(-np.inf, np.nan).dropna().sort_values()
     position, share = np.arange(len(ranked)), 1 / len(khat)
     parts = (
         (ranked <= 0.5, GREEN, "good, up to 0.5"),
@@ -296,8 +295,9 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     for rows, colour, meaning in parts:
         label = f"{meaning}: {rows.sum() * share:.1%}"
         ax.plot(position[rows], ranked[rows], "o", ms=4, mew=0, color=colour, label=label)
-    if undefined := khat.isna().sum():
-        ax.plot([], [], " ", label=f"no tail to fit: {undefined * share:.1%}")
+    for count, meaning in ((np.isneginf(khat).sum(), "no tail to fit"), (khat.isna().sum(), "cannot be told")):
+        if count:
+            ax.plot([], [], " ", label=f"{meaning}: {count * share:.1%}")
     for threshold in (0.5, 0.7):
         ax.axhline(threshold, color=BLACK, lw=0.9, ls="--")
     beside_left = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}

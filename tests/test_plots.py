@@ -131,9 +131,15 @@ def test_ppc_density(observed):
 
 
 def test_khat_plot_names_the_worst_and_counts_the_undefined():
-    khat = pd.Series([0.1, 0.6, 0.9, np.nan], index=pd.Index(["a", "b", "c", "d"], name="batch"))
+    khat = pd.Series([0.1, 0.6, 0.9, np.nan, -np.inf], index=pd.Index(list("abcde"), name="batch"))
     text = draw(plots.khat_plot(khat, "contexts"))
-    for words in ("good, up to 0.5: 25.0%", "bad, above 0.7: 25.0%", "no tail to fit: 25.0%", "batch, sorted"):
+    for words in (
+        "good, up to 0.5: 20.0%",
+        "bad, above 0.7: 20.0%",
+        "no tail to fit: 20.0%",
+        "cannot be told: 20.0%",
+        "batch, sorted",
+    ):
         assert words in text
     assert text.startswith("c | ")
 

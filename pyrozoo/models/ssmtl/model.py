@@ -37,7 +37,7 @@ class ContextModel(ZooModel):
     fit_defaults = {
         "steps": 3000,
         "lr": 1e-3,
-        "lr_groups": {"guide.c_*": 1e-2, "guide.auto.*": 1e-2},
+        "lr_groups": {"guide.c_*": 1e-2, "guide.auto.*": 1e-2, "model.prior_modules.*": 1e-2},
         "schedule": "linear",
         "batch_size": {"labelled": 250, "unlabelled": 250},
     }
