@@ -188,3 +188,5 @@ def test_numbers_of_the_main_readme_are_those_of_the_record():
         assert f"{row['rmse']:.2f} ± {row['rmse_se']:.2f}" in readme
     for scored in ("same", "later"):
         assert f"{100 * rows['SSMTL', scored]['cover90']:.0f} %" in readme
+    held = {row["model"]: row["cover90"] for row in rows_of("intervals") if row["scored"] == "dryer, same"}
+    assert f"{100 * held['split, head']:.0f} % and {100 * held['cross, head']:.0f} % of the former" in readme
