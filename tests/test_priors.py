@@ -329,7 +329,7 @@ def test_every_copy_starts_from_the_module_given(data):
     given = LearnedScale(2)
     with torch.no_grad():
         given.log_scale += 0.7
-    fit = zoo.fit(make(data, c=given), "paper", data, steps=1, lr=0.0, restarts=2, progress=False)
+    fit = zoo.fit(make(data, c=given), "paper", data, steps=1, lr=0.0, lr_groups={}, restarts=2, progress=False)
     assert all(torch.equal(run.model.prior_modules["c"].log_scale, given.log_scale) for run in fit.runs)
     assert given.log_scale.grad is None
 

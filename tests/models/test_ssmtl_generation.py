@@ -318,5 +318,5 @@ def test_a_model_without_a_density_of_the_inputs_is_refused():
         zoo.create_model("ssmtl", data, variant="mtl", c_dim=K, width=4), "paper", data, steps=1, progress=False
     )
     for call in (lambda: impute(fit, data, table_mask(20)), lambda: what_if(fit, "east", {"a": 1.0})):
-        with pytest.raises(TypeError, match="MTL lacks; fit variant 'ssmtl'"):
+        with pytest.raises(TypeError, match="not from MTL; fit variant 'ssmtl'"):
             call()

@@ -78,7 +78,8 @@ def test_monitor_of_a_model_of_the_target_alone_is_refused(frame):
 
 def test_columns_without_names_are_called_the_same_everywhere(frame):
     data = zoo.Batch.from_arrays(
-        rows={"x": frame[["a", "b"]].to_numpy(), "y": np.arange(24.0)[:, None]}, groups={"unit": frame["well"].to_numpy()},
+        rows={"x": frame[["a", "b"]].to_numpy(), "y": np.arange(24.0)[:, None]},
+        groups={"unit": frame["well"].to_numpy()},
         labels={"y": np.ones(24, bool)},
     )  # fmt: skip
     fit = fitted(data)
