@@ -139,9 +139,8 @@ class ZooModel(LocalParams, PyroModule):
             default = defaults[site]
             if isinstance(prior, nn.Module):
                 self.prior_modules[site] = prior
-                if isinstance(prior, prior_tools.LearnedScale | prior_tools.Mixture) and isinstance(
-                    default, dist.Distribution
-                ):
+                takes_no_parents = isinstance(prior, prior_tools.LearnedScale | prior_tools.Mixture)
+                if takes_no_parents and isinstance(default, dist.Distribution):
                     prior_tools.fit_to_site(prior(), site, default)
             elif isinstance(prior, dist.Distribution) and isinstance(default, dist.Distribution):
                 given[site] = prior_tools.fit_to_site(prior, site, default)

@@ -86,6 +86,11 @@ class Batch(Mapping):
         return len(self.tensors[self.rows])
 
     @property
+    def reference(self) -> Tensor:
+        """A tensor that has the device and the floating type of the data."""
+        return next((t for t in self.tensors.values() if t.is_floating_point()), torch.zeros(()))
+
+    @property
     def sha256(self) -> str:
         """Identity of the data: hash of every tensor's name, type, shape and bytes, and of the sizes."""
         digest = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
@@ -278,14 +283,11 @@ class Batch(Mapping):
         for name, plate in self.along.items():
             if plate == group and name in tensors:
                 tensors[name] = tensors[name][present]
-        floats = (t for t in self.tensors.values() if t.is_floating_point())
-        reference = next(floats, torch.zeros(()))
-        share = 1.0 / counts[present].to(reference)[index]
+        share = 1.0 / counts[present].to(self.reference)[index]
         share = share if weight is None else share * weight
         total = share.new_zeros(len(present)).index_add_(0, index, share)
-        scale = (self.sizes[self.rows] / len(index)) * (
-            len(present) / self.sizes[group]
-        )  # N / B over the plate's M / U
+        # The rows' scale N / B, over the group plate's own M / U.
+        scale = (self.sizes[self.rows] / len(index)) * (len(present) / self.sizes[group])
         tensors |= {group: index, f"{group}_ids": present, f"{group}_weight": total * scale}
         along |= {f"{group}_ids": group, f"{group}_weight": group}
 

@@ -179,7 +179,7 @@ def _row_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     """Log weights (S, N) of the rows' latents given one draw of everything else."""
     rows = run.model.rows
     fixed = outside(poutine.trace(run.guide).get_trace(**run.model.arguments(batch)), {rows})
-    return torch.cat([_log_weights(run, batch, fixed, n)[rows] for n in _chunks(draws, batch)])
+    return torch.cat([_log_weights(run, batch, fixed, n)[rows] for n in chunks(draws, batch)])
 
 
 def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, vary: bool) -> Tensor:
@@ -192,7 +192,7 @@ def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, var
     for _ in range(draws):
         group_draw = pair(run.model, run.guide, batch, outside(outer, {rows, per})).guide if vary else outer
         fixed = outside(group_draw, {rows})
-        terms = [_log_weights(run, batch, fixed, n) for n in _chunks(inner, batch)]
+        terms = [_log_weights(run, batch, fixed, n) for n in chunks(inner, batch)]
         others = {plate: term[:1] for plate, term in terms[0].items() if plate not in (rows, per)}
         first = first or others
         if any(not torch.allclose(term, first[plate]) for plate, term in others.items()):
@@ -224,7 +224,7 @@ def _log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, 
     return {k: w.reshape(-1, w.shape[-1] if w.dim() else 1).expand(draws, -1) for k, w in weights.items()}
 
 
-def _chunks(draws: int, batch: Batch) -> list[int]:
-    """Draws at once, so many that memory stays bounded."""
-    size = max(1, min(draws, AT_ONCE // batch.n_rows))
+def chunks(draws: int, batch: Batch, at_once: int = AT_ONCE) -> list[int]:
+    """Numbers of draws that add up to `draws`, each so small that rows times draws in memory stay bounded."""
+    size = max(1, min(draws, at_once // batch.n_rows))
     return [min(size, draws - done) for done in range(0, draws, size)]

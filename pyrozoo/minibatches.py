@@ -40,8 +40,7 @@ def sample_minibatches(
         n = sum(map(len, parts))
         scale = [len(rows) / len(part) * n / train.n_rows for (rows, _), part in zip(strata, parts, strict=True)]
         weight = torch.cat([torch.full((len(part),), s) for part, s in zip(parts, scale, strict=True)])
-        reference = next((t for t in train.tensors.values() if t.is_floating_point()), torch.zeros(()))
-        yield train.take(torch.cat(parts), weight=weight.to(reference), group_rows=group_rows)
+        yield train.take(torch.cat(parts), weight=weight.to(train.reference), group_rows=group_rows)
 
 
 def can_take_present(model: nn.Module, guide: nn.Module, train: Batch) -> bool:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .batch import Batch
 from .drawing import quantile_name
 from .fitting import Fit, Run, isolated
-from .importance import pareto_k
+from .importance import chunks, pareto_k
 from .traces import UNOBSERVED, outside, pair
 
 ROWS = 8192  # rows x particles of one pass, which bounds the memory
@@ -109,8 +109,7 @@ def _weighted_draws(
 ) -> tuple[Tensor, Tensor]:
     """Draws of the target (draws x particles, N, J) and their log weights (draws, particles, N)."""
     plate, arguments = run.model.rows, run.model.arguments(part)
-    at_once = max(1, min(particles, ROWS // part.n_rows))
-    blocks = [part.take(np.tile(np.arange(part.n_rows), n)) for n in _blocks(particles, at_once)]
+    blocks = [part.take(np.tile(np.arange(part.n_rows), n)) for n in chunks(particles, part, ROWS)]
     values, weights = [], []
     for _ in range(draws):
         fixed = outside(poutine.trace(run.guide).get_trace(**arguments), {plate})
@@ -123,10 +122,6 @@ def _weighted_draws(
             weights.append(weight.double().cpu().reshape(-1, part.n_rows))
         bar.update(part.n_rows)
     return torch.cat(values).flatten(2), torch.cat(weights).reshape(draws, particles, -1)
-
-
-def _blocks(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def _weighted_columns(

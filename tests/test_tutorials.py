@@ -51,7 +51,9 @@ def outside(tmp_path, monkeypatch):
 @every_source
 @pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning")  # ArviZ 0.23's plots
 def test_every_cell_runs(source, outside):
-    exec(compile(source.read_text(), source.name, "exec"), {"__name__": "__main__"})
+    names = {"__name__": "__main__"}
+    exec(compile(source.read_text(), source.name, "exec"), names)
+    assert names["claims"], "the last cell checks what the text says"
 
 
 def test_each_source_has_its_notebook_and_back():

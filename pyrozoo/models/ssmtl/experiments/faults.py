@@ -28,7 +28,7 @@ from ....record import format_table
 from ..data import PRESETS, dryer, simulate
 from ..runs import dryer_data
 from ..surveillance import KINDS, inject_fault, monitor, trailing_mean
-from .shared import averages, claim, configuration, finish, known, timing
+from .shared import averages, claim, configuration, finish, known, simulated_data, timing
 
 SIZES = {"bias": (0.25, 0.5, 1.0, 2.0, 4.0), "drift": (0.25, 0.5, 1.0, 2.0, 4.0), "stuck": (5.0, 10.0, 20.0)}
 SHOWN = {"bias": (0.25, 0.5, 1.0), "drift": (0.5, 1.0), "stuck": (10.0, 20.0)}  # in tables of text
@@ -247,9 +247,8 @@ SIMPLE: Mapping[str, Callable[[Batch], Score]] = {
 
 # -------------------------------------------------------------------- records
 def _simulated_data(seeds: range) -> dict[str, Any]:
-    digests = [part.sha256 for seed in seeds for data in (SIMULATED, FEW) for part in _data(data, seed)]
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return {"name": "simulated (same valve), training and test data of all seeds", "sha256": digest, "simulated": True}
+    batches = (part for seed in seeds for data in (SIMULATED, FEW) for part in _data(data, seed))
+    return simulated_data("simulated (same valve), training and test data of all seeds", batches)
 
 
 def _dryer_data() -> dict[str, Any]:

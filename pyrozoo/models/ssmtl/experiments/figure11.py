@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 import warnings
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from ..calibration import MODES, CalibratedFit, calibrate
 from ..data import PRESETS, simulate
 from ..refinement import refine
 from ..runs import table1_run
-from .shared import averages, claim, configuration, finish, known, timing
+from .shared import averages, claim, configuration, finish, known, simulated_data, timing
 
 PRESET = "same-valve"
 UNITS, LABELLED, RATIO = 20, 10, 10
@@ -260,9 +259,4 @@ def _figure(rows: list[dict[str, Any]], file: Path) -> None:
 def _identity(seeds: range) -> dict[str, Any]:
     batches = [simulate(50, 5, 100, 100, seed=seed, **PRESETS[PRESET])[0] for seed in seeds]
     batches += [new_units(seed, LABELLED)[0] for seed in seeds]
-    digest = hashlib.sha256("".join(batch.sha256 for batch in batches).encode()).hexdigest()
-    return {
-        "name": "simulated (same valve), training data and new units of all seeds",
-        "sha256": digest,
-        "simulated": True,
-    }
+    return simulated_data("simulated (same valve), training data and new units of all seeds", batches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from ....scores import coverage, rmse
 from ..card import CARD
 from ..data import PRESETS, dryer, simulate
 from ..runs import dryer_data
-from .shared import averages, claim, configuration, finish, known, timing
+from .shared import averages, claim, configuration, finish, known, simulated_data, timing
 
 PRIORS: Mapping[str, Callable[[int], Any]] = {
     "normal": lambda c_dim: None,
@@ -64,9 +63,8 @@ def guides_experiment(
     numbers = range(seeds or {"smoke": 1, "quick": 1, "paper": 3}[known(profile)])
     guides = tuple(CARD.guides) if profile != "smoke" else ("paper", "delta")
     priors = tuple(PRIORS) if profile != "smoke" else ("normal", "mixture")
-    digests = "".join(study_data("simulated", seed, profile)[0].sha256 for seed in numbers)
-    wells = {"name": "simulated (same valve), training data of all seeds", "simulated": True}
-    wells["sha256"] = hashlib.sha256(digests.encode()).hexdigest()
+    batches = (study_data("simulated", seed, profile)[0] for seed in numbers)
+    wells = simulated_data("simulated (same valve), training data of all seeds", batches)
     real = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
     resumed = claim(out, {"sha256": f"{real['sha256']} {wells['sha256']}"})
     plan = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from ....record import format_table
 from ....reweighting import predict_by_importance
 from ....scores import coverage, interval_score, interval_width, per_group, rmse
 from ..data import PRESETS, draw_labels, dryer, simulate
-from .shared import averages, claim, configuration, finish, known, timing
+from .shared import averages, claim, configuration, finish, known, simulated_data, timing
 
 CASES = ("dryer, same", "dryer, later", "simulated wells")
 WELLS = CASES[2]
@@ -65,9 +64,8 @@ def intervals_experiment(
     repeats = {case: range(seeds or counts[case == WELLS]) for case in CASES}
     batches = SMOKE_BATCHES if profile == "smoke" else None
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
-    digests = "".join(case_data(WELLS, seed)[0].sha256 for seed in repeats[WELLS])
-    wells = {"name": "simulated (any valve), training data of all seeds", "simulated": True}
-    wells["sha256"] = hashlib.sha256(digests.encode()).hexdigest()
+    batches_of_wells = (case_data(WELLS, seed)[0] for seed in repeats[WELLS])
+    wells = simulated_data("simulated (any valve), training data of all seeds", batches_of_wells)
     resumed = claim(out, data | {"sha256": f"{data['sha256']} {wells['sha256']}"})
     plan: dict[str, dict[str, Any]] = {}
     scoring: dict[str, dict[str, Any]] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ....batch import Batch
 from ....files import atomic_write_json, read_json_object
 from ....record import format_table, mean_se, read_record, write_record
 from ..card import CARD
@@ -36,6 +38,12 @@ def claim(out: Path, data: Mapping[str, Any]) -> bool:
     begun = (out / "jobs").exists()
     atomic_write_json(file, identity)
     return begun
+
+
+def simulated_data(name: str, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Identity of several simulated data sets together, for a record."""
+    digest = hashlib.sha256("".join(batch.sha256 for batch in batches).encode()).hexdigest()
+    return {"name": name, "sha256": digest, "simulated": True}
 
 
 def timing(results: Mapping[str, Mapping[str, Any]], resumed: bool) -> dict[str, Any]:

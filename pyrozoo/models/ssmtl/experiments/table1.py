@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from .shared import (
     finish,
     known,
     label,
+    simulated_data,
     summary_table,
     timing,
 )
@@ -94,9 +94,8 @@ def table1_experiment(
 
 
 def _table1_data(seeds: range) -> dict[str, Any]:
-    digests = [simulate(50, 5, 100, 100, seed=seed, **PRESETS["any-valve"])[0].sha256 for seed in seeds]
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return {"name": "simulated (any valve), training data of all seeds", "sha256": digest, "simulated": True}
+    batches = (simulate(50, 5, 100, 100, seed=seed, **PRESETS["any-valve"])[0] for seed in seeds)
+    return simulated_data("simulated (any valve), training data of all seeds", batches)
 
 
 def _table1_scores(repeats: list[dict[str, Any]]) -> dict[str, float]:
