@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -70,7 +70,8 @@ class ZooModel(LocalParams, PyroModule):
 
     A subclass sets the class attributes, calls ``super().__init__()`` first and ``self.set_priors(priors)`` last in
     its constructor, and writes ``priors`` and ``forward``. It may write ``encode(**batch)``: a representation that
-    model and guide share, computed once per step and passed to both as ``h``.
+    model and guide share, computed once per step and passed to both as ``h``; and ``predict(guide, data, draws)``, a
+    table of predictions, where predicting means more than drawing the targets (decoding a recording).
 
     Attributes:
         version: Changes whenever the log density changes.
@@ -80,6 +81,7 @@ class ZooModel(LocalParams, PyroModule):
         dims: Site -> names of its event dimensions.
         targets: Sites that `predict` predicts.
         enumerated: Latent sites that are summed out exactly.
+        coords: Event dimension -> names of its positions, where the model and not the data decide them.
         fit_defaults: Settings of `pyrozoo.fit` that suit this model, where the caller gives none.
         entry: Entry and variant of the registry that made this instance.
     """
@@ -91,6 +93,7 @@ class ZooModel(LocalParams, PyroModule):
     dims: Mapping[str, tuple[str, ...]] = {}
     targets: tuple[str, ...] = ("y",)
     enumerated: tuple[str, ...] = ()
+    coords: Mapping[str, Sequence[str]] = {}
     fit_defaults: Mapping[str, Any] = {}
     entry: tuple[str, str] | None = None
 
@@ -106,6 +109,13 @@ class ZooModel(LocalParams, PyroModule):
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
         """Constructor arguments that the data decide (sizes, standardisation); every one can be overridden."""
         return {}
+
+    def check(self, data: Batch) -> None:
+        """Refuse training data that this model cannot have made, with the remedy; called by every fit.
+
+        Raises:
+            ValueError: Such data.
+        """
 
     def fresh(self) -> ZooModel:
         """Build a new instance from the constructor arguments, with new parameters under the current seed."""

@@ -126,8 +126,8 @@ class Batch(Mapping):
                 ``coords[group]`` where given, fixes the group's positions.
             tables: Group -> {name -> array with one entry per group, shape (M, ...)}; needs ``coords[group]``.
             frames: Name -> one array per row, shapes (T_n, ...): ragged; stored flat, with ``lengths`` along rows.
-            labels: Target in ``rows`` -> boolean array (N,), True where observed; entries elsewhere are set to 0 and
-                never used. The first target's mask is named ``labelled``, further ones ``<target>_labelled``.
+            labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
+                entries elsewhere are set to 0 and never used. The first target's mask is named ``labelled``, further ones ``<target>_labelled``.
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.
@@ -168,6 +168,8 @@ class Batch(Mapping):
             tensors[name], along[name] = tensor, row_plate
         for name, pieces in (frames or {}).items():
             _add_frames(tensors, along, name, pieces, n, dtype, row_plate)
+            if name in masks:
+                tensors[name] = _blank(tensors[name], tensors[masks[name]].repeat_interleave(tensors["lengths"]))
         for group, values in (groups or {}).items():
             index, coords[group] = _group_index(group, values, n, coords.get(group))
             tensors[group], along[group] = index, row_plate
@@ -352,7 +354,8 @@ class Batch(Mapping):
         if mask.shape != (self.n_rows,):
             raise ValueError(f"observed: shape {tuple(mask.shape)}, expected ({self.n_rows},)")
         mask = mask & self.tensors[name]
-        tensors = dict(self.tensors) | {name: mask, target: _blank(self.tensors[target], mask)}
+        tensors = dict(self.tensors) | {name: mask}
+        tensors[target] = _blank(self.tensors[target], self._per_entry(target, mask))
         return replace(self, tensors=tensors)._stratify()
 
     def hide(self) -> Batch:
@@ -363,8 +366,8 @@ class Batch(Mapping):
         return batch
 
     def observed(self, target: str = "y") -> np.ndarray:
-        """Where `target` is observed: boolean, shape (N,)."""
-        return self.tensors[self._mask_name(target)].cpu().numpy()
+        """Where `target` is observed: boolean, shape (N,), or one entry per frame where the target lies along frames."""
+        return self._per_entry(target, self.tensors[self._mask_name(target)]).cpu().numpy()
 
     # ---------------------------------------------------------------- names and groups
     def names(self, plate: str) -> np.ndarray:
@@ -465,6 +468,10 @@ class Batch(Mapping):
         if target not in self.labels:
             raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}")
         return self.labels[target]
+
+    def _per_entry(self, target: str, rows: Tensor) -> Tensor:
+        """Repeat a mask of rows for every entry of a target: itself, or once per frame."""
+        return rows.repeat_interleave(self.tensors["lengths"]) if self.along[target] == FRAMES else rows
 
     def _stratify(self) -> Batch:
         strata: dict[str, Tensor] = {}

@@ -157,7 +157,8 @@ def _collect(
     }
     dims = {public_name(name): (*plates_of(site), *event_dims(model, name, site)) for name, site in named_sites(trace)}
     used = {d for v in dims.values() for d in v}
-    coords = {k: v for k, v in data.coords.items() if k in used}
+    own = {k: np.asarray(v) for k, v in model.coords.items()}
+    coords = {k: v for k, v in {**data.coords, **own}.items() if k in used}
     if data.rows in coords:
         coords[data.rows] = data.names(data.rows)
     attrs = attrs | {"data": str(data.info.get("name", "")), "simulated": str(bool(data.info.get("simulated")))}
@@ -198,6 +199,7 @@ def predict(
     draws: int = 200,
     seed: int = 0,
     quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95),
+    **options: Any,
 ) -> pd.DataFrame:
     """Predict the targets of every row, as if none were observed.
 
@@ -212,6 +214,7 @@ def predict(
         draws: Draws of the latents.
         seed: Of the draws.
         quantiles: Quantiles to report.
+        **options: Of a model that predicts by itself, e.g. by decoding; see its ``predict``.
 
     Returns:
         One line per row: for a continuous target ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean`` where y has
@@ -222,6 +225,11 @@ def predict(
     """
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
+    if hasattr(fit.model, "predict"):
+        with isolated(seed), torch.no_grad():
+            return fit.model.predict(fit.guide, fit.prepare(batch.hide()), draws=draws, **options)
+    if options:
+        raise TypeError(f"{type(fit.model).__name__} takes no {sorted(options)} to predict")
     for target in fit.model.targets:
         labelled = fit.prototype.sizes.get(fit.prototype.labels.get(target, ""), 0)
         if not labelled and target not in fit.model.enumerated:

@@ -258,6 +258,7 @@ def _prepared(
     device = options.device or train.tensors[train.rows].device
     run.model.to(device)
     run.guide.to(device)
+    run.model.check(train)
     data, reference = with_support(run.guide, train), reference_tensor(run.model)
     data = data.to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:

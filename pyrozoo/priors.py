@@ -37,7 +37,7 @@ def moved(prior: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     base, event_dims = _base(prior)
     if not isinstance(getattr(base, "arg_constraints", None), dict):
         return prior
-    arguments = {name: base.__dict__[name] for name in base.arg_constraints if name in base.__dict__}
+    arguments = parameters(base)
     if not arguments or not all(isinstance(value, torch.Tensor) for value in arguments.values()):
         return prior
     if {"probs", "logits"} <= set(arguments):
@@ -142,6 +142,19 @@ class _Mixture(dist.MixtureSameFamily):
         return self.component_distribution.support
 
 
+def parameters(prior: Any) -> dict[str, Any]:
+    """Constructor arguments of a distribution that were given.
+
+    Transformed distributions (LogNormal, HalfNormal) keep theirs in the distribution they transform.
+    """
+    transformed = isinstance(prior, torch.distributions.TransformedDistribution)
+    return {
+        name: getattr(prior, name)
+        for name in prior.arg_constraints
+        if name in prior.__dict__ or (transformed and isinstance(getattr(type(prior), name, None), property))
+    }
+
+
 def rescaled(prior: dist.Distribution, factor: Any) -> dist.Distribution:
     """The same location-scale distribution with its scale times `factor`, a number or a tensor of the event's shape.
 
@@ -192,7 +205,7 @@ def to_json(prior: Any) -> dict | None:
     name = type(prior).__name__
     if getattr(dist, name, None) is not type(prior) or not isinstance(getattr(prior, "arg_constraints", None), dict):
         return None
-    arguments = {k: getattr(prior, k) for k in prior.arg_constraints if k in prior.__dict__}
+    arguments = parameters(prior)
     if {"probs", "logits"} <= set(arguments):  # one was given, torch has added the other on use
         arguments.pop("logits" if getattr(prior, "_param", None) is arguments["probs"] else "probs")
     if not arguments or any(v.requires_grad for v in arguments.values() if isinstance(v, torch.Tensor)):
@@ -253,4 +266,9 @@ def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
         if a.reinterpreted_batch_ndims != b.reinterpreted_batch_ndims:
             return False
         a, b = a.base_constraint, b.base_constraint
-    return type(a) is type(b) and str(a) == str(b)
+    return str(_open(a)) == str(_open(b))
+
+
+def _open(support: constraints.Constraint) -> constraints.Constraint:
+    """Positive for non-negative: they differ by a point of probability zero (Gamma has one, LogNormal the other)."""
+    return constraints.positive if support is constraints.nonnegative else support

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .base import ZooModel
     from .batch import Batch
 
-BUILT_IN = ("ssmtl",)
+BUILT_IN = ("medication", "ssmtl")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Site:
-    """One sample site: its kind ("latent", "observed", "partly observed", "enumerated"), plate, dims and prior."""
+    """One sample site: its kind ("latent", "observed", "partly observed", "enumerated", "deterministic"), plate, dims and prior."""
 
     kind: str
     plates: tuple[str, ...] = ()

@@ -258,6 +258,8 @@ def observed_values(site: Mapping[str, Any]) -> np.ndarray:
     masks = [site["mask"], inner._mask if isinstance(inner, dist.MaskedDistribution) else None]
     if not value.is_floating_point() and not all(m is None or torch.as_tensor(m).all() for m in masks):
         value = value.to(torch.get_default_dtype())  # NaN is no integer
+    if masks[1] is None and getattr(inner, "event_mask", None) is not None:  # a distribution of ragged sequences
+        value = torch.where(inner.event_mask, value.to(torch.get_default_dtype()), torch.nan)
     if isinstance(masks[1], Tensor):
         seen = masks[1].expand(inner.batch_shape)
         value = torch.where(seen.reshape(seen.shape + (1,) * len(inner.event_shape)), value, torch.nan)

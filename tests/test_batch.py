@@ -498,6 +498,38 @@ def test_hide_leaves_no_trace_of_any_target():
     assert recordings()["labelled"].any()
 
 
+def labelled_frames():
+    """Three ragged recordings, the last one without labels, and a target along their frames."""
+    return Batch.from_arrays(
+        rows={},
+        frames={"z": [np.array([1, 2]), np.array([3, 1, 2]), np.array([9])], "s": [np.ones((t, 2)) for t in (2, 3, 1)]},
+        labels={"z": [True, True, False]},
+        row_plate="recording",
+    )
+
+
+def test_relabel_hides_all_frames_of_a_recording():
+    batch = labelled_frames()
+    assert batch["z"].tolist() == [1, 2, 3, 1, 2, 0]  # the last recording has no labels
+    fewer = batch.relabel([False, True, True], "z")
+    assert fewer["z"].tolist() == [0, 0, 3, 1, 2, 0]
+    assert fewer["labelled"].tolist() == [False, True, False]
+    assert (fewer.sizes["labelled"], fewer.sizes["unlabelled"]) == (1, 2)
+    assert fewer["s"].tolist() == batch["s"].tolist()
+    hidden = batch.hide()
+    assert not hidden["z"].any()
+    assert not hidden["labelled"].any()
+    assert batch["z"].tolist() == [1, 2, 3, 1, 2, 0]
+
+
+def test_observed_has_one_entry_for_each_frame_of_a_target_along_frames():
+    batch = labelled_frames()
+    assert batch.observed("z").tolist() == [True] * 5 + [False]
+    assert batch.relabel([True, False, True], "z").observed("z").tolist() == [True] * 2 + [False] * 4
+    assert batch.take([2, 1]).observed("z").tolist() == [False] + [True] * 3
+    assert not batch.hide().observed("z").any()
+
+
 # ---------------------------------------------------------------- groups
 def test_align_moves_rows_to_the_places_of_other_names():
     batch = recordings().align("person", ["z", "q", "p"])

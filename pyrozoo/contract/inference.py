@@ -51,7 +51,7 @@ def _check_groups(subject: Subject, idata: Any, model: ZooModel, batch: Batch) -
     of = lambda *kinds: {name for name, site in sites.items() if site.kind in kinds}  # noqa: E731
     trace = trace_of(model, model, batch)
     drawn = {name for name in of("partly observed") if f"{name}_unobserved" in trace.nodes}
-    unknown, data = of("latent", "enumerated"), of("observed", "partly observed")
+    unknown, data = of("latent", "enumerated", "deterministic"), of("observed", "partly observed")
     groups = {
         "posterior": unknown | drawn, "posterior_predictive": data, "log_likelihood": data, "observed_data": data,
         "prior": unknown, "prior_predictive": data, "sample_stats": {"lp", "lq"},

@@ -78,6 +78,9 @@ def traced_sites(model: ZooModel, trace: Trace) -> dict[str, Site]:
         event_dim = site["fn"].event_dim
         require(len(dims) == event_dim, f"site {name!r} has {event_dim} event dimension(s), model.dims names {dims}")
         found[public] = Site(kind, plates_of(site), dims)
+    for name, site in trace.nodes.items():
+        if name not in found and site["type"] == "sample" and site["infer"].get("_deterministic"):
+            found[name] = Site("deterministic", plates_of(site), tuple(model.dims.get(name, ())))
     return found
 
 

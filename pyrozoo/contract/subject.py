@@ -13,6 +13,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from .. import priors as prior_tools
 from .. import registry
 from ..base import ZooModel
 from ..batch import Batch
@@ -153,7 +154,7 @@ def other_prior(default: Prior) -> Prior | None:
     while isinstance(base, torch.distributions.Independent):
         event_dims += base.reinterpreted_batch_ndims
         base = base.base_dist
-    arguments = {k: getattr(base, k) for k in base.arg_constraints if k in base.__dict__}
+    arguments = prior_tools.parameters(base)
     moved = {k: _moved(v.detach(), base.arg_constraints[k]) for k, v in arguments.items()}
     if not any(torch.ne(moved[k], arguments[k]).any() for k in moved):
         return None

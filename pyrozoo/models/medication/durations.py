@@ -1,0 +1,88 @@
+"""Laws of durations and gaps in whole frames: tables of log probabilities by age, differentiable in mean and sd.
+
+A law has two readings (the paper defines the process by the first, see the entry's README):
+
+* ``cdf``: its distribution function at age + 1 *is* the probability to end in the next frame (Φ and Ψ of the text);
+* ``hazard``: the renewal reading: the probability to end is the law's hazard, so that durations follow the law.
+
+Ages are d = 1..n frames; every function returns arrays of shape (..., n) for parameters of shape (...).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.special import log_ndtr
+
+
+def _normal(age: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    return (age - mean) / sd
+
+
+def _lognormal(age: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    variance = torch.log1p((sd / mean) ** 2)
+    return (age.log() - mean.log() + variance / 2) / variance.sqrt()
+
+
+# Law -> standard score of an age; the law's distribution function is the standard normal's at that score.
+LAWS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"normal": _normal, "lognormal": _lognormal}
+
+
+def renewal(mean: Tensor, sd: Tensor, n: int, law: str = "normal") -> tuple[Tensor, Tensor]:
+    """A law rounded to whole frames, without what falls below one frame, and renormalised.
+
+    Args:
+        mean, sd: In frames, shape (...); of the law before rounding and truncation.
+        n: Largest age.
+        law: A name in `LAWS`.
+
+    Returns:
+        Log probability to last exactly d frames, and to last at least d frames.
+    """
+    mean, sd = mean[..., None], sd[..., None]
+    age = torch.arange(1, n + 1, dtype=mean.dtype, device=mean.device)
+    low, high = LAWS[law](age - 0.5, mean, sd), LAWS[law](age + 0.5, mean, sd)
+    # The difference of the two smaller tails, so that nothing cancels far from the mean.
+    upper = low > 0
+    larger = log_ndtr(torch.where(upper, -low, high))
+    smaller = log_ndtr(torch.where(upper, -high, low))
+    whole = log_ndtr(-low[..., :1])
+    return larger + log1mexp(smaller - larger) - whole, log_ndtr(-low) - whole
+
+
+def distribution_function(mean: Tensor, sd: Tensor, n: int, law: str = "normal") -> tuple[Tensor, Tensor]:
+    """Log Φ(d + 1) and log (1 − Φ(d + 1)) of a law: the text's probabilities to end, or not, after age d."""
+    mean, sd = mean[..., None], sd[..., None]
+    score = LAWS[law](torch.arange(2, n + 2, dtype=mean.dtype, device=mean.device), mean, sd)
+    return log_ndtr(score), log_ndtr(-score)
+
+
+def geometric(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The memoryless law: log probability to last exactly d, and at least d frames."""
+    age = torch.arange(n, dtype=probability.dtype, device=probability.device)
+    survive = age * torch.log1p(-probability)[..., None]
+    return survive + probability.log()[..., None], survive
+
+
+def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
+    """A user's own law: P(exactly d frames), d = 1..n, shape (..., n); what a row lacks to 1 lasts longer than n.
+
+    Raises:
+        ValueError: A probability is negative or not finite, or a row sums to more than 1.
+    """
+    total = probability.sum(-1)
+    if not bool(torch.isfinite(probability).all()) or bool((probability < 0).any()) or bool((total > 1 + 1e-9).any()):
+        raise ValueError("duration table: probabilities of 1..n frames, none negative, rows that sum to at most 1")
+    at_least = probability.flip(-1).cumsum(-1).flip(-1) + (1 - total).clamp(min=0)[..., None]
+    return probability.log(), at_least.log().clamp(max=0)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 − exp(x)) for x < 0, accurate at both ends."""
+    near = x > -math.log(2)
+    return torch.where(
+        near, torch.log(-torch.expm1(torch.where(near, x, -1.0))), torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
+    )

@@ -1,0 +1,258 @@
+"""Guides of the parameters: in closed form, penalised maximum likelihood, and Gaussian ones trained by SVI."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+from torch.distributions import biject_to
+
+from ...base import LocalParams
+from ...batch import Batch
+from ...guides import auto
+from .counts import Counts, labelled_sequences
+from .decode import log_evidence
+from .model import FrameHMM, LabelModel, StepProcess
+
+LEAST_SD = 0.5  # frames; a standard deviation cannot be told below the rounding to whole frames
+POWERS = 1e-3, 10.0  # where the power is looked for
+
+
+class ClosedForm(LocalParams, PyroModule):
+    """The posterior of counts and moments: of every site the family of its prior, updated.
+
+    Sticks (Beta), rows of A (Dirichlet) and the start rate (Gamma) are conjugate to the counts, the last up to the
+    rounding of waits to frames. Means and standard deviations (LogNormal) combine the prior with the moments of the
+    complete segments, whose logarithms are taken to be normal with their delta-method errors; segments that the end of
+    a recording cuts off are left out, and a recording that ends in non-event counts as one that no step would have
+    followed. The text estimates parameters by moments, too: with ``duration="cdf"`` this is its model, which its own
+    durations contradict (see the README); guide ``ml`` fits that reading by its likelihood.
+
+    The power's posterior is normal in its logarithm around the maximum of p(labels | scores), by its curvature.
+
+    Labelled recordings only; `solve` does all of it.
+
+    Raises:
+        ValueError: A prior of another family than the default one's.
+    """
+
+    def __init__(self, model: LabelModel) -> None:
+        super().__init__()
+        self._model = (model,)  # no submodule: the model's parameters are its own
+        self.families: dict[str, type[dist.Distribution]] = {}
+        for site, default in model.priors().items():
+            prior, family = _base(model.prior(site)), type(_base(default))
+            if type(prior) is not family:
+                raise ValueError(
+                    f"guide 'closed-form': the prior of {site!r} is a {type(prior).__name__}; this guide needs a "
+                    f"{family.__name__}. Use the guide 'normal' or 'ml'"
+                )
+            self.families[site] = family
+            for name in ARGUMENTS[family]:
+                self.register_buffer(f"{site}_{name}", getattr(prior, name).detach().clone())
+
+    def forward(self, **_: Any) -> None:
+        for site, family in self.families.items():
+            arguments = [getattr(self, f"{site}_{name}") for name in ARGUMENTS[family]]
+            posterior = family(*arguments)
+            pyro.sample(site, posterior.to_event(len(posterior.batch_shape)))
+
+    def solve(self, train: Batch) -> None:
+        """Update every prior by the labelled recordings, and fit the power given the means."""
+        model = self._model[0]
+        for name, value in statistics(model, train).items():
+            self._update(name, *value)
+        if "power" in self.families:
+            parameters, _ = model.mean_parameters(self, train)
+            found = fit_power(model, parameters, train)
+            if found is not None:
+                self.power_loc.fill_(found[0])
+                self.power_scale.fill_(found[1])
+
+    def _update(self, site: str, *statistic: np.ndarray) -> None:
+        if site not in self.families:
+            return
+        names = [f"{site}_{name}" for name in ARGUMENTS[self.families[site]]]
+        own = [getattr(self, name) for name in names]
+        given = [torch.as_tensor(value).to(own[0]) for value in statistic]
+        if self.families[site] is dist.LogNormal:  # estimates of the logarithm and their errors, inf where there is none
+            precision = 1 / own[1] ** 2 + 1 / given[1] ** 2
+            given = [(own[0] / own[1] ** 2 + given[0] / given[1] ** 2) / precision - own[0], precision**-0.5 - own[1]]
+        for name, value, change in zip(names, own, given, strict=True):
+            setattr(self, name, value + change)
+
+
+ARGUMENTS: dict[type[dist.Distribution], tuple[str, ...]] = {
+    dist.Beta: ("concentration1", "concentration0"), dist.Gamma: ("concentration", "rate"),
+    dist.Dirichlet: ("concentration",), dist.LogNormal: ("loc", "scale"),
+}  # fmt: skip
+
+
+def _base(prior: dist.Distribution) -> dist.Distribution:
+    while isinstance(prior, torch.distributions.Independent):
+        prior = prior.base_dist
+    return prior
+
+
+def statistics(model: LabelModel, train: Batch) -> dict[str, tuple]:
+    """Site -> what the labelled recordings add to its prior's parameters; for LogNormal sites (estimate, error)."""
+    seen = labelled_sequences(train)
+    if isinstance(model, FrameHMM):
+        moves = np.zeros((model.n_labels, model.n_labels))
+        for labels in seen:
+            np.add.at(moves, (labels[:-1], labels[1:]), 1)
+        return {"A": (moves,), "initial": (np.bincount([z[0] for z in seen], minlength=model.n_labels),)}
+    return _of_steps(model, Counts.of(seen, model.n_labels - 1))
+
+
+def _of_steps(model: StepProcess, counts: Counts) -> dict[str, tuple]:
+    h, k = model.pairs.h, model.pairs.k
+    n = np.array([counts.transitions.get(pair, 0) for pair in zip(h.tolist(), k.tolist(), strict=True)], dtype=float)
+    later = np.array([n[i + 1 :][h[i + 1 :] == h[i]].sum() for i in range(len(n))])
+    waits = np.array(counts.waits, dtype=float)
+    pairs = [(int(h[i]), int(k[i])) for i in model.pairs.later]
+    out: dict[str, tuple] = {
+        "stick": (n, later + counts.ends[h]),
+        "start_rate": (len(waits), (waits - 0.5).sum() / model.rate),  # half a frame: the wait began within a frame
+    }
+    for kind, segments in (("duration", counts.durations), ("gap", [counts.gaps.get(pair, []) for pair in pairs])):
+        mean, sd = zip(*(_moments(np.array(own, dtype=float) / model.rate, model.rate) for own in segments), strict=True)
+        out |= {f"{kind}_mean": tuple(np.array(mean).T), f"{kind}_sd": tuple(np.array(sd).T)}
+    return out
+
+
+def _moments(seconds: np.ndarray, rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(log mean, its error), (log sd, its error) of complete segments; an infinite error where they say nothing."""
+    n = len(seconds)
+    if n == 0:
+        return (0.0, math.inf), (0.0, math.inf)
+    mean = seconds.mean()
+    if n == 1:  # one segment tells the mean, within a spread that is typical of durations
+        return (math.log(mean), 0.3), (0.0, math.inf)
+    sd = max(seconds.std(ddof=1), LEAST_SD / rate)
+    return (math.log(mean), sd / mean / math.sqrt(n)), (math.log(sd), 1 / math.sqrt(2 * (n - 1)))
+
+
+def fit_power(model: LabelModel, parameters: dict[str, Tensor], train: Batch) -> tuple[float, float] | None:
+    """Maximum of p(labels | scores, power) times the power's prior: its logarithm and error, the process held fixed.
+
+    Returns:
+        None where there is no labelled recording, or scores that are not finite.
+    """
+    lengths, labelled = train["lengths"].tolist(), train["labelled"].tolist()
+    potentials = model.log_potentials(train["score"]).cpu().split(lengths)
+    labels = train["label"].cpu().split(lengths)
+    own = [(q.numpy(), z.numpy()) for q, z, seen in zip(potentials, labels, labelled, strict=True) if seen]
+    if not own or not all(np.isfinite(q).all() for q, _ in own):
+        return None
+    process, prior = model.process(parameters), model.prior("power")
+    chosen = sum(q[np.arange(len(z)), z].sum() for q, z in own)
+
+    def loss(log_power: float) -> float:
+        power = math.exp(log_power)
+        total = log_evidence([power * q for q, _ in own], process).sum()
+        density = float(prior.log_prob(torch.tensor(power))) + log_power  # of the logarithm
+        return total - power * chosen - density
+
+    best = minimize_scalar(loss, bounds=np.log(POWERS), method="bounded", options={"xatol": 1e-3}).x
+    step = 0.02
+    curvature = (loss(best + step) - 2 * loss(best) + loss(best - step)) / step**2
+    return float(best), float(max(curvature, 1.0) ** -0.5)
+
+
+class MaximumLikelihood(LocalParams, PyroModule):
+    """A point: the maximum of the labels' likelihood times the priors on the scale of logarithms and logits.
+
+    On that scale weak priors keep what was seen once or twice from running away (a gap seen once has no spread). The
+    likelihood has the segments that ends of recordings cut off. The process is fitted by L-BFGS, then the power to
+    p(labels | scores). Labelled recordings only; for unlabelled ones, too, use ``AutoDelta`` and SVI.
+
+    Args:
+        model: The model.
+        penalty: Weight of the log priors; 0 for maximum likelihood without any.
+        steps: Iterations of L-BFGS.
+    """
+
+    def __init__(self, model: LabelModel, penalty: float = 1.0, steps: int = 200) -> None:
+        super().__init__()
+        self._model, self.penalty, self.steps = (model,), penalty, steps
+        self.transforms, self.events = {}, {}
+        for site in model.priors():
+            prior = model.prior(site)
+            self.transforms[site], self.events[site] = biject_to(prior.support), prior.event_dim
+            setattr(self, f"at_{site}", nn.Parameter(self.transforms[site].inv(_centre(prior)).detach().clone()))
+
+    def values(self) -> dict[str, Tensor]:
+        """Values of the sites."""
+        return {site: transform(getattr(self, f"at_{site}")) for site, transform in self.transforms.items()}
+
+    def forward(self, **_: Any) -> None:
+        for site, value in self.values().items():
+            pyro.sample(site, dist.Delta(value, event_dim=self.events[site]))
+
+    def solve(self, train: Batch) -> None:
+        """Maximise."""
+        model = self._model[0]
+        seen = labelled_sequences(train)
+        sites = [site for site in self.transforms if site != "power"]
+        start = {site: getattr(self, f"at_{site}") for site in sites}
+        inner = {site: value.detach().double().requires_grad_() for site, value in start.items()}
+        if seen:
+            self._maximise(model, inner, np.concatenate(seen), np.array([len(z) for z in seen]))
+            for site, value in inner.items():
+                start[site].data.copy_(value.detach())
+        if "power" in self.transforms:
+            with torch.no_grad():
+                found = fit_power(model, model.parameters_of(self.values()), train)
+            if found is not None:
+                value = torch.tensor(found[0]).exp().to(self.at_power)
+                self.at_power.data.copy_(self.transforms["power"].inv(value))
+
+    def _maximise(self, model: LabelModel, inner: dict[str, Tensor], labels: np.ndarray, lengths: np.ndarray) -> None:
+        optimiser = torch.optim.LBFGS(
+            list(inner.values()), max_iter=self.steps, line_search_fn="strong_wolfe", tolerance_change=1e-10
+        )
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            values, density = {}, torch.zeros(())
+            for site, u in inner.items():
+                values[site] = self.transforms[site](u)
+                jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
+                density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
+            process = model.process(model.parameters_of(values))
+            value = -process.log_prob(labels, lengths).sum() - self.penalty * density
+            value.backward()
+            return value
+
+        optimiser.step(loss)
+
+
+def _centre(prior: dist.Distribution) -> Tensor:
+    """Where to start: the median of a log-normal, else the mean, else the image of 0."""
+    base = _base(prior)
+    if isinstance(base, dist.LogNormal):
+        return base.loc.exp()
+    try:
+        mean = prior.mean
+    except NotImplementedError:
+        mean = torch.tensor(math.inf)
+    if bool(torch.isfinite(mean).all()) and bool(prior.support.check(mean).all()):
+        return mean
+    return biject_to(prior.support)(torch.zeros(biject_to(prior.support).inverse_shape(prior.shape())))
+
+
+GUIDES: dict[str, Callable[[LabelModel], nn.Module]] = {
+    "closed-form": ClosedForm,
+    "ml": MaximumLikelihood,
+    "normal": auto(AutoNormal),
+}

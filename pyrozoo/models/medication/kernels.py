@@ -1,0 +1,673 @@
+"""Dynamic programmes on arrays, compiled by numba: the semi-Markov process in segment form, and the frame-level chain.
+
+Everything is exact. A segment is a run of one label; its kind, a *node*, is either the gap after step h (h = 0: before
+the first step) or step k, so that (node, age) is a first-order Markov state although (label) alone is not. Only the
+scores of *starting* a segment are stored, so memory is O(T N) for N nodes, whatever the longest duration.
+
+Every sum over lengths is taken in the linear domain, relative to a reference that moves with the window, and again in
+the log domain where that could have lost anything (see `_log_dot`): nothing above 1e-50 of a sum is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+# NaN never reaches a kernel (`decode` refuses it); -inf does, so infinities keep their meaning.
+FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}
+HIGHEST = 200.0  # a window holds exp(x - reference) up to this exponent, far from overflow
+NEGLIGIBLE = -58.0  # log of a posterior probability (1e-25) that adds nothing to marginals and expected counts
+LOWEST = 1e-170  # a linear sum below this may have lost terms; see `_log_dot`
+
+
+class Graph(NamedTuple):
+    """The process as nodes and arcs: what the kernels read. Ages and lengths d = 1..C are at index d - 1.
+
+    Every node of a step has one arc, to the gap after that step, which is entered from nowhere else; arcs are in order
+    of their source.
+
+    Attributes:
+        label: Label of a node, shape (N,).
+        cap: Age from which on the hazards of a node are constant, shape (N,), at most C.
+        first_arc: Arcs of node n are first_arc[n] to first_arc[n + 1] - 1, shape (N + 1,).
+        source, target: Nodes of an arc, shape (A,).
+        log_initial: Log probability that a recording begins with this node, at age 1, shape (N,).
+        log_length: Log probability to leave by this arc after exactly d frames, shape (A, C).
+        log_survive: Log probability that a segment lasts at least d frames, shape (N, C).
+        log_stay: Log probability to stay another frame at the age `cap` and above, shape (N,).
+        log_leave: Log probability to leave by this arc at the age `cap` and above, shape (A,).
+    """
+
+    label: np.ndarray
+    cap: np.ndarray
+    first_arc: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    log_initial: np.ndarray
+    log_length: np.ndarray
+    log_survive: np.ndarray
+    log_stay: np.ndarray
+    log_leave: np.ndarray
+
+
+class ExpectedCounts(NamedTuple):
+    """Expected number of times that each entry of a `Graph` is used, given the scores: the gradient of log Z."""
+
+    log_initial: np.ndarray
+    log_length: np.ndarray
+    log_survive: np.ndarray
+    log_stay: np.ndarray
+    log_leave: np.ndarray
+
+
+# ------------------------------------------------------------------------------------------------ small pieces
+@njit(cache=True, inline="always")
+def _log_add(a, b):
+    if a < b:
+        a, b = b, a
+    if b == -np.inf or a - b > 40.0:  # below the rounding of a
+        return a
+    return a + math.log1p(math.exp(b - a))
+
+
+@njit(cache=True, inline="always")
+def _probability(x):
+    return math.exp(x) if x > NEGLIGIBLE else 0.0
+
+
+@njit(cache=True)
+def _arcs_into(graph):
+    """Arcs by their target: those into node n are arcs[first[n] : first[n + 1]]."""
+    first = np.zeros(graph.label.shape[0] + 1, np.int64)
+    for a in range(graph.target.shape[0]):
+        first[graph.target[a] + 1] += 1
+    return np.cumsum(first), np.argsort(graph.target)
+
+
+@njit(cache=True)
+def _cumulative(log_score):
+    """Sum of each label's scores over the frames before t, shape (K, T + 1)."""
+    n_frames, n_labels = log_score.shape
+    total = np.zeros((n_labels, n_frames + 1))
+    for k in range(n_labels):
+        for t in range(n_frames):
+            total[k, t + 1] = total[k, t] + log_score[t, k]
+    return total
+
+
+@njit(cache=True)
+def _linear_tables(log_length, cap):
+    """exp(log_length), also backwards in time so that both passes run forwards through memory."""
+    n_arcs, width = log_length.shape
+    forwards, backwards = np.zeros((n_arcs, width)), np.zeros((n_arcs, width))
+    for a in range(n_arcs):
+        for d in range(cap[a] - 1):
+            p = math.exp(log_length[a, d])
+            forwards[a, d], backwards[a, width - 1 - d] = p, p
+    return forwards, backwards
+
+
+# These take slices, not offsets: numba would have to allow for negative positions, and loops would not be vectorised.
+@njit(fastmath=FAST, cache=True)
+def _max_plus(x, y):
+    """Largest x[m] + y[m]."""
+    best = -np.inf
+    for m in range(x.shape[0]):
+        value = x[m] + y[m]
+        best = value if value > best else best  # noqa: FURB136 - max() is not vectorised
+    return best
+
+
+@njit(fastmath=FAST, cache=True)
+def _dot(x, y):
+    total = 0.0
+    for m in range(x.shape[0]):
+        total += x[m] * y[m]
+    return total
+
+
+@njit(fastmath=FAST, cache=True)
+def _scale(x, factor):
+    for m in range(x.shape[0]):
+        x[m] *= factor
+
+
+@njit(cache=True)
+def _log_sum(x, y):
+    """Log of the sum of exp(x[m] + y[m])."""
+    best = _max_plus(x, y)
+    if best == -np.inf:
+        return best
+    total = 0.0
+    for m in range(x.shape[0]):
+        total += math.exp(x[m] + y[m] - best)
+    return best + math.log(total)
+
+
+@njit(cache=True)
+def _refresh(logs, linear):
+    """Fill a linear window anew, relative to its own largest entry; returns that."""
+    reference = -np.inf
+    for m in range(logs.shape[0]):
+        reference = max(reference, logs[m])
+    for m in range(logs.shape[0]):
+        linear[m] = math.exp(logs[m] - reference) if logs[m] > -np.inf else 0.0
+    return reference
+
+
+@njit(cache=True)
+def _push(x, window, reference):
+    """Linear value of x relative to a reference, which rises, and the window with it, where x is far above it."""
+    if x == -np.inf:
+        return 0.0, reference
+    if x - reference > HIGHEST:
+        _scale(window, math.exp(reference - x) if reference > -np.inf else 0.0)
+        return 1.0, x
+    return math.exp(x - reference), reference
+
+
+@njit(cache=True)
+def _log_dot(logs, linear, reference, log_table, table):
+    """Log of the sum of exp(logs[m]) * table[m].
+
+    Relative to exp(reference), entries are at most exp(HIGHEST), and factors below exp(-708) may be lost: a lost term is
+    below 1e-220. So a sum of at least `LOWEST` is exact to rounding; a smaller one is taken in the log domain.
+    """
+    total = _dot(linear, table)
+    if total >= LOWEST:
+        return reference + math.log(total)
+    return _log_sum(logs, log_table)
+
+
+# ------------------------------------------------------------------------------------------------ most probable path
+@njit(fastmath=FAST, cache=True)
+def semi_markov_map(log_score, graph):
+    """Most probable labels and their log score.
+
+    Args:
+        log_score: Finite log scores of the labels in each frame, shape (T, K), T at least 1.
+        graph: The process.
+
+    Returns:
+        Labels (T,) and their score; the score is -inf where no path is possible, and the labels are then -1.
+    """
+    n_frames = log_score.shape[0]
+    n_nodes, width = graph.log_survive.shape
+    cum = _cumulative(log_score)
+    start = np.full((n_nodes, n_frames + 1), -np.inf)  # best score of a segment starting at t, less cum at t
+    tail = np.full((n_nodes, n_frames), -np.inf)  # best score of being in a segment of age cap or more at t
+    tail_start = np.zeros((n_nodes, n_frames), np.int64)
+    flipped = np.ascontiguousarray(graph.log_length[:, ::-1])
+    start[:, 0] = graph.log_initial
+    for t in range(n_frames):
+        for n in range(n_nodes):
+            cap = graph.cap[n]
+            if t > 0:
+                tail[n, t] = tail[n, t - 1] + graph.log_stay[n]
+                tail_start[n, t] = tail_start[n, t - 1]
+            s = t - cap + 1
+            if s >= 0 and start[n, s] + graph.log_survive[n, cap - 1] > tail[n, t]:
+                tail[n, t], tail_start[n, t] = start[n, s] + graph.log_survive[n, cap - 1], s
+            m = min(cap - 1, t + 1)
+            for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
+                to = graph.target[a]
+                best = _max_plus(start[n, t + 1 - m : t + 1], flipped[a, width - m :])
+                best = max(best, tail[n, t] + graph.log_leave[a])
+                best += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
+                start[to, t + 1] = max(start[to, t + 1], best)
+    node, begin, best = -1, 0, -np.inf
+    for n in range(n_nodes):
+        at_end = cum[graph.label[n], n_frames]
+        for d in range(1, min(graph.cap[n] - 1, n_frames) + 1):
+            value = start[n, n_frames - d] + graph.log_survive[n, d - 1] + at_end
+            if value > best:
+                node, begin, best = n, n_frames - d, value
+        if tail[n, n_frames - 1] + at_end > best:
+            node, begin, best = n, tail_start[n, n_frames - 1], tail[n, n_frames - 1] + at_end
+    labels = np.full(n_frames, -1)
+    first_into, arcs_into = _arcs_into(graph)
+    stop = n_frames
+    while node >= 0:
+        labels[begin:stop] = graph.label[node]
+        stop, to, node, value = begin, node, -1, -np.inf
+        if stop == 0:
+            break
+        for a in arcs_into[first_into[to] : first_into[to + 1]]:
+            n = graph.source[a]
+            level = cum[graph.label[n], stop]
+            for d in range(1, min(graph.cap[n] - 1, stop) + 1):
+                v = start[n, stop - d] + graph.log_length[a, d - 1] + level
+                if v > value:
+                    node, begin, value = n, stop - d, v
+            v = tail[n, stop - 1] + graph.log_leave[a] + level
+            if v > value:
+                node, begin, value = n, tail_start[n, stop - 1], v
+    return labels, best
+
+
+# ------------------------------------------------------------------------------------------------ sums over all paths
+@njit(cache=True)
+def semi_markov_forward(log_score, graph, blocked):
+    """Log evidence of the scores: log Z, the sum over all label sequences of p(labels) exp(score).
+
+    Args:
+        log_score: Finite log scores, shape (T, K), T at least 1.
+        graph: The process.
+        blocked: Node that no path may enter, or -1.
+
+    Returns:
+        log Z; start (N, T + 1): log weight of all paths up to a segment that starts at t, less the node's cumulative
+        score at t; tail (N, T): of being at age cap or more; and the cumulative scores (K, T + 1).
+    """
+    n_frames = log_score.shape[0]
+    n_nodes, width = graph.log_survive.shape
+    cum = _cumulative(log_score)
+    start, tail = np.full((n_nodes, n_frames + 1), -np.inf), np.full((n_nodes, n_frames), -np.inf)
+    linear, reference = np.zeros((n_nodes, n_frames)), np.full(n_nodes, -np.inf)
+    seen = np.full(n_nodes, -width - 1)  # last frame at which a segment of the node could start
+    _, table = _linear_tables(graph.log_length, graph.cap[graph.source])
+    log_table = np.ascontiguousarray(graph.log_length[:, ::-1])
+    for n in range(n_nodes):
+        if n != blocked:
+            start[n, 0] = graph.log_initial[n]
+    for t in range(n_frames):
+        for n in range(n_nodes):
+            cap = graph.cap[n]
+            m = min(cap - 1, t + 1)
+            if t % width == 0:  # what has left the window may have been much larger than what is there
+                reference[n] = _refresh(start[n, t + 1 - m : t], linear[n, t + 1 - m : t])
+            linear[n, t], reference[n] = _push(start[n, t], linear[n, t + 1 - m : t], reference[n])
+            if start[n, t] > -np.inf:
+                seen[n] = t
+            s = t - cap + 1
+            grown = tail[n, t - 1] + graph.log_stay[n] if t > 0 else -np.inf
+            tail[n, t] = _log_add(grown, start[n, s] + graph.log_survive[n, cap - 1]) if s >= 0 else grown
+        for n in range(n_nodes):
+            m = min(graph.cap[n] - 1, t + 1)
+            for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
+                to = graph.target[a]
+                if to == blocked:
+                    continue
+                value = tail[n, t] + graph.log_leave[a]
+                if t - seen[n] < m:
+                    i, j = t + 1 - m, width - m
+                    inner = _log_dot(
+                        start[n, i : t + 1], linear[n, i : t + 1], reference[n], log_table[a, j:], table[a, j:]
+                    )
+                    value = _log_add(value, inner)
+                value += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
+                start[to, t + 1] = _log_add(start[to, t + 1], value)
+    log_z = -np.inf
+    for n in range(n_nodes):
+        value = tail[n, n_frames - 1]
+        for d in range(1, min(graph.cap[n] - 1, n_frames) + 1):
+            value = _log_add(value, start[n, n_frames - d] + graph.log_survive[n, d - 1])
+        log_z = _log_add(log_z, value + cum[graph.label[n], n_frames])
+    return log_z, start, tail, cum
+
+
+@njit(cache=True)
+def semi_markov_backward(graph, log_z, start, tail, cum):
+    """Posterior marginals of every frame's label, and expected counts, from what `semi_markov_forward` returned.
+
+    Returns:
+        Marginals (T, K) and `ExpectedCounts`.
+    """
+    n_nodes, width = graph.log_survive.shape
+    n_arcs, n_frames = graph.source.shape[0], tail.shape[1]
+    log_length, log_survive = np.zeros((n_arcs, width)), np.zeros((n_nodes, width))
+    log_stay, log_leave = np.zeros(n_nodes), np.zeros(n_arcs)
+    table, _ = _linear_tables(graph.log_length, graph.cap[graph.source])
+    first_into, arcs_into = _arcs_into(graph)
+    # What follows a segment of the source that ends before frame t, plus the source's cumulative score at t.
+    after, linear = np.full((n_arcs, n_frames + 1), -np.inf), np.zeros((n_arcs, n_frames + 1))
+    reference, seen = np.full(n_arcs, -np.inf), np.full(n_arcs, n_frames + width + 1)
+    old = np.full(n_nodes, -np.inf)  # what follows age cap or more at the frame under consideration, with cum
+    rest = np.full((n_nodes, width), -np.inf)  # the same at frame t, at index t modulo the width
+    begun = np.zeros((n_nodes, n_frames))  # posterior probability that a segment starts at t
+    for s in range(n_frames - 1, -1, -1):
+        for n in range(n_nodes):
+            cap, level = graph.cap[n], cum[graph.label[n], n_frames]
+            if s == n_frames - 1:
+                old[n] = level
+            else:
+                stay = graph.log_stay[n] + old[n]
+                log_stay[n] += _probability(tail[n, s] + stay - log_z)
+                old[n] = stay
+                for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
+                    leave = graph.log_leave[a] + after[a, s + 1]
+                    log_leave[a] += _probability(tail[n, s] + leave - log_z)
+                    old[n] = _log_add(old[n], leave)
+            rest[n, s % width] = old[n]
+            left = n_frames - s
+            d = min(left, cap)
+            value = graph.log_survive[n, d - 1] + (level if left < cap else rest[n, (s + cap - 1) % width])
+            weight = start[n, s] - log_z
+            log_survive[n, d - 1] += _probability(weight + value)
+            m = min(cap - 1, left - 1)
+            for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
+                if m == 0 or seen[a] - s > m:
+                    continue
+                i, j = s + 1, s + 1 + m
+                inner = _log_dot(after[a, i:j], linear[a, i:j], reference[a], graph.log_length[a, :m], table[a, :m])
+                value = _log_add(value, inner)
+            for a in arcs_into[first_into[n] : first_into[n + 1]]:
+                source = graph.source[a]
+                after[a, s] = value - cum[graph.label[n], s] + cum[graph.label[source], s]
+            begun[n, s] = _probability(weight + value)
+            if begun[n, s] == 0.0 or m == 0:
+                continue
+            for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
+                if seen[a] - s <= m:
+                    i, j = s + 1, s + 1 + m
+                    _count(
+                        log_length[a, :m], weight, after[a, i:j], linear[a, i:j], reference[a],
+                        graph.log_length[a, :m], table[a, :m],
+                    )  # fmt: skip
+        for a in range(n_arcs):
+            if after[a, s] > -np.inf:
+                seen[a] = s
+            stop = min(n_frames, s + graph.cap[graph.source[a]])
+            if s % width == 0:
+                reference[a] = _refresh(after[a, s + 1 : stop], linear[a, s + 1 : stop])
+            linear[a, s], reference[a] = _push(after[a, s], linear[a, s + 1 : stop], reference[a])
+    initial = begun[:, 0].copy()
+    return _marginals(graph, begun, cum.shape[0]), ExpectedCounts(initial, log_length, log_survive, log_stay, log_leave)
+
+
+@njit(cache=True)
+def _count(out, weight, logs, linear, reference, log_table, table):
+    """Add exp(weight + logs[m] + log_table[m]) to out[m]."""
+    if weight + reference < HIGHEST:
+        c = math.exp(weight + reference)
+        for m in range(out.shape[0]):
+            out[m] += c * linear[m] * table[m]
+    else:  # a factor could overflow although no product does
+        for m in range(out.shape[0]):
+            out[m] += math.exp(weight + logs[m] + log_table[m])
+
+
+@njit(cache=True)
+def _marginals(graph, begun, n_labels):
+    """Frame marginals from the posterior probabilities of starts: a step ends where the gap after it starts."""
+    n_nodes, n_frames = begun.shape
+    out = np.zeros((n_frames, n_labels))
+    for n in range(n_nodes):
+        k = graph.label[n]
+        if k == 0:
+            continue
+        gap = graph.target[graph.first_arc[n]]
+        running = 0.0
+        for t in range(n_frames):
+            running += begun[n, t] - (begun[gap, t] if t > 0 else 0.0)
+            out[t, k] = min(max(running, 0.0), 1.0)
+    for t in range(n_frames):
+        total = 0.0
+        for k in range(1, n_labels):
+            total += out[t, k]
+        out[t, 0] = max(0.0, 1.0 - total)
+    return out
+
+
+@njit(cache=True)
+def semi_markov_sample(graph, log_z, start, tail, cum, n_paths, rng):
+    """Draw label sequences from the posterior, shape (n_paths, T), backwards from the end (exact, independent)."""
+    n_nodes, width = graph.log_survive.shape
+    n_frames = tail.shape[1]
+    first_into, arcs_into = _arcs_into(graph)
+    labels = np.empty((n_paths, n_frames), np.int64)
+    for path in range(n_paths):
+        u = rng.random()  # compared with the running sum of the probabilities of all last segments
+        node, begin, total, in_tail = -1, 0, 0.0, False
+        for n in range(n_nodes):
+            level = cum[graph.label[n], n_frames] - log_z
+            for d in range(1, min(graph.cap[n] - 1, n_frames) + 1):
+                p = math.exp(start[n, n_frames - d] + graph.log_survive[n, d - 1] + level)
+                if p > 0.0 and total <= u:
+                    node, begin, in_tail = n, n_frames - d, False
+                total += p
+            p = math.exp(tail[n, n_frames - 1] + level)
+            if p > 0.0 and total <= u:
+                node, begin, in_tail = n, n_frames - 1, True
+            total += p
+        stop = n_frames
+        while True:
+            if in_tail:  # begin is a frame at which the age is cap or more: when did it begin?
+                cap = graph.cap[node]
+                while True:
+                    s = begin - cap + 1
+                    entered = start[node, s] + graph.log_survive[node, cap - 1]
+                    if math.exp(entered - tail[node, begin]) > rng.random() or begin == cap - 1:
+                        begin = s
+                        break
+                    begin -= 1
+            labels[path, begin:stop] = graph.label[node]
+            if begin == 0:
+                break
+            stop, to = begin, node
+            u, total = rng.random(), 0.0
+            scale = start[to, stop] + cum[graph.label[to], stop]
+            for a in arcs_into[first_into[to] : first_into[to + 1]]:
+                n = graph.source[a]
+                level = cum[graph.label[n], stop] - scale
+                for d in range(1, min(graph.cap[n] - 1, stop) + 1):
+                    p = math.exp(start[n, stop - d] + graph.log_length[a, d - 1] + level)
+                    if p > 0.0 and total <= u:
+                        node, begin, in_tail = n, stop - d, False
+                    total += p
+                p = math.exp(tail[n, stop - 1] + graph.log_leave[a] + level)
+                if p > 0.0 and total <= u:
+                    node, begin, in_tail = n, stop - 1, True
+                total += p
+    return labels
+
+
+@njit(cache=True)
+def semi_markov_simulate(graph, n_frames, rng):
+    """Draw one label sequence of this length from the process itself, shape (n_frames,)."""
+    n_nodes, _ = graph.log_survive.shape
+    labels = np.empty(n_frames, np.int64)
+    u, node = rng.random(), 0
+    for n in range(n_nodes):
+        p = math.exp(graph.log_initial[n])
+        if u < p:
+            node = n
+            break
+        u -= p
+    t = 0
+    while t < n_frames:
+        cap, u, d = graph.cap[node], math.log(1.0 - rng.random()), 1
+        # Lasting at least d + 1 frames has probability survive[d]; beyond the cap it falls geometrically.
+        while d < cap and graph.log_survive[node, d] >= u:
+            d += 1
+        beyond = d == cap
+        if beyond:
+            level = graph.log_survive[node, cap - 1] + graph.log_stay[node]
+            while t + d < n_frames and level >= u:
+                d, level = d + 1, level + graph.log_stay[node]
+        stop = min(n_frames, t + d)
+        labels[t:stop] = graph.label[node]
+        t += d
+        total = 0.0
+        first, last = graph.first_arc[node], graph.first_arc[node + 1]
+        for a in range(first, last):
+            total += math.exp(graph.log_leave[a] if beyond else graph.log_length[a, d - 1])
+        u = rng.random() * total
+        for a in range(first, last):
+            u -= math.exp(graph.log_leave[a] if beyond else graph.log_length[a, d - 1])
+            if u < 0.0 or a == last - 1:
+                node = graph.target[a]
+                break
+    return labels
+
+
+@njit(cache=True)
+def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
+    """The paper's approximate recursion: the one best history of each state decides h and g of what follows.
+
+    Args:
+        log_score: Log scores, shape (T, K).
+        log_initial: Log probability of the first label, shape (K,).
+        stay, leave: Log p of going on with step k at age d, and of going over to non-event, shape (K, C).
+        stay_gap: Log p of going on with the gap after h at age g, shape (K, C).
+        enter: Log p of entering step k from the gap after h at age g, shape (K, K, C).
+
+    Returns:
+        Labels (T,), -1 where no path is left, and the score of the recursion's path.
+    """
+    n_frames, n_labels = log_score.shape
+    width = stay.shape[1]
+    s, last, run = np.empty(n_labels), np.zeros(n_labels, np.int64), np.ones(n_labels, np.int64)
+    u = np.zeros((n_frames, n_labels), np.int16)
+    for k in range(n_labels):
+        s[k], last[k] = log_initial[k] + log_score[0, k], k
+    for t in range(1, n_frames):
+        new_s, new_last = np.full(n_labels, -np.inf), np.zeros(n_labels, np.int64)
+        new_run = np.ones(n_labels, np.int64)
+        for k in range(n_labels):
+            for j in range(n_labels):
+                age = min(run[j], width) - 1
+                if j == 0:
+                    p = stay_gap[last[0], age] if k == 0 else enter[last[0], k, age]
+                elif k == j:
+                    p = stay[j, age]
+                elif k == 0:
+                    p = leave[j, age]
+                else:
+                    p = -np.inf
+                if s[j] + p > new_s[k]:
+                    new_s[k], u[t, k] = s[j] + p, j
+            j = u[t, k]
+            new_s[k] += log_score[t, k]
+            new_last[k] = k if k > 0 else last[j]
+            new_run[k] = run[j] + 1 if j == k else 1
+        s, last, run = new_s, new_last, new_run
+    labels = np.full(n_frames, -1)
+    best = s.max()
+    if best > -np.inf:
+        labels[n_frames - 1] = np.argmax(s)
+        for t in range(n_frames - 1, 0, -1):
+            labels[t - 1] = u[t, labels[t]]
+    return labels, best
+
+
+# ------------------------------------------------------------------------------------------------ frame-level chain
+@njit(fastmath=FAST, cache=True)
+def chain_map(log_score, log_initial, log_transition):
+    """Viterbi's algorithm: most probable labels of a first-order chain, and their log score (-inf and -1 if none)."""
+    n_frames, n_labels = log_score.shape
+    score, new = log_initial + log_score[0], np.empty(n_labels)
+    back = np.zeros((n_frames, n_labels), np.int16)
+    for t in range(1, n_frames):
+        for k in range(n_labels):
+            best, origin = -np.inf, 0
+            for j in range(n_labels):
+                value = score[j] + log_transition[j, k]
+                if value > best:
+                    best, origin = value, j
+            new[k], back[t, k] = best + log_score[t, k], origin
+        score[:] = new
+    labels = np.full(n_frames, -1)
+    best = score.max()
+    if best > -np.inf:
+        labels[n_frames - 1] = np.argmax(score)
+        for t in range(n_frames - 1, 0, -1):
+            labels[t - 1] = back[t, labels[t]]
+    return labels, best
+
+
+@njit(fastmath=FAST, cache=True)
+def chain_forward(log_score, initial, transition):
+    """Log evidence of a first-order chain, with scaled forward probabilities (T, K), scales (T,) and scores (T, K)."""
+    n_frames, n_labels = log_score.shape
+    alpha, q, scale = np.empty((n_frames, n_labels)), np.empty((n_frames, n_labels)), np.empty(n_frames)
+    log_z = 0.0
+    for t in range(n_frames):
+        top = log_score[t].max()
+        total = 0.0
+        for k in range(n_labels):
+            q[t, k] = math.exp(log_score[t, k] - top)
+            prior = 0.0
+            if t == 0:
+                prior = initial[k]
+            else:
+                for j in range(n_labels):
+                    prior += alpha[t - 1, j] * transition[j, k]
+            alpha[t, k] = prior * q[t, k]
+            total += alpha[t, k]
+        scale[t] = total
+        if total <= 0.0:
+            return -np.inf, alpha, scale, q
+        for k in range(n_labels):
+            alpha[t, k] /= total
+        log_z += top + math.log(total)
+    return log_z, alpha, scale, q
+
+
+@njit(fastmath=FAST, cache=True)
+def chain_backward(initial, transition, alpha, scale, q):
+    """Marginals (T, K) and expected transitions (K, K) of a first-order chain, from what `chain_forward` returned."""
+    n_frames, n_labels = alpha.shape
+    gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
+    beta, new = np.ones(n_labels), np.empty(n_labels)
+    gamma[n_frames - 1] = alpha[n_frames - 1]
+    for t in range(n_frames - 1, 0, -1):
+        for k in range(n_labels):
+            beta[k] *= q[t, k] / scale[t]
+        total = 0.0
+        for j in range(n_labels):
+            value = 0.0
+            for k in range(n_labels):
+                step = transition[j, k] * beta[k]
+                counts[j, k] += alpha[t - 1, j] * step
+                value += step
+            new[j] = value
+            gamma[t - 1, j] = alpha[t - 1, j] * value
+            total += gamma[t - 1, j]
+        for j in range(n_labels):
+            gamma[t - 1, j] /= total
+            beta[j] = new[j]
+    return gamma, counts
+
+
+@njit(cache=True)
+def chain_sample(transition, alpha, n_paths, rng):
+    """Draw label sequences from the posterior of a first-order chain, shape (n_paths, T)."""
+    n_frames, n_labels = alpha.shape
+    labels = np.empty((n_paths, n_frames), np.int64)
+    weight = np.empty(n_labels)
+    for path in range(n_paths):
+        for t in range(n_frames - 1, -1, -1):
+            total = 0.0
+            for k in range(n_labels):
+                weight[k] = alpha[t, k] * (transition[k, labels[path, t + 1]] if t < n_frames - 1 else 1.0)
+                total += weight[k]
+            u, chosen = rng.random() * total, -1
+            for k in range(n_labels):
+                if weight[k] > 0.0:
+                    chosen = k
+                    u -= weight[k]
+                    if u < 0.0:
+                        break
+            labels[path, t] = chosen
+    return labels
+
+
+@njit(cache=True)
+def chain_simulate(initial, transition, n_frames, rng):
+    """Draw one label sequence of this length from a first-order chain, shape (n_frames,)."""
+    labels = np.empty(n_frames, np.int64)
+    for t in range(n_frames):
+        p = initial if t == 0 else transition[labels[t - 1]]
+        u, chosen = rng.random(), 0
+        for k in range(p.shape[0]):
+            if p[k] > 0.0:
+                chosen = k
+                u -= p[k]
+                if u < 0.0:
+                    break
+        labels[t] = chosen
+    return labels

@@ -1,0 +1,146 @@
+"""The process of the medication entry as its text writes it, frame by frame in plain Python: what tests compare with."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import torch
+
+from pyrozoo.models.medication import process as zoo
+
+CDF, HAZARD = "cdf", "hazard"
+
+
+def normal_cdf(x):
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+class Text:
+    """p(z_t | z_{1:t-1}) of a random small problem; ages above the caps count as the caps."""
+
+    def __init__(self, rng, n_steps, reading, caps, allow_end=True):
+        self.n_steps, self.reading, self.caps = n_steps, reading, caps
+        self.labels = n_steps + 1
+        allowed = rng.random((self.labels, self.labels)) < 0.7
+        allowed[:, 0] = False
+        allowed[0, 1] = True
+        weight = rng.gamma(1.0, size=(self.labels, self.labels)) * allowed
+        end = rng.gamma(1.0, size=self.labels) if allow_end else 1e-12 * np.ones(self.labels)
+        self.D = weight / (weight.sum(1) + end)[:, None]
+        self.end = 1 - self.D.sum(1)
+        self.duration = rng.uniform(1, 4, self.labels), rng.uniform(0.7, 2, self.labels)
+        self.gap = rng.uniform(1, 4, (self.labels, self.labels)), rng.uniform(0.7, 2, (self.labels, self.labels))
+        self.start = rng.uniform(0.1, 0.6)
+        self.initial = rng.dirichlet(np.ones(self.labels))
+
+    def mass(self, mean, sd, d):
+        """P(exactly d) and P(at least d) of the rounded Gaussian without what is below one frame."""
+        whole = 1 - normal_cdf((0.5 - mean) / sd)
+        at_least = 1 - normal_cdf((d - 0.5 - mean) / sd)
+        return (at_least - (1 - normal_cdf((d + 0.5 - mean) / sd))) / whole, at_least / whole
+
+    @functools.cache
+    def leave(self, k, d):
+        """Probability that step k, d frames long, ends."""
+        d, (mean, sd) = min(d, self.caps[0]), (self.duration[0][k], self.duration[1][k])
+        if self.reading == CDF:
+            return normal_cdf((d + 1 - mean) / sd)
+        exactly, at_least = self.mass(mean, sd, d)
+        return exactly / at_least
+
+    def gap_terms(self, h, k, g):
+        if h == 0:  # constant hazard before the first step
+            if self.reading == CDF:
+                return self.start, 1 - self.start
+            return self.start * (1 - self.start) ** (g - 1), (1 - self.start) ** (g - 1)
+        mean, sd = self.gap[0][h, k], self.gap[1][h, k]
+        if self.reading == CDF:
+            p = normal_cdf((g + 1 - mean) / sd)
+            return p, 1 - p
+        return self.mass(mean, sd, g)
+
+    @functools.cache
+    def enter(self, h, k, g):
+        """Probability to enter step k from the gap after h that is g frames long."""
+        g = min(g, self.caps[1])
+        own, _ = self.gap_terms(h, k, g)
+        if self.reading == CDF:
+            return self.D[h, k] * own
+        waiting = sum(self.D[h, j] * self.gap_terms(h, j, g)[1] for j in range(1, self.labels))
+        return self.D[h, k] * own / (waiting + self.end[h])
+
+    def step(self, previous, h, run, now):
+        """p(z_t = now | z_{t-1} = previous, last step h, run frames of z_{t-1} so far)."""
+        if previous == 0:
+            if now > 0:
+                return self.enter(h, now, run)
+            return 1 - sum(self.enter(h, k, run) for k in range(1, self.labels))
+        leave = self.leave(previous, run)
+        return 1 - leave if now == previous else leave if now == 0 else 0.0
+
+    def probability(self, z):
+        """p(z_1) Π p(z_t | z_{1:t-1})."""
+        p, h, run = self.initial[z[0]], z[0], 1
+        for previous, now in itertools.pairwise(z):
+            p *= self.step(previous, h, run, now)
+            run = run + 1 if now == previous else 1
+            h = now if now > 0 else h
+        return p
+
+    def process(self, **own):
+        """The same process in the zoo's tables."""
+        h, k = np.nonzero(self.D[:, 1:] > 0)
+        pairs = zoo.Pairs.of(list(zip(h.tolist(), (k + 1).tolist(), strict=True)), self.n_steps)
+        values = dict(self.tensors(pairs), **own)
+        return build(values, pairs, self.reading, self.caps)
+
+    def tensors(self, pairs):
+        later = pairs.later
+        at = pairs.h[later], pairs.k[later]
+        double = lambda x: torch.tensor(x, dtype=torch.double)  # noqa: E731
+        return {
+            "D": double(self.D[pairs.h, pairs.k]), "end": double(self.end), "start": double(self.start),
+            "duration_mean": double(self.duration[0][1:]), "duration_sd": double(self.duration[1][1:]),
+            "gap_mean": double(self.gap[0][at]), "gap_sd": double(self.gap[1][at]),
+            "initial": double(self.initial),
+        }  # fmt: skip
+
+
+def build(values, pairs, reading, caps):
+    """A process from tensors, by the functions that the models use."""
+    from pyrozoo.models.medication import durations
+
+    law = durations.renewal if reading == HAZARD else durations.distribution_function
+    step = law(values["duration_mean"], values["duration_sd"], caps[0] + 1)
+    later = law(values["gap_mean"], values["gap_sd"], caps[1] + 1)
+    start = values["start"].expand(len(pairs.h) - len(pairs.later))
+    n = caps[1] + 1
+    if reading == HAZARD:
+        first = durations.geometric(start, n)
+    else:
+        first = tuple(t[:, None].expand(-1, n) for t in (start.log(), torch.log1p(-start)))
+    gap = tuple(torch.cat([a, b], -2) for a, b in zip(first, later, strict=True))
+    return zoo.semi_markov_process(
+        pairs, values["D"].log(), values["end"].log(), step, gap, values["initial"], reading
+    )
+
+
+def enumerated(text, log_score):
+    """All label sequences with a positive probability, and log p + score of each, by going through them one by one."""
+    n_frames, n_labels = log_score.shape
+    paths, value = [], []
+
+    def go_on(z, h, run, p):
+        if p <= 0:
+            return
+        if len(z) == n_frames:
+            paths.append(z)
+            value.append(math.log(p) + log_score[np.arange(n_frames), list(z)].sum())
+            return
+        for now in range(n_labels):
+            go_on((*z, now), now or h, run + 1 if now == z[-1] else 1, p * text.step(z[-1], h, run, now))
+
+    for k in range(n_labels):
+        go_on((k,), k, 1, text.initial[k])
+    return np.array(paths), np.array(value)

@@ -1,0 +1,294 @@
+"""Exactness of the medication entry: against enumeration of all label sequences, autograd, and other packages."""
+
+import numpy as np
+import pytest
+import torch
+from medication_text import CDF, HAZARD, Text, build, enumerated
+
+from pyrozoo.models.medication import decode, kernels
+from pyrozoo.models.medication.evidence import FrameChain, SemiMarkov, log_evidence
+from pyrozoo.models.medication.process import MarkovChain, next_step
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+PROBLEMS = [(reading, seed) for reading in (HAZARD, CDF) for seed in range(30)]
+
+
+def problem(reading, seed):
+    """A random process of two or three steps, its caps so low that tails matter, and scores of some frames."""
+    rng = np.random.default_rng(seed)
+    n_steps = int(rng.integers(2, 4))
+    text = Text(rng, n_steps, reading, (int(rng.integers(1, 5)), int(rng.integers(1, 5))))
+    scale = rng.choice([0.3, 3.0])
+    log_score = scale * rng.normal(size=(7 if n_steps == 2 else 6, n_steps + 1))
+    return text, log_score, rng
+
+
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS)
+def test_equals_the_enumeration_of_all_sequences(reading, seed):
+    text, log_score, _ = problem(reading, seed)
+    process = text.process()
+    paths, value = enumerated(text, log_score)
+    total = np.logaddexp.reduce(value)
+    weight = np.exp(value - total)
+
+    [(labels, best)] = decode.most_probable([log_score], process)
+    assert best == pytest.approx(value.max(), abs=1e-10)
+    assert tuple(labels) == tuple(paths[value.argmax()])
+    assert decode.log_evidence([log_score], process)[0] == pytest.approx(total, abs=1e-10)
+
+    n_labels = log_score.shape[1]
+    by_hand = np.stack([(weight[:, None] * (paths == k)).sum(0) for k in range(n_labels)], 1)
+    np.testing.assert_allclose(decode.marginals([log_score], process)[0], by_hand, atol=1e-10)
+
+    performed = np.array([weight[(paths == k).any(1)].sum() for k in range(1, n_labels)])
+    np.testing.assert_allclose(decode.step_performed([log_score], process)[0], performed, atol=1e-10)
+
+    accuracy = by_hand[np.arange(len(log_score)), paths].sum(1)
+    [mea] = decode.decode([log_score], process, "mea")
+    assert by_hand[np.arange(len(log_score)), mea].sum() == pytest.approx(accuracy.max(), abs=1e-10)
+    assert text.probability(mea.tolist()) > 0
+
+
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS)
+def test_the_recursion_of_the_text_never_scores_above_the_exact_one(reading, seed):
+    text, log_score, _ = problem(reading, seed)
+    process = text.process()
+    [(labels, score)] = decode.most_probable([log_score], process, single_history=True)
+    [(_, best)] = decode.most_probable([log_score], process)
+    assert score <= best + 1e-10
+    by_hand = np.log(text.probability(labels.tolist())) + log_score[np.arange(len(labels)), labels].sum()
+    assert score == pytest.approx(by_hand, abs=1e-9)
+    assert decode.path_score([log_score], [labels], process)[0] == pytest.approx(by_hand, abs=1e-9)
+
+
+def single_history_by_hand(text, log_score):
+    """The text's forward pass: s and u, with the best history of each state kept as a list."""
+    n_frames, n_labels = log_score.shape
+    history = {k: [k] for k in range(n_labels)}
+    with np.errstate(divide="ignore"):
+        s = {k: np.log(text.initial[k]) + log_score[0, k] for k in range(n_labels)}
+        for t in range(1, n_frames):
+            new, found = {}, {}
+            for k in range(n_labels):
+                options = [
+                    s[j] + np.log(text.probability([*history[j], k])) - np.log(text.probability(history[j]))
+                    if text.probability(history[j]) > 0
+                    else -np.inf
+                    for j in range(n_labels)
+                ]
+                j = int(np.argmax(options))
+                new[k], found[k] = options[j] + log_score[t, k], [*history[j], k]
+            s, history = new, found
+    k = max(s, key=s.get)
+    return history[k], s[k]
+
+
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS[::3])
+def test_the_recursion_of_the_text_is_the_text(reading, seed):
+    text, log_score, _ = problem(reading, seed)
+    expected, value = single_history_by_hand(text, log_score)
+    [(labels, score)] = decode.most_probable([log_score], text.process(), single_history=True)
+    assert labels.tolist() == expected
+    assert score == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS[::5])
+def test_the_process_is_a_distribution_over_sequences(reading, seed):
+    text, log_score, _ = problem(reading, seed)
+    paths, value = enumerated(text, np.zeros_like(log_score))
+    assert np.exp(value).sum() == pytest.approx(1.0, abs=1e-9)
+    lengths = torch.full((len(paths),), paths.shape[1])
+    labels = SemiMarkov(text.process(), lengths)
+    np.testing.assert_allclose(labels.log_prob(torch.as_tensor(paths)).numpy(), value, atol=1e-9)
+    assert decode.log_evidence([np.zeros_like(log_score)], text.process())[0] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("reading", [HAZARD, CDF])
+def test_impossible_sequences_have_probability_zero(reading):
+    text, _, _ = problem(reading, 0)
+    labels = SemiMarkov(text.process(), torch.tensor([3]))
+    assert labels.log_prob(torch.tensor([[1, 2, 0]])).item() == -np.inf  # a step right after a step
+
+
+def plain_log_evidence(values, pairs, reading, caps, log_score):
+    """log Z by a forward pass over (label, age, last step) written in plain torch, for its gradients."""
+    process = build(values, pairs, reading, caps)
+    label, cap = process.label, process.cap
+    # Minus infinity has no gradient in torch's logsumexp; 0 to the power of this number is as good.
+    initial, length, survive, stay, leave = (table.clamp(min=-1e30) for table in process.tables)
+    n_nodes, impossible = len(label), torch.tensor(-1e30)
+    ages = [[initial[n] + log_score[0, label[n]], *[impossible] * (cap[n] - 1)] for n in range(n_nodes)]
+    for t in range(1, len(log_score)):
+        entered = [[impossible] for _ in range(n_nodes)]
+        for a, (n, target) in enumerate(zip(process.source, process.target, strict=True)):
+            hazards = [length[a, d] - survive[n, d] for d in range(cap[n] - 1)] + [leave[a]]
+            entered[target] += [age + hazard for age, hazard in zip(ages[n], hazards, strict=True)]
+        new = []
+        for n in range(n_nodes):
+            going_on = [survive[n, d + 1] - survive[n, d] for d in range(cap[n] - 1)] + [stay[n]]
+            moved = [age + p for age, p in zip(ages[n], going_on, strict=True)]
+            first = torch.logsumexp(torch.stack(entered[n]), 0)
+            shifted = [first, *moved[:-1]]
+            shifted[-1] = torch.logaddexp(shifted[-1], moved[-1])
+            new.append([age + log_score[t, label[n]] for age in shifted])
+        ages = new
+    return torch.logsumexp(torch.stack([age for own in ages for age in own]), 0)
+
+
+def sticks(d, pairs):
+    """Shares of what the earlier pairs of a row have left."""
+    d = d.detach()
+    before = [d[: i + 1][torch.as_tensor(pairs.h[: i + 1] == pairs.h[i])].sum() - d[i] for i in range(len(d))]
+    return d / (1 - torch.stack(before))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sticks_make_the_rows_of_d(seed):
+    text, _, _ = problem(HAZARD, seed)
+    pairs, values = text.process().pairs, text.tensors(text.process().pairs)
+    log_d, log_end = next_step(sticks(values["D"], pairs), pairs)
+    np.testing.assert_allclose(log_d.exp().numpy(), values["D"].numpy(), rtol=1e-12)
+    np.testing.assert_allclose(log_end.exp().numpy(), values["end"].numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS[::6])
+def test_gradients_equal_plain_autograd(reading, seed):
+    text, log_score, _ = problem(reading, seed)
+    process = text.process()
+    found = []
+    for function in ("kernels", "plain"):
+        leaves = {name: v.clone().requires_grad_() for name, v in text.tensors(process.pairs).items()}
+        # D through its sticks: gradients by its entries mean something only along rows that sum to 1 with their end.
+        leaves["stick"] = sticks(leaves.pop("D"), process.pairs).requires_grad_()
+        del leaves["end"]
+        log_d, log_end = next_step(leaves["stick"], process.pairs)
+        values = leaves | {"D": log_d.exp(), "end": log_end.exp()}
+        score = torch.tensor(log_score, requires_grad=True)
+        if function == "kernels":
+            own = build(values, process.pairs, reading, text.caps)
+            value = log_evidence(score, torch.tensor([len(score)]), own)[0]
+        else:
+            value = plain_log_evidence(values, process.pairs, reading, text.caps, score)
+        value.backward()
+        found.append((value.item(), {"score": score.grad, **{name: v.grad for name, v in leaves.items()}}))
+    (value, gradient), (expected, other) = found
+    assert value == pytest.approx(expected, abs=1e-10)
+    for name, own in gradient.items():
+        np.testing.assert_allclose(own.numpy(), other[name].numpy(), atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize("reading", [HAZARD, CDF])
+def test_sampled_paths_have_the_posterior_frequencies(reading):
+    text, log_score, _ = problem(reading, 3)
+    paths, value = enumerated(text, log_score)
+    weight = np.exp(value - np.logaddexp.reduce(value))
+    n = 40_000
+    [drawn] = decode.sample_paths([log_score], text.process(), n, seed=1)
+    code = lambda z: (np.asarray(z) * 10 ** np.arange(len(log_score))).sum(-1)  # noqa: E731
+    counts = dict(zip(*np.unique(code(drawn), return_counts=True), strict=True))
+    observed = np.array([counts.get(c, 0) for c in code(paths)])
+    assert observed.sum() == n  # no other sequence
+    likely = weight > 1e-3
+    z = (observed[likely] - n * weight[likely]) / np.sqrt(n * weight[likely] * (1 - weight[likely]))
+    assert abs(z).max() < 4.5
+    assert np.sqrt((z**2).mean()) == pytest.approx(1.0, abs=0.35)
+
+
+@pytest.mark.parametrize("reading", [HAZARD, CDF])
+def test_simulated_sequences_have_the_frequencies_of_the_process(reading):
+    text, log_score, _ = problem(reading, 4)
+    n_frames = len(log_score)
+    paths, value = enumerated(text, np.zeros_like(log_score))
+    n = 40_000
+    torch.manual_seed(0)
+    drawn = SemiMarkov(text.process(), torch.full((n,), n_frames)).sample().numpy()
+    code = lambda z: (np.asarray(z) * 10 ** np.arange(n_frames)).sum(-1)  # noqa: E731
+    counts = dict(zip(*np.unique(code(drawn), return_counts=True), strict=True))
+    observed, weight = np.array([counts.get(c, 0) for c in code(paths)]), np.exp(value)
+    assert observed.sum() == n
+    likely = weight > 1e-3
+    z = (observed[likely] - n * weight[likely]) / np.sqrt(n * weight[likely] * (1 - weight[likely]))
+    assert abs(z).max() < 4.5
+
+
+def test_long_recordings_with_sharp_scores_keep_their_precision():
+    """Scores far beyond the range of doubles, so that windows are moved, refreshed and taken in the log domain."""
+    rng = np.random.default_rng(0)
+    text = Text(rng, 3, HAZARD, (12, 15))
+    process = text.process()
+    log_score = rng.normal(scale=40.0, size=(150, 4)) - 300 * (rng.random((150, 4)) < 0.3)
+    values = {name: v.clone().requires_grad_() for name, v in text.tensors(process.pairs).items()}
+    expected = plain_log_evidence(values, process.pairs, HAZARD, text.caps, torch.tensor(log_score))
+    found = decode.log_evidence([log_score], process)[0]
+    assert found == pytest.approx(expected.item(), rel=1e-12)
+    gamma = decode.marginals([log_score], process)[0]
+    score = torch.tensor(log_score, requires_grad=True)
+    plain_log_evidence(values, process.pairs, HAZARD, text.caps, score).backward()
+    np.testing.assert_allclose(gamma, score.grad.numpy(), atol=1e-9)
+
+
+def test_one_frame_and_marginals_without_evidence():
+    text, _, _ = problem(HAZARD, 0)
+    gamma = decode.marginals([np.zeros((1, text.labels))], text.process())[0]
+    np.testing.assert_allclose(gamma[0], text.initial, atol=1e-12)
+
+
+# ---------------------------------------------------------------- the frame-level chain
+def chain(seed, n_labels=3):
+    rng = np.random.default_rng(seed)
+    transition = rng.dirichlet(np.ones(n_labels), n_labels)
+    return MarkovChain(torch.tensor(rng.dirichlet(np.ones(n_labels))), torch.tensor(transition)), rng
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_chain_equals_enumeration(seed):
+    import itertools
+
+    process, rng = chain(seed)
+    initial, transition = process.arrays()
+    log_score = rng.normal(size=(6, 3))
+    paths = np.array(list(itertools.product(range(3), repeat=6)))
+    value = np.log(initial[paths[:, 0]]) + log_score[np.arange(6), paths].sum(1)
+    value += np.log(transition[paths[:, :-1], paths[:, 1:]]).sum(1)
+    total = np.logaddexp.reduce(value)
+    [(labels, best)] = decode.most_probable([log_score], process)
+    assert best == pytest.approx(value.max(), abs=1e-10)
+    assert labels.tolist() == paths[value.argmax()].tolist()
+    assert decode.log_evidence([log_score], process)[0] == pytest.approx(total, abs=1e-10)
+    weight = np.exp(value - total)
+    by_hand = np.stack([(weight[:, None] * (paths == k)).sum(0) for k in range(3)], 1)
+    np.testing.assert_allclose(decode.marginals([log_score], process)[0], by_hand, atol=1e-10)
+    performed = [weight[(paths == k).any(1)].sum() for k in (1, 2)]
+    np.testing.assert_allclose(decode.step_performed([log_score], process)[0], performed, atol=1e-10)
+    lengths = torch.full((len(paths),), 6)
+    prior = FrameChain(process, lengths).log_prob(torch.as_tensor(paths)).numpy()
+    np.testing.assert_allclose(prior + log_score[np.arange(6), paths].sum(1), value, atol=1e-10)
+
+
+def test_gradients_of_the_chain_equal_plain_autograd():
+    process, rng = chain(0)
+    log_score = rng.normal(size=(20, 3))
+    found = []
+    for plain in (False, True):
+        initial, transition = (t.clone().requires_grad_() for t in process.tables)
+        score = torch.tensor(log_score, requires_grad=True)
+        if plain:
+            alpha = initial.log() + score[0]
+            for t in range(1, 20):
+                alpha = torch.logsumexp(alpha[:, None] + transition.log(), 0) + score[t]
+            value = torch.logsumexp(alpha, 0)
+        else:
+            value = log_evidence(score, torch.tensor([20]), MarkovChain(initial, transition))[0]
+        value.backward()
+        found.append([value.detach(), initial.grad, transition.grad, score.grad])
+    for own, other in zip(*found, strict=True):
+        np.testing.assert_allclose(own.numpy(), other.numpy(), atol=1e-9)
+
+
+def test_kernels_leave_numpys_global_random_state_alone():
+    text, log_score, _ = problem(HAZARD, 3)
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    decode.sample_paths([log_score], text.process(), 3)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert isinstance(text.process().graph(), kernels.Graph)
