@@ -7,6 +7,7 @@ pyplot: save with ``reliability(...).figure.savefig("reliability.png")``.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pyrozoo.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, _axes, _line, _with_unit
+from .plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, _axes, _line, _with_unit
 
 # Seven of Okabe and Ito, then five that stay apart from these and from each other for red- and green-blind eyes.
 STEP_COLOURS = (
@@ -70,7 +71,9 @@ def timeline(
         truth = _shaped("truth", truth, (n_labels - 1,)).astype(bool)
     heights = [0.34 * len(ribbons) + 0.3, *([1.7] if marginals is not None else [])]
     bars = 0.0 if performed is None else 0.28 * (n_labels - 1) + 0.5
-    legend = 0.22 * -(-n_labels // 5) + 0.3
+    longest = max(len(str(label)) for label in labels) + 2
+    across = max(1, min(n_labels, int(10.5 / (0.075 * longest + 0.6))))  # entries that fit side by side
+    legend = 0.22 * -(-n_labels // across) + 0.3
     figure = Figure(figsize=(11, max(sum(heights) + 0.5, bars) + legend + 0.4 * bool(title)), layout="constrained")
     columns = 1 if performed is None else 2
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, width_ratios=[3.4, 1][:columns])
@@ -86,7 +89,7 @@ def timeline(
         _draw_performed(figure.add_subplot(grid[:, 1]), performed, truth, labels[1:])
     handles = [Patch(color=STEP_COLOURS[k - 1], label=f"{k} {labels[k]}") for k in range(1, n_labels)]
     handles.append(Patch(color=NON_EVENT, label=labels[0]))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, n_labels), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=across, frameon=False, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -114,23 +117,27 @@ def reliability(
         raise ValueError("no table to draw")
     ax = _axes(ax, (5.6, 5.4))
     ax.plot([0, 1], [0, 1], color=BLACK, lw=1.2)
+    least = 1.0
     for index, (name, (confidence, correct)) in enumerate(tables.items()):
         confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
         if confidence.ndim != 1 or confidence.shape != correct.shape or confidence.size == 0:
             raise ValueError(f"{name!r}: confidence {confidence.shape} and correct {correct.shape} are not both (n,)")
         _probabilities(f"{name!r}: confidence", confidence)
         share, stated, right = _equal_count_bins(confidence, correct, bins)
+        least = min(least, stated.min(), right.min())
         error = (share * np.abs(stated - right)).sum()
         line = _line(index)
         ax.plot(stated, right, lw=1.6, label=f"{name}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
+    low = max(0.0, np.floor(10 * least - 1e-9) / 10 - 0.05) if least > 0.5 else 0.0  # honest in detail where all is high
     for place, meaning in (((0.1, 0.16), "too cautious"), ((0.16, 0.1), "too sure")):
         ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
     ax.set(xlabel=f"confidence in the {quantity}, mean of the bin", ylabel=f"share of frames whose {quantity} is right")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
-    ax.text(0.98, 0.03, "area of a point: its share of the frames", ha="right", color=GREY, fontsize=9)
+    note = "area of a point: its share of the frames"
+    ax.text(0.98, 0.03, note, ha="right", color=GREY, fontsize=9, transform=ax.transAxes)
     ax.legend(loc="upper left", title="expected calibration error", fontsize=9, title_fontsize=9)
     return ax
 
@@ -355,7 +362,8 @@ def _draw_performed(ax: Axes, performed: np.ndarray, truth: np.ndarray | None, n
         colour = _ink(STEP_COLOURS[place]) if inside else BLACK
         x, ha = (value - 0.03, "right") if inside else (value + 0.03, "left")
         ax.text(x, place, _percent(value), ha=ha, va="center", fontsize=8, color=colour)
-    ax.set_yticks(places, [f"{step} {name}" for step, name in enumerate(names, 1)], fontsize=9)
+    wrapped = [textwrap.fill(f"{step} {name}", 22) for step, name in enumerate(names, 1)]
+    ax.set_yticks(places, wrapped, fontsize=8)
     ax.set(xlim=(0, 1), ylim=(len(performed) - 0.5, -0.5), xlabel="P(step performed)")
     ax.set_xticks([0, 0.5, 1])
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -415,7 +423,7 @@ def _one_step(ax: Axes, name: str, observed: Any, draws: Sequence[Any]) -> None:
         density = np.histogram(observed, edges)[0] / (observed.size * np.diff(edges))
         centres = (edges[:-1] + edges[1:]) / 2
         ax.plot(centres, density, color=BLACK, lw=0.9, marker="o", ms=3.5, mew=0, label="observed")
-    ax.set_title(f"{name} (n = {observed.size})", fontsize=9)
+    ax.set_title(textwrap.fill(f"{name} (n = {observed.size})", 34), fontsize=9)
     ax.set_ylim(bottom=0)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))

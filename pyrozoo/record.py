@@ -22,6 +22,7 @@ from .files import atomic_write_json, atomic_write_text, jsonable, read_json_obj
 
 OURS_REAL = "ours (real data)"
 OURS_SIMULATED = "ours (simulated data)"
+OURS_SEMI_SYNTHETIC = "ours (semi-synthetic data)"
 PUBLISHED = "published (own data)"
 
 _LIBRARIES = ("pyro-ppl", "torch", "numpy", "pandas", "arviz", "scikit-learn")
@@ -62,7 +63,8 @@ def write_record(
         version: The entry's version.
         experiment: The experiment's name.
         profile: The profile's name, such as "quick".
-        data: `name`, `sha256` (64 hexadecimal digits) and `simulated` (a bool).
+        data: `name`, `sha256` (64 hexadecimal digits) and `simulated` (a bool); `semi_synthetic=True` where real
+            measurements were put together into data sets that nobody recorded so.
         seeds: All seeds.
         wall_time_s: The wall time, in seconds.
         extra: What else is to be kept, such as the configuration.
@@ -87,7 +89,7 @@ def write_record(
             "library_versions": _library_versions(),
             "threads": {"cpu_count": os.cpu_count(), "torch": torch.get_num_threads()},
             "wall_time_s": wall_time_s,
-            "rows": [_complete_row(row, index, data["simulated"]) for index, row in enumerate(rows)],
+            "rows": [_complete_row(row, index, _source(data)) for index, row in enumerate(rows)],
             "extra": extra or {},
         },
         "record",
@@ -200,9 +202,14 @@ def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def _complete_row(row: Mapping[str, Any], index: int, simulated: bool) -> dict[str, Any]:
+def _source(data: Mapping[str, Any]) -> str:
+    if data.get("semi_synthetic"):
+        return OURS_SEMI_SYNTHETIC
+    return OURS_SIMULATED if data["simulated"] else OURS_REAL
+
+
+def _complete_row(row: Mapping[str, Any], index: int, ours: str) -> dict[str, Any]:
     """Returns the row with its source, after checking that an own result claims no other data than the record's."""
-    ours = OURS_SIMULATED if simulated else OURS_REAL
     complete = {"model": None, "source": ours, **row}
     if complete["source"] not in (ours, PUBLISHED):
         raise ValueError(
@@ -249,7 +256,7 @@ def _check_record(record: Mapping[str, Any]) -> None:
 def _check_row(row: Any, index: int) -> None:
     if not isinstance(row, dict) or not isinstance(row.get("model"), str) or not row["model"]:
         raise ValueError(f"row {index} has no model")
-    if row.get("source") not in (OURS_REAL, OURS_SIMULATED, PUBLISHED):
+    if row.get("source") not in (OURS_REAL, OURS_SIMULATED, OURS_SEMI_SYNTHETIC, PUBLISHED):
         raise ValueError(f"row {index} has the source {row.get('source')!r}")
     for key, value in row.items():
         if isinstance(value, dict | list):

@@ -78,7 +78,12 @@ class Entry:
     the arguments that it takes. Optional for the contract:
     ``recovery(seed) -> {metric: value}``, compared with the card's ``expected``; and ``CALIBRATION`` (variant ->
     ``{"arguments": ..., "settings": ...}`` of model and fit) where calibration needs others than the defaults, as where
-    the usual objective is not an ELBO.
+    the usual objective is not an ELBO. Of exact algorithms of the entry's own: ``EXACT`` (variant -> function seed ->
+    {what: (found, by brute force)}) and ``RANKS`` (variant -> function seed -> {quantity: ranks of the truth among 99
+    posterior draws}).
+
+    Optional for the command line, where data are more than one table: ``read(path) -> Batch``, and
+    ``tables(fit, batch) -> {suffix: DataFrame}``, what `predict` writes.
     """
 
     card: Card

@@ -2,23 +2,126 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import torch
+
+from ... import registry
 from ...batch import Batch
+from ...fitting import Fit, fit, isolated
+from . import decode
 from .data import DATASETS
+from .evidence import log_potentials
 from .guides import GUIDES
-from .model import FrameHMM, PaperProcess, StepProcess
+from .model import FrameHMM, LabelModel, PaperProcess, StepProcess
 from .readers import read
+from .reproduce import EXPERIMENTS
 from .simulator import simulate
+from .uses import decode_recordings
 
 VARIANTS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": FrameHMM}
-EXPERIMENTS = {}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated recordings at one frame per second, the last third unlabelled, on which the contract runs."""
+    """Small simulated recordings at one frame per second, the last quarter unlabelled, on which the contract runs."""
     data = simulate("pen", n_recordings=9, difficulty="easy", seed=seed, rate=1.0, n_unlabelled=3)
     return data, {"unlabelled": True}
 
 
-__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "read", "tiny"]
+def recovery(seed: int) -> dict[str, float]:
+    """Recovery on simulated recordings of the pen, medium difficulty: 60 to fit in closed form, 60 others to decode.
+
+    Returns:
+        ``frame_accuracy`` and ``segment_f1`` (IoU 0.5) of the default decoder.
+    """
+    train, test = (simulate("pen", 60, "medium", 2 * seed + i) for i in (0, 1))
+    found = fit(registry.create_model("medication", train), "closed-form", train, seed=seed, progress=False)
+    scores = decode_recordings(found, test, seed=seed).scores(test)
+    return {name: scores[name] for name in ("frame_accuracy", "segment_f1")}
+
+
+def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
+    """What the command line writes: "" labels and marginals of every frame, "steps" whether each was performed."""
+    own = decode_recordings(found, batch)
+    frames = own.frames().reset_index()
+    frames.insert(2, "time_s", frames["frame"] / own.rate)
+    performed = own.performed.stack().rename("p_performed").rename_axis(["recording", "step"]).reset_index()
+    return {"": frames, "steps": performed}
+
+
+def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
+    """Decoders on a tiny case, and the same by going through all label sequences: pairs that must be equal."""
+    model, process, rng = _small(variant, seed)
+    n_frames, n_labels = 6, model.n_labels
+    log_score = rng.normal(size=(n_frames, n_labels))
+    paths = np.array(list(itertools.product(range(n_labels), repeat=n_frames)))
+    prior = process.log_prob(paths.ravel(), np.full(len(paths), n_frames)).numpy()
+    value = prior + log_score[np.arange(n_frames), paths].sum(1)
+    total = np.logaddexp.reduce(value)
+    weight = np.exp(value - total)
+    gamma = np.stack([(weight[:, None] * (paths == k)).sum(0) for k in range(n_labels)], 1)
+    [(labels, best)] = decode.most_probable([log_score], process)
+    performed = [weight[(paths == k).any(1)].sum() for k in range(1, n_labels)]
+    return {
+        "probability of all sequences": (np.exp(prior).sum(), 1.0),
+        "most probable sequence": (labels, paths[value.argmax()]),
+        "its score": (best, value.max()),
+        "log evidence": (decode.log_evidence([log_score], process)[0], total),
+        "marginals": (decode.marginals([log_score], process)[0], gamma),
+        "steps performed": (decode.step_performed([log_score], process)[0], performed),
+    }
+
+
+def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) -> dict[str, np.ndarray]:
+    """Ranks of the truth among posterior paths, parameters and likelihood known: uniform on 0..draws where exact.
+
+    Labels come from the process, scores from the Beta densities of the text's note, which emission "beta" inverts.
+
+    Returns:
+        Ranks of the number of event frames, of the label sequence's last change, and randomised ranks of "step k was
+        performed".
+    """
+    model, process, rng = _small(variant, seed)
+    lengths = torch.full((simulations,), 20)
+    with isolated(seed):
+        labels = model.label_distribution(process, lengths).sample().numpy()
+    on = np.eye(model.n_labels)[labels]
+    score = rng.beta(1 + on, 2 - on)
+    own = [log_potentials(torch.as_tensor(c), "beta", 1e-9).numpy() for c in score]
+    paths = np.stack(decode.sample_paths(own, process, draws, seed=seed))
+    statistics = {
+        "event frames": lambda z: (z > 0).sum(-1),
+        "last change": lambda z: ((np.diff(z, axis=-1) != 0) * np.arange(1, z.shape[-1])).max(-1),
+    }
+    out = {}
+    for name, statistic in statistics.items():
+        truth, drawn = statistic(labels)[:, None], statistic(paths)
+        ties = rng.integers(0, (drawn == truth).sum(1) + 1)
+        out[name] = (drawn < truth).sum(1) + ties
+    p = decode.step_performed(own, process)
+    really = np.stack([(labels == k).any(1) for k in range(1, model.n_labels)], 1)
+    u = np.where(really, 1 - p + p * rng.random(p.shape), (1 - p) * rng.random(p.shape))
+    out["steps performed"] = np.minimum((u * (draws + 1)).astype(int), draws).ravel()
+    return out
+
+
+def _small(variant: str, seed: int) -> tuple[LabelModel, Any, np.random.Generator]:
+    """A model of two steps and the process at one draw from its priors."""
+    names, rng = ["non-event", "one", "two"], np.random.default_rng(seed)
+    arguments = {} if variant == "frame-hmm" else {"typical": [3.0, 2.0], "caps": [5, 4], "initial": [0.6, 0.2, 0.2]}
+    model = VARIANTS[variant](names, **({"alpha": 1.0} | arguments))
+    with isolated(seed), torch.no_grad():
+        values = {site: prior.sample().double() for site, prior in model.priors().items()}
+        return model, model.process(model.parameters_of(values)), rng
+
+
+EXACT = {variant: functools.partial(exact, variant) for variant in VARIANTS}
+RANKS = {variant: functools.partial(ranks, variant) for variant in VARIANTS}
+
+__all__ = [
+    "DATASETS", "EXACT", "EXPERIMENTS", "GUIDES", "RANKS", "VARIANTS", "read", "recovery", "tables", "tiny",
+]  # fmt: skip

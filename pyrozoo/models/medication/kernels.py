@@ -112,12 +112,19 @@ def _linear_tables(log_length, cap):
 
 # These take slices, not offsets: numba would have to allow for negative positions, and loops would not be vectorised.
 @njit(fastmath=FAST, cache=True)
+def _shift_max(ahead, x, y):
+    """Move ahead on by one, and raise its entries to x + y[m]."""
+    for m in range(y.shape[0]):
+        ahead[m] = max(ahead[m + 1], x + y[m])
+
+
+@njit(fastmath=FAST, cache=True)
 def _max_plus(x, y):
     """Largest x[m] + y[m]."""
     best = -np.inf
     for m in range(x.shape[0]):
         value = x[m] + y[m]
-        best = value if value > best else best  # noqa: FURB136 - max() is not vectorised
+        best = max(best, value)
     return best
 
 
@@ -158,28 +165,31 @@ def _refresh(logs, linear):
     return reference
 
 
-@njit(cache=True)
-def _push(x, window, reference):
+@njit(cache=True, inline="always")
+def _push(x, linear, first, stop, reference):
     """Linear value of x relative to a reference, which rises, and the window with it, where x is far above it."""
     if x == -np.inf:
         return 0.0, reference
     if x - reference > HIGHEST:
-        _scale(window, math.exp(reference - x) if reference > -np.inf else 0.0)
+        _scale(linear[first:stop], math.exp(reference - x) if reference > -np.inf else 0.0)
         return 1.0, x
     return math.exp(x - reference), reference
 
 
-@njit(cache=True)
-def _log_dot(logs, linear, reference, log_table, table):
-    """Log of the sum of exp(logs[m]) * table[m].
+@njit(cache=True, inline="always")
+def _log_dot(x, logs, linear, first, stop, reference, log_table, table, offset):
+    """Log of exp(x) + the sum of exp(logs[m]) * table[offset + m - first] over the window first <= m < stop.
 
     Relative to exp(reference), entries are at most exp(HIGHEST), and factors below exp(-708) may be lost: a lost term is
     below 1e-220. So a sum of at least `LOWEST` is exact to rounding; a smaller one is taken in the log domain.
     """
-    total = _dot(linear, table)
-    if total >= LOWEST:
-        return reference + math.log(total)
-    return _log_sum(logs, log_table)
+    end = offset + stop - first
+    total = _dot(linear[first:stop], table[offset:end])
+    if total < LOWEST:
+        return _log_add(x, _log_sum(logs[first:stop], log_table[offset:end]))
+    if x - reference < HIGHEST:
+        return reference + math.log(total + (math.exp(x - reference) if x - reference > -700.0 else 0.0))
+    return _log_add(x, reference + math.log(total))
 
 
 # ------------------------------------------------------------------------------------------------ most probable path
@@ -200,7 +210,9 @@ def semi_markov_map(log_score, graph):
     start = np.full((n_nodes, n_frames + 1), -np.inf)  # best score of a segment starting at t, less cum at t
     tail = np.full((n_nodes, n_frames), -np.inf)  # best score of being in a segment of age cap or more at t
     tail_start = np.zeros((n_nodes, n_frames), np.int64)
-    flipped = np.ascontiguousarray(graph.log_length[:, ::-1])
+    # Best score, less cum, of leaving by an arc m frames from now, from the segments that have begun by now. A maximum
+    # over arrays, entry by entry, is vectorised; one over a window is not.
+    ahead = np.full((graph.source.shape[0], width + 1), -np.inf)
     start[:, 0] = graph.log_initial
     for t in range(n_frames):
         for n in range(n_nodes):
@@ -211,11 +223,10 @@ def semi_markov_map(log_score, graph):
             s = t - cap + 1
             if s >= 0 and start[n, s] + graph.log_survive[n, cap - 1] > tail[n, t]:
                 tail[n, t], tail_start[n, t] = start[n, s] + graph.log_survive[n, cap - 1], s
-            m = min(cap - 1, t + 1)
             for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
                 to = graph.target[a]
-                best = _max_plus(start[n, t + 1 - m : t + 1], flipped[a, width - m :])
-                best = max(best, tail[n, t] + graph.log_leave[a])
+                _shift_max(ahead[a], start[n, t], graph.log_length[a, : cap - 1])
+                best = max(ahead[a, 0], tail[n, t] + graph.log_leave[a])
                 best += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
                 start[to, t + 1] = max(start[to, t + 1], best)
     node, begin, best = -1, 0, -np.inf
@@ -276,10 +287,10 @@ def semi_markov_forward(log_score, graph, blocked):
     for t in range(n_frames):
         for n in range(n_nodes):
             cap = graph.cap[n]
-            m = min(cap - 1, t + 1)
+            first = t + 1 - min(cap - 1, t + 1)
             if t % width == 0:  # what has left the window may have been much larger than what is there
-                reference[n] = _refresh(start[n, t + 1 - m : t], linear[n, t + 1 - m : t])
-            linear[n, t], reference[n] = _push(start[n, t], linear[n, t + 1 - m : t], reference[n])
+                reference[n] = _refresh(start[n, first:t], linear[n, first:t])
+            linear[n, t], reference[n] = _push(start[n, t], linear[n], first, t, reference[n])
             if start[n, t] > -np.inf:
                 seen[n] = t
             s = t - cap + 1
@@ -293,11 +304,9 @@ def semi_markov_forward(log_score, graph, blocked):
                     continue
                 value = tail[n, t] + graph.log_leave[a]
                 if t - seen[n] < m:
-                    i, j = t + 1 - m, width - m
-                    inner = _log_dot(
-                        start[n, i : t + 1], linear[n, i : t + 1], reference[n], log_table[a, j:], table[a, j:]
+                    value = _log_dot(
+                        value, start[n], linear[n], t + 1 - m, t + 1, reference[n], log_table[a], table[a], width - m
                     )
-                    value = _log_add(value, inner)
                 value += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
                 start[to, t + 1] = _log_add(start[to, t + 1], value)
     log_z = -np.inf
@@ -321,25 +330,31 @@ def semi_markov_backward(graph, log_z, start, tail, cum):
     log_length, log_survive = np.zeros((n_arcs, width)), np.zeros((n_nodes, width))
     log_stay, log_leave = np.zeros(n_nodes), np.zeros(n_arcs)
     table, _ = _linear_tables(graph.log_length, graph.cap[graph.source])
-    first_into, arcs_into = _arcs_into(graph)
-    # What follows a segment of the source that ends before frame t, plus the source's cumulative score at t.
-    after, linear = np.full((n_arcs, n_frames + 1), -np.inf), np.zeros((n_arcs, n_frames + 1))
-    reference, seen = np.full(n_arcs, -np.inf), np.full(n_arcs, n_frames + width + 1)
+    # All that enter a node have the same label: a gap follows its step, and steps follow gaps.
+    entered_from, reach = np.zeros(n_nodes, np.int64), np.zeros(n_nodes, np.int64)
+    for a in range(n_arcs):
+        source, to = graph.source[a], graph.target[a]
+        entered_from[to], reach[to] = graph.label[source], max(reach[to], graph.cap[source])
+    # What follows the entry into a node at frame t, plus the cumulative score at t of the label before it.
+    after, linear = np.full((n_nodes, n_frames + 1), -np.inf), np.zeros((n_nodes, n_frames + 1))
+    reference, seen = np.full(n_nodes, -np.inf), np.full(n_nodes, n_frames + width + 1)
     old = np.full(n_nodes, -np.inf)  # what follows age cap or more at the frame under consideration, with cum
     rest = np.full((n_nodes, width), -np.inf)  # the same at frame t, at index t modulo the width
     begun = np.zeros((n_nodes, n_frames))  # posterior probability that a segment starts at t
     for s in range(n_frames - 1, -1, -1):
         for n in range(n_nodes):
             cap, level = graph.cap[n], cum[graph.label[n], n_frames]
+            first, last = graph.first_arc[n], graph.first_arc[n + 1]
             if s == n_frames - 1:
                 old[n] = level
             else:
+                before = tail[n, s] - log_z
                 stay = graph.log_stay[n] + old[n]
-                log_stay[n] += _probability(tail[n, s] + stay - log_z)
+                log_stay[n] += _probability(before + stay)
                 old[n] = stay
-                for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
-                    leave = graph.log_leave[a] + after[a, s + 1]
-                    log_leave[a] += _probability(tail[n, s] + leave - log_z)
+                for a in range(first, last):
+                    leave = graph.log_leave[a] + after[graph.target[a], s + 1]
+                    log_leave[a] += _probability(before + leave)
                     old[n] = _log_add(old[n], leave)
             rest[n, s % width] = old[n]
             left = n_frames - s
@@ -348,37 +363,36 @@ def semi_markov_backward(graph, log_z, start, tail, cum):
             weight = start[n, s] - log_z
             log_survive[n, d - 1] += _probability(weight + value)
             m = min(cap - 1, left - 1)
-            for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
-                if m == 0 or seen[a] - s > m:
-                    continue
-                i, j = s + 1, s + 1 + m
-                inner = _log_dot(after[a, i:j], linear[a, i:j], reference[a], graph.log_length[a, :m], table[a, :m])
-                value = _log_add(value, inner)
-            for a in arcs_into[first_into[n] : first_into[n + 1]]:
-                source = graph.source[a]
-                after[a, s] = value - cum[graph.label[n], s] + cum[graph.label[source], s]
+            for a in range(first, last):
+                to = graph.target[a]
+                if m > 0 and seen[to] - s <= m:
+                    value = _log_dot(
+                        value, after[to], linear[to], s + 1, s + 1 + m, reference[to], graph.log_length[a], table[a], 0
+                    )
+            after[n, s] = value - cum[graph.label[n], s] + cum[entered_from[n], s]
             begun[n, s] = _probability(weight + value)
             if begun[n, s] == 0.0 or m == 0:
                 continue
-            for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
-                if seen[a] - s <= m:
+            for a in range(first, last):
+                to = graph.target[a]
+                if seen[to] - s <= m:
                     i, j = s + 1, s + 1 + m
                     _count(
-                        log_length[a, :m], weight, after[a, i:j], linear[a, i:j], reference[a],
+                        log_length[a, :m], weight, after[to, i:j], linear[to, i:j], reference[to],
                         graph.log_length[a, :m], table[a, :m],
                     )  # fmt: skip
-        for a in range(n_arcs):
-            if after[a, s] > -np.inf:
-                seen[a] = s
-            stop = min(n_frames, s + graph.cap[graph.source[a]])
+        for n in range(n_nodes):
+            if after[n, s] > -np.inf:
+                seen[n] = s
+            stop = min(n_frames, s + reach[n])
             if s % width == 0:
-                reference[a] = _refresh(after[a, s + 1 : stop], linear[a, s + 1 : stop])
-            linear[a, s], reference[a] = _push(after[a, s], linear[a, s + 1 : stop], reference[a])
+                reference[n] = _refresh(after[n, s + 1 : stop], linear[n, s + 1 : stop])
+            linear[n, s], reference[n] = _push(after[n, s], linear[n], s + 1, stop, reference[n])
     initial = begun[:, 0].copy()
     return _marginals(graph, begun, cum.shape[0]), ExpectedCounts(initial, log_length, log_survive, log_stay, log_leave)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count(out, weight, logs, linear, reference, log_table, table):
     """Add exp(weight + logs[m] + log_table[m]) to out[m]."""
     if weight + reference < HIGHEST:

@@ -67,16 +67,18 @@ class LabelModel(ZooModel):
     targets = ("label",)
     default_decoder = "map"
     default_power: float | str = "fit"
+    default_floor = 1e-4  # the scores as they are, zeros apart
     fit_defaults = {"steps": 600, "lr": 0.03, "batch_size": 16}
 
     def _set_up(
-        self, names: Sequence[str], emission: str, power: float | str | None, unlabelled: bool, floor: float,
+        self, names: Sequence[str], emission: str, power: float | str | None, unlabelled: bool, floor: float | None,
         share: Sequence[float] | None,
     ) -> None:  # fmt: skip
         if len(names) < 2:
             raise ValueError(f"names: {list(names)}; the non-event and at least one step are needed")
         if emission not in EMISSIONS:
             raise ValueError(f"emission: {emission!r} is none of {list(EMISSIONS)}")
+        floor = self.default_floor if floor is None else floor
         if not 0 < floor < 0.5:
             raise ValueError(f"floor: {floor}; a score between 0 and 0.5 is needed, far below any that means something")
         power = self.default_power if power is None else power
@@ -242,7 +244,8 @@ class StepProcess(LabelModel):
         power: Exponent of the potentials, which makes up for scores that repeat themselves from frame to frame: a
             number, or "fit": a latent, fitted to p(label | score), the default here. The text has 1.
         unlabelled: Let unlabelled recordings inform the process (they bias gaps; see the README).
-        floor: Least score.
+        floor: Least score; 0.01 by default: no frame rules a label out by more than a hundred to one, however sure the
+            classifier was. (1e-4 in the models of the text, which take scores as they are.)
         share: Share of each label, for emission "scaled".
         initial: Probability of a recording's first label, shape (K,); by default a recording begins in non-event.
         alpha: Concentration of every entry of a row of D, the end included.
@@ -255,6 +258,7 @@ class StepProcess(LabelModel):
 
     version = "1"
     default_decoder = "mea"
+    default_floor = 0.01
     reading = "hazard"
     dims = {
         "stick": ("pair",), "D": ("pair",), "duration_mean": ("step",), "duration_sd": ("step",),
@@ -264,7 +268,7 @@ class StepProcess(LabelModel):
     def __init__(
         self, names: Sequence[str], pairs: Sequence[Sequence[int]] | None = None, rate: float = 1.0,
         duration: str | None = None, law: str = "normal", emission: str = "score", power: float | str | None = None,
-        unlabelled: bool = False, floor: float = 1e-4, share: Sequence[float] | None = None,
+        unlabelled: bool = False, floor: float | None = None, share: Sequence[float] | None = None,
         initial: Sequence[float] | None = None, alpha: float = 0.5, typical: Sequence[float] = (5.0, 3.0),
         caps: Sequence[int] | None = None, duration_table: Sequence[Sequence[float]] | None = None,
         gap_table: Sequence[Sequence[float]] | None = None, priors: Mapping[str, Any] | None = None,
@@ -396,6 +400,7 @@ class PaperProcess(StepProcess):
     reading = "cdf"
     default_decoder = "paper"
     default_power = 1.0
+    default_floor = 1e-4
 
 
 class FrameHMM(LabelModel):
@@ -423,7 +428,7 @@ class FrameHMM(LabelModel):
 
     def __init__(
         self, names: Sequence[str], emission: str = "score", power: float | str | None = None, unlabelled: bool = False,
-        floor: float = 1e-4, share: Sequence[float] | None = None, alpha: float = 0.1,
+        floor: float | None = None, share: Sequence[float] | None = None, alpha: float = 0.1,
         priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -1,0 +1,273 @@
+"""Decoding recordings of medication use: against hmmlearn, plain PyTorch and vanilla Viterbi, and against the length.
+
+README.md beside this file says what each number means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from timing import CLOCKS, alternate, environment, summary
+from torch import Tensor
+from units import CLEAR, _peak
+
+from pyrozoo.models.medication import decode, durations, kernels
+from pyrozoo.models.medication.evidence import log_evidence
+from pyrozoo.models.medication.process import READINGS, Pairs, SemiMarkovProcess, next_step, semi_markov_process
+from pyrozoo.models.medication.simulator import DIFFICULTIES, simulate_scores
+
+try:  # optional: a test dependency
+    from hmmlearn import _hmmc
+    from hmmlearn.base import BaseHMM
+except ImportError:
+    _hmmc, BaseHMM = None, object
+
+STEPS, NEXT, CAP = 7, 2, 100  # K = 8 labels; each row of D has two next steps; caps of durations and of gaps [frames]
+PAIRS = Pairs.of([(h, (h + i) % STEPS + 1) for h in range(STEPS + 1) for i in range(NEXT)], STEPS)
+SIZES = ((1, 10_000), (64, 1_000))  # recordings x frames
+LENGTHS = (10**4, 10**5, 10**6)
+TOLERANCE = 1e-8  # relative difference above which two variants do not compute the same
+FLOOR = 1e-6  # of a score
+IMPOSSIBLE = -1e30  # for a log probability: torch's logsumexp has no gradient at minus infinity
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    packages = {"numba": version("numba"), "hmmlearn": version("hmmlearn") if _hmmc is not None else "missing"}
+    record: dict = {"environment": environment(given.clock) | packages, "rounds": given.rounds}
+    sizes = f"K = {STEPS + 1} labels, {NEXT} next steps per row, caps {CAP} frames"
+    print(*(f"{key} {value}" for key, value in record["environment"].items()), f"{given.rounds} rounds", sep=", ")
+    print(sizes)
+    with pd.option_context("display.float_format", "{:.3g}".format, "display.width", 120):
+        for title, table in _tables(given):
+            print(f"\n{title}\n{'skipped: hmmlearn is not installed' if table is None else table}", flush=True)
+            record[title] = None if table is None else json.loads(table.to_json(orient="index"))
+    if given.out is not None:
+        given.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame | None]]:
+    if given.length:
+        yield "against the number of frames, 1 recording", against_length(max(1, given.rounds // 10), given.clock)
+        return
+    for title, variants, compare in (
+        ("Viterbi", viterbi_variants, _paths), ("forward-backward of the chain", smoothing_variants, _posteriors)
+    ):  # fmt: skip
+        for number, length in SIZES:
+            name = f"{title}, {number} x {length} frames"
+            if _hmmc is None:
+                yield name, None
+                continue
+            yield name, against_hmmlearn(variants, compare, number, length, given.rounds, given.clock)
+    for reading in READINGS:
+        name = f"exact decoding, {reading}, 1 x {SIZES[0][1]} frames"
+        yield name, against_viterbi(reading, SIZES[0][1], given.rounds, given.clock)
+    for reading in READINGS:
+        name = f"gradient of the log evidence, {reading}, 8 x 400 frames"
+        yield name, against_autograd(reading, 8, 400, given.rounds, given.clock)
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+def parameters() -> dict[str, Tensor]:
+    """Sticks of D, start, and means and standard deviations [frames] of the steps and of the gaps after a step."""
+    rng = np.random.default_rng(0)
+    n_gaps = len(PAIRS.later)
+    values = {
+        "stick": np.tile([0.5, 1 - 1e-7], STEPS + 1),  # hardly any end, so that a long recording goes on
+        "start": np.array(0.05),
+        "step_mean": rng.uniform(15, 40, STEPS), "step_sd": rng.uniform(4, 9, STEPS),
+        "gap_mean": rng.uniform(10, 40, n_gaps), "gap_sd": rng.uniform(3, 9, n_gaps),
+    }  # fmt: skip
+    return {name: torch.as_tensor(value) for name, value in values.items()}
+
+
+def process_of(values: dict[str, Tensor], reading: str, cap: int = CAP) -> SemiMarkovProcess:
+    """The process of steps from its parameters, as the entry builds it."""
+    hazard = reading == "hazard"
+    law = durations.renewal if hazard else durations.distribution_function
+    log_d, log_end = next_step(values["stick"], PAIRS)
+    start = values["start"].expand(len(PAIRS.h) - len(PAIRS.later))
+    if hazard:
+        first = durations.geometric(start, cap + 1)
+    else:
+        first = tuple(table[:, None].expand(-1, cap + 1) for table in (start.log(), torch.log1p(-start)))
+    later = law(values["gap_mean"], values["gap_sd"], cap + 1)
+    gap = tuple(torch.cat([a, b], -2) for a, b in zip(first, later, strict=True))
+    step = law(values["step_mean"], values["step_sd"], cap + 1)
+    initial = torch.full((STEPS + 1,), 1 / (STEPS + 1), dtype=torch.double)
+    return semi_markov_process(PAIRS, log_d, log_end, step, gap, initial, reading)
+
+
+def log_scores(reading: str, number: int, length: int) -> list[np.ndarray]:
+    """Simulated recordings: labels from the process, log scores of a classifier of medium difficulty."""
+    rng, graph = np.random.default_rng(1), process_of(parameters(), reading).graph()
+    labels = (kernels.semi_markov_simulate(graph, length, rng) for _ in range(number))
+    scores = (simulate_scores(own, STEPS + 1, rng, 5.0, **DIFFICULTIES["medium"]) for own in labels)
+    return [np.log(np.maximum(own, FLOOR)) for own in scores]
+
+
+def chain() -> tuple[np.ndarray, np.ndarray]:
+    """Initial and transition probabilities of a frame-level chain."""
+    k = STEPS + 1
+    return np.full(k, 1 / k), np.full((k, k), 0.05 / (k - 1)) + np.eye(k) * (0.95 - 0.05 / (k - 1))
+
+
+# --------------------------------------------------------------------------------------------------------- hmmlearn
+class Chain(BaseHMM):
+    """hmmlearn's model whose observations are the log scores themselves."""
+
+    def _compute_log_likelihood(self, X):  # noqa: N803
+        return X
+
+    def _compute_likelihood(self, X):  # noqa: N803
+        return np.exp(X)
+
+
+def hmmlearn_chain() -> Chain:
+    """The chain in hmmlearn, scaled (its faster implementation)."""
+    model = Chain(STEPS + 1, implementation="scaling")
+    model.startprob_, model.transmat_ = chain()
+    return model
+
+
+def viterbi_variants(recordings: Sequence[np.ndarray]) -> dict[str, Callable]:
+    """Ways to the most probable paths of the chain; all return scores and labels."""
+    initial, transition = chain()
+    logs = np.log(initial), np.log(transition)
+    model, stacked, lengths = hmmlearn_chain(), np.concatenate(recordings), [len(own) for own in recordings]
+    return {
+        "pyrozoo kernel": lambda: [kernels.chain_map(own, *logs)[::-1] for own in recordings],
+        "pyrozoo most_probable": lambda: [
+            (score, labels) for labels, score in decode.most_probable(recordings, (initial, transition))
+        ],
+        "hmmlearn kernel": lambda: [_hmmc.viterbi(initial, transition, own) for own in recordings],
+        "hmmlearn decode": lambda: [model.decode(stacked, lengths)],
+    }
+
+
+def smoothing_variants(recordings: Sequence[np.ndarray]) -> dict[str, Callable]:
+    """Ways to the posterior probabilities of the chain; all return log evidence and posteriors."""
+    initial, transition = chain()
+    model, stacked, lengths = hmmlearn_chain(), np.concatenate(recordings), [len(own) for own in recordings]
+
+    def ours(own: np.ndarray) -> tuple[float, np.ndarray]:
+        log_z, *state = kernels.chain_forward(own, initial, transition)
+        return log_z, kernels.chain_backward(initial, transition, *state)[0]
+
+    def theirs(own: np.ndarray) -> tuple[float, np.ndarray]:
+        likelihood = np.exp(own)
+        log_z, forward, scales = _hmmc.forward_scaling(initial, transition, likelihood)
+        posterior = forward * _hmmc.backward_scaling(initial, transition, likelihood, scales)
+        return log_z, posterior / posterior.sum(1, keepdims=True)
+
+    return {
+        "pyrozoo kernel": lambda: [ours(own) for own in recordings],
+        "pyrozoo marginals": lambda: [
+            (np.nan, own) for own in decode.marginals(recordings, (initial, transition))
+        ],  # which returns no evidence
+        "hmmlearn kernel": lambda: [theirs(own) for own in recordings],
+        "hmmlearn score_samples": lambda: [model.score_samples(stacked, lengths)],
+    }
+
+
+def _paths(found: list, expected: list) -> float:
+    """Relative difference of the scores; infinite where a label differs."""
+    same = np.array_equal(*(np.concatenate([labels for _, labels in own]) for own in (found, expected)))
+    return _relative(*(sum(score for score, _ in own) for own in (found, expected))) if same else np.inf
+
+
+def _posteriors(found: list, expected: list) -> float:
+    """Largest difference of a posterior probability, and of the log evidence where there is one."""
+    totals = [sum(log_z for log_z, _ in own) for own in (found, expected)]
+    evidence = 0.0 if np.isnan(totals[0]) else _relative(*totals)
+    gamma = [np.concatenate([gamma for _, gamma in own]) for own in (found, expected)]
+    return max(evidence, float(abs(gamma[0] - gamma[1]).max()))
+
+
+def against_hmmlearn(
+    variants: Callable, compare: Callable, number: int, length: int, rounds: int, clock: str = "wall"
+) -> pd.DataFrame:
+    """Milliseconds for all recordings, ratios to hmmlearn's kernel, and the difference of the results from its own."""
+    functions = variants(log_scores("hazard", number, length))
+    expected = functions["hmmlearn kernel"]()
+    different = {name: _checked(compare(function(), expected), name) for name, function in functions.items()}
+    return summary(alternate(functions, rounds, clock), "hmmlearn kernel").assign(difference=pd.Series(different))
+
+
+# ---------------------------------------------------------------------------------------------------- semi-Markov
+def exact_variants(own: np.ndarray, reading: str) -> dict[str, Callable]:
+    """Decoders of one recording."""
+    graph = process_of(parameters(), reading).graph()
+    logs, tables = [np.log(table) for table in chain()], decode.history_tables(graph)
+
+    def forward_backward() -> None:
+        kernels.semi_markov_backward(graph, *kernels.semi_markov_forward(own, graph, -1))
+
+    return {
+        "vanilla Viterbi": partial(kernels.chain_map, own, *logs),
+        "single_history": partial(kernels.single_history, own, *tables),
+        "MAP": partial(kernels.semi_markov_map, own, graph),
+        "log evidence": partial(kernels.semi_markov_forward, own, graph, -1),
+        "forward-backward": forward_backward,
+    }
+
+
+def against_viterbi(reading: str, length: int, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds of the semi-Markov kernels, and ratios to the chain's Viterbi."""
+    [own] = log_scores(reading, 1, length)
+    return summary(alternate(exact_variants(own, reading), rounds, clock), "vanilla Viterbi")
+
+
+# ------------------------------------------------------------------------------------------------------ gradients
+def hazards(process: SemiMarkovProcess) -> tuple[Tensor, Tensor]:
+    """Log probability to stay, (N, C), and to leave by an arc, (A, C), at ages 1..C; the last stands for all above."""
+    _, length, survive, stay, leave = (table.clamp(min=IMPOSSIBLE) for table in process.tables)
+    ending = length - survive[process.source]
+    return (
+        torch.cat([survive[:, 1:] - survive[:, :-1], stay[:, None]], 1),
+        torch.cat([ending[:, :-1], leave[:, None]], 1),
+    )
+
+
+def plain_log(scores: Tensor, process: SemiMarkovProcess) -> Tensor:
+    """log Z by a forward pass over all (node, age) in the log domain, shape (B,), from scores (B, T, K)."""
+    stay, leave = hazards(process)
+    source, label = torch.as_tensor(process.source), torch.as_tensor(process.label)
+    n_nodes, n_arcs = len(label), len(source)
+    # Arcs into each node side by side; a node with fewer reads the last entry, which is impossible.
+    into = [np.flatnonzero(process.target == n) for n in range(n_nodes)]
+    most = max(map(len, into))
+    into = torch.as_tensor(np.stack([np.pad(own, (0, most - len(own)), constant_values=n_arcs) for own in into]))
+    by_node = scores[..., label]
+    never = scores.new_full((len(scores), 1), IMPOSSIBLE)
+    first = process.log_initial.clamp(min=IMPOSSIBLE) + by_node[:, 0]
+    alpha = torch.cat([first[..., None], scores.new_full((*first.shape, stay.shape[1] - 1), IMPOSSIBLE)], -1)
+    for t in range(1, scores.shape[1]):
+        left = torch.cat([torch.logsumexp(alpha[:, source] + leave, -1), never], 1)
+        entered = torch.logsumexp(left[:, into], -1)
+        older = alpha + stay
+        top = torch.logaddexp(older[..., -2:-1], older[..., -1:])
+        alpha = torch.cat([entered[..., None], older[..., :-2], top], -1) + by_node[:, t, :, None]
+    return torch.logsumexp(alpha.flatten(1), 1)
+
+
+def plain_scaled(scores: Tensor, process: SemiMarkovProcess) -> Tensor:
+    """The same on probabilities that are scaled in every frame: a product of matrices for all that enter a node."""
+    stay, leave = (table.exp() for table in hazards(process))
+    label = torch.as_tensor(process.label)
+    n_gaps = process.n_labels
+    out_of_gap = process.source < n_gaps
+    h, k = (torch.as_tensor(array[out_of_gap]) for array in (process.source, process.target - n_gaps))
+    enter = leave.new_zeros(n_gaps, leave.shape[1], STEPS).index_put((h, torch.arange(0)[:0]) if False else (h,), 0.0) if False else None  # noqa: E501
+    raise NotImplementedError

@@ -1,0 +1,91 @@
+"""Simulated recordings: every decoder and reading at three difficulties, the recursion's misses, steps performed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ....experiments import averages, claim, finish, known, simulated_data, timing
+from ....jobs import run_jobs
+from ....record import format_table
+from ..card import CARD
+from ..runs import simulated_run
+from ..simulator import DIFFICULTIES, simulate
+
+DEVICES = ("pen", "inhaler")
+SCORES = ("frame_accuracy", "segment_f1", "edit", "frame_nll")
+NOTE = (
+    "Simulated data: labels from a renewal process (so the hazard reading is the true one), scores of a simulated "
+    "classifier. 60 labelled recordings to fit, others to score. Mean and standard error over data seeds. `misses`: "
+    "share of recordings in which the text's recursion misses the exact maximum of its own model, the nats it loses "
+    "there and the share of frames that differ. `auroc`: whether a step was performed at all, pooled over steps."
+)
+# name -> variant, arguments, decoders
+MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "vanilla": ("frame-hmm", {}, ("argmax", "viterbi")),
+    "cdf, power 1": ("paper", {}, ("paper", "map", "marginal", "mea")),
+    "cdf, fitted power": ("paper", {"power": "fit", "floor": 0.01}, ("paper", "map", "marginal", "mea")),
+    "hazard, power 1": ("semi-markov", {"power": 1.0, "floor": 1e-4}, ("paper", "map", "marginal", "mea")),
+    "hazard, fitted power": ("semi-markov", {}, ("paper", "map", "marginal", "mea")),
+}
+
+
+def decoders_experiment(
+    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/medication-decoders"
+) -> dict[str, Any]:
+    """Simulated data: every decoder x reading x difficulty, how often the text's recursion misses, steps performed.
+
+    Args:
+        profile: "smoke" (one device, few recordings), "quick" (3 seeds, 60 test recordings), "paper" (10 seeds, 200).
+        seeds: Number of data seeds, 0, 1, ... in place of the profile's.
+        jobs: Processes.
+        out: Folder for record.json and table.csv.
+    """
+    started, out = time.perf_counter(), Path(out)
+    numbers = range(seeds or {"smoke": 1, "quick": 3, "paper": 10}[known(profile)])
+    n_train, n_test = {"smoke": (10, 5), "quick": (60, 60), "paper": (60, 200)}[profile]
+    devices = DEVICES[:1] if profile == "smoke" else DEVICES
+    cases = [(device, difficulty) for device in devices for difficulty in DIFFICULTIES]
+    data = simulated_data(
+        "simulated inhaler and pen recordings of all seeds",
+        [simulate(device, n_train, difficulty, 2 * seed) for device, difficulty in cases for seed in numbers],
+    )
+    resumed = claim(CARD, out, data)
+    plan = {}
+    for device, difficulty in cases:
+        for name, (variant, arguments, decoders) in MODELS.items():
+            for seed in numbers:
+                plan[_job(device, difficulty, name, seed)] = {
+                    "device": device, "difficulty": difficulty, "seed": seed, "variant": variant,
+                    "guide": "closed-form", "decoders": list(decoders), "arguments": arguments, "n_train": n_train,
+                    "n_test": n_test, "exactness": variant != "frame-hmm",
+                }  # fmt: skip
+    results = run_jobs(simulated_run, plan, out / "jobs", n_jobs=jobs)
+    rows = [row for case in cases for row in _rows(results, *case, numbers)]
+    print(format_table([{k: v for k, v in row.items() if "nats" not in k} for row in rows]))
+    extra = {"note": NOTE, **timing(results, resumed)}
+    return finish(CARD, out, rows, "decoders", profile, data, list(numbers), time.perf_counter() - started, extra)
+
+
+def _job(device: str, difficulty: str, model: str, seed: int) -> str:
+    return f"{device}-{difficulty}-{model.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def _rows(results: Mapping[str, Any], device: str, difficulty: str, seeds: range) -> list[dict[str, Any]]:
+    rows = []
+    for name, (_, _, decoders) in MODELS.items():
+        found = [results[_job(device, difficulty, name, seed)] for seed in seeds]
+        for decoder in decoders:
+            row: dict[str, Any] = {"model": name, "device": device, "difficulty": difficulty, "decoder": decoder}
+            row |= averages([{score: r[decoder][score] for score in SCORES} for r in found])
+            if decoder == "argmax":
+                row |= {"model": "no process", "frame_nll": None, "frame_nll_se": None}
+            if decoder == "paper":
+                row |= averages([{f"misses_{k}": v for k, v in r["misses"].items()} for r in found])
+            answer = {"paper": "paper", "map": "map", "marginal": "posterior"}.get(decoder)
+            if answer and "performed" in found[0]:
+                row |= averages([{"auroc": r["performed"][answer]} for r in found])
+            rows.append(row | averages([{"power": r["power"]} for r in found]))
+    return rows

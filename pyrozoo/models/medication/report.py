@@ -1,0 +1,84 @@
+"""Figures of the watch sessions: timeline, reliability, durations, order of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ... import frame_plots
+from ...batch import Batch
+from ...drawing import draw
+from ...fitting import Fit
+from . import decode
+from .counts import labelled_sequences
+from .data import watch_sessions, watch_sessions_all
+from .runs import fitted
+from .uses import decode_recordings, log_scores, plug_in, replicate
+
+SHOWN_FOLD = 8  # the subject whose sessions the timeline shows: the first where the text's recursion loses a step
+
+
+def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
+    """Write timeline.png, reliability.png, durations.png and order.png.
+
+    Args:
+        folder: Where to; made if missing.
+        fold: Test subject of the timeline.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = watch_sessions(fold)
+    figure = timeline(train, test, 0)
+    figure.savefig(folder / "timeline.png", dpi=110)
+    reliability().figure.savefig(folder / "reliability.png", dpi=110)
+    full = watch_sessions_all()
+    found = fitted(full, "semi-markov")
+    observed, new = replicate(found, full, draws=50).values()
+    frame_plots.replicated_durations(observed, new, names=list(observed)).savefig(folder / "durations.png", dpi=110)
+    order(found, full).figure.savefig(folder / "order.png", dpi=110)
+
+
+def timeline(train: Batch, test: Batch, recording: int) -> Figure:
+    """Ribbons of every decoder on one recording, the exact posterior below, and whether each step was performed."""
+    fits = {variant: fitted(train, variant) for variant in ("frame-hmm", "paper", "semi-markov")}
+    one = test.subset([recording])
+    rows = {"truth": labelled_sequences(one)[0]}
+    for name, variant, decoder in (
+        ("argmax", "frame-hmm", "argmax"), ("viterbi", "frame-hmm", "viterbi"), ("paper", "paper", "paper"),
+        ("map (cdf)", "paper", "map"), ("mea (hazard)", "semi-markov", "mea"),
+    ):  # fmt: skip
+        rows[name] = decode_recordings(fits[variant], one, decoder).labels[0]
+    own = decode_recordings(fits["semi-markov"], one)
+    really = np.array([(rows["truth"] == k).any() for k in range(1, len(own.label_names))])
+    return frame_plots.timeline(
+        rows, list(own.label_names), rate=own.rate, marginals=own.marginals[0],
+        performed=own.performed.iloc[0].to_numpy(), truth=really, title=f"{own.names[0]} (semi-synthetic)",
+    )  # fmt: skip
+
+
+def reliability() -> Axes:
+    """Reliability of the frame marginals on the test subjects, with power 1 and with the fitted one."""
+    tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"power 1": [], "fitted power": []}
+    for fold in range(10):
+        train, test = watch_sessions(fold)
+        for name, arguments in (("power 1", {"power": 1.0}), ("fitted power", {})):
+            found = fitted(train, "semi-markov", **arguments)
+            process, power = plug_in(found, train)
+            gamma = np.concatenate(decode.marginals(log_scores(found.model, test, power), process))
+            tables[name].append((gamma.max(1), gamma.argmax(1) == np.concatenate(labelled_sequences(test))))
+    joined = {name: tuple(np.concatenate(part) for part in zip(*found, strict=True)) for name, found in tables.items()}
+    return frame_plots.reliability(joined)
+
+
+def order(found: Fit, data: Batch) -> Axes:
+    """The posterior of D as a matrix with 90 % intervals."""
+    drawn = draw(found, data, draws=300, sites=["D"], predictive=False).groups["posterior"]["D"].reshape(300, -1)
+    model, n = found.model, found.model.n_labels
+    tables = [np.zeros((n, n - 1)) for _ in range(3)]
+    for table, value in zip(tables, (drawn.mean(0), *np.quantile(drawn, (0.05, 0.95), axis=0)), strict=True):
+        table[model.pairs.h, model.pairs.k - 1] = value
+    rows = ["start", *model.names[1:]]
+    return frame_plots.transition_map(tables[0], rows, list(model.names[1:]), low=tables[1], high=tables[2])
+
