@@ -173,9 +173,8 @@ def smoothing_variants(recordings: Sequence[np.ndarray]) -> dict[str, Callable]:
 
     return {
         "pyrozoo kernel": lambda: [ours(own) for own in recordings],
-        "pyrozoo marginals": lambda: [
-            (np.nan, own) for own in decode.marginals(recordings, (initial, transition))
-        ],  # which returns no evidence
+        # It returns no evidence.
+        "pyrozoo marginals": lambda: [(np.nan, own) for own in decode.marginals(recordings, (initial, transition))],
         "hmmlearn kernel": lambda: [theirs(own) for own in recordings],
         "hmmlearn score_samples": lambda: [model.score_samples(stacked, lengths)],
     }
@@ -263,11 +262,127 @@ def plain_log(scores: Tensor, process: SemiMarkovProcess) -> Tensor:
 
 
 def plain_scaled(scores: Tensor, process: SemiMarkovProcess) -> Tensor:
-    """The same on probabilities that are scaled in every frame: a product of matrices for all that enter a node."""
+    """The same on probabilities, scaled in every frame; all that enter the steps are one product of matrices."""
     stay, leave = (table.exp() for table in hazards(process))
-    label = torch.as_tensor(process.label)
-    n_gaps = process.n_labels
-    out_of_gap = process.source < n_gaps
-    h, k = (torch.as_tensor(array[out_of_gap]) for array in (process.source, process.target - n_gaps))
-    enter = leave.new_zeros(n_gaps, leave.shape[1], STEPS).index_put((h, torch.arange(0)[:0]) if False else (h,), 0.0) if False else None  # noqa: E501
-    raise NotImplementedError
+    n_gaps, label = process.n_labels, torch.as_tensor(process.label)
+    h, k = (torch.as_tensor(array) for array in (PAIRS.h, PAIRS.k - 1))
+    enter = leave.new_zeros(n_gaps, STEPS, leave.shape[1]).index_put((h, k), leave[: len(h)])
+    enter, end = enter.transpose(1, 2).flatten(0, 1), leave[len(h) :]
+    top = scores.detach().amax(-1, keepdim=True)
+    potential = (scores - top).exp()[..., label]
+    log_z = top.sum((1, 2))
+    nothing = scores.new_zeros(len(scores), 1)
+    first = process.log_initial.exp() * potential[:, 0]
+    alpha = torch.cat([first[..., None], scores.new_zeros(*first.shape, stay.shape[1] - 1)], -1)
+    for t in range(1, scores.shape[1]):
+        # A constant: log Z is the same whatever the scale, and so is its gradient.
+        scale = alpha.detach().sum((1, 2))
+        log_z = log_z + scale.log()
+        ended = (alpha[:, n_gaps:] * end).sum(-1)
+        entered = torch.cat([nothing, ended, alpha[:, :n_gaps].flatten(1) @ enter], 1)
+        older = alpha * stay
+        oldest = older[..., -2:].sum(-1, keepdim=True)
+        alpha = torch.cat([entered[..., None], older[..., :-2], oldest], -1)
+        alpha = alpha * (potential[:, t] / scale[:, None])[..., None]
+    return log_z + alpha.sum((1, 2)).log()
+
+
+def gradient(function: Callable, scores: np.ndarray, values: dict[str, Tensor], reading: str) -> dict[str, Tensor]:
+    """The log evidence of recordings (B, T, K), and its gradient by the parameters and by the scores."""
+    leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
+    own = torch.tensor(scores, requires_grad=True)
+    value = function(own, process_of(leaves, reading)).sum()
+    value.backward()
+    return {"value": value.detach(), "scores": own.grad, **{name: leaf.grad for name, leaf in leaves.items()}}
+
+
+def zoo(scores: Tensor, process: SemiMarkovProcess) -> Tensor:
+    """The zoo's log evidence of recordings (B, T, K), shape (B,)."""
+    return log_evidence(scores.flatten(0, 1), torch.full((len(scores),), scores.shape[1]), process)
+
+
+def tables_alone(scores: Tensor, process: SemiMarkovProcess) -> Tensor:
+    """What all variants share: the tables of the process, and the way back through them."""
+    return sum(table.clamp(min=IMPOSSIBLE).sum() for table in process.tables) + 0.0 * scores.sum((1, 2))
+
+
+EVIDENCE = {"pyrozoo": zoo, "plain PyTorch, log domain": plain_log, "plain PyTorch, scaled": plain_scaled}
+
+
+def against_autograd(reading: str, number: int, length: int, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds of one gradient, ratios to the zoo, and the largest relative difference from the zoo's."""
+    scores, values = np.stack(log_scores(reading, number, length)), parameters()
+    variants = {
+        name: partial(gradient, function, scores, values, reading)
+        for name, function in (EVIDENCE | {"tables alone": tables_alone}).items()
+    }
+    expected = variants["pyrozoo"]()
+    different = {}
+    for name in EVIDENCE:
+        found = variants[name]()
+        different[name] = _checked(max(_relative(found[key], expected[key]) for key in expected), name)
+    return summary(alternate(variants, rounds, clock), "pyrozoo").assign(difference=pd.Series(different))
+
+
+def _relative(found: Tensor | float, expected: Tensor | float) -> float:
+    found, expected = (np.asarray(x) for x in (found, expected))
+    return float(abs(found - expected).max() / abs(expected).max())
+
+
+def _checked(different: float, name: str) -> float:
+    if not different <= TOLERANCE:
+        raise RuntimeError(f"{name}: differs by {different:.2g}; it does not compute the same, and its time says nothing")
+    return different
+
+
+# --------------------------------------------------------------------------------------------------------- length
+DECODERS = ("MAP", "forward-backward")
+
+
+def against_length(rounds: int, clock: str = "wall", lengths: Sequence[int] = LENGTHS) -> pd.DataFrame:
+    """Microseconds per frame, ratio to the shortest, and growth of peak memory, also per frame."""
+    tables = []
+    for decoder in DECODERS:
+        variants = {}
+        for length in lengths:
+            [own] = log_scores("hazard", 1, length)
+            variants[f"{decoder}, {length}"] = exact_variants(own, "hazard")[decoder]
+        seconds = alternate(variants, rounds, clock) / np.array(lengths)
+        table = summary(seconds, f"{decoder}, {lengths[0]}").rename(columns=lambda name: name.replace("_ms", "_us"))
+        table[["min_us", "median_us"]] *= 1e3
+        peaks = []
+        for length in lengths:
+            # A fresh process each: one that has once had much memory does not give all of it back.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                peaks.append(pool.submit(peak_memory, decoder, length).result())
+        tables.append(table.assign(peak_MB=peaks, bytes_per_frame=np.array(peaks) * 2**20 / np.array(lengths)))
+    return pd.concat(tables)
+
+
+def peak_memory(decoder: str, length: int) -> float:
+    """Growth of the process's peak memory [MB] over one call; NaN where there is no /proc."""
+    torch.set_num_threads(1)
+    [short], [own] = (log_scores("hazard", 1, n) for n in (2 * CAP, length))
+    exact_variants(short, "hazard")[decoder]()  # compiles
+    function = exact_variants(own, "hazard")[decoder]
+    if not CLEAR.exists():
+        return float("nan")
+    CLEAR.write_text("5")  # sets the peak back to what is held now
+    before = _peak()
+    function()
+    return _peak() - before
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--length", action="store_true", help="instead: time and memory against the number of frames")
+    parser.add_argument("--rounds", type=int, default=30, help="calls of each variant (default: 30; a tenth in --length)")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -89,10 +89,16 @@ def _parser() -> _Parser:
     add("list", _list, "list the entries of the zoo")
     add("show", _show, "show the card of an entry").add_argument("name", metavar="NAME")
     _fit_options(add("fit", _fit, "fit an entry to a table or to one of its data sets"))
-    predict = add("predict", _predict, "predict the targets of a table with a saved run")
+    predict = add("predict", _predict, "predict the targets of a table, or decode recordings, with a saved run")
     predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
-    predict.add_argument("--data", metavar="FILE.csv", required=True, help="table with the run's unit and x columns")
-    predict.add_argument("--out", metavar="FILE.csv", required=True, help="predictions, one line per row of the table")
+    predict.add_argument(
+        "--data", metavar="FILE", required=True, help="table with the run's unit and x columns; or the entry's own format"
+    )
+    predict.add_argument(
+        "--out", metavar="FILE.csv", required=True,
+        help="predictions, one line per row or frame; an entry may write further tables beside it (FILE.steps.csv)",
+    )  # fmt: skip
+    _rate_option(predict)
     again = "run the same command again: finished jobs in the folder of --out are kept"
     reproduce = add("reproduce", _reproduce, "reproduce a table or figure of the paper", hint=again)
     reproduce.add_argument("name", metavar="NAME")
@@ -109,7 +115,11 @@ def _parser() -> _Parser:
 
 def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("name", metavar="NAME")
-    fit.add_argument("--data", required=True, metavar="FILE.csv|DATASET", help="a table, or a data set of the entry")
+    fit.add_argument(
+        "--data", required=True, metavar="FILE|DATASET",
+        help="a CSV table, a file in the entry's own format (its README says), or a data set of the entry",
+    )  # fmt: skip
+    _rate_option(fit)
     fit.add_argument("--unit", metavar="COL", help="column of the table that names the unit of a row")
     fit.add_argument("--x", action="append", type=_names, metavar="COL,COL", help="input columns; may be repeated")
     fit.add_argument("--y", action="append", type=_names, metavar="COL", help="target column; empty where unlabelled")
@@ -131,6 +141,12 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch")
     fit.add_argument("--resume", action="store_true", help="go on from the checkpoint, where there is one")
     fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
+
+
+def _rate_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rate", type=float, metavar="HZ", help="frames per second of recordings, where the file does not say"
+    )
 
 
 def _positive(text: str) -> int:
@@ -307,6 +323,12 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
             )
         data = registry.load_data(card.name, arguments.data)
         return data[0] if isinstance(data, tuple) else data
+    if hasattr(registry.entry(card.name).parts, "read"):
+        if arguments.unit or arguments.x or arguments.y:
+            raise ValueError(f"--unit, --x and --y belong to a table; {card.name!r} reads recordings, see its README")
+        return _recordings(arguments, card.name)
+    if arguments.rate is not None:
+        raise ValueError(f"--rate belongs to recordings; {card.name!r} is fitted to a table")
     if not (arguments.unit and arguments.x):
         raise ValueError(f"{arguments.data} is a table: name its columns by --unit COL and --x COL,COL")
     from .batch import Batch
@@ -315,6 +337,15 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     table = _read_table(arguments.data, arguments.unit, [*x, *y])
     with _naming(arguments.data):
         return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
+
+
+def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
+    """Read a file in the format of an entry that has one of its own."""
+    with _naming(arguments.data):
+        batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
+    if batch.info.get("rate_assumed") and not options:
+        print("no frame rate is given: times are in frames (name it by --rate HZ)")
+    return batch
 
 
 def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
@@ -359,6 +390,8 @@ def _interrupted(arguments: argparse.Namespace, result: Fit) -> NoReturn:
 
 def _how_to_predict(arguments: argparse.Namespace, columns: Mapping[str, Any] | None) -> str:
     out = shlex.quote(arguments.out)
+    if hasattr(registry.entry(arguments.name).parts, "tables"):
+        return f"decode with: pyrozoo predict {out} --data FILE --out labels.csv"
     if not (columns and columns["y"]):
         return f"go on in Python: fit = pyrozoo.load({arguments.out!r})"
     imports = "".join(f" --import {shlex.quote(module)}" for module in arguments.modules)
@@ -376,6 +409,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     from .io import load
 
     fit = load(arguments.run)
+    name = fit.model.entry[0] if fit.model.entry else None
+    if name and hasattr(registry.entry(name).parts, "tables"):
+        return _write_tables(arguments, fit, name, out)
+    if arguments.rate is not None:
+        raise ValueError(f"--rate belongs to recordings; {arguments.run} was fitted to a table")
     columns = fit.data["columns"]
     if columns is None:
         raise ValueError(f"{arguments.run} was not fitted to a table; use pyrozoo.predict in Python, with a Batch")
@@ -391,6 +429,19 @@ def _predict(arguments: argparse.Namespace) -> int:
     predictions.insert(0, unit, table[unit].to_numpy())
     atomic_write_text(out, predictions.to_csv(index_label="row" if unit != "row" else "index", lineterminator="\n"))
     print(f"{len(predictions)} rows predicted in {out}")
+    return 0
+
+
+def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path) -> int:
+    from .files import atomic_write_text
+
+    batch = _recordings(arguments, name, labels=list(fit.prototype.coords["label_class"]))
+    with _naming(arguments.data):
+        tables = registry.entry(name).parts.tables(fit, batch)
+    for suffix, table in tables.items():
+        path = out.with_name(f"{out.stem}.{suffix}{out.suffix}") if suffix else out
+        atomic_write_text(path, table.to_csv(index=False, lineterminator="\n"))
+        print(f"{len(table)} lines in {path}")
     return 0
 
 

@@ -27,6 +27,8 @@ def check_labels(data: Batch, model: LabelModel | None = None) -> None:
             f"score: {data['score'].shape[1]} columns, the model has {model.n_labels} labels {list(model.names)}; "
             "give one score per label, the non-event first"
         )
+    if model is not None:
+        check_rate(data, model)
     if "label" not in data:
         return
     names = model.names if model is not None else [str(name) for name in data.coords["label_class"]]
@@ -48,6 +50,22 @@ def check_labels(data: Batch, model: LabelModel | None = None) -> None:
             )
         if pairs is not None:
             _check_pairs(recording, labels, model)
+
+
+def check_rate(data: Batch, model: LabelModel) -> None:
+    """Refuse recordings at another frame rate than the model's: its durations would mean something else.
+
+    Raises:
+        ValueError: The rates differ; data whose rate was merely assumed are taken to have the model's.
+    """
+    own, given = getattr(model, "rate", None), data.info.get("rate")
+    if own is None or given is None or data.info.get("rate_assumed"):
+        return
+    if abs(float(given) - own) > 1e-6 * own:
+        raise ValueError(
+            f"the recordings have {float(given):g} frames per second, the model has {own:g}; resample them, or fit "
+            "recordings at their rate"
+        )
 
 
 def _check_pairs(recording: object, labels: np.ndarray, model: LabelModel) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from ...batch import Batch
 from ...fitting import Fit, isolated
 from . import decode
+from .checks import check_rate
 from .counts import labelled_sequences
 from .model import LabelModel
 from .process import Process
@@ -130,6 +131,8 @@ def decode_with(
 
 
 def _rate(model: LabelModel, data: Batch) -> float:
+    """Frames per second: the model's where it has one, which data that say theirs must share."""
+    check_rate(data, model)
     return float(getattr(model, "rate", None) or data.info.get("rate", 1.0))
 
 
