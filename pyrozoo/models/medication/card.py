@@ -3,16 +3,16 @@
 from ...registry import Card, Site
 
 _STICK = Site(
-    "latent", (), ("pair",), "",
-    "share of pair (h, k) in what earlier pairs of row h leave; Beta, so that a row of D with its end is Dirichlet",
+    "latent", (), ("pair",), "Beta(alpha, alpha × entries after it)",
+    "share of pair (h, k) in what earlier pairs of row h leave, so that a row of D with its end is Dirichlet(alpha)",
 )  # fmt: skip
 _D = Site("deterministic", (), ("pair",), "", "probability that step k follows step h (D of the text)")
 _START = Site("latent", (), (), "Gamma(1, 10)", "rate per second at which the first step begins")
 _TIMES = {
-    "duration_mean": Site("latent", (), ("step",), "", "mean duration of a step [s] (of Ψ); LogNormal"),
-    "duration_sd": Site("latent", (), ("step",), "", "its standard deviation [s]; LogNormal"),
-    "gap_mean": Site("latent", (), ("gap",), "", "mean gap between two steps [s] (of Φ); LogNormal"),
-    "gap_sd": Site("latent", (), ("gap",), "", "its standard deviation [s]; LogNormal"),
+    "duration_mean": Site("latent", (), ("step",), "LogNormal(log typical, 1)", "mean duration of a step [s] (of Ψ)"),
+    "duration_sd": Site("latent", (), ("step",), "LogNormal(log 0.3 typical, 1)", "its standard deviation [s]"),
+    "gap_mean": Site("latent", (), ("gap",), "LogNormal(log typical, 1)", "mean gap between two steps [s] (of Φ)"),
+    "gap_sd": Site("latent", (), ("gap",), "LogNormal(log 0.3 typical, 1)", "its standard deviation [s]"),
 }
 _POWER = Site("latent", (), (), "LogNormal(0, 1)", "exponent of the scores, which repeat themselves from frame to frame")
 _LABEL = Site("partly observed", ("recording",), ("frame",), "", "label of every frame, z_t; -1 beyond the end")
@@ -35,8 +35,8 @@ CARD = Card(
         "semi-markov": {"stick": _STICK, "D": _D, "start_rate": _START, **_TIMES, "power": _POWER, "label": _LABEL},
         "paper": {"stick": _STICK, "D": _D, "start_rate": _START, **_TIMES, "label": _LABEL},
         "frame-hmm": {
-            "A": Site("latent", (), ("from", "to"), "", "transition matrix of frames; Dirichlet rows"),
-            "initial": Site("latent", (), ("label_class",), "", "distribution of the first label; Dirichlet"),
+            "A": Site("latent", (), ("from", "to"), "Dirichlet(alpha) rows", "transition matrix of frames"),
+            "initial": Site("latent", (), ("label_class",), "Dirichlet(alpha)", "distribution of the first label"),
             "label": _LABEL,
         },
     },
@@ -54,6 +54,7 @@ CARD = Card(
         "watch": "semi-synthetic data: every decoder, parameters from the other subjects, and D smoothed",
         "decoders": "simulated data: decoders x readings x difficulties, the recursion's misses, steps performed",
         "implied-durations": "what durations the text's process really has, by frame rate",
+        "unlabelled": "simulated data: the posterior with and without unlabelled recordings",
         "reference": "semi-synthetic data: make the small fit that ships with the package",
     },
     limitations=(

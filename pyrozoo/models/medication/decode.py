@@ -183,6 +183,8 @@ def _posterior(own: np.ndarray, arrays: Any) -> tuple[float, np.ndarray | None]:
 
 def _paths(checked: Scores, arrays: Any, single: bool, names: Sequence[str] | None) -> list[tuple[np.ndarray, float]]:
     if single:
+        if not isinstance(arrays, Graph):
+            raise ValueError("single_history: the text's recursion decodes a process of steps, not a frame-level chain")
         tables = history_tables(arrays)
         function = lambda own: kernels.single_history(own, *tables)  # noqa: E731
     elif isinstance(arrays, Graph):

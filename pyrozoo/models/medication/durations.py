@@ -70,14 +70,20 @@ def geometric(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
 def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
     """A user's own law: P(exactly d frames), d = 1..n, shape (..., n); what a row lacks to 1 lasts longer than n.
 
+    From n on the hazard stays that of n. The tables have two ages more: their cap, the last but one, lies above n.
+
     Raises:
         ValueError: A probability is negative or not finite, or a row sums to more than 1.
     """
     total = probability.sum(-1)
     if not bool(torch.isfinite(probability).all()) or bool((probability < 0).any()) or bool((total > 1 + 1e-9).any()):
         raise ValueError("duration table: probabilities of 1..n frames, none negative, rows that sum to at most 1")
-    at_least = probability.flip(-1).cumsum(-1).flip(-1) + (1 - total).clamp(min=0)[..., None]
-    return probability.log(), at_least.log().clamp(max=0)
+    rest = torch.where(total < 1 - 1e-9, 1 - total, 0.0)[..., None]
+    last = probability[..., -1:]
+    hazard = torch.where(rest > 0, last / (last + rest), 1.0)
+    exactly = torch.cat([probability, rest * hazard, rest * (1 - hazard) * hazard], -1)
+    at_least = torch.cat([probability.flip(-1).cumsum(-1).flip(-1) + rest, rest, rest * (1 - hazard)], -1)
+    return exactly.log(), at_least.log().clamp(max=0)
 
 
 def log1mexp(x: Tensor) -> Tensor:

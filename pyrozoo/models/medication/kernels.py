@@ -180,8 +180,8 @@ def _push(x, linear, first, stop, reference):
 def _log_dot(x, logs, linear, first, stop, reference, log_table, table, offset):
     """Log of exp(x) + the sum of exp(logs[m]) * table[offset + m - first] over the window first <= m < stop.
 
-    Relative to exp(reference), entries are at most exp(HIGHEST), and factors below exp(-708) may be lost: a lost term is
-    below 1e-220. So a sum of at least `LOWEST` is exact to rounding; a smaller one is taken in the log domain.
+    Relative to exp(reference), entries are at most exp(HIGHEST), and factors below exp(-700) may be lost: a lost term
+    is below 1e-210. So a sum of at least `LOWEST` is exact to rounding; a smaller one is taken in the log domain.
     """
     end = offset + stop - first
     total = _dot(linear[first:stop], table[offset:end])
@@ -429,8 +429,7 @@ def _marginals(graph, begun, n_labels):
 @njit(cache=True)
 def semi_markov_sample(graph, log_z, start, tail, cum, n_paths, rng):
     """Draw label sequences from the posterior, shape (n_paths, T), backwards from the end (exact, independent)."""
-    n_nodes, width = graph.log_survive.shape
-    n_frames = tail.shape[1]
+    n_nodes, n_frames = tail.shape
     first_into, arcs_into = _arcs_into(graph)
     labels = np.empty((n_paths, n_frames), np.int64)
     for path in range(n_paths):
@@ -525,7 +524,8 @@ def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
     Args:
         log_score: Log scores, shape (T, K).
         log_initial: Log probability of the first label, shape (K,).
-        stay, leave: Log p of going on with step k at age d, and of going over to non-event, shape (K, C).
+        stay: Log p of going on with step k at age d, shape (K, C).
+        leave: Log p of going over from step k at age d to non-event, shape (K, C).
         stay_gap: Log p of going on with the gap after h at age g, shape (K, C).
         enter: Log p of entering step k from the gap after h at age g, shape (K, K, C).
 

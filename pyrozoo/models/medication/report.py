@@ -1,7 +1,8 @@
-"""Figures of the watch sessions: timeline, reliability, durations, order of steps."""
+"""Figures of the experiments: timelines, reliability, durations, order of steps."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from . import decode
 from .counts import labelled_sequences
 from .data import watch_sessions, watch_sessions_all
 from .runs import fitted
+from .simulator import simulate
 from .uses import decode_recordings, log_scores, plug_in, replicate
 
 SHOWN_FOLD = 8  # the subject whose sessions the timeline shows: the first where the text's recursion loses a step
@@ -30,14 +32,23 @@ def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, test = watch_sessions(fold)
-    figure = timeline(train, test, 0)
-    figure.savefig(folder / "timeline.png", dpi=110)
-    reliability().figure.savefig(folder / "reliability.png", dpi=110)
+    timeline(train, test, 0).savefig(folder / "timeline.png", dpi=110)
+    reliability(map(watch_sessions, range(10))).figure.savefig(folder / "reliability.png", dpi=110)
     full = watch_sessions_all()
     found = fitted(full, "semi-markov")
     observed, new = replicate(found, full, draws=50).values()
     frame_plots.replicated_durations(observed, new, names=list(observed)).savefig(folder / "durations.png", dpi=110)
     order(found, full).figure.savefig(folder / "order.png", dpi=110)
+
+
+def simulated_figures(folder: Path) -> None:
+    """Write timeline.png, of the first simulated test recording with an omitted step, and reliability.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = (simulate("pen", 60, "medium", seed) for seed in (0, 1))
+    n_steps = test["score"].shape[1] - 1
+    omitted = [len(set(labels[labels > 0])) < n_steps for labels in labelled_sequences(test)]
+    timeline(train, test, int(np.argmax(omitted))).savefig(folder / "timeline.png", dpi=110)
+    reliability([(train, test)]).figure.savefig(folder / "reliability.png", dpi=110)
 
 
 def timeline(train: Batch, test: Batch, recording: int) -> Figure:
@@ -51,18 +62,18 @@ def timeline(train: Batch, test: Batch, recording: int) -> Figure:
     ):  # fmt: skip
         rows[name] = decode_recordings(fits[variant], one, decoder).labels[0]
     own = decode_recordings(fits["semi-markov"], one)
+    kind = "simulated" if test.info.get("simulated") else "semi-synthetic"
     really = np.array([(rows["truth"] == k).any() for k in range(1, len(own.label_names))])
     return frame_plots.timeline(
         rows, list(own.label_names), rate=own.rate, marginals=own.marginals[0],
-        performed=own.performed.iloc[0].to_numpy(), truth=really, title=f"{own.names[0]} (semi-synthetic)",
+        performed=own.performed.iloc[0].to_numpy(), truth=really, title=f"{own.names[0]} ({kind})",
     )  # fmt: skip
 
 
-def reliability() -> Axes:
-    """Reliability of the frame marginals on the test subjects, with power 1 and with the fitted one."""
+def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
+    """Reliability of the frame marginals on test recordings, with power 1 and with the fitted one."""
     tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"power 1": [], "fitted power": []}
-    for fold in range(10):
-        train, test = watch_sessions(fold)
+    for train, test in splits:
         for name, arguments in (("power 1", {"power": 1.0}), ("fitted power", {})):
             found = fitted(train, "semi-markov", **arguments)
             process, power = plug_in(found, train)

@@ -11,11 +11,13 @@ from typing import Any
 
 from .experiments.decoders import decoders_experiment
 from .experiments.implied import implied_experiment
+from .experiments.unlabelled import unlabelled_experiment
 from .experiments.watch import reference_experiment, watch_experiment
 
 EXPERIMENTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "watch": watch_experiment,
     "decoders": decoders_experiment,
     "implied-durations": implied_experiment,
+    "unlabelled": unlabelled_experiment,
     "reference": reference_experiment,
 }

@@ -41,7 +41,7 @@ def decoders_experiment(
         profile: "smoke" (one device, few recordings), "quick" (3 seeds, 60 test recordings), "paper" (10 seeds, 200).
         seeds: Number of data seeds, 0, 1, ... in place of the profile's.
         jobs: Processes.
-        out: Folder for record.json and table.csv.
+        out: Folder for record.json, table.csv and figures.
     """
     started, out = time.perf_counter(), Path(out)
     numbers = range(seeds or {"smoke": 1, "quick": 3, "paper": 10}[known(profile)])
@@ -65,6 +65,10 @@ def decoders_experiment(
     results = run_jobs(simulated_run, plan, out / "jobs", n_jobs=jobs)
     rows = [row for case in cases for row in _rows(results, *case, numbers)]
     print(format_table([{k: v for k, v in row.items() if "nats" not in k} for row in rows]))
+    if profile != "smoke":
+        from ..report import simulated_figures
+
+        simulated_figures(out / "figures")
     extra = {"note": NOTE, **timing(results, resumed)}
     return finish(CARD, out, rows, "decoders", profile, data, list(numbers), time.perf_counter() - started, extra)
 

@@ -20,6 +20,7 @@ from ..card import CARD
 STEP = 8.0, 2.5  # seconds: a physical step, at every frame rate the same
 RATES = (1, 2, 5, 10, 20, 30)
 FRAMES = ((10, 3), (30, 5), (50, 10), (100, 30), (300, 60))  # mean and sd in frames
+COMPETING = ((10.0, 3.0), (40.0, 8.0))  # gaps in frames, mean and sd, to two next steps of equal probability
 NOTE = (
     "Exact numbers of the process, no data: the text takes the distribution function of a Gaussian at age d + 1 as the "
     "probability to end after d frames, so that a step's duration is not that Gaussian; it is shorter, the more so the "
@@ -38,6 +39,19 @@ def implied(mean: float, sd: float, reading: str) -> tuple[np.ndarray, np.ndarra
         leave, stay = (table[0] for table in durations.distribution_function(*at, n))
         log_p = leave + torch.nn.functional.pad(stay.cumsum(0)[:-1], (1, 0))
     return np.arange(1, n + 1), log_p.exp().numpy()
+
+
+def shares(reading: str) -> list[float]:
+    """How often each of two next steps follows, D = 0.5 each, gaps as in `COMPETING`, under a reading."""
+    mean, sd = (torch.tensor(own, dtype=torch.double) for own in zip(*COMPETING, strict=True))
+    n = 200
+    if reading == "hazard":
+        log_p = durations.renewal(mean, sd, n)[0]
+    else:
+        end, wait = durations.distribution_function(mean, sd, n)
+        stay = torch.logsumexp(wait, 0) - np.log(2)
+        log_p = end + torch.nn.functional.pad(stay.cumsum(0)[:-1], (1, 0))
+    return (0.5 * log_p.exp().sum(-1)).tolist()
 
 
 def implied_experiment(
@@ -67,12 +81,15 @@ def implied_experiment(
     (out / "figures").mkdir(parents=True, exist_ok=True)
     axes = implied_durations(curves, reference="hazard reading, 30 frames/s")
     axes.figure.savefig(out / "figures" / "implied_durations.png", dpi=110)
-    facts = {"step_s": STEP, "rates": RATES, "frames": FRAMES}
+    followed = {reading: shares(reading) for reading in ("cdf", "hazard")}
+    print(f"two next steps, D = 0.5 each, gaps {COMPETING} frames: {followed}")
+    facts = {"step_s": STEP, "rates": RATES, "frames": FRAMES, "competing": COMPETING}
     atomic_write_json(out / "settings.json", facts)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
     data = {"name": "no data: laws of durations", "sha256": digest, "simulated": True}
     return finish(
-        CARD, out, rows, "implied-durations", profile, data, [], time.perf_counter() - started, {"note": NOTE}
+        CARD, out, rows, "implied-durations", profile, data, [], time.perf_counter() - started,
+        {"note": NOTE, "shares_of_next_steps": followed},
     )  # fmt: skip
 
 

@@ -88,9 +88,10 @@ def watch_experiment(
     differences = _differences(results, folds)
     for name, (difference, error) in differences.items():
         print(f"frame accuracy, {name}: {difference:+.4f}" + ("" if error is None else f" ± {error:.4f} (paired SE)"))
-    from ..report import watch_figures
+    if profile != "smoke":
+        from ..report import watch_figures
 
-    watch_figures(out / "figures")
+        watch_figures(out / "figures")
     extra = {"note": NOTE, "differences": differences, **timing(results, resumed)}
     return finish(CARD, out, rows, "watch", profile, data, list(folds), time.perf_counter() - started, extra)
 
