@@ -127,7 +127,8 @@ class Batch(Mapping):
             tables: Group -> {name -> array with one entry per group, shape (M, ...)}; needs ``coords[group]``.
             frames: Name -> one array per row, shapes (T_n, ...): ragged; stored flat, with ``lengths`` along rows.
             labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
-                entries elsewhere are set to 0 and never used. The first target's mask is named ``labelled``, further ones ``<target>_labelled``.
+                entries elsewhere are set to 0 and never used. The first target's mask is named ``labelled``, further
+                ones ``<target>_labelled``.
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.
@@ -366,7 +367,7 @@ class Batch(Mapping):
         return batch
 
     def observed(self, target: str = "y") -> np.ndarray:
-        """Where `target` is observed: boolean, shape (N,), or one entry per frame where the target lies along frames."""
+        """Where `target` is observed: boolean, shape (N,); of a target along frames one entry per frame."""
         return self._per_entry(target, self.tensors[self._mask_name(target)]).cpu().numpy()
 
     # ---------------------------------------------------------------- names and groups

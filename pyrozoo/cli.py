@@ -91,9 +91,8 @@ def _parser() -> _Parser:
     _fit_options(add("fit", _fit, "fit an entry to a table or to one of its data sets"))
     predict = add("predict", _predict, "predict the targets of a table, or decode recordings, with a saved run")
     predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
-    predict.add_argument(
-        "--data", metavar="FILE", required=True, help="table with the run's unit and x columns; or the entry's own format"
-    )
+    columns = "a table with the run's unit and x columns, or a file in the entry's own format"
+    predict.add_argument("--data", metavar="FILE", required=True, help=columns)
     predict.add_argument(
         "--out", metavar="FILE.csv", required=True,
         help="predictions, one line per row or frame; an entry may write further tables beside it (FILE.steps.csv)",

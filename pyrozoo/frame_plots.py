@@ -129,7 +129,8 @@ def reliability(
         line = _line(index)
         ax.plot(stated, right, lw=1.6, label=f"{name}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
-    low = max(0.0, np.floor(10 * least - 1e-9) / 10 - 0.05) if least > 0.5 else 0.0  # honest in detail where all is high
+    # Where all is high, the whole square would hide what differs.
+    low = np.floor(10 * least - 1e-9) / 10 - 0.05 if least > 0.5 else 0.0
     for place, meaning in (((0.1, 0.16), "too cautious"), ((0.16, 0.1), "too sure")):
         ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
     ax.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")

@@ -59,7 +59,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Site:
-    """One sample site: its kind ("latent", "observed", "partly observed", "enumerated", "deterministic"), plate, dims and prior."""
+    """One sample site: its kind, plate, dims and prior.
+
+    Kinds: "latent", "observed", "partly observed", "enumerated", "deterministic" (a function of latents).
+    """
 
     kind: str
     plates: tuple[str, ...] = ()

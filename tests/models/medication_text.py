@@ -1,4 +1,4 @@
-"""The process of the medication entry as its text writes it, frame by frame in plain Python: what tests compare with."""
+"""The process of the medication entry as its text writes it, frame by frame in plain Python."""
 
 import functools
 import itertools
@@ -40,7 +40,7 @@ class Text:
         at_least = 1 - normal_cdf((d - 0.5 - mean) / sd)
         return (at_least - (1 - normal_cdf((d + 0.5 - mean) / sd))) / whole, at_least / whole
 
-    @functools.cache
+    @functools.cache  # noqa: B019 - a problem lives as long as its test
     def leave(self, k, d):
         """Probability that step k, d frames long, ends."""
         d, (mean, sd) = min(d, self.caps[0]), (self.duration[0][k], self.duration[1][k])
@@ -60,7 +60,7 @@ class Text:
             return p, 1 - p
         return self.mass(mean, sd, g)
 
-    @functools.cache
+    @functools.cache  # noqa: B019 - a problem lives as long as its test
     def enter(self, h, k, g):
         """Probability to enter step k from the gap after h that is g frames long."""
         g = min(g, self.caps[1])
@@ -121,9 +121,7 @@ def build(values, pairs, reading, caps):
     else:
         first = tuple(t[:, None].expand(-1, n) for t in (start.log(), torch.log1p(-start)))
     gap = tuple(torch.cat([a, b], -2) for a, b in zip(first, later, strict=True))
-    return zoo.semi_markov_process(
-        pairs, values["D"].log(), values["end"].log(), step, gap, values["initial"], reading
-    )
+    return zoo.semi_markov_process(pairs, values["D"].log(), values["end"].log(), step, gap, values["initial"], reading)
 
 
 def enumerated(text, log_score):

@@ -14,18 +14,17 @@ _TIMES = {
     "gap_mean": Site("latent", (), ("gap",), "LogNormal(log typical, 1)", "mean gap between two steps [s] (of Φ)"),
     "gap_sd": Site("latent", (), ("gap",), "LogNormal(log 0.3 typical, 1)", "its standard deviation [s]"),
 }
-_POWER = Site("latent", (), (), "LogNormal(0, 1)", "exponent of the scores, which repeat themselves from frame to frame")
+_POWER = Site("latent", (), (), "LogNormal(0, 1)", "exponent of the scores, which repeat themselves over frames")
 _LABEL = Site("partly observed", ("recording",), ("frame",), "", "label of every frame, z_t; -1 beyond the end")
 
 CARD = Card(
     name="medication",
-    title="Bayesian deep learning models and inference in 'Assessment of medication self-administration using artificial "
-    "intelligence'",
+    title="Bayesian deep learning models and inference in 'Assessment of medication self-administration using "
+    "artificial intelligence'",
     authors="model note to M. Zhao, K. Hoti, H. Wang, A. Raghu, D. Katabi",
     year=2021,
     version="1",
-    summary="Decode the steps of a procedure from frame scores of any classifier, given the steps' order, durations and "
-    "gaps",
+    summary="Decode the steps of a procedure from any classifier's frame scores, given their order, durations and gaps",
     variants={
         "semi-markov": "steps with durations and gaps (renewal reading), exact decoding, fitted power of the scores",
         "paper": "the advanced model to the letter: distribution functions as hazards, one history, scores as they are",

@@ -12,7 +12,7 @@ from ...batch import Batch
 from .counts import Counts
 
 if TYPE_CHECKING:
-    from .model import LabelModel
+    from .label_model import LabelModel
 
 
 def check_labels(data: Batch, model: LabelModel | None = None) -> None:
@@ -83,7 +83,9 @@ def _check_pairs(recording: object, labels: np.ndarray, model: LabelModel) -> No
         )
 
 
-def check_scores(log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None) -> list[np.ndarray]:
+def check_scores(
+    log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None
+) -> list[np.ndarray]:
     """Log scores of recordings as contiguous double arrays.
 
     Raises:
@@ -98,7 +100,7 @@ def check_scores(log_scores: Sequence[np.ndarray], n_labels: int, names: Sequenc
         own = np.ascontiguousarray(given, dtype=np.float64)
         which = f"recording {names[i] if names is not None else i!r}"
         if own.ndim != 2 or own.shape[1] != n_labels:
-            raise ValueError(f"{which}: scores of shape {own.shape}; (frames, {n_labels}) is needed, one column per label")
+            raise ValueError(f"{which}: scores of shape {own.shape}; give (frames, {n_labels}), one column per label")
         if not len(own):
             raise ValueError(f"{which}: there are no frames; leave it out")
         if not np.isfinite(own).all():

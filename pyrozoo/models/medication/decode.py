@@ -145,7 +145,9 @@ def step_performed(log_scores: Scores, process: Any) -> np.ndarray:
     return -np.expm1(np.minimum(without - total[:, None], 0.0))
 
 
-def path_score(log_scores: Scores, labels: Sequence[np.ndarray], process: SemiMarkovProcess | MarkovChain) -> np.ndarray:
+def path_score(
+    log_scores: Scores, labels: Sequence[np.ndarray], process: SemiMarkovProcess | MarkovChain
+) -> np.ndarray:
     """Log p(labels) + sum of their scores, of each recording; -inf where the process cannot make them."""
     lengths = np.array([len(own) for own in labels])
     prior = process.log_prob(np.concatenate(labels), lengths).detach().cpu().numpy()

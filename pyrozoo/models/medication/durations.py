@@ -35,7 +35,8 @@ def renewal(mean: Tensor, sd: Tensor, n: int, law: str = "normal") -> tuple[Tens
     """A law rounded to whole frames, without what falls below one frame, and renormalised.
 
     Args:
-        mean, sd: In frames, shape (...); of the law before rounding and truncation.
+        mean: Of the law before rounding and truncation, in frames, shape (...).
+        sd: Its standard deviation, likewise.
         n: Largest age.
         law: A name in `LAWS`.
 

@@ -17,7 +17,8 @@ from . import decode
 from .data import DATASETS
 from .evidence import log_potentials
 from .guides import GUIDES
-from .model import FrameHMM, LabelModel, PaperProcess, StepProcess
+from .label_model import LabelModel
+from .model import FrameHMM, PaperProcess, StepProcess
 from .readers import read
 from .reproduce import EXPERIMENTS
 from .simulator import simulate

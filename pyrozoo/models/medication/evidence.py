@@ -1,6 +1,6 @@
 """Evidence of frame scores under a process, differentiable; and the distribution over label sequences.
 
-``log Z(scores)``, the sum over all label sequences of p(labels) Π_t potential_t(label_t), is a log density of the scores
+The sum over all label sequences of p(labels) Π_t potential_t(label_t), log Z(scores), is a log density of the scores
 only where the potentials are a likelihood (emission "beta"); otherwise it is a potential and enters a model as a factor.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from . import kernels
 from .process import MarkovChain, Process, SemiMarkovProcess
 
+NO_SHAPE = torch.Size()
 PAD = -1  # label of the frames beyond a recording's end
 
 
@@ -58,7 +59,7 @@ class _LogEvidence(torch.autograd.Function):
 
 
 def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
-    """log Z of one recording, its marginals (T, K) and the gradient of log Z by every table."""
+    """The log evidence of one recording, its marginals (T, K) and the gradient by every table."""
     n_frames, n_labels = log_score.shape
     if np.isnan(log_score).any():
         return (np.nan, log_score * np.nan, _like_tables(arrays, np.nan))
@@ -84,7 +85,9 @@ def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
 
 
 def _like_tables(arrays: Any, value: float) -> tuple[np.ndarray, ...]:
-    tables = arrays[len(arrays) - len(kernels.ExpectedCounts._fields) :] if isinstance(arrays, kernels.Graph) else arrays
+    tables = (
+        arrays[len(arrays) - len(kernels.ExpectedCounts._fields) :] if isinstance(arrays, kernels.Graph) else arrays
+    )
     return tuple(np.full_like(table, value) for table in tables)
 
 
@@ -151,7 +154,7 @@ class LabelSequences(TorchDistribution):
         leads = value.reshape(-1, *value.shape[-2:]).cpu()
         found = [self.process.log_prob(own[mask].numpy(), lengths) for own in leads]
         if len(found) == 1:
-            return found[0]
+            return found[0].expand(*torch.broadcast_shapes(value.shape[:-2], self.process.lead), -1)
         # One value for each leading position: of each, the log probability under its own process.
         stacked = torch.stack(found)
         if not self.process.lead:
@@ -161,7 +164,7 @@ class LabelSequences(TorchDistribution):
         return own[torch.arange(len(found)), place].reshape(*value.shape[:-1])
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         """Draw label sequences; randomness is torch's."""
         shape = torch.Size(sample_shape) + self.batch_shape
         n_lead, n_rows = self.process.lead.numel(), len(self.lengths)
@@ -209,4 +212,3 @@ def log_potentials(score: Tensor, emission: str, floor: float, share: Tensor | N
         return score.log() + absent.sum(-1, keepdim=True) - absent + score.shape[-1] * np.log(2.0)
     log_score = score.clamp(min=floor).log()
     return log_score if emission == "score" else log_score - share.double().log()
-

@@ -21,7 +21,8 @@ from ...batch import Batch
 from ...guides import auto
 from .counts import Counts, labelled_sequences
 from .decode import log_evidence
-from .model import FrameHMM, LabelModel, StepProcess
+from .label_model import LabelModel
+from .model import FrameHMM, StepProcess
 
 LEAST_SD = 0.5  # frames; a standard deviation cannot be told below the rounding to whole frames
 POWERS = 1e-3, 10.0  # where the power is looked for
@@ -84,7 +85,7 @@ class ClosedForm(LocalParams, PyroModule):
         names = [f"{site}_{name}" for name in ARGUMENTS[self.families[site]]]
         own = [getattr(self, name) for name in names]
         given = [torch.as_tensor(value).to(own[0]) for value in statistic]
-        if self.families[site] is dist.LogNormal:  # estimates of the logarithm and their errors, inf where there is none
+        if self.families[site] is dist.LogNormal:  # estimates of the logarithm, and errors, inf where there is none
             precision = 1 / own[1] ** 2 + 1 / given[1] ** 2
             given = [(own[0] / own[1] ** 2 + given[0] / given[1] ** 2) / precision - own[0], precision**-0.5 - own[1]]
         for name, value, change in zip(names, own, given, strict=True):
@@ -125,7 +126,9 @@ def _of_steps(model: StepProcess, counts: Counts) -> dict[str, tuple]:
         "start_rate": (len(waits), (waits - 0.5).sum() / model.rate),  # half a frame: the wait began within a frame
     }
     for kind, segments in (("duration", counts.durations), ("gap", [counts.gaps.get(pair, []) for pair in pairs])):
-        mean, sd = zip(*(_moments(np.array(own, dtype=float) / model.rate, model.rate) for own in segments), strict=True)
+        mean, sd = zip(
+            *(_moments(np.array(own, dtype=float) / model.rate, model.rate) for own in segments), strict=True
+        )
         out |= {f"{kind}_mean": tuple(np.array(mean).T), f"{kind}_sd": tuple(np.array(sd).T)}
     return out
 

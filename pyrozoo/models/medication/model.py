@@ -7,211 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ...base import ZooModel
 from ...batch import Batch
 from . import durations
 from .checks import check_labels
 from .counts import Counts, labelled_sequences
-from .evidence import PAD, FrameChain, LabelSequences, SemiMarkov, log_evidence, log_potentials
+from .evidence import FrameChain, SemiMarkov
+from .label_model import LabelModel
 from .process import READINGS, MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
-
-EMISSIONS = ("score", "beta", "scaled")
-
-
-def outside_plate(value: Tensor, event_dim: int) -> Tensor:
-    """Drop the singleton that stands for the recordings' plate in vectorised or replayed draws of a global latent."""
-    dim = value.dim() - event_dim - 1
-    return value.squeeze(dim) if dim >= 0 else value
-
-
-def _user_table(table: Sequence[Sequence[float]] | None, n_rows: int, name: str) -> Tensor | None:
-    if table is None:
-        return None
-    found = torch.as_tensor(np.asarray(table, dtype=np.float64))
-    if found.dim() != 2 or len(found) != n_rows or found.shape[1] < 2:
-        raise ValueError(f"{name}: shape {tuple(found.shape)}; ({n_rows}, 2 or more) is needed")
-    durations.tabulated(found)
-    return found
-
-
-class LabelModel(ZooModel):
-    """What the models share: labels from a process, and scores whose evidence enters as a factor.
-
-    Generative process::
-
-        parameters of the process, power ~ priors
-        for recording r = 1..R:
-            label_r ~ process                       observed where labelled
-            evidence_r: a factor                    see below
-
-    The factor of a labelled recording is log p(label | score, process, power), its process held fixed: it informs the
-    power alone. That of an unlabelled one, with ``unlabelled=True``, is log Z(score | process, power), its power held
-    fixed: it informs the process alone. The two cuts keep a classifier's scores, which are no likelihood, from
-    overruling the labels (cut posteriors; M. Plummer, Statistics and Computing 25, 2015). Without them the log joint
-    is what it says; only gradients are cut, so MCMC, which evaluates the joint, targets it without cuts.
-
-    Shapes: R recordings, F frames of them all end to end, K labels (0 = non-event), S = K − 1 steps.
-    ``score`` (F, K) classifier's outputs in [0, 1]; ``label`` (F,) whole numbers; ``labelled`` (R,); ``lengths`` (R,).
-    """
-
-    rows = "recording"
-    plate_dims = {"recording": -1}
-    targets = ("label",)
-    default_decoder = "map"
-    default_power: float | str = "fit"
-    default_floor = 1e-4  # the scores as they are, zeros apart
-    fit_defaults = {"steps": 600, "lr": 0.03, "batch_size": 16}
-
-    def _set_up(
-        self, names: Sequence[str], emission: str, power: float | str | None, unlabelled: bool, floor: float | None,
-        share: Sequence[float] | None,
-    ) -> None:  # fmt: skip
-        if len(names) < 2:
-            raise ValueError(f"names: {list(names)}; the non-event and at least one step are needed")
-        if emission not in EMISSIONS:
-            raise ValueError(f"emission: {emission!r} is none of {list(EMISSIONS)}")
-        floor = self.default_floor if floor is None else floor
-        if not 0 < floor < 0.5:
-            raise ValueError(f"floor: {floor}; a score between 0 and 0.5 is needed, far below any that means something")
-        power = self.default_power if power is None else power
-        if power != "fit" and not (isinstance(power, int | float) and math.isfinite(power) and power > 0):
-            raise ValueError(f"power: {power!r}; a positive number is needed, or 'fit'")
-        if emission == "scaled" and share is None:
-            raise ValueError("emission='scaled' needs share: each label's share of the classifier's training frames")
-        self.names, self.n_labels = tuple(map(str, names)), len(names)
-        self.emission, self.unlabelled, self.floor = emission, unlabelled, floor
-        self.fixed_power = None if power == "fit" else float(power)
-        self.register_buffer("share", torch.ones(self.n_labels) if share is None else torch.tensor(share))
-        if len(self.share) != self.n_labels or not bool((self.share > 0).all()):
-            raise ValueError(f"share: {list(share)}; {self.n_labels} positive numbers are needed, one per label")
-
-    # ---------------------------------------------------------------- of the subclasses
-    def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters of the process, by the paper's names, from the values of the latent sites."""
-        raise NotImplementedError
-
-    def process(self, parameters: Mapping[str, Tensor]) -> Process:
-        """The process with these parameters."""
-        raise NotImplementedError
-
-    def label_distribution(self, process: Process, lengths: Tensor) -> LabelSequences:
-        """Distribution of the recordings' labels."""
-        raise NotImplementedError
-
-    # ---------------------------------------------------------------- the generative model
-    def forward(
-        self, score: Tensor, lengths: Tensor, sizes: Mapping[str, int], label: Tensor | None = None,
-        labelled: Tensor | None = None, recording: Tensor | None = None, **_: Any,
-    ) -> None:  # fmt: skip
-        values = {}
-        for site, prior in self.priors().items():
-            sampled = pyro.sample(site, self.prior(site))
-            event_dim = prior.event_dim if isinstance(prior, dist.Distribution) else 0
-            values[site] = outside_plate(sampled, event_dim)
-        parameters = self.parameters_of(values)
-        self.name_parameters(parameters)
-        process = self.process(parameters)
-        if labelled is None:
-            labelled = torch.zeros(len(lengths), dtype=torch.bool, device=lengths.device)
-        padded = None if label is None else pad_sequence(label.split(lengths.tolist()), True, PAD)
-        with self.plate("recording", sizes=sizes, recording=recording):
-            with poutine.mask(mask=labelled):
-                pyro.sample("label", self.label_distribution(process, lengths), obs=padded)
-            if self._uses_labelled(labelled) or self._uses_unlabelled(labelled):
-                pyro.factor("evidence", self._evidence(score, lengths, label, labelled, process, values.get("power")))
-
-    def name_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Give parameters that are functions of latents their names in the trace; none by default."""
-
-    def _uses_labelled(self, labelled: Tensor) -> bool:
-        return self.fixed_power is None and bool(labelled.any())
-
-    def _uses_unlabelled(self, labelled: Tensor) -> bool:
-        return self.unlabelled and not bool(labelled.all())
-
-    def _evidence(
-        self, score: Tensor, lengths: Tensor, label: Tensor | None, labelled: Tensor, process: Process,
-        power: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        """The factor of every recording, shape (*lead, R)."""
-        fixed = torch.as_tensor(self.fixed_power or 1.0, dtype=torch.double, device=score.device)
-        power = fixed if power is None else power.double()
-        potentials = self.log_potentials(score)
-        of_frame = labelled.repeat_interleave(lengths)
-        lead = process.lead
-        out = torch.zeros(*lead, len(lengths), dtype=torch.double, device=score.device)
-        if self._uses_labelled(labelled):
-            own, n, cut = label[of_frame], lengths[labelled], process.detach()
-            chosen = power[..., None] * potentials[of_frame].gather(-1, own[:, None])[:, 0]
-            total = torch.zeros(*chosen.shape[:-1], len(n), dtype=chosen.dtype, device=score.device)
-            recording = torch.arange(len(n), device=score.device).repeat_interleave(n)
-            total = total.index_add(-1, recording, chosen)
-            prior = cut.log_prob(own.cpu().numpy(), n.cpu().numpy())
-            scaled = power[..., None, None] * potentials[of_frame]
-            out[..., labelled] = total + prior - log_evidence(scaled, n, cut)
-        if self._uses_unlabelled(labelled):
-            scaled = power.detach()[..., None, None] * potentials[~of_frame]
-            out[..., ~labelled] = log_evidence(scaled, lengths[~labelled], process)
-        return out
-
-    def log_potentials(self, score: Tensor) -> Tensor:
-        """Log potentials of the labels in every frame, before the power, shape (F, K)."""
-        return log_potentials(score, self.emission, self.floor, self.share)
-
-    def power_prior(self) -> dict[str, dist.Distribution]:
-        """Prior of the power where it is to be fitted."""
-        one = self.share.new_ones(())
-        return {"power": dist.LogNormal(0 * one, one)} if self.fixed_power is None else {}
-
-    # ---------------------------------------------------------------- use
-    def check(self, data: Batch) -> None:
-        """Refuse data that the process cannot have made.
-
-        Raises:
-            ValueError: Names the recording, the frame and the remedy.
-        """
-        check_labels(data, self)
-
-    @torch.no_grad()
-    def mean_parameters(self, guide: nn.Module, data: Batch, draws: int = 200) -> tuple[dict[str, Tensor], float]:
-        """Posterior means of the process's parameters, and of the power."""
-        found, powers = [], []
-        for _ in range(draws):
-            values = self.guide_values(guide, data)
-            found.append(self.parameters_of(values))
-            powers.append(float(values["power"]) if "power" in values else self.fixed_power)
-        means = {name: torch.stack([own[name].double() for own in found]).mean(0) for name in found[0]}
-        return means, float(np.mean(powers))
-
-    def guide_values(self, guide: nn.Module, data: Batch) -> dict[str, Tensor]:
-        """One draw of the latents from a guide."""
-        nodes = poutine.trace(guide).get_trace(**self.arguments(data)).nodes
-        events = {site: prior.event_dim for site, prior in self.priors().items()}
-        return {site: outside_plate(nodes[site]["value"], events[site]) for site in events}
-
-    def predict(self, guide: nn.Module, data: Batch, draws: int = 200, decoder: str | None = None) -> pd.DataFrame:
-        """Decode every recording: one line per frame, with the label and the posterior marginals of all labels.
-
-        Args:
-            guide: Guide of the parameters; they are taken at their posterior means over `draws` draws.
-            data: Recordings; their labels, where there are any, are not used.
-            draws: Draws for the means.
-            decoder: A name in `decode.DECODERS`; the model's default where None.
-
-        Returns:
-            Index (recording, frame); ``label.label``, and ``label.p[name]`` of every label.
-        """
-        from .uses import decode_with
-
-        return decode_with(self, guide, data, decoder, draws=draws).frames()
 
 
 class StepProcess(LabelModel):
@@ -361,7 +170,9 @@ class StepProcess(LabelModel):
 
     def process(self, parameters: Mapping[str, Tensor]) -> SemiMarkovProcess:
         """The process with these parameters, times in seconds."""
-        frames = {site: value.double() * self.rate for site, value in parameters.items() if "_mean" in site or "_sd" in site}
+        frames = {
+            site: value.double() * self.rate for site, value in parameters.items() if "_mean" in site or "_sd" in site
+        }
         function = durations.renewal if self.reading == "hazard" else durations.distribution_function
 
         def law(kind: str, name: str, cap: int) -> tuple[Tensor, Tensor]:
@@ -465,7 +276,7 @@ class FrameHMM(LabelModel):
         """Distribution of the recordings' labels."""
         return FrameChain(process, lengths)
 
-    def explicit(self, score: Tensor, lengths: Tensor, initial: Tensor, A: Tensor) -> None:  # noqa: N803
+    def explicit(self, score: Tensor, lengths: Tensor, initial: Tensor, A: Tensor) -> None:
         """The model written out: z_t enumerated in parallel, Beta emissions, ragged lengths by masks.
 
         Its TraceEnum_ELBO (empty guide) is minus the log density of the scores. It costs some milliseconds per frame
@@ -474,7 +285,8 @@ class FrameHMM(LabelModel):
         Args:
             score: Classifier's outputs, shape (F, K), strictly between 0 and 1.
             lengths: Shape (R,).
-            initial, A: Probabilities, shapes (K,), (K, K).
+            initial: Probability of the first label, shape (K,).
+            A: Transition matrix, shape (K, K).
         """
         c = pad_sequence(score.split(lengths.tolist()), True, 0.5)
         recordings, classes = pyro.plate("recording", len(lengths), dim=-2), pyro.plate("class", len(A), dim=-1)
@@ -487,3 +299,13 @@ class FrameHMM(LabelModel):
                 on = (z == torch.arange(len(A), device=z.device)).to(c)
                 with classes:
                     pyro.sample(f"c_{t}", dist.Beta(1 + on, 2 - on), obs=c[:, t])
+
+
+def _user_table(table: Sequence[Sequence[float]] | None, n_rows: int, name: str) -> Tensor | None:
+    if table is None:
+        return None
+    found = torch.as_tensor(np.asarray(table, dtype=np.float64))
+    if found.dim() != 2 or len(found) != n_rows or found.shape[1] < 2:
+        raise ValueError(f"{name}: shape {tuple(found.shape)}; ({n_rows}, 2 or more) is needed")
+    durations.tabulated(found)
+    return found

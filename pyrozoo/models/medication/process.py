@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import durations
 from .kernels import Graph
 
 READINGS = ("hazard", "cdf")
@@ -188,7 +187,8 @@ def semi_markov_process(
 
     Args:
         pairs: Which step may follow which.
-        log_d, log_end: From `next_step`, shapes (..., P), (..., S + 1).
+        log_d: From `next_step`, shape (..., P).
+        log_end: From `next_step`, shape (..., S + 1).
         step: Tables of every step's law, shapes (..., S, n), n at least 2; see `durations`.
         gap: Tables of every pair's law, those of the start included, shapes (..., P, m), m at least 2.
         initial: Probability of a recording's first label, shape (K,).
@@ -245,7 +245,7 @@ class _Ends:
 
 
 def _minus(a: Tensor, b: Tensor) -> Tensor:
-    """a − b, and -inf where b is: a conditional probability given what cannot be."""
+    """The difference, and -inf where b is: a conditional probability given what cannot be."""
     possible = b > -torch.inf
     return torch.where(possible, a - torch.where(possible, b, 0.0), -torch.inf)
 

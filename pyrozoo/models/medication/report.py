@@ -92,4 +92,3 @@ def order(found: Fit, data: Batch) -> Axes:
         table[model.pairs.h, model.pairs.k - 1] = value
     rows = ["start", *model.names[1:]]
     return frame_plots.transition_map(tables[0], rows, list(model.names[1:]), low=tables[1], high=tables[2])
-

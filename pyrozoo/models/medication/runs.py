@@ -43,9 +43,15 @@ def simulated_run(
     """Fit to simulated recordings and decode others; see `watch_run`.
 
     Args:
-        device, difficulty, seed: Of `simulate`; training and test recordings have streams of their own.
-        variant, guide, decoders, arguments: Of the model.
-        n_train, n_test: Recordings.
+        device: Of `simulate`.
+        difficulty: Of `simulate`.
+        seed: Of the data; training and test recordings have streams of their own.
+        variant: Of the model.
+        guide: Of the fit.
+        decoders: To compare.
+        arguments: Of the model.
+        n_train: Recordings to fit.
+        n_test: Recordings to decode.
         exactness: Also compare the text's recursion with the exact maximum, and tell which steps were performed.
 
     Returns:

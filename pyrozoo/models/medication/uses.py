@@ -15,7 +15,7 @@ from ...fitting import Fit, isolated
 from . import decode
 from .checks import check_rate
 from .counts import labelled_sequences
-from .model import LabelModel
+from .label_model import LabelModel
 from .process import Process
 from .segments import runs, scores, segment_table
 

@@ -61,7 +61,9 @@ def implied_experiment(
     """Mean and sd of the durations that each reading implies, by frame rate; and a figure.
 
     Args:
-        profile, seeds, jobs: Of no effect: the numbers are exact.
+        profile: Of no effect, as the numbers are exact.
+        seeds: Of no effect.
+        jobs: Of no effect.
         out: Folder for record.json, table.csv and the figure.
     """
     started, out = time.perf_counter(), Path(out)

@@ -85,7 +85,8 @@ def unlabelled_experiment(
     resumed = claim(CARD, out, data)
     plan = {
         f"{'both' if unlabelled else 'labelled'}-{seed}": {
-            "seed": seed, "unlabelled": unlabelled, "n_labelled": n_labelled, "n_unlabelled": n_unlabelled, "steps": steps
+            "seed": seed, "unlabelled": unlabelled, "n_labelled": n_labelled, "n_unlabelled": n_unlabelled,
+            "steps": steps,
         }
         for unlabelled in (False, True)
         for seed in numbers

@@ -19,8 +19,8 @@ from ..runs import fitted, watch_run
 N_SUBJECTS = 10
 SCORES = ("frame_accuracy", "segment_f1", "edit", "frame_nll")
 NOTE = (
-    "Semi-synthetic: sensor signals, durations and classifier errors are real; the order of the six exercises is staged "
-    "and always the same, and gaps are drawn from a Gaussian, so the order and the law of gaps are true by "
+    "Semi-synthetic: sensor signals, durations and classifier errors are real; the order of the six exercises is "
+    "staged and always the same, and gaps are drawn from a Gaussian, so the order and the law of gaps are true by "
     "construction. Leave one subject out: scores are nested (no forest that scored a training session has seen the "
     "test subject), and parameters and power come from the other nine subjects. Mean and standard error over ten "
     "subjects, each with two sessions."
