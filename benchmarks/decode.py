@@ -21,7 +21,7 @@ from timing import CLOCKS, alternate, environment, summary
 from torch import Tensor
 from units import CLEAR, _peak
 
-from pyrozoo.models.medication import decode, durations, kernels
+from pyrozoo.models.medication import chain, decode, durations, kernels, paths
 from pyrozoo.models.medication.evidence import log_evidence
 from pyrozoo.models.medication.process import READINGS, Pairs, SemiMarkovProcess, next_step, semi_markov_process
 from pyrozoo.models.medication.simulator import DIFFICULTIES, simulate_scores
@@ -117,12 +117,12 @@ def process_of(values: dict[str, Tensor], reading: str, cap: int = CAP) -> SemiM
 def log_scores(reading: str, number: int, length: int) -> list[np.ndarray]:
     """Simulated recordings: labels from the process, log scores of a classifier of medium difficulty."""
     rng, graph = np.random.default_rng(1), process_of(parameters(), reading).graph()
-    labels = (kernels.semi_markov_simulate(graph, length, rng) for _ in range(number))
+    labels = (paths.simulate(graph, length, rng) for _ in range(number))
     scores = (simulate_scores(own, STEPS + 1, rng, 5.0, **DIFFICULTIES["medium"]) for own in labels)
     return [np.log(np.maximum(own, FLOOR)) for own in scores]
 
 
-def chain() -> tuple[np.ndarray, np.ndarray]:
+def chain_parameters() -> tuple[np.ndarray, np.ndarray]:
     """Initial and transition probabilities of a frame-level chain."""
     k = STEPS + 1
     return np.full(k, 1 / k), np.full((k, k), 0.05 / (k - 1)) + np.eye(k) * (0.95 - 0.05 / (k - 1))
@@ -142,17 +142,17 @@ class Chain(BaseHMM):
 def hmmlearn_chain() -> Chain:
     """The chain in hmmlearn, scaled (its faster implementation)."""
     model = Chain(STEPS + 1, implementation="scaling")
-    model.startprob_, model.transmat_ = chain()
+    model.startprob_, model.transmat_ = chain_parameters()
     return model
 
 
 def viterbi_variants(recordings: Sequence[np.ndarray]) -> dict[str, Callable]:
     """Ways to the most probable paths of the chain; all return scores and labels."""
-    initial, transition = chain()
+    initial, transition = chain_parameters()
     logs = np.log(initial), np.log(transition)
     model, stacked, lengths = hmmlearn_chain(), np.concatenate(recordings), [len(own) for own in recordings]
     return {
-        "pyrozoo kernel": lambda: [kernels.chain_map(own, *logs)[::-1] for own in recordings],
+        "pyrozoo kernel": lambda: [chain.viterbi(own, *logs)[::-1] for own in recordings],
         "pyrozoo most_probable": lambda: [
             (score, labels) for labels, score in decode.most_probable(recordings, (initial, transition))
         ],
@@ -163,12 +163,12 @@ def viterbi_variants(recordings: Sequence[np.ndarray]) -> dict[str, Callable]:
 
 def smoothing_variants(recordings: Sequence[np.ndarray]) -> dict[str, Callable]:
     """Ways to the posterior probabilities of the chain; all return log evidence and posteriors."""
-    initial, transition = chain()
+    initial, transition = chain_parameters()
     model, stacked, lengths = hmmlearn_chain(), np.concatenate(recordings), [len(own) for own in recordings]
 
     def ours(own: np.ndarray) -> tuple[float, np.ndarray]:
-        log_z, *state = kernels.chain_forward(own, initial, transition)
-        return log_z, kernels.chain_backward(initial, transition, *state)[0]
+        log_z, *state = chain.forward(own, initial, transition)
+        return log_z, chain.backward(initial, transition, *state)[0]
 
     def theirs(own: np.ndarray) -> tuple[float, np.ndarray]:
         likelihood = np.exp(own)
@@ -213,14 +213,14 @@ def against_hmmlearn(
 def exact_variants(own: np.ndarray, reading: str) -> dict[str, Callable]:
     """Decoders of one recording."""
     graph = process_of(parameters(), reading).graph()
-    logs, tables = [np.log(table) for table in chain()], decode.history_tables(graph)
+    logs, tables = [np.log(table) for table in chain_parameters()], decode.history_tables(graph)
 
     def forward_backward() -> None:
         kernels.semi_markov_backward(graph, *kernels.semi_markov_forward(own, graph, -1))
 
     return {
-        "vanilla Viterbi": partial(kernels.chain_map, own, *logs),
-        "single_history": partial(kernels.single_history, own, *tables),
+        "vanilla Viterbi": partial(chain.viterbi, own, *logs),
+        "single_history": partial(paths.single_history, own, *tables),
         "MAP": partial(kernels.semi_markov_map, own, graph),
         "log evidence": partial(kernels.semi_markov_forward, own, graph, -1),
         "forward-backward": forward_backward,

@@ -37,8 +37,8 @@ def test_hmmlearn_finds_the_same(variants, compare, public):
 
 @needs_hmmlearn
 def test_another_path_or_posterior_is_noticed(monkeypatch):
-    kernel = decode.kernels.chain_map
-    monkeypatch.setattr(decode.kernels, "chain_map", lambda *args: (kernel(*args)[0][::-1], kernel(*args)[1]))
+    kernel = decode.chain.viterbi
+    monkeypatch.setattr(decode.chain, "viterbi", lambda *args: (kernel(*args)[0][::-1], kernel(*args)[1]))
     with pytest.raises(RuntimeError, match="pyrozoo kernel: differs by inf"):
         decode.against_hmmlearn(decode.viterbi_variants, decode._paths, number=1, length=80, rounds=1)
     expected = [(-1.0, np.full((2, 2), 0.5))]

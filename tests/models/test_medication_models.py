@@ -1,5 +1,6 @@
 """The models of the medication entry: their densities against Pyro, hmmlearn and by hand; and what they refuse."""
 
+import itertools
 import math
 
 import numpy as np
@@ -18,7 +19,6 @@ from pyrozoo.models.medication.process import MarkovChain
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 NAMES = ["none", "one", "two"]
-
 MODELS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": FrameHMM}
 LABELS = (
     [0, 0, 1, 1, 1, 0, 0, 2, 2, 0],
@@ -428,8 +428,6 @@ def test_steps_and_gaps_follow_tables_of_the_user():
 
 
 def test_a_process_of_tables_equals_the_enumeration_of_all_sequences():
-    import itertools
-
     model, values = small(duration_table=TABLE, caps=[5, 4])
     process = model.process(model.parameters_of(values))
     paths = np.array(list(itertools.product(range(3), repeat=7)))

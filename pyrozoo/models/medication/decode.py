@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
+from . import chain, kernels, paths
 from .checks import check_scores
 from .kernels import Graph
 from .process import MarkovChain, SemiMarkovProcess
@@ -100,7 +100,7 @@ def log_evidence(log_scores: Scores, process: Any, *, without: int | None = None
     initial, transition = (table.copy() for table in arrays)
     if without is not None:
         initial[without] = transition[:, without] = 0.0
-    return np.array([kernels.chain_forward(own, initial, transition)[0] for own in checked])
+    return np.array([chain.forward(own, initial, transition)[0] for own in checked])
 
 
 def marginals(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> list[np.ndarray]:
@@ -124,9 +124,9 @@ def sample_paths(
     def draw(own: np.ndarray) -> np.ndarray:
         if isinstance(arrays, Graph):
             log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
-            return None if log_z == -np.inf else kernels.semi_markov_sample(arrays, log_z, *state, n, rng)
-        log_z, alpha, _, _ = kernels.chain_forward(own, *arrays)
-        return None if log_z == -np.inf else kernels.chain_sample(arrays[1], alpha, n, rng)
+            return None if log_z == -np.inf else paths.sample(arrays, log_z, *state, n, rng)
+        log_z, alpha, _, _ = chain.forward(own, *arrays)
+        return None if log_z == -np.inf else chain.sample(arrays[1], alpha, n, rng)
 
     return _each(check_scores(log_scores, _n_labels(arrays), names), arrays, draw, names)
 
@@ -179,8 +179,8 @@ def _posterior(own: np.ndarray, arrays: Any) -> tuple[float, np.ndarray | None]:
     if isinstance(arrays, Graph):
         log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
         return log_z, None if log_z == -np.inf else kernels.semi_markov_backward(arrays, log_z, *state)[0]
-    log_z, *state = kernels.chain_forward(own, *arrays)
-    return log_z, None if log_z == -np.inf else kernels.chain_backward(*arrays, *state)[0]
+    log_z, *state = chain.forward(own, *arrays)
+    return log_z, None if log_z == -np.inf else chain.backward(*arrays, *state)[0]
 
 
 def _paths(checked: Scores, arrays: Any, single: bool, names: Sequence[str] | None) -> list[tuple[np.ndarray, float]]:
@@ -188,13 +188,13 @@ def _paths(checked: Scores, arrays: Any, single: bool, names: Sequence[str] | No
         if not isinstance(arrays, Graph):
             raise ValueError("single_history: the text's recursion decodes a process of steps, not a frame-level chain")
         tables = history_tables(arrays)
-        function = lambda own: kernels.single_history(own, *tables)  # noqa: E731
+        function = lambda own: paths.single_history(own, *tables)  # noqa: E731
     elif isinstance(arrays, Graph):
         function = lambda own: kernels.semi_markov_map(own, arrays)  # noqa: E731
     else:
         with np.errstate(divide="ignore"):
             logs = tuple(np.log(table) for table in arrays)
-        function = lambda own: kernels.chain_map(own, *logs)  # noqa: E731
+        function = lambda own: chain.viterbi(own, *logs)  # noqa: E731
 
     def possible(own: np.ndarray) -> tuple[np.ndarray, float] | None:
         labels, score = function(own)
@@ -220,7 +220,7 @@ def _legality(arrays: Any) -> Any:
 
 
 def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
-    """The process as the text writes it: log p(z_t | h, g), tables of `kernels.single_history`."""
+    """The process as the text writes it: log p(z_t | h, g), tables of `paths.single_history`."""
     n_labels = int(graph.label.max()) + 1
     width = graph.log_survive.shape[1]
     age = np.arange(width)

@@ -13,7 +13,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from . import kernels
+from . import chain, kernels, paths
 from .process import MarkovChain, Process, SemiMarkovProcess
 
 NO_SHAPE = torch.Size()
@@ -72,12 +72,12 @@ def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
         marginals, counts = kernels.semi_markov_backward(arrays, log_z, start, tail, cum)
         return (log_z, marginals, counts)
     initial, transition = arrays
-    log_z, alpha, scale, q = kernels.chain_forward(log_score, initial, transition)
+    log_z, alpha, scale, q = chain.forward(log_score, initial, transition)
     if not with_gradient:
         return (log_z,)
     if log_z == -np.inf:
         return (log_z, np.zeros((n_frames, n_labels)), _like_tables(arrays, 0.0))
-    marginals, counts = kernels.chain_backward(initial, transition, alpha, scale, q)
+    marginals, counts = chain.backward(initial, transition, alpha, scale, q)
     # Expected counts are derivatives by log probabilities; the chain's tables are probabilities.
     by_initial = np.divide(marginals[0], initial, out=np.zeros_like(initial), where=initial > 0)
     by_transition = np.divide(counts, transition, out=np.zeros_like(transition), where=transition > 0)
@@ -177,8 +177,8 @@ class LabelSequences(TorchDistribution):
 
     def _simulate(self, lead: int, length: int, rng: np.random.Generator) -> np.ndarray:
         if isinstance(self.process, SemiMarkovProcess):
-            return kernels.semi_markov_simulate(self.process.graph(lead), length, rng)
-        return kernels.chain_simulate(*self.process.arrays(lead), length, rng)
+            return paths.simulate(self.process.graph(lead), length, rng)
+        return chain.simulate(*self.process.arrays(lead), length, rng)
 
 
 class SemiMarkov(LabelSequences):

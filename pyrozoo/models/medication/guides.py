@@ -126,10 +126,9 @@ def _of_steps(model: StepProcess, counts: Counts) -> dict[str, tuple]:
         "start_rate": (len(waits), (waits - 0.5).sum() / model.rate),  # half a frame: the wait began within a frame
     }
     for kind, segments in (("duration", counts.durations), ("gap", [counts.gaps.get(pair, []) for pair in pairs])):
-        mean, sd = zip(
-            *(_moments(np.array(own, dtype=float) / model.rate, model.rate) for own in segments), strict=True
-        )
-        out |= {f"{kind}_mean": tuple(np.array(mean).T), f"{kind}_sd": tuple(np.array(sd).T)}
+        found = np.array([_moments(np.array(own, dtype=float) / model.rate, model.rate) for own in segments])
+        found = found.reshape(-1, 2, 2)  # also where there is no pair of steps
+        out |= {f"{kind}_mean": tuple(found[:, 0].T), f"{kind}_sd": tuple(found[:, 1].T)}
     return out
 
 
