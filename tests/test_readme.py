@@ -9,6 +9,7 @@ from matplotlib import use
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
+MEDICATION = Path(__file__).parents[1] / "pyrozoo" / "models" / "medication" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
 
 
@@ -24,3 +25,10 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
     assert "y.rmse" in capsys.readouterr().out
     assert (tmp_path / "runs" / "dryer" / "run.json").exists()
     assert len(BLOCKS) == 3
+
+
+def test_the_blocks_of_the_medication_page_run():
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", MEDICATION.read_text(), re.DOTALL):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["decoded"].scores(names["test"])["frame_accuracy"] > 0.9

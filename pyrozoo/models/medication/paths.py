@@ -1,4 +1,4 @@
-"""Paths of the semi-Markov process, compiled by numba: drawn from the posterior or the process, and the text's recursion."""
+"""Paths of the semi-Markov process, compiled by numba: drawn from posterior or process, and the text's recursion."""
 
 from __future__ import annotations
 
