@@ -5,8 +5,7 @@ Names are imported on first use, so that ``import pyrozoo`` and ``list_models()`
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from .lazy import names_of
 
 __version__ = "0.1.0"
 
@@ -36,18 +35,5 @@ _HOMES = {
     "jobs": ("run_jobs",),
     "record": ("read_record", "write_record"),
 }
-_WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'pyrozoo' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"pyrozoo.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__, __all__ = names_of(__name__, _HOMES)

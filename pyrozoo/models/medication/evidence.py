@@ -1,7 +1,7 @@
 """Evidence of frame scores under a process, differentiable; and the distribution over label sequences.
 
-The log of the sum over all label sequences of p(labels) Π_t potential_t(label_t), log Z(scores), is a log density of the
-scores only where the potentials are a likelihood (emission "beta"); otherwise it enters a model as a factor.
+The log of the sum over all label sequences of p(labels) Π_t potential_t(label_t), log Z(scores), is a log density of
+the scores only where the potentials are a likelihood (emission "beta"); otherwise it enters a model as a factor.
 """
 
 from __future__ import annotations

@@ -1,0 +1,29 @@
+"""Names of a package that are imported on first use, so that importing the package itself costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def names_of(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callable, Callable, list[str]]:
+    """Module functions ``__getattr__`` and ``__dir__``, and ``__all__``, of a package.
+
+    Args:
+        package: Its ``__name__``.
+        homes: Submodule -> the public names that it holds.
+    """
+    where = {name: home for home, names in homes.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{package}.{where[name]}"), name)
+        vars(importlib.import_module(package))[name] = value
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(importlib.import_module(package)), *where})
+
+    return get, names, sorted(where)
