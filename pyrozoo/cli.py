@@ -437,10 +437,13 @@ def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path)
     batch = _recordings(arguments, name, labels=list(fit.prototype.coords["label_class"]))
     with _naming(arguments.data):
         tables = registry.entry(name).parts.tables(fit, batch)
+    paths = {suffix: out.with_name(f"{out.stem}.{suffix}{out.suffix}") if suffix else out for suffix in tables}
+    for path in paths.values():
+        if path.exists() and path.samefile(arguments.data):
+            raise ValueError(f"{path} is the input; choose another file for --out")
     for suffix, table in tables.items():
-        path = out.with_name(f"{out.stem}.{suffix}{out.suffix}") if suffix else out
-        atomic_write_text(path, table.to_csv(index=False, lineterminator="\n"))
-        print(f"{len(table)} lines in {path}")
+        atomic_write_text(paths[suffix], table.to_csv(index=False, lineterminator="\n"))
+        print(f"{len(table)} lines in {paths[suffix]}")
     return 0
 
 

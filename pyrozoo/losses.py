@@ -11,6 +11,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Watch(Messenger):
         if not torch.isfinite(msg["value"].double()).all():
             self.found = f" (site {msg['name']!r} has a non-finite value)"
             return
-        density = torch.as_tensor(msg["fn"].log_prob(msg["value"]))
+        density = scale_and_mask(torch.as_tensor(msg["fn"].log_prob(msg["value"])), 1.0, msg["mask"])
         if msg["infer"].get("is_auxiliary"):  # a factor may rule values out
             density = density[density != -math.inf]
         if not torch.isfinite(density).all():

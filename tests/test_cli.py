@@ -105,11 +105,12 @@ def test_list_names_every_entry(capsys):
         assert card.summary.split()[0] in out
 
 
-def test_show_tells_the_whole_card(capsys, entry):
+@pytest.mark.parametrize("name", ["stub", "medication"])
+def test_show_tells_the_whole_card(capsys, entry, name):
     entry()
-    assert main(["show", "stub"]) == 0
+    assert main(["show", name]) == 0
     out = capsys.readouterr().out
-    card = zoo.card("stub")
+    card = zoo.card(name)
     facts = [card.title, card.authors, *card.variants.values(), *card.guides.values(), *card.datasets.values()]
     facts += [*card.experiments.values(), *card.limitations]
     facts += [fact for sites in card.sites.values() for site in sites.values() for fact in (site.meaning, site.prior)]
@@ -254,6 +255,168 @@ def test_a_fit_refuses_an_existing_folder_before_it_starts(csv, run, tmp_path, m
     (tmp_path / "run-0.safetensors").touch()
     message = fail("fit", "ssmtl", *columns(csv, "--checkpoint", tmp_path, "--out", tmp_path / "new"))
     assert "add --resume" in message
+
+
+# -------------------------------------------------------------------- recordings
+LABELS = ("none", "one", "two")
+SEQUENCES = ([0, 0, 1, 1, 1, 0, 2, 2, 0], [0, 1, 1, 0, 0, 2, 2, 2, 0], [0, 1, 1, 0, 2, 2, 0, 0], [0, 2, 2, 0, 0])
+
+
+def frames(labelled=True, rate=2.0, seed=0):
+    """Arrays of a file of recordings, as the entry medication reads them."""
+    rng = np.random.default_rng(seed)
+    label = np.concatenate(SEQUENCES)
+    names = np.repeat(["007", "08", "NA", "a,b"], [len(z) for z in SEQUENCES])
+    score = 0.5 * np.eye(3)[label] + 0.5 * rng.dirichlet(np.ones(3), len(label))
+    more = ({"label": label} if labelled else {}) | ({} if rate is None else {"rate": rate})
+    return {"score": score, "recording": names, "labels": np.array(LABELS), **more}
+
+
+def scores_csv(path, columns=LABELS):
+    arrays = frames(labelled=False)
+    table = pd.DataFrame(arrays["score"], columns=list(LABELS))[list(columns)]
+    table.insert(0, "recording", arrays["recording"])
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "labelled.npz"
+    np.savez(path, **frames())
+    return path
+
+
+@pytest.fixture(scope="module")
+def decoder(labelled, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "decoder"
+    assert main(["fit", "medication", "--data", str(labelled), "--out", str(out)]) == 0
+    return out
+
+
+def test_fit_to_recordings_then_the_command_that_it_prints(labelled, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "medication", "--data", str(labelled), "--out", "runs/a b"]) == 0
+    elbo, saved, how = capsys.readouterr().out.splitlines()
+    assert elbo.startswith("ELBO ")
+    assert saved == "saved in runs/a b"
+    fit = zoo.load("runs/a b")
+    assert (fit.model.entry, fit.guide_name, fit.status) == (("medication", "semi-markov"), "closed-form", "solved")
+    assert (fit.model.names, fit.model.rate, fit.data["name"]) == (LABELS, 2.0, "labelled")
+    command = shlex.split(how.removeprefix("decode with: "))
+    assert command[:2] == ["pyrozoo", "predict"]
+    np.savez("FILE.npz", **frames(labelled=False))
+    assert main([own.replace("FILE", "FILE.npz") for own in command[1:]]) == 0
+    assert capsys.readouterr().out.splitlines() == ["31 lines in labels.csv", "8 lines in labels.steps.csv"]
+
+
+def test_recordings_are_decoded_into_two_tables(labelled, decoder, tmp_path):
+    from pyrozoo.models.medication import decode_recordings, read
+
+    out = tmp_path / "labels.csv"
+    assert main(["predict", str(decoder), "--data", str(labelled), "--out", str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.steps.csv"]
+    expected = decode_recordings(zoo.load(decoder), read(labelled))
+    found = pd.read_csv(out, dtype={"recording": str}, keep_default_na=False)
+    assert list(found.columns) == ["recording", "frame", "time_s", "label.label", *[f"label.p[{k}]" for k in LABELS]]
+    assert list(found["recording"]) == list(frames()["recording"])
+    assert list(found["label.label"]) == list(expected.frames()["label.label"])
+    np.testing.assert_allclose(found["time_s"], found["frame"] / 2.0)
+    np.testing.assert_allclose(found.iloc[:, 4:], np.concatenate(expected.marginals), atol=1e-12)
+    steps = pd.read_csv(tmp_path / "labels.steps.csv", dtype={"recording": str}, keep_default_na=False)
+    assert list(steps.columns) == ["recording", "step", "p_performed"]
+    assert steps["recording"].tolist() == list(np.repeat(["007", "08", "NA", "a,b"], 2))
+    assert steps["step"].tolist() == ["one", "two"] * 4
+    np.testing.assert_allclose(steps["p_performed"], expected.performed.to_numpy().ravel(), atol=1e-12)
+    assert steps["p_performed"].iloc[6] < 0.5 < steps["p_performed"].iloc[0]
+
+
+@pytest.mark.parametrize("columns", [LABELS, ("two", "none", "one")])
+def test_scores_in_a_csv_file_are_decoded_alike_in_any_order_of_columns(decoder, labelled, tmp_path, capsys, columns):
+    outs = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for data, out in zip((labelled, scores_csv(tmp_path / "scores.csv", columns)), outs, strict=True):
+        assert main(["predict", str(decoder), "--data", str(data), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        line for out in outs for line in (f"31 lines in {out}", f"8 lines in {out.with_name(out.stem + '.steps.csv')}")
+    ]
+    a, b = (pd.read_csv(out) for out in outs)
+    pd.testing.assert_frame_equal(a, b)
+
+
+def test_a_frame_rate_is_given_where_the_file_has_none(decoder, tmp_path, capsys):
+    np.savez(tmp_path / "d.npz", **frames(rate=None))
+    given = ["fit", "medication", "--data", str(tmp_path / "d.npz"), "--out"]
+    assert main([*given, str(tmp_path / "frames")]) == 0
+    assert capsys.readouterr().out.startswith("no frame rate is given: times are in frames (name it by --rate HZ)\n")
+    assert main([*given, str(tmp_path / "seconds"), "--rate", "2"]) == 0
+    assert "no frame rate" not in capsys.readouterr().out
+    own, same, frame = (zoo.load(path) for path in (decoder, tmp_path / "seconds", tmp_path / "frames"))
+    mean = [fit.guide.duration_mean_loc.exp() for fit in (own, same, frame)]
+    torch.testing.assert_close(mean[0], mean[1])
+    torch.testing.assert_close(2 * mean[0], mean[2], rtol=0.01, atol=0)
+    assert (same.model.rate, frame.model.rate) == (2.0, 1.0)
+
+
+def test_recordings_at_another_rate_are_refused(decoder, labelled, tmp_path, fail):
+    csv = scores_csv(tmp_path / "scores.csv")
+    given = ("--out", tmp_path / "p.csv")
+    message = fail("predict", decoder, "--data", csv, "--rate", "3", *given)
+    assert message.startswith(f"{csv}: the recordings have 3 frames per second, the model has 2; resample them")
+    assert "the argument rate says 3" in fail("predict", decoder, "--data", labelled, "--rate", "3", *given)
+    assert "rate: -1" in fail("fit", "medication", "--data", csv, "--rate", "-1", "--out", tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize("option", [("--unit", "recording"), ("--x", "one"), ("--y", "label")])
+def test_recordings_have_no_columns_of_a_table(labelled, tmp_path, fail, option):
+    message = fail("fit", "medication", "--data", labelled, *option, "--out", tmp_path / "run")
+    assert message == "--unit, --x and --y belong to a table; 'medication' reads recordings, see its README"
+    message = fail("fit", "medication", "--data", "simulated-pen", *option, "--out", tmp_path / "run")
+    assert "'simulated-pen' is a data set of 'medication'" in message
+
+
+def test_a_table_has_no_frame_rate(csv, run, tmp_path, fail):
+    message = fail("fit", "ssmtl", *columns(csv, "--rate", "2", "--out", tmp_path / "new"))
+    assert message == "--rate belongs to recordings; 'ssmtl' is fitted to a table"
+    message = fail("predict", run, "--data", csv, "--rate", "2", "--out", tmp_path / "p.csv")
+    assert message == f"--rate belongs to recordings; {run} was fitted to a table"
+
+
+def test_files_of_recordings_that_cannot_be_read(decoder, labelled, tmp_path, fail):
+    missing, out = tmp_path / "missing.npz", ("--out", tmp_path / "new")
+    message = fail("fit", "medication", "--data", missing, *out)
+    assert message.startswith(
+        f"{missing}: there is no such file, and 'medication' has no data set of that name; it has"
+    )
+    assert fail("predict", decoder, "--data", missing, *out) == f"{missing}: there is no such file"
+    other = scores_csv(tmp_path / "scores.csv", ("none", "one"))
+    assert "the file lacks ['two']" in fail("predict", decoder, "--data", other, *out)
+    direct = tmp_path / "direct.npz"
+    np.savez(direct, **(frames() | {"label": np.where(frames()["label"] == 0, 1, frames()["label"])}))
+    assert "'one' goes straight to 'two'" in fail("fit", "medication", "--data", direct, *out)
+    assert fail("predict", decoder, "--data", labelled, "--out", labelled) == (
+        f"{labelled} is the input; choose another file for --out"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["direct.npz", "scores.csv"]
+
+
+def test_no_table_of_a_decoding_replaces_its_input(decoder, tmp_path, fail):
+    given = scores_csv(tmp_path / "a.steps.csv")
+    before = given.read_bytes()
+    message = fail("predict", decoder, "--data", given, "--out", tmp_path / "a.csv")
+    assert message == f"{given} is the input; choose another file for --out"
+    assert ([path.name for path in tmp_path.iterdir()], given.read_bytes()) == (["a.steps.csv"], before)
+
+
+def test_fit_to_simulated_recordings(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["--prior", "start_rate=Gamma(2, 10)", "--set", "power=0.5", "--out", str(out)]
+    assert main(["fit", "medication", "--data", "simulated-pen", *arguments]) == 0
+    assert "decode with: pyrozoo predict" in capsys.readouterr().out
+    fit = zoo.load(out)
+    assert (fit.data["simulated"], fit.data["name"]) == (True, "simulated-pen")
+    assert fit.model.fixed_power == 0.5
+    assert float(fit.model.prior("start_rate").concentration) == 2.0
 
 
 # -------------------------------------------------------------------- priors, arguments, guides

@@ -7,6 +7,7 @@ import pytest
 
 from pyrozoo.record import (
     OURS_REAL,
+    OURS_SEMI_SYNTHETIC,
     OURS_SIMULATED,
     PUBLISHED,
     format_table,
@@ -74,6 +75,16 @@ def test_table_csv(tmp_path):
 def test_simulated_data_are_called_simulated(tmp_path):
     record = write(tmp_path, data={**REAL, "simulated": True})
     assert [row["source"] for row in record["rows"]] == [OURS_SIMULATED, OURS_SIMULATED, PUBLISHED]
+
+
+def test_semi_synthetic_data_are_called_so(tmp_path):
+    record = write(tmp_path, data={**REAL, "semi_synthetic": True})
+    assert [row["source"] for row in record["rows"]] == [OURS_SEMI_SYNTHETIC, OURS_SEMI_SYNTHETIC, PUBLISHED]
+    assert read_record(tmp_path) == record
+    with pytest.raises(
+        ValueError, match=r"row 0 has the source 'ours .real data.'; with these data it is 'ours .semi-"
+    ):
+        write(tmp_path, [{"model": "a", "source": OURS_REAL}], data={**REAL, "semi_synthetic": True})
 
 
 @pytest.mark.parametrize(

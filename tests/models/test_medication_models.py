@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pkgutil
 
 import numpy as np
 import pyro
@@ -12,6 +13,7 @@ from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, infer_discrete
 
 import pyrozoo as zoo
+from pyrozoo.models import medication
 from pyrozoo.models.medication import FrameHMM, PaperProcess, StepProcess, decode, durations, recordings
 from pyrozoo.models.medication.evidence import FrameChain, SemiMarkov, log_evidence, log_potentials
 from pyrozoo.models.medication.process import MarkovChain
@@ -586,6 +588,12 @@ def test_tables_of_the_user_survive_saving(tmp_path):
 
 
 # ---------------------------------------------------------------- what the models refuse
+@pytest.mark.parametrize("package", [zoo, medication])
+def test_no_name_of_a_package_is_that_of_a_module_too(package):
+    """Which of the two it were would depend on what has been imported before."""
+    assert {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__) == set()
+
+
 PAIRS = [(0, 1), (1, 2)]
 
 

@@ -15,7 +15,7 @@ _HOMES = {
     "simulator": ("DIFFICULTIES", "simulate"),
     "readers": ("read",),
     "protocols": ("INHALER", "PEN", "PROTOCOLS", "Protocol"),
-    "segments": ("edit_score", "frame_accuracy", "runs", "scores", "segment_f1", "segment_table"),
+    "segments": ("edit_score", "frame_accuracy", "scores", "segment_f1", "segment_table"),
     "uses": ("Decoded", "decode_recordings", "plug_in", "replicate"),
 }
 

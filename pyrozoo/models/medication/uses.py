@@ -156,7 +156,7 @@ class Replicated:
         new = self.replicated[self.replicated["kind"] == kind]
         names = [name for name in dict.fromkeys(own["name"]) if (new["name"] == name).any()]
         observed = {name: own.loc[own["name"] == name, "seconds"].to_numpy() for name in names}
-        n = int(self.replicated["draw"].max()) + 1
+        n = len(self.n_steps["replicated"])
         groups = {key: part["seconds"].to_numpy() for key, part in new.groupby(["name", "draw"])}
         empty = np.zeros(0)
         return observed, {name: [groups.get((name, draw), empty) for draw in range(n)] for name in names}

@@ -15,6 +15,7 @@ from ....record import format_table, paired_difference
 from ..card import CARD
 from ..data import watch_sessions, watch_sessions_all
 from ..runs import fitted, watch_run
+from ..uses import plug_in
 
 N_SUBJECTS = 10
 SCORES = ("frame_accuracy", "segment_f1", "edit", "frame_nll")
@@ -104,9 +105,10 @@ def reference_experiment(
     """  # noqa: D205
     started, out = time.perf_counter(), Path(out)
     known(profile)
-    found = fitted(watch_sessions_all(), "semi-markov")
+    sessions = watch_sessions_all()
+    found = fitted(sessions, "semi-markov")
     found.save(out / "fit", overwrite=True)
-    _, power = found.model.mean_parameters(found.guide, found.prototype)
+    _, power = plug_in(found, sessions)
     rows = [{"model": "semi-markov, closed form", "power": power, "elbo_per_recording": found.best.final_elbo}]
     print(format_table(rows))
     return finish(
