@@ -607,8 +607,8 @@ for panel, kind in zip(panels, ("gap", "duration"), strict=True):
         liked[kind, name] = factors[own.argmax()]
         panel.plot(factors, own - own.max(), color=colour, label=f"{name}: best {liked[kind, name]:.2f}")
     panel.axvline(1, color=plots.GREY, ls="--", lw=1)
-    panel.set(xlabel=f"factor on all {kind}s", ylim=(-60, 3))
-    panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8, frameon=False)
+    panel.set(xlabel=f"factor on all {kind}s", xlim=(0, 1.65), ylim=(-60, 3))
+    panel.legend(loc="upper left", fontsize=9)
 _ = panels[0].set_ylabel("log probability below its maximum [nats]")
 
 # %% [markdown]

@@ -165,6 +165,9 @@ class Replicated:
 def replicate(fit: Fit, batch: Batch, *, draws: int = 50, seed: int = 0) -> Replicated:
     """Posterior predictive recordings of the lengths of the labelled ones, for checks of durations, gaps and order.
 
+    A real recording ends when the person is done, a replicated one where the real one did: so replicated recordings
+    hold fewer steps, which is no misfit; durations and gaps of complete segments can be compared.
+
     Args:
         fit: A fit of steps with durations and gaps.
         batch: Labelled recordings.
