@@ -23,7 +23,7 @@ from units import CLEAR, _peak
 
 from pyrozoo.models.medication import chain, decode, durations, kernels, paths
 from pyrozoo.models.medication.evidence import log_evidence
-from pyrozoo.models.medication.process import READINGS, Pairs, SemiMarkovProcess, next_step, semi_markov_process
+from pyrozoo.models.medication.process import Pairs, SemiMarkovProcess, next_step, semi_markov_process
 from pyrozoo.models.medication.simulator import DIFFICULTIES, simulate_scores
 
 try:  # optional: a test dependency
@@ -71,10 +71,10 @@ def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame | Non
                 yield name, None
                 continue
             yield name, against_hmmlearn(variants, compare, number, length, given.rounds, given.clock)
-    for reading in READINGS:
+    for reading in durations.READINGS:
         name = f"exact decoding, {reading}, 1 x {SIZES[0][1]} frames"
         yield name, against_viterbi(reading, SIZES[0][1], given.rounds, given.clock)
-    for reading in READINGS:
+    for reading in durations.READINGS:
         name = f"gradient of the log evidence, {reading}, 8 x 400 frames"
         yield name, against_autograd(reading, 8, 400, given.rounds, given.clock)
 
@@ -99,19 +99,13 @@ def parameters(end: float = 1e-7) -> dict[str, Tensor]:
 
 def process_of(values: dict[str, Tensor], reading: str, cap: int = CAP) -> SemiMarkovProcess:
     """The process of steps from its parameters, as the entry builds it."""
-    hazard = reading == "hazard"
-    law = durations.renewal if hazard else durations.distribution_function
+    law, memoryless = durations.READINGS[reading]
     log_d, log_end = next_step(values["stick"], PAIRS)
-    start = values["start"].expand(len(PAIRS.h) - len(PAIRS.later))
-    if hazard:
-        first = durations.geometric(start, cap + 1)
-    else:
-        first = tuple(table[:, None].expand(-1, cap + 1) for table in (start.log(), torch.log1p(-start)))
-    later = law(values["gap_mean"], values["gap_sd"], cap + 1)
-    gap = tuple(torch.cat([a, b], -2) for a, b in zip(first, later, strict=True))
+    start = memoryless(values["start"].expand(len(PAIRS.h) - len(PAIRS.later)), cap + 1)
+    gap = law(values["gap_mean"], values["gap_sd"], cap + 1)
     step = law(values["step_mean"], values["step_sd"], cap + 1)
     initial = torch.full((STEPS + 1,), 1 / (STEPS + 1), dtype=torch.double)
-    return semi_markov_process(PAIRS, log_d, log_end, step, gap, initial, reading)
+    return semi_markov_process(PAIRS, log_d, log_end, start, gap, step, initial, reading)
 
 
 def log_scores(reading: str, number: int, length: int) -> list[np.ndarray]:

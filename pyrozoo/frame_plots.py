@@ -424,7 +424,7 @@ def _one_step(ax: Axes, name: str, observed: Any, draws: Sequence[Any]) -> None:
         density = np.histogram(observed, edges)[0] / (observed.size * np.diff(edges))
         centres = (edges[:-1] + edges[1:]) / 2
         ax.plot(centres, density, color=BLACK, lw=0.9, marker="o", ms=3.5, mew=0, label="observed")
-    ax.set_title(textwrap.fill(f"{name} (n = {observed.size})", 34), fontsize=9)
+    ax.set_title(textwrap.fill(f"{name} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{observed.size})", 34), fontsize=9)
     ax.set_ylim(bottom=0)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))

@@ -140,7 +140,7 @@ def test_replicated_durations_share_bins_and_legend():
     replicated["hold breath"][3] = []
     replicated["constant"] = [np.full(2, 2.0)] * 4
     figure = frame_plots.replicated_durations(observed, replicated, names=list(observed), unit="min")
-    text = draw(figure)
+    text = draw(figure).replace("\N{NO-BREAK SPACE}", " ")
     for words in ("shake (n = 40)", "hold breath (n = 0)", "constant (n = 3)", "duration [min]", "density [per min]"):
         assert words in text
     (legend,) = figure.legends

@@ -152,7 +152,7 @@ duration, gap = {1: (2.5, 1.0), 2: (2.0, 0.8)}, {(1, 1): (3.0, 1.2), (1, 2): (1.
 D, start = {(0, 1): 0.8, (0, 2): 0.2, (1, 1): 0.1, (1, 2): 0.7, (2, 1): 0.3, (2, 2): 0.0}, 0.4
 gap[2, 2] = (1.0, 1.0)  # does not matter: D is 0
 pairs = sorted(key for key, value in D.items() if value)
-tiny = medication.PaperProcess(["non-event", "one", "two"], pairs=pairs, caps=[10, 10])
+tiny = medication.PaperProcess(["non-event", "one", "two"], pairs=pairs, caps=[10, 10, 10])
 table = lambda values, i: torch.tensor([own[i] for own in values], dtype=torch.double)  # noqa: E731
 laws = {"duration": [duration[k] for k in (1, 2)], "gap": [gap[pair] for pair in pairs if pair[0]]}
 given = {f"{kind}_{what}": table(own, i) for kind, own in laws.items() for i, what in enumerate(("mean", "sd"))}

@@ -63,7 +63,7 @@ class Text:
     @functools.cache  # noqa: B019 - a problem lives as long as its test
     def enter(self, h, k, g):
         """Probability to enter step k from the gap after h that is g frames long."""
-        g = min(g, self.caps[1])
+        g = min(g, self.caps[1 if h else 2])
         own, _ = self.gap_terms(h, k, g)
         if self.reading == CDF:
             return self.D[h, k] * own
@@ -111,17 +111,12 @@ def build(values, pairs, reading, caps):
     """A process from tensors, by the functions that the models use."""
     from pyrozoo.models.medication import durations
 
-    law = durations.renewal if reading == HAZARD else durations.distribution_function
+    law, memoryless = durations.READINGS[reading]
+    start = memoryless(values["start"].expand(len(pairs.h) - len(pairs.later)), caps[2] + 1)
+    gap = law(values["gap_mean"], values["gap_sd"], caps[1] + 1)
     step = law(values["duration_mean"], values["duration_sd"], caps[0] + 1)
-    later = law(values["gap_mean"], values["gap_sd"], caps[1] + 1)
-    start = values["start"].expand(len(pairs.h) - len(pairs.later))
-    n = caps[1] + 1
-    if reading == HAZARD:
-        first = durations.geometric(start, n)
-    else:
-        first = tuple(t[:, None].expand(-1, n) for t in (start.log(), torch.log1p(-start)))
-    gap = tuple(torch.cat([a, b], -2) for a, b in zip(first, later, strict=True))
-    return zoo.semi_markov_process(pairs, values["D"].log(), values["end"].log(), step, gap, values["initial"], reading)
+    d, end = values["D"].log(), values["end"].log()
+    return zoo.semi_markov_process(pairs, d, end, start, gap, step, values["initial"], reading)
 
 
 def enumerated(text, log_score):

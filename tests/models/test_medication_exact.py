@@ -18,7 +18,7 @@ def problem(reading, seed):
     """A random process of two or three steps, its caps so low that tails matter, and scores of some frames."""
     rng = np.random.default_rng(seed)
     n_steps = int(rng.integers(2, 4))
-    text = Text(rng, n_steps, reading, (int(rng.integers(1, 5)), int(rng.integers(1, 5))))
+    text = Text(rng, n_steps, reading, tuple(rng.integers(1, 5, size=3).tolist()))
     scale = rng.choice([0.3, 3.0])
     log_score = scale * rng.normal(size=(7 if n_steps == 2 else 6, n_steps + 1))
     return text, log_score, rng
@@ -215,7 +215,7 @@ def test_simulated_sequences_have_the_frequencies_of_the_process(reading):
 def test_long_recordings_with_sharp_scores_keep_their_precision():
     """Scores far beyond the range of doubles, so that windows are moved, refreshed and taken in the log domain."""
     rng = np.random.default_rng(0)
-    text = Text(rng, 3, HAZARD, (12, 15))
+    text = Text(rng, 3, HAZARD, (12, 15, 9))
     process = text.process()
     log_score = rng.normal(scale=40.0, size=(150, 4)) - 300 * (rng.random((150, 4)) < 0.3)
     values = {name: v.clone().requires_grad_() for name, v in text.tensors(process.pairs).items()}

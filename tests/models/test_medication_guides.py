@@ -52,7 +52,7 @@ def simulated():
     }  # fmt: skip
     out = {}
     for reading in ("hazard", "cdf"):
-        model = StepProcess(NAMES, [(0, 1), (0, 2), (1, 2)], duration=reading, typical=[8.0, 5.0], caps=[40, 30])
+        model = StepProcess(NAMES, [(0, 1), (0, 2), (1, 2)], duration=reading, typical=[8.0, 5.0], caps=[40, 30, 30])
         torch.manual_seed(0)
         process = model.process(model.parameters_of(parameters))
         value = model.label_distribution(process, torch.full((80,), 60)).sample()
@@ -237,7 +237,7 @@ def of_process(values):
 @pytest.mark.parametrize("reading", ["hazard", "cdf"])
 def test_maximum_likelihood_is_above_the_closed_form(simulated, reading):
     data, _ = simulated[reading]
-    arguments = {"duration": reading, "power": 1.0, "caps": [40, 30]}
+    arguments = {"duration": reading, "power": 1.0, "caps": [40, 30, 30]}
     closed, ml = (fitted(guide, data, **arguments) for guide in ("closed-form", "ml"))
     plain = fitted(lambda model: MaximumLikelihood(model, penalty=0.0), data, **arguments)
     means = {site: closed.guide.families[site](*parts).mean for site, parts in posterior(closed.guide).items()}
@@ -266,7 +266,7 @@ def test_maximum_likelihood_is_stationary(simulated, reading, penalty):
     data, _ = simulated[reading]
     few = data.subset(range(30))
     fit = fitted(
-        lambda model: MaximumLikelihood(model, penalty), few, duration=reading, power=1.0, caps=[40, 30]
+        lambda model: MaximumLikelihood(model, penalty), few, duration=reading, power=1.0, caps=[40, 30, 30]
     )  # fmt: skip
     values = of_process(fit.guide.values())
     objective = lambda own: log_likelihood(fit.model, own, few) + penalty * log_prior(fit.model, own)  # noqa: E731
@@ -286,7 +286,7 @@ def test_maximum_likelihood_is_stationary(simulated, reading, penalty):
 @pytest.mark.parametrize("reading", ["hazard", "cdf"])
 def test_maximum_likelihood_recovers_the_parameters(simulated, reading):
     data, truth = simulated[reading]
-    fit = fitted("ml", data, duration=reading, power=1.0, caps=[40, 30])
+    fit = fitted("ml", data, duration=reading, power=1.0, caps=[40, 30, 30])
     values = of_process(fit.guide.values())
     for site in ("duration_mean", "gap_mean"):
         np.testing.assert_allclose(values[site].numpy(), truth[site].numpy(), rtol=0.12, err_msg=site)
@@ -364,7 +364,7 @@ def test_no_power_is_fitted_without_labels_or_to_missing_scores():
 # ---------------------------------------------------------------- Gaussian guides by SVI
 def test_svi_approaches_the_closed_form(simulated):
     data, _ = simulated["hazard"]
-    arguments = {"power": 1.0, "caps": [40, 30]}
+    arguments = {"power": 1.0, "caps": [40, 30, 30]}
     closed = fitted("closed-form", data, **arguments).guide
     svi = fitted("normal", data, **arguments, settings={"steps": 300, "batch_size": None, "seed": 1})
     median = svi.guide.auto.median(**svi.model.arguments(data))

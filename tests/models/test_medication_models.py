@@ -47,7 +47,7 @@ def made(labels=LABELS, n_unlabelled=0, seed=0):
 def small(variant="semi-markov", lead=(), seed=0, **arguments):
     """A model of two steps, and values of its latents."""
     if variant != "frame-hmm":
-        arguments = {"typical": [3.0, 2.0], "caps": [5, 4], "initial": [0.6, 0.2, 0.2]} | arguments
+        arguments = {"typical": [3.0, 2.0], "caps": [5, 4, 4], "initial": [0.6, 0.2, 0.2]} | arguments
     model = MODELS[variant](NAMES, **({"alpha": 1.0} | arguments))
     torch.manual_seed(seed)
     return model, {site: model.prior(site).sample(lead) for site in model.priors()}
@@ -430,7 +430,7 @@ def test_steps_and_gaps_follow_tables_of_the_user():
 
 
 def test_a_process_of_tables_equals_the_enumeration_of_all_sequences():
-    model, values = small(duration_table=TABLE, caps=[5, 4])
+    model, values = small(duration_table=TABLE, caps=[5, 4, 4])
     process = model.process(model.parameters_of(values))
     paths = np.array(list(itertools.product(range(3), repeat=7)))
     log_score = np.random.default_rng(0).normal(size=(7, 3))
@@ -463,7 +463,7 @@ def test_sizes_come_from_the_labelled_recordings():
                             "gap": ["one → two"]}  # fmt: skip
     assert model.rate == 1.0
     np.testing.assert_allclose(model.initial.numpy(), [3.5 / 4.5, 0.5 / 4.5, 0.5 / 4.5])
-    assert model.caps == [15, 15]  # half as long again as the longest, at least ten
+    assert model.caps == [15, 15, 15]  # half as long again as the longest, at least ten
     assert model.typical.tolist() == [2.5, 1.0]  # medians of 1, 2, 2, 3, 3, 4 and of 1, 1, 2: with a one each
 
 
@@ -471,7 +471,7 @@ def test_without_labels_every_pair_is_allowed():
     model = zoo.create_model("medication", made(n_unlabelled=4), rate=2.0)
     assert len(model.coords["pair"]) == 6
     assert model.initial.tolist() == [1, 0, 0]
-    assert model.caps == [100, 60]
+    assert model.caps == [100, 60, 60]
 
 
 @pytest.fixture(scope="module")
@@ -621,7 +621,7 @@ PAIRS = [(0, 1), (1, 2)]
         ({"rate": math.inf}, "rate inf, .* positive numbers"),
         ({"alpha": 0.0}, "alpha 0.0, .* positive numbers"),
         ({"typical": [5.0, 0.0]}, r"typical \[5.0, 0.0\]: positive numbers"),
-        ({"caps": [0, 5]}, r"caps: \[0, 5\]; ages of at least 1 frame"),
+        ({"caps": [0, 5, 5]}, r"caps: \[0, 5, 5\]; three ages of at least 1 frame"),
         ({"initial": [0.5, 0.5]}, "initial: .* 3 probabilities that sum to 1"),
         ({"initial": [0.5, 0.6, -0.1]}, "initial: .* 3 probabilities"),
         ({"initial": [0.5, 0.1, 0.1]}, "initial: .* sum to 1"),

@@ -68,6 +68,11 @@ def geometric(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return survive + probability.log()[..., None], survive
 
 
+def constant(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """A probability to end that is the same at every age: its logarithm, and that of not ending."""
+    return tuple(t[..., None].expand(*t.shape, n) for t in (probability.log(), torch.log1p(-probability)))
+
+
 def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
     """A user's own law: P(exactly d frames), d = 1..n, shape (..., n); what a row lacks to 1 lasts longer than n.
 
@@ -93,3 +98,7 @@ def log1mexp(x: Tensor) -> Tensor:
     return torch.where(
         near, torch.log(-torch.expm1(torch.where(near, x, -1.0))), torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
     )
+
+
+# Reading -> the law of durations and gaps by mean and sd, and the memoryless law of the wait before the first step.
+READINGS = {"hazard": (renewal, geometric), "cdf": (distribution_function, constant)}

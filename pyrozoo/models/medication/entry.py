@@ -113,7 +113,7 @@ def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) 
 def _small(variant: str, seed: int) -> tuple[LabelModel, Any, np.random.Generator]:
     """A model of two steps and the process at one draw from its priors."""
     names, rng = ["non-event", "one", "two"], np.random.default_rng(seed)
-    arguments = {} if variant == "frame-hmm" else {"typical": [3.0, 2.0], "caps": [5, 4], "initial": [0.6, 0.2, 0.2]}
+    arguments = {} if variant == "frame-hmm" else {"typical": [3.0, 2.0], "caps": [5, 4, 3], "initial": [0.6, 0.2, 0.2]}
     model = VARIANTS[variant](names, **({"alpha": 1.0} | arguments))
     with isolated(seed), torch.no_grad():
         values = {site: prior.sample().double() for site, prior in model.priors().items()}

@@ -56,7 +56,7 @@ class LabelModel(ZooModel):
     default_decoder = "map"
     default_power: float | str = "fit"
     default_floor = 1e-4  # the scores as they are, zeros apart
-    fit_defaults = {"steps": 600, "lr": 0.03, "batch_size": 16}
+    fit_defaults = {"steps": 1000, "lr": 0.05, "schedule": "cosine", "batch_size": 16}
 
     def _set_up(
         self, names: Sequence[str], emission: str, power: float | str | None, unlabelled: bool, floor: float | None,

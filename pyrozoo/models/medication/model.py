@@ -20,7 +20,10 @@ from .checks import check_labels
 from .counts import Counts, labelled_sequences
 from .evidence import FrameChain, SemiMarkov
 from .label_model import LabelModel
-from .process import READINGS, MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
+from .process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
+
+
+LONGEST_WAIT = 500  # frames before the first step that are told apart: the cost of a frame grows with them
 
 
 class StepProcess(LabelModel):
@@ -59,7 +62,7 @@ class StepProcess(LabelModel):
         initial: Probability of a recording's first label, shape (K,); by default a recording begins in non-event.
         alpha: Concentration of every entry of a row of D, the end included.
         typical: Typical duration and gap in seconds, the medians of their priors.
-        caps: Ages in frames of steps and of gaps from which on hazards are constant.
+        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which on hazards are constant.
         duration_table: Probability to last exactly 1, 2, ... frames, shape (S, n), in place of the law of durations.
         gap_table: The same for the gaps of the pairs with h > 0, shape (P', m), in place of the law of gaps.
         priors: Site -> prior.
@@ -88,17 +91,20 @@ class StepProcess(LabelModel):
         every = [(h, k) for h in range(self.n_labels) for k in range(1, self.n_labels)]
         self.pairs = Pairs.of(every if pairs is None else pairs, n_steps)
         self.reading = duration or self.reading
-        if self.reading not in READINGS or law not in durations.LAWS:
+        if self.reading not in durations.READINGS or law not in durations.LAWS:
             raise ValueError(
-                f"duration: {self.reading!r} of {list(READINGS)}, law: {law!r} of {sorted(durations.LAWS)}"
+                f"duration: {self.reading!r} of {list(durations.READINGS)}, law: {law!r} of {sorted(durations.LAWS)}"
             )
         if not (math.isfinite(rate) and rate > 0 and alpha > 0 and min(typical) > 0):
             raise ValueError(f"rate {rate}, alpha {alpha}, typical {list(typical)}: positive numbers are needed")
         self.rate, self.law, self.alpha = float(rate), law, float(alpha)
         self.register_buffer("typical", torch.tensor(typical))
-        self.caps = [max(2, int(10 * self.rate * t)) for t in typical] if caps is None else [int(c) for c in caps]
-        if min(self.caps) < 1:
-            raise ValueError(f"caps: {self.caps}; ages of at least 1 frame are needed")
+        usual = [max(2, int(10 * self.rate * t)) for t in typical]
+        self.caps = [*usual, usual[1]] if caps is None else [int(c) for c in caps]
+        if len(self.caps) != 3 or min(self.caps) < 1:
+            raise ValueError(
+                f"caps: {self.caps}; three ages of at least 1 frame are needed: of steps, gaps, first wait"
+            )
         begin = [1.0] + [0.0] * n_steps if initial is None else list(initial)
         if len(begin) != self.n_labels or min(begin) < 0 or abs(sum(begin) - 1) > 1e-6:
             raise ValueError(f"initial: {begin}; {self.n_labels} probabilities that sum to 1 are needed")
@@ -131,14 +137,15 @@ class StepProcess(LabelModel):
         summary = Counts.of(seen, len(names) - 1)
         first = np.bincount([labels[0] for labels in seen], minlength=len(names)) + 0.5
         frames = np.bincount(np.concatenate(seen), minlength=len(names)) + 1.0
-        longest = [max([10, *map(max, filter(len, found))]) for found in (summary.durations, summary.gaps.values())]
+        lengths = (summary.durations, summary.gaps.values(), [summary.waits])
+        longest = [max([10, *map(max, filter(len, found))]) for found in lengths]
         times = [np.concatenate([np.ones(1), *found]) for found in (summary.durations, summary.gaps.values())]
         return out | {
             "pairs": [list(map(int, pair)) for pair in sorted(summary.transitions)] or None,
             "initial": (first / first.sum()).tolist(),
             "share": (frames / frames.sum()).tolist(),
             "typical": [float(np.median(t)) / rate for t in times],
-            "caps": [int(1.5 * n) for n in longest],
+            "caps": [int(1.5 * n) for n in longest[:2]] + [min(int(1.5 * longest[2]), LONGEST_WAIT)],
         }
 
     def priors(self) -> dict[str, dist.Distribution]:
@@ -173,32 +180,22 @@ class StepProcess(LabelModel):
         frames = {
             site: value.double() * self.rate for site, value in parameters.items() if "_mean" in site or "_sd" in site
         }
-        function = durations.renewal if self.reading == "hazard" else durations.distribution_function
+        law, memoryless = durations.READINGS[self.reading]
 
-        def law(kind: str, name: str, cap: int) -> tuple[Tensor, Tensor]:
+        def tables(kind: str, name: str, cap: int) -> tuple[Tensor, Tensor]:
             if self._tables[kind] is not None:
                 return durations.tabulated(self._tables[kind].to(self.initial.device))
-            return function(frames[f"{name}_mean"], frames[f"{name}_sd"], cap + 1, self.law)
+            return law(frames[f"{name}_mean"], frames[f"{name}_sd"], cap + 1, self.law)
 
-        step, p = law("step", "duration", self.caps[0]), self.pairs
+        step, p = tables("step", "duration", self.caps[0]), self.pairs
+        nothing = self.initial.new_zeros(0, self.caps[1] + 1)
+        gap = tables("gap", "gap", self.caps[1]) if len(p.later) else (nothing, nothing)
         rate = parameters["start_rate"].double()
         each_frame = -torch.expm1(-rate / self.rate)[..., None].expand(*rate.shape, len(p.h) - len(p.later))
-        later = law("gap", "gap", self.caps[1]) if len(p.later) else None
-        n = self.caps[1] + 1 if later is None else later[0].shape[-1]
-        if self.reading == "hazard":
-            start = durations.geometric(each_frame, n)
-        else:
-            start = tuple(t[..., None].expand(*t.shape, n) for t in (each_frame.log(), torch.log1p(-each_frame)))
-        gap = start
-        if later is not None:
-            lead = torch.broadcast_shapes(start[0].shape[:-2], later[0].shape[:-2])
-            gap = tuple(
-                torch.cat([a.expand(*lead, *a.shape[-2:]), b.expand(*lead, *b.shape[-2:])], -2)
-                for a, b in zip(start, later, strict=True)
-            )
+        start = memoryless(each_frame, self.caps[2] + 1)
         tiny = torch.finfo(torch.double).tiny
         log_d, log_end = (parameters[name].double().clamp(min=tiny).log() for name in ("D", "end"))
-        return semi_markov_process(p, log_d, log_end, step, gap, self.initial, self.reading)
+        return semi_markov_process(p, log_d, log_end, start, gap, step, self.initial, self.reading)
 
     def label_distribution(self, process: Process, lengths: Tensor) -> SemiMarkov:
         """Distribution of the recordings' labels."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .kernels import Graph
 
-READINGS = ("hazard", "cdf")
 Law = tuple[Tensor, Tensor]
 
 
@@ -177,71 +176,78 @@ class SemiMarkovProcess:
 
 
 def semi_markov_process(
-    pairs: Pairs, log_d: Tensor, log_end: Tensor, step: Law, gap: Law, initial: Tensor, reading: str = "hazard",
+    pairs: Pairs, log_d: Tensor, log_end: Tensor, start: Law, gap: Law, step: Law, initial: Tensor,
+    reading: str = "hazard",
 ) -> SemiMarkovProcess:  # fmt: skip
     """Build the process from the laws of its steps and gaps.
 
     In the ``hazard`` reading step k ~ D[h] and then the gap from the law of (h, k), or with probability ``end`` no
     step follows; in the ``cdf`` reading (the text) the pairs of a row compete in every frame with D[h, k] Φ_hk(g + 1).
-    The last tabulated age but one is the cap: from there on hazards are constant.
+    The last tabulated age but one is the cap of its kind: from there on hazards are constant.
 
     Args:
         pairs: Which step may follow which.
         log_d: From `next_step`, shape (..., P).
         log_end: From `next_step`, shape (..., S + 1).
-        step: Tables of every step's law, shapes (..., S, n), n at least 2; see `durations`.
-        gap: Tables of every pair's law, those of the start included, shapes (..., P, m), m at least 2.
+        start: Tables of the wait before the first step, one per pair with h = 0, shapes (..., P0, n); see `durations`.
+        gap: Tables of the gaps of the other pairs, shapes (..., P − P0, m); P − P0 may be 0.
+        step: Tables of every step's law, shapes (..., S, l). All of n, m, l are at least 2.
         initial: Probability of a recording's first label, shape (K,).
         reading: "hazard": the tables are log P(exactly d) and log P(at least d); "cdf": log Φ(d + 1) and
             log (1 − Φ(d + 1)).
     """
-    n_steps, n_labels = pairs.n_steps, pairs.n_steps + 1
-    lead = log_d.shape[:-1]
-    caps = step[0].shape[-1] - 1, gap[0].shape[-1] - 1
-    width = max(caps)
+    n_labels, first = pairs.n_steps + 1, len(pairs.h) - len(pairs.later)
     h = torch.as_tensor(pairs.h, device=log_d.device)
-    steps = _Ends.of(*step, reading)
-    # What has not ended of the gap after h: a mixture over the next step, and over none following.
-    entered, waiting = (log_d[..., None] + table for table in gap)
-    left = _row_sums(waiting, h, log_end)
-    gaps = _Ends.of(entered, left, reading, h)
-    at_step, at_gap = caps[0] - 1, caps[1] - 1  # positions of the caps
-    rows = {"gap": (*lead, n_labels), "pair": (*lead, len(pairs.h)), "step": (*lead, n_steps)}
-    whole = lambda table, kind: table.expand(*rows[kind], table.shape[-1])  # noqa: E731
-    log_initial = torch.full((2 * n_steps + 1,), -torch.inf, dtype=log_d.dtype, device=log_d.device)
-    log_initial[0], log_initial[n_labels:] = initial[0].log(), initial[1:].log()
-    hazards = [
-        whole(_minus(gaps.length, gaps.survive[..., h, :])[..., at_gap, None], "pair"),
-        whole(_minus(steps.length, steps.survive)[..., at_step, None], "step"),
+    kinds = [
+        _Ends.of(*_mixed(start, log_d[..., :first], h[:first], log_end[..., :1]), reading, h[:first]),
+        _Ends.of(*_mixed(gap, log_d[..., first:], h[first:] - 1, log_end[..., 1:]), reading, h[first:] - 1),
+        _Ends.of(*step, reading),
     ]
+    log_initial = torch.full((2 * n_labels - 1,), -torch.inf, dtype=log_d.dtype, device=log_d.device)
+    log_initial[0], log_initial[n_labels:] = initial[0].log(), initial[1:].log()
+    lead, sizes = log_d.shape[:-1], (1, n_labels - 1, n_labels - 1)
+    arcs = (first, len(pairs.h) - first, n_labels - 1)
     return SemiMarkovProcess(
         pairs,
-        cap=np.r_[np.full(n_labels, caps[1]), np.full(n_steps, caps[0])],
-        source=np.r_[pairs.h, np.arange(n_labels, n_labels + n_steps)],
-        target=np.r_[n_steps + pairs.k, np.arange(1, n_labels)],
+        cap=np.repeat([kind.cap for kind in kinds], sizes),
+        source=np.r_[pairs.h, np.arange(n_labels, 2 * n_labels - 1)],
+        target=np.r_[pairs.n_steps + pairs.k, np.arange(1, n_labels)],
         log_initial=log_initial.expand(*lead, -1),
-        log_length=_stacked(whole(gaps.length, "pair"), whole(steps.length, "step"), width),
-        log_survive=_stacked(whole(gaps.survive, "gap"), whole(steps.survive, "step"), width),
-        log_stay=torch.cat([whole(gaps.stay, "gap")[..., at_gap], whole(steps.stay, "step")[..., at_step]], -1),
-        log_leave=torch.cat(hazards, -2).squeeze(-1),
+        log_length=_stacked([kind.length for kind in kinds], lead, arcs),
+        log_survive=_stacked([kind.survive for kind in kinds], lead, sizes),
+        log_stay=_stacked([kind.stay[..., kind.cap - 1, None] for kind in kinds], lead, sizes)[..., 0],
+        log_leave=_stacked([kind.leave[..., kind.cap - 1, None] for kind in kinds], lead, arcs)[..., 0],
     )
+
+
+def _mixed(law: Law, log_d: Tensor, row: Tensor, log_end: Tensor) -> Law:
+    """Tables of a gap whose next step is not known yet: per pair, and what has not ended, per row, its end included."""
+    entered, waiting = (log_d[..., None] + table for table in law)
+    return entered, _row_sums(waiting, row, log_end)
 
 
 @dataclass(frozen=True)
 class _Ends:
-    """How segments of a kind end: log P(exactly d) per way out, log P(at least d), log P(going on | age d)."""
+    """How segments of a kind end: log P(exactly d) per way out, log P(at least d), log P(going on), P(leaving | d)."""
 
     length: Tensor
     survive: Tensor
     stay: Tensor
+    leave: Tensor
+
+    @property
+    def cap(self) -> int:
+        """Age from which on hazards are constant: the last tabulated but one."""
+        return self.length.shape[-1] - 1
 
     @classmethod
     def of(cls, first: Tensor, second: Tensor, reading: str, source: Tensor | slice = slice(None)) -> _Ends:
         """From the two tables of a reading; `source` is the row of `second` that each row of `first` leaves."""
         if reading == "hazard":
-            return cls(first, second, _minus(second[..., 1:], second[..., :-1]))
+            going_on = _minus(second[..., 1:], second[..., :-1])
+            return cls(first, second, going_on, _minus(first, second[..., source, :]))
         survive = torch.nn.functional.pad(second.cumsum(-1)[..., :-1], (1, 0))
-        return cls(survive[..., source, :] + first, survive, second)
+        return cls(survive[..., source, :] + first, survive, second, first)
 
 
 def _minus(a: Tensor, b: Tensor) -> Tensor:
@@ -250,23 +256,24 @@ def _minus(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(possible, a - torch.where(possible, b, 0.0), -torch.inf)
 
 
-def _row_sums(table: Tensor, h: Tensor, log_end: Tensor) -> Tensor:
-    """Log of the sum over the pairs of a row and its end, shape (..., S + 1, n), from (..., P, n)."""
+def _row_sums(table: Tensor, row: Tensor, log_end: Tensor) -> Tensor:
+    """Log of the sum over the pairs of a row and its end, shape (..., rows, n), from (..., pairs, n)."""
     n_rows, n = log_end.shape[-1], table.shape[-1]
-    rows = table.new_full((*table.shape[:-2], n_rows, n_rows, n), -torch.inf)
-    place = torch.arange(len(h), device=h.device) - torch.searchsorted(h, h) + 1
-    rows[..., h, place, :] = table
+    widest = int(torch.bincount(row, minlength=1).max())
+    rows = table.new_full((*table.shape[:-2], n_rows, widest + 1, n), -torch.inf)
+    rows[..., row, torch.arange(len(row), device=row.device) - torch.searchsorted(row, row), :] = table
     end = log_end[..., None, None].expand(*log_end.shape, 1, n)
-    return torch.logsumexp(torch.cat([end, rows[..., 1:, :]], -2), -2)
+    return torch.logsumexp(torch.cat([rows, end], -2), -2)
 
 
-def _stacked(gaps: Tensor, steps: Tensor, width: int) -> Tensor:
-    """Tables of gaps and steps one below the other, cut or padded to one width; ages above a cap are never read."""
-    parts = [
-        torch.nn.functional.pad(t[..., :width], (0, width - min(width, t.shape[-1])), value=-torch.inf)
-        for t in (gaps, steps)
+def _stacked(parts: Sequence[Tensor], lead: torch.Size, sizes: Sequence[int]) -> Tensor:
+    """Tables of several kinds one below the other, padded to one width; ages above a cap are never read."""
+    width = max(part.shape[-1] for part in parts)
+    padded = [
+        torch.nn.functional.pad(part.expand(*lead, size, part.shape[-1]), (0, width - part.shape[-1]), value=-torch.inf)
+        for part, size in zip(parts, sizes, strict=True)
     ]
-    return torch.cat(parts, -2)
+    return torch.cat(padded, -2)
 
 
 @dataclass(frozen=True)
