@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from . import scores
 from .base import ZooModel
-from .batch import Batch
+from .batch import FRAMES, Batch
 from .drawing import Draws, draw, predict, prior_predictive, quantile_name, target_sites
 from .fitting import Fit, build, isolated, run_seed
 from .guides import with_support
@@ -91,6 +91,8 @@ def coverage(
     quantiles = tuple(sorted({q / 100 for level in levels for q in _bounds(level)}))
     seen = test.observed(target)
     table = predict(fit, test, draws=draws, seed=seed, quantiles=quantiles)[seen]
+    if f"{target}.label" in table:
+        raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")
     truth = test[target].cpu().numpy()[seen].reshape(-1)
     rows = []
     for level in levels:
@@ -112,6 +114,11 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
     """
     if target not in fit.model.targets:
         raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
+    if hasattr(fit.model, "predict"):
+        raise ValueError(
+            f"target: {type(fit.model).__name__} predicts {target!r} by itself and states no density of it row by row; "
+            "use metrics, or log_density for whole rows (compare: target=None)"
+        )
     seen = test.observed(target)
     if not seen.any():
         raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
@@ -316,7 +323,11 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
         sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
         kls = torch.stack(divergences).mean(0)
     mean, sd, kl = (v.reshape(len(v), -1).cpu().numpy() for v in (torch.stack(means).mean(0), sds, kls))
-    plate = next(frame.name for frame in drawn.guide.nodes[site]["cond_indep_stack"] if frame.vectorized)
+    plate = next((f.name for f in drawn.guide.nodes[site]["cond_indep_stack"] if f.vectorized), None)
+    if plate is None:
+        raise ValueError(
+            f"site: {site!r} lies along no plate, so it has no spread over positions; see draw or to_arviz"
+        )
     spread = mean.var(0)
     table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
     names = pd.Index(batch.names(plate), name=plate)
@@ -416,7 +427,11 @@ def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]
     tensors = dict(layout.tensors)
     for name in tensors:
         if name in trace.nodes and trace.nodes[name]["type"] == "sample" and name not in model.plate_dims:
-            tensors[name] = trace.nodes[name]["value"].detach()
+            value = trace.nodes[name]["value"].detach()
+            if layout.along[name] == FRAMES:  # the model pads recordings, a batch lays them end to end
+                lengths = layout["lengths"]
+                value = value[torch.arange(value.shape[1], device=value.device) < lengths[:, None]]
+            tensors[name] = value
     return layout.with_tensors(tensors), trace.nodes[site]["value"].detach()
 
 

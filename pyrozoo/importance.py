@@ -41,7 +41,8 @@ def khat(
     Args:
         fit: The fit; its best restart.
         data: The training data, for a fit that was loaded.
-        per: The row plate (default, where rows have latents) or a group.
+        per: The row plate (default, where rows have latents) or a group. Of a model all of whose latents lie outside
+            the plates there is one k, of all of them together.
         only: Names of the groups to look at, where all would take long; needs `per` to be a group.
         draws: Importance draws per position.
         inner: Draws of the rows' latents per draw of the groups'.
@@ -66,6 +67,9 @@ def khat(
         raise ValueError(f"draws: {draws} weights have no tail to fit; use at least 25, better 200")
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
+        if _only_globals(fit.best, batch):
+            k = pareto_k(_global_weights(fit.best, batch, draws))
+            return pd.Series([k], index=pd.Index(["all latents"], name="latents"), name="khat")
         names = batch.names(per)
         places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
         if only is not None:
@@ -173,6 +177,22 @@ def pareto_k(log_weights: Tensor) -> float:
 
 def _shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
     return np.array([pareto_k(log_weights[:, i].double()) for i in places])
+
+
+def _only_globals(run: Run, batch: Batch) -> bool:
+    """Whether no latent lies along a plate."""
+    drawn = pair(run.model, run.guide, batch)
+    return not run.model.enumerated and all(not plates_of(site) for _, site in drawn.sites("guide"))
+
+
+def _global_weights(run: Run, batch: Batch, draws: int) -> Tensor:
+    """Log weights (S,) of all latents together."""
+    out = []
+    for _ in range(draws):
+        drawn = pair(run.model, run.guide, batch)
+        p, q = (sum(term.double().sum() for term in drawn.by_plate(part).values()) for part in ("model", "guide"))
+        out.append(p - q)
+    return torch.stack(out)
 
 
 def _row_weights(run: Run, batch: Batch, draws: int) -> Tensor:

@@ -147,6 +147,19 @@ def test_prior_draws_have_the_moments_of_the_prior_and_of_the_data_given_it(mixt
     zoo.to_arviz(drawn)
 
 
+def test_calibration_of_recordings(events):
+    _, data = events
+    ranks = zoo.sbc(entry_events.Events(), entry_events.Conjugate, data, "rate", simulations=40, draws=49)
+    assert len(ranks) == 40 * 3
+    assert rank_p_value(ranks["rank"], 49, bins=5) > 1e-3
+
+
+def test_what_a_site_outside_all_plates_cannot_have_is_said(events):
+    fit, data = events
+    with pytest.raises(ValueError, match="'rate' lies along no plate"):
+        zoo.latent_report(fit, data, "rate")
+
+
 def test_draw_adds_the_same_prior_draws_and_keeps_its_posterior_draws(mixture):
     fit, data = mixture
     alone, both = zoo.draw(fit, data, draws=3), zoo.draw(fit, data, draws=3, prior=True)

@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from contract import entry_events, entry_mixture
+from pyro.distributions import Dirichlet, Gamma
 from scipy.special import gammaln
 from scipy.stats import multivariate_normal
 from torch.distributions import Categorical, Normal
@@ -178,6 +180,22 @@ def test_recordings_are_rows():
         for end, n in zip(ends, data["lengths"].numpy(), strict=True)
     ]
     np.testing.assert_allclose(found, expected, atol=0.15)
+
+
+def test_latents_outside_all_plates_have_one_k():
+    data, _ = entry_events.tiny()
+    exact = zoo.fit(entry_events.Events(), entry_events.Conjugate, data, progress=False)
+    assert zoo.khat(exact).to_dict() == {"all latents": -np.inf}
+
+    class Narrow(entry_events.Conjugate):
+        """A tenth of the posterior's width."""
+
+        def forward(self, **_):
+            pyro.sample("rate", Gamma(100 * self.a, 100 * self.b).to_event(1))
+            pyro.sample("share", Dirichlet(100 * self.c))
+
+    narrow = zoo.khat(zoo.fit(entry_events.Events(), Narrow, data, progress=False), draws=500)
+    assert narrow["all latents"] > 0.7
 
 
 def _log_evidence(a, b, c, kind, duration):

@@ -163,8 +163,11 @@ def test_samples_have_the_lengths_of_their_recordings_and_a_density(variant, lea
         assert density.shape == (*shape, *lead, 3)
         assert torch.isfinite(density).all()
         assert labels.support.check(value).all()
-    with pytest.raises(ValueError, match=r"batch shape .* and cannot be expanded"):
-        labels.expand((5, 3))
+    wide = labels.expand((2, *labels.batch_shape))
+    assert wide.sample().shape == (2, *labels.sample().shape)
+    assert wide.log_prob(labels.sample()).shape == wide.batch_shape
+    with pytest.raises(ValueError, match=r"batch shape .* cannot become"):
+        labels.expand((*labels.batch_shape[:-1], 7))
 
 
 @pytest.mark.parametrize("variant", MODELS)

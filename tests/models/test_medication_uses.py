@@ -478,3 +478,26 @@ def test_reliability_and_order_of_a_fit(fits, data):
     assert {text.get_text().split(":")[0] for text in axes.get_legend().get_texts()} == {"power 1", "fitted power"}
     matrix = report.order(fits["semi-markov"], data[0].subset([0]))
     assert matrix.get_yticklabels()[0].get_text() == "start"
+
+
+# ---------------------------------------------------------------- the zoo's diagnostics
+def test_the_diagnostics_take_recordings():
+    data = simulate("pen", 8, "easy", 0, rate=1.0)
+    model = zoo.create_model("medication", data, power=1.0)
+    fit = zoo.fit(model, "closed-form", data, progress=False)
+    assert list(zoo.khat(fit, draws=30).index) == ["all latents"]
+    assert zoo.ppc(fit, data, draws=3)["site"].eq("label").all()
+    density = zoo.log_density(fit, data, draws=5, progress=False)
+    assert np.isfinite(density).all()
+    assert zoo.compare({"one": fit, "other": fit}, data, target=None, draws=5)["difference"].iloc[1] == 0
+    ranks = zoo.sbc(model, "closed-form", data, "duration_mean", simulations=2, draws=9)
+    assert len(ranks) == 2 * 7
+
+
+def test_what_the_diagnostics_cannot_say_of_labels_is_said():
+    data = simulate("pen", 8, "easy", 0, rate=1.0)
+    fit = zoo.fit(zoo.create_model("medication", data), "closed-form", data, progress=False)
+    with pytest.raises(ValueError, match="'label' is discrete and has no intervals"):
+        zoo.coverage(fit, data, target="label")
+    with pytest.raises(ValueError, match="predicts 'label' by itself"):
+        zoo.compare({"one": fit, "other": fit}, data, target="label")

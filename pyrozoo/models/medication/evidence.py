@@ -143,25 +143,25 @@ class LabelSequences(TorchDistribution):
         return torch.arange(self.event_shape[0], device=self.lengths.device) < self.lengths[:, None]
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> LabelSequences:
-        """The same distribution; it has its full batch shape from the start."""
-        if torch.Size(batch_shape) != self.batch_shape:
-            raise ValueError(f"label sequences have the batch shape {tuple(self.batch_shape)} and cannot be expanded")
-        return self
+        """The same distribution with further leading dimensions, along which it does not change."""
+        shape = torch.Size(batch_shape)
+        if shape[len(shape) - len(self.batch_shape) :] != self.batch_shape:
+            raise ValueError(f"label sequences of batch shape {tuple(self.batch_shape)} cannot become {tuple(shape)}")
+        new = type(self)(self.process, self.lengths)
+        new._batch_shape = shape
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of label sequences (..., B, T), the end censored; -inf where one is impossible."""
         mask, lengths = self.event_mask.cpu(), self.lengths.cpu().numpy()
         leads = value.reshape(-1, *value.shape[-2:]).cpu()
-        found = [self.process.log_prob(own[mask].numpy(), lengths) for own in leads]
-        if len(found) == 1:
-            return found[0].expand(*torch.broadcast_shapes(value.shape[:-2], self.process.lead), -1)
-        # One value for each leading position: of each, the log probability under its own process.
-        stacked = torch.stack(found)
-        if not self.process.lead:
-            return stacked.reshape(*value.shape[:-2], -1)
-        own = stacked.reshape(len(found), -1, stacked.shape[-1])
-        place = torch.arange(len(found)) % own.shape[1]
-        return own[torch.arange(len(found)), place].reshape(*value.shape[:-1])
+        found = torch.stack([self.process.log_prob(own[mask].numpy(), lengths) for own in leads])
+        if len(found) > 1 and self.process.lead:
+            # One value for each leading position: of each, the log probability under its own process.
+            own = found.reshape(len(found), -1, found.shape[-1])
+            found = own[torch.arange(len(found)), torch.arange(len(found)) % own.shape[1]]
+        shape = value.shape[:-1] if len(leads) > 1 or not self.process.lead else (*self.process.lead, len(lengths))
+        return found.reshape(shape).expand(torch.broadcast_shapes(shape, value.shape[:-1], self.batch_shape))
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:

@@ -22,7 +22,6 @@ from .evidence import FrameChain, SemiMarkov
 from .label_model import LabelModel
 from .process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
 
-
 LONGEST_WAIT = 500  # frames before the first step that are told apart: the cost of a frame grows with them
 
 
@@ -62,7 +61,7 @@ class StepProcess(LabelModel):
         initial: Probability of a recording's first label, shape (K,); by default a recording begins in non-event.
         alpha: Concentration of every entry of a row of D, the end included.
         typical: Typical duration and gap in seconds, the medians of their priors.
-        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which on hazards are constant.
+        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which hazards are constant.
         duration_table: Probability to last exactly 1, 2, ... frames, shape (S, n), in place of the law of durations.
         gap_table: The same for the gaps of the pairs with h > 0, shape (P', m), in place of the law of gaps.
         priors: Site -> prior.
