@@ -64,8 +64,9 @@ CARD = Card(
         "the power makes marginals honest on data like those it was fitted to, and on no other",
     ),
     identified=("D", "duration_mean", "gap_mean"),
-    # mean, and standard error of three seeds, from simulation seeds 100 to 105; the contract runs seeds 0, 1, 2
-    expected={"frame_accuracy": (0.9035, 0.0038, 4.0), "segment_f1": (0.9152, 0.0048, 4.0)},
+    # mean, and standard error of three seeds, from simulation seeds 100 to 129 (six are too few for the error of F1,
+    # whose seeds differ by 0.015); the contract runs seeds 0, 1, 2
+    expected={"frame_accuracy": (0.9048, 0.0050, 3.0), "segment_f1": (0.9184, 0.0088, 3.0)},
     golden={
         "semi-markov": -1616.314335314391,
         "paper": -3601.262102393802,
