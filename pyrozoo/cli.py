@@ -18,22 +18,19 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__, registry
+from .files import atomic_write_text, naming, one_line
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .base import ZooModel
     from .batch import Batch
     from .fitting import Fit
 
 _BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
-_MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
 _MARGIN = 110
 
 
@@ -58,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _BAD_INPUT as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"pyrozoo: error: {_message(error)}", file=sys.stderr)
+        print(f"pyrozoo: error: {one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -208,14 +205,6 @@ def _import(module: str) -> None:
         raise ValueError(f"--import {module}: there is no such module") from error
 
 
-def _message(error: BaseException) -> str:
-    """The message in one line, without the quotes that KeyError adds."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
 # -------------------------------------------------------------------- list and show
 def _list(arguments: argparse.Namespace) -> int:
     for name in registry.list_models():
@@ -333,14 +322,16 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     from .batch import Batch
 
     x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
-    table = _read_table(arguments.data, arguments.unit, [*x, *y])
-    with _naming(arguments.data):
+    from .tables import read_table
+
+    table = read_table(arguments.data, arguments.unit, [*x, *y])
+    with naming(arguments.data):
         return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
 
 
 def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
     """Read a file in the format of an entry that has one of its own."""
-    with _naming(arguments.data):
+    with naming(arguments.data):
         batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and not options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
@@ -361,7 +352,7 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
         names = [name for name in inspect.signature(family.__init__).parameters if name not in ("self", "priors")]
         wanted = ", ".join(f"{name}={value}" for name, value in numbers.items()) or "these data"
         raise ValueError(
-            f"{family.__name__} cannot be made with {wanted}: {_message(error)}; its arguments are {names}"
+            f"{family.__name__} cannot be made with {wanted}: {one_line(error)}; its arguments are {names}"
         ) from error
 
 
@@ -404,8 +395,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'the input'}; choose another file for --out")
 
     from .drawing import predict
-    from .files import atomic_write_text
     from .io import load
+    from .tables import read_table
 
     fit = load(arguments.run)
     name = fit.model.entry[0] if fit.model.entry else None
@@ -419,9 +410,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not columns["y"]:
         raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
     unit = columns["unit"]
-    table = _read_table(arguments.data, unit, columns["x"])
+    table = read_table(arguments.data, unit, columns["x"])
     known = {str(name): name for name in fit.prototype.coords["unit"].tolist()}  # a run may hold numbers as units
-    with _naming(arguments.data):
+    with naming(arguments.data):
         units = [known.get(name, name) for name in table[unit]]
         batch = fit.batch(table.assign(**{unit: units}), labels=False)
     predictions = predict(fit, batch)
@@ -432,10 +423,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path) -> int:
-    from .files import atomic_write_text
-
     batch = _recordings(arguments, name, labels=list(fit.prototype.coords["label_class"]))
-    with _naming(arguments.data):
+    with naming(arguments.data):
         tables = registry.entry(name).parts.tables(fit, batch)
     paths = {suffix: out.with_name(f"{out.stem}.{suffix}{out.suffix}") if suffix else out for suffix in tables}
     for path in paths.values():
@@ -445,48 +434,6 @@ def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path)
         atomic_write_text(paths[suffix], table.to_csv(index=False, lineterminator="\n"))
         print(f"{len(table)} lines in {paths[suffix]}")
     return 0
-
-
-def _read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
-    """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
-
-    Raises:
-        OSError: The file cannot be opened.
-        ValueError: It is empty, no UTF-8 text or no table, or it lacks a column or has it twice. The message names the
-            file.
-    """
-    import pandas as pd
-
-    with _naming(file), warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-        try:
-            first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
-            table = pd.read_csv(
-                file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
-                index_col=False, low_memory=False,
-            )  # fmt: skip
-        except UnicodeDecodeError as error:
-            raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-        except pd.errors.EmptyDataError:
-            raise ValueError("the file is empty; give a table with a header and at least one row") from None
-        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
-        header = first.iloc[0].tolist()
-        for column in (unit, *numeric):
-            if header.count(column) != 1:
-                fault = "appears twice in" if column in header else "is not in"
-                raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
-    table[unit] = table[unit].mask(table[unit].str.strip() == "")
-    return table
-
-
-@contextmanager
-def _naming(file: str) -> Iterator[None]:
-    """Put the file's name before a message about its content."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {_message(error)}") from error
 
 
 # -------------------------------------------------------------------- reproduce and check

@@ -1,12 +1,17 @@
-"""Reading the columns of a data frame, with errors that name the column, the row and the remedy."""
+"""Reading tables and the columns of a data frame, with errors that name the file, column, row and remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import warnings
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .files import naming
+
+_MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
 
 
 def first(index: pd.Index, where: np.ndarray) -> Any:
@@ -61,3 +66,34 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowe
             raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
         out[:, j] = values
     return out
+
+
+def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
+    """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is empty, no UTF-8 text or no table, or it lacks a column or has it twice. The message names the
+            file.
+    """
+    with naming(file), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        try:
+            first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
+            table = pd.read_csv(
+                file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
+                index_col=False, low_memory=False,
+            )  # fmt: skip
+        except UnicodeDecodeError as error:
+            raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        except pd.errors.EmptyDataError:
+            raise ValueError("the file is empty; give a table with a header and at least one row") from None
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
+        header = first.iloc[0].tolist()
+        for column in (unit, *numeric):
+            if header.count(column) != 1:
+                fault = "appears twice in" if column in header else "is not in"
+                raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
+    table[unit] = table[unit].mask(table[unit].str.strip() == "")
+    return table
