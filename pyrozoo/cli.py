@@ -309,6 +309,8 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
                 f"--unit, --x and --y belong to a table, but {arguments.data!r} is a data set of {card.name!r}; "
                 f"leave them out (a file of that name is ./{arguments.data})"
             )
+        if arguments.rate is not None:
+            raise ValueError(f"--rate belongs to a file, but {arguments.data!r} is a data set of {card.name!r}")
         data = registry.load_data(card.name, arguments.data)
         return data[0] if isinstance(data, tuple) else data
     if hasattr(registry.entry(card.name).parts, "read"):
@@ -331,8 +333,7 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
 
 def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
     """Read a file in the format of an entry that has one of its own."""
-    with naming(arguments.data):
-        batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
+    batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and not options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
     return batch
@@ -433,6 +434,8 @@ def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path)
     for suffix, table in tables.items():
         atomic_write_text(paths[suffix], table.to_csv(index=False, lineterminator="\n"))
         print(f"{len(table)} lines in {paths[suffix]}")
+    if batch.info.get("rate_assumed"):
+        print("no frame rate is given: the fit's is taken (name it by --rate HZ)")
     return 0
 
 

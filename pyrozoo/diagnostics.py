@@ -215,8 +215,8 @@ def ppc(
     """Predictive checks: does data drawn from the model look like the data, in these statistics?
 
     For every observed site and component: mean, sd, minimum, maximum, and lag-one difference (sd of successive rows'
-    differences: what a model of exchangeable rows misses). ``p`` is the share of replications with a larger statistic:
-    near 0 or 1 is a misfit. Frames of ragged recordings are one component, "all", end to end.
+    differences: what a model of exchangeable rows misses). ``p`` is the share of replications with a larger statistic,
+    ties by half: near 0 or 1 is a misfit. Frames of ragged recordings are one component, "all", end to end.
 
     Args:
         fits: A fit, or several by name; models too where `against` is "prior".
@@ -263,7 +263,7 @@ def _check_site(drawn: Draws, site: str, against: str) -> list[dict[str, Any]]:
             component = "all" if ragged else labels[j] if width == len(labels) else j
             lines.append(
                 {"component": component, "statistic": label, "observed": value, "replicated": values.mean(),
-                 "p": float((values > value).mean())}
+                 "p": float((values > value).mean() + 0.5 * (values == value).mean())}
             )  # fmt: skip
     return lines
 

@@ -42,7 +42,7 @@ def khat(
         fit: The fit; its best restart.
         data: The training data, for a fit that was loaded.
         per: The row plate (default, where rows have latents) or a group. Of a model all of whose latents lie outside
-            the plates there is one k, of all of them together.
+            the plates there is one k, of all of them together (NaN where the guide is a point).
         only: Names of the groups to look at, where all would take long; needs `per` to be a group.
         draws: Importance draws per position.
         inner: Draws of the rows' latents per draw of the groups'.
@@ -68,7 +68,7 @@ def khat(
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
         if _only_globals(fit.best, batch):
-            k = pareto_k(_global_weights(fit.best, batch, draws))
+            k = np.nan if _is_point(fit.best, batch) else pareto_k(_global_weights(fit.best, batch, draws))
             return pd.Series([k], index=pd.Index(["all latents"], name="latents"), name="khat")
         names = batch.names(per)
         places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
@@ -183,6 +183,12 @@ def _only_globals(run: Run, batch: Batch) -> bool:
     """Whether no latent lies along a plate."""
     drawn = pair(run.model, run.guide, batch)
     return not run.model.enumerated and all(not plates_of(site) for _, site in drawn.sites("guide"))
+
+
+def _is_point(run: Run, batch: Batch) -> bool:
+    """Whether two draws of all latents agree."""
+    first, second = (dict(pair(run.model, run.guide, batch).sites("guide")) for _ in range(2))
+    return all(torch.equal(site["value"], second[name]["value"]) for name, site in first.items())
 
 
 def _global_weights(run: Run, batch: Batch, draws: int) -> Tensor:

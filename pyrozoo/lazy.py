@@ -12,11 +12,13 @@ def names_of(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callab
 
     Args:
         package: Its ``__name__``.
-        homes: Submodule -> the public names that it holds.
+        homes: Submodule -> the public names that it holds; the submodules are attributes, too.
     """
     where = {name: home for home, names in homes.items() for name in names}
 
     def get(name: str) -> Any:
+        if name in homes:
+            return importlib.import_module(f"{package}.{name}")
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{package}.{where[name]}"), name)
@@ -24,6 +26,6 @@ def names_of(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callab
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(importlib.import_module(package)), *where})
+        return sorted({*vars(importlib.import_module(package)), *homes, *where})
 
     return get, names, sorted(where)

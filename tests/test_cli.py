@@ -337,7 +337,12 @@ def test_scores_in_a_csv_file_are_decoded_alike_in_any_order_of_columns(decoder,
     for data, out in zip((labelled, scores_csv(tmp_path / "scores.csv", columns)), outs, strict=True):
         assert main(["predict", str(decoder), "--data", str(data), "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        line for out in outs for line in (f"31 lines in {out}", f"8 lines in {out.with_name(out.stem + '.steps.csv')}")
+        *(
+            line
+            for out in outs
+            for line in (f"31 lines in {out}", f"8 lines in {out.with_name(out.stem + '.steps.csv')}")
+        ),
+        "no frame rate is given: the fit's is taken (name it by --rate HZ)",
     ]
     a, b = (pd.read_csv(out) for out in outs)
     pd.testing.assert_frame_equal(a, b)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from medication_text import CDF, HAZARD, Text, build, enumerated
 
+from pyrozoo.models.medication import chain as chains
 from pyrozoo.models.medication import decode, kernels
 from pyrozoo.models.medication.evidence import FrameChain, SemiMarkov, log_evidence
 from pyrozoo.models.medication.process import MarkovChain, next_step
@@ -292,3 +293,40 @@ def test_kernels_leave_numpys_global_random_state_alone():
     decode.sample_paths([log_score], text.process(), 3)
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
     assert isinstance(text.process().graph(), kernels.Graph)
+
+
+def left_to_right():
+    """A chain without a way back, and scores under which the label that pays at the end looks hopeless before."""
+    process = MarkovChain(torch.tensor([1.0, 0.0]), torch.tensor([[0.9, 0.1], [0.0, 1.0]]))
+    log_score = np.zeros((900, 2))
+    log_score[:400, 0], log_score[400:, 1] = -3.0, -3.0
+    return process, log_score
+
+
+def test_chains_with_impossible_transitions_lose_nothing():
+    process, log_score = left_to_right()
+    initial, transition = (table.log() for table in process.tables)
+    score = torch.tensor(log_score, requires_grad=True)
+    alpha = initial + score[0]
+    for t in range(1, len(score)):
+        alpha = torch.logsumexp(alpha.clamp(min=-1e30)[:, None] + transition.clamp(min=-1e30), 0) + score[t]
+    expected = torch.logsumexp(alpha, 0)
+    expected.backward()
+    assert decode.log_evidence([log_score], process)[0] == pytest.approx(expected.item(), abs=1e-9)
+    np.testing.assert_allclose(decode.marginals([log_score], process)[0], score.grad.numpy(), atol=1e-9)
+    [(_, best)] = decode.most_probable([log_score], process)
+    assert decode.log_evidence([log_score], process)[0] >= best
+    [paths] = decode.sample_paths([log_score], process, 20)
+    assert (np.diff(paths, axis=1) >= 0).all()
+
+
+def test_both_ways_to_sum_a_dense_chain_agree():
+    process, rng = chain(3)
+    log_score = 20 * rng.normal(size=(60, 3))
+    initial, transition = process.arrays()
+    log_z, gamma, counts = chains.posterior(log_score, initial, transition)
+    other_z, alpha = chains.log_forward(log_score, np.log(initial), np.log(transition))
+    other_gamma, other_counts = chains.log_backward(log_score, np.log(transition), other_z, alpha)
+    assert log_z == pytest.approx(other_z, abs=1e-9)
+    np.testing.assert_allclose(gamma, other_gamma, atol=1e-9)
+    np.testing.assert_allclose(counts, other_counts, atol=1e-9)

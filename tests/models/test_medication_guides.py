@@ -13,7 +13,7 @@ import pyrozoo as zoo
 from pyrozoo.guides import ComposedGuide
 from pyrozoo.models.medication import FrameHMM, StepProcess, decode, recordings
 from pyrozoo.models.medication.counts import labelled_sequences
-from pyrozoo.models.medication.guides import ARGUMENTS, MaximumLikelihood, _base, fit_power
+from pyrozoo.models.medication.guides import MaximumLikelihood, fit_power
 from pyrozoo.models.medication.uses import log_scores
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -157,21 +157,25 @@ def test_only_labelled_recordings_are_counted():
         torch.testing.assert_close(value, guides[1].state_dict()[name], rtol=1e-12, atol=0, msg=name)
 
 
+@pytest.mark.parametrize("guide", ["closed-form", "ml", "normal"])
 @pytest.mark.parametrize("variant", ["semi-markov", "paper", "frame-hmm"])
-def test_without_a_labelled_recording_the_prior_stays(variant):
-    fit = fitted("closed-form", made(seen=[False] * 4), variant)
-    for site, prior in fit.model.priors().items():
-        base = _base(prior)
-        for name in ARGUMENTS[type(base)]:
-            torch.testing.assert_close(getattr(fit.guide, f"{site}_{name}"), getattr(base, name), msg=site)
+def test_without_a_labelled_recording_there_is_nothing_to_fit(variant, guide):
+    with pytest.raises(ValueError, match="no recording is labelled, so there is nothing to fit to"):
+        fitted(guide, made(seen=[False] * 4), variant)
 
 
-@pytest.mark.parametrize("variant", ["semi-markov", "paper", "frame-hmm"])
-def test_without_a_labelled_recording_the_point_stays_where_it_starts(variant):
-    fit = fitted("ml", made(seen=[False] * 4), variant)
-    for site, value in fit.guide.values().items():
-        base = _base(fit.model.priors()[site])
-        torch.testing.assert_close(value, base.loc.exp() if isinstance(base, dist.LogNormal) else base.mean, msg=site)
+@pytest.mark.parametrize("guide", ["closed-form", "ml"])
+def test_guides_that_solve_need_labels_and_name_the_one_that_does_not(guide):
+    with pytest.raises(ValueError, match=r"learns from labelled ones only; .* guide 'normal'"):
+        fitted(guide, made(seen=[False] * 4), unlabelled=True)
+
+
+def test_equal_durations_have_a_likelihood_without_priors():
+    data = made()
+    fit = fitted(lambda model: MaximumLikelihood(model, penalty=0.0), data)
+    values = fit.guide.values()
+    assert all(torch.isfinite(value).all() for value in values.values())
+    assert (values["duration_sd"] >= 0.5 / fit.model.rate - 1e-6).all()
 
 
 def test_the_closed_form_has_no_parameters_and_needs_no_gradient():

@@ -644,7 +644,9 @@ def test_a_process_that_cannot_be_is_refused(arguments, message):
     ("arguments", "message"),
     [
         ({"names": ["none"]}, "at least one step"),
-        ({"alpha": 0.0}, "alpha: 0.0; a positive number is needed"),
+        ({"alpha": 0.0}, "alpha 0.0: positive numbers are needed"),
+        ({"names": ["a", "b", "b"]}, "two labels have the same name"),
+        ({"power": True}, "power: True; a positive number"),
         ({"emission": "logit"}, "emission: 'logit'"),
         ({"power": -1.0}, "power: -1.0"),
     ],

@@ -290,7 +290,8 @@ def test_recordings_at_another_rate_are_refused(fits, data):
             use(fits["semi-markov"], other)
     with pytest.raises(ValueError, match=r"5 frames per second, the model has 2"):
         zoo.fit(fits["semi-markov"].model, "closed-form", other, progress=False)
-    assert decoded(fits["frame-hmm"], other).rate == 5.0  # a chain over frames has no times
+    with pytest.raises(ValueError, match=r"5 frames per second, the model has 2"):
+        decoded(fits["frame-hmm"], other)  # A holds for a frame, whatever it lasts
 
 
 def test_a_rate_that_was_merely_assumed_is_no_contradiction(small):
@@ -392,6 +393,19 @@ def test_a_process_without_a_possible_sequence_is_told(process):
         with pytest.raises(NoPossiblePath, match="the process allows no label sequence"):
             decode.step_performed(own, dead)
     assert decode.decode(own[:1], stuck, "map")[0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("initial", "transition", "message"),
+    [
+        (np.ones(3) / 3, np.eye(2), r"shapes \(3,\) and \(2, 2\)"),
+        (np.ones(3), np.eye(3), "initial must hold probabilities"),
+        (np.ones(3) / 3, np.log(np.ones((3, 3)) / 3), r"transition must hold probabilities \(no logarithms\)"),
+    ],
+)
+def test_a_chain_of_arrays_is_checked(initial, transition, message):
+    with pytest.raises(ValueError, match=message):
+        decode.decode([np.zeros((4, 3))], (initial, transition))
 
 
 def test_a_recording_beyond_the_memory_is_refused_before_anything_is_allocated(fits, data, monkeypatch):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from ...lazy import names_of
 
 _HOMES = {
+    "decode": (),
+    "kernels": (),
     "model": ("FrameHMM", "PaperProcess", "StepProcess"),
     "evidence": ("FrameChain", "SemiMarkov", "log_evidence"),
     "process": ("MarkovChain", "Pairs", "SemiMarkovProcess"),

@@ -1,4 +1,9 @@
-"""Dynamic programmes of the frame-level chain, compiled by numba: Viterbi, forward-backward, sampling."""
+"""Dynamic programmes of the frame-level chain, compiled by numba: Viterbi, forward-backward, sampling.
+
+Sums are taken in the scaled linear domain where the chain is dense: then every label is reached from every other at a
+bounded cost, and a probability that underflows is negligible for good. Where a transition is impossible, a label that
+looks hopeless now may be the only one that is possible later: such chains are summed in the log domain.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import numpy as np
 from numba import njit
 
 FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}  # as in `kernels`
+DENSE = 1e-100  # probabilities above this cost less to repair than what underflows
 
 
 @njit(fastmath=FAST, cache=True)
@@ -36,7 +42,7 @@ def viterbi(log_score, log_initial, log_transition):
 
 @njit(fastmath=FAST, cache=True)
 def forward(log_score, initial, transition):
-    """Log evidence of a first-order chain, with scaled forward probabilities (T, K), scales (T,) and scores (T, K)."""
+    """Log evidence of a dense chain, with scaled forward probabilities (T, K), scales (T,) and scores (T, K)."""
     n_frames, n_labels = log_score.shape
     alpha, q, scale = np.empty((n_frames, n_labels)), np.empty((n_frames, n_labels)), np.empty(n_frames)
     log_z = 0.0
@@ -64,7 +70,7 @@ def forward(log_score, initial, transition):
 
 @njit(fastmath=FAST, cache=True)
 def backward(initial, transition, alpha, scale, q):
-    """Marginals (T, K) and expected transitions (K, K) of a first-order chain, from what `forward` returned."""
+    """Marginals (T, K) and expected transitions (K, K) of a dense chain, from what `forward` returned."""
     n_frames, n_labels = alpha.shape
     gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
     beta, new = np.ones(n_labels), np.empty(n_labels)
@@ -89,18 +95,62 @@ def backward(initial, transition, alpha, scale, q):
 
 
 @njit(cache=True)
-def sample(transition, alpha, n_paths, rng):
-    """Draw label sequences from the posterior of a first-order chain, shape (n_paths, T)."""
+def log_forward(log_score, log_initial, log_transition):
+    """Log evidence of a chain, and log forward probabilities, shape (T, K)."""
+    n_frames, n_labels = log_score.shape
+    alpha = np.empty((n_frames, n_labels))
+    alpha[0] = log_initial + log_score[0]
+    for t in range(1, n_frames):
+        for k in range(n_labels):
+            alpha[t, k] = log_score[t, k] + _log_sum(alpha[t - 1], log_transition[:, k])
+    return _log_sum(alpha[n_frames - 1], np.zeros(n_labels)), alpha
+
+
+@njit(cache=True)
+def log_backward(log_score, log_transition, log_z, alpha):
+    """Marginals (T, K) and expected transitions (K, K), from what `log_forward` returned."""
+    n_frames, n_labels = alpha.shape
+    gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
+    beta, new = np.zeros(n_labels), np.empty(n_labels)
+    gamma[n_frames - 1] = np.exp(alpha[n_frames - 1] - log_z)
+    for t in range(n_frames - 1, 0, -1):
+        beta += log_score[t]
+        for j in range(n_labels):
+            new[j] = _log_sum(beta, log_transition[j])
+            for k in range(n_labels):
+                counts[j, k] += math.exp(alpha[t - 1, j] + log_transition[j, k] + beta[k] - log_z)
+            gamma[t - 1, j] = math.exp(alpha[t - 1, j] + new[j] - log_z)
+        beta[:] = new
+    return gamma, counts
+
+
+@njit(cache=True)
+def _log_sum(x, y):
+    """Log of the sum of exp(x[m] + y[m])."""
+    best = -np.inf
+    for m in range(x.shape[0]):
+        best = max(best, x[m] + y[m])
+    if best == -np.inf:
+        return best
+    total = 0.0
+    for m in range(x.shape[0]):
+        total += math.exp(x[m] + y[m] - best)
+    return best + math.log(total)
+
+
+@njit(cache=True)
+def _sample(log_transition, alpha, n_paths, rng):
+    """Draw label sequences backwards from log forward probabilities, shape (n_paths, T)."""
     n_frames, n_labels = alpha.shape
     labels = np.empty((n_paths, n_frames), np.int64)
     weight = np.empty(n_labels)
     for path in range(n_paths):
         for t in range(n_frames - 1, -1, -1):
-            total = 0.0
-            for k in range(n_labels):
-                weight[k] = alpha[t, k] * (transition[k, labels[path, t + 1]] if t < n_frames - 1 else 1.0)
-                total += weight[k]
-            u, chosen = rng.random() * total, -1
+            weight[:] = alpha[t]
+            if t < n_frames - 1:
+                weight += log_transition[:, labels[path, t + 1]]
+            weight[:] = np.exp(weight - weight.max())
+            u, chosen = rng.random() * weight.sum(), -1
             for k in range(n_labels):
                 if weight[k] > 0.0:
                     chosen = k
@@ -109,6 +159,41 @@ def sample(transition, alpha, n_paths, rng):
                         break
             labels[path, t] = chosen
     return labels
+
+
+def _logs(initial, transition):
+    with np.errstate(divide="ignore"):
+        return np.log(initial), np.log(transition)
+
+
+def _is_dense(initial, transition):
+    return initial.min() > DENSE and transition.min() > DENSE
+
+
+def evidence(log_score, initial, transition):
+    """Log evidence of a chain, log Z; -inf where no label sequence is possible."""
+    if _is_dense(initial, transition):
+        return forward(log_score, initial, transition)[0]
+    return log_forward(log_score, *_logs(initial, transition))[0]
+
+
+def posterior(log_score, initial, transition):
+    """Log evidence, marginals (T, K) and expected transitions (K, K) of a chain; None for these where it is -inf."""
+    if _is_dense(initial, transition):
+        log_z, *state = forward(log_score, initial, transition)
+        return log_z, *backward(initial, transition, *state)
+    log_initial, log_transition = _logs(initial, transition)
+    log_z, alpha = log_forward(log_score, log_initial, log_transition)
+    if log_z == -np.inf:
+        return log_z, None, None
+    return log_z, *log_backward(log_score, log_transition, log_z, alpha)
+
+
+def sample(log_score, initial, transition, n_paths, rng):
+    """Draw label sequences from the posterior, shape (n_paths, T), or None where none is possible."""
+    log_initial, log_transition = _logs(initial, transition)
+    log_z, alpha = log_forward(log_score, log_initial, log_transition)
+    return None if log_z == -np.inf else _sample(log_transition, alpha, n_paths, rng)
 
 
 @njit(cache=True)

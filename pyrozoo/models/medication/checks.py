@@ -64,7 +64,7 @@ def check_rate(data: Batch, model: LabelModel) -> None:
     if abs(float(given) - own) > 1e-6 * own:
         raise ValueError(
             f"the recordings have {float(given):g} frames per second, the model has {own:g}; resample them, or fit "
-            "recordings at their rate"
+            "recordings at their rate (again, where the rate was not given at the fit, and 1 was assumed)"
         )
 
 

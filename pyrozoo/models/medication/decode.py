@@ -2,7 +2,8 @@
 
 A recording is an array of finite log scores, shape (T, K), already raised to its power. A process is one of
 `process.SemiMarkovProcess`, `process.MarkovChain` (without leading shape), or the arrays of one: `kernels.Graph`, or a
-tuple ``(initial, transition)``. Recordings are independent; one of a million frames needs O(T K) memory.
+tuple ``(initial, transition)`` of probabilities. Recordings are independent; one of a million frames needs O(T K)
+memory.
 """
 
 from __future__ import annotations
@@ -84,23 +85,26 @@ def most_probable(
     return _paths(check_scores(log_scores, _n_labels(arrays), names), arrays, single_history, names)
 
 
-def log_evidence(log_scores: Scores, process: Any, *, without: int | None = None) -> np.ndarray:
+def log_evidence(
+    log_scores: Scores, process: Any, *, without: int | None = None, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Log of the sum over all label sequences, log Z, of each recording; -inf where none is possible.
 
     Args:
         log_scores: Recordings, shapes (T, K).
         process: The process.
         without: A step that no sequence may hold.
+        names: Names of the recordings, for messages.
     """
     arrays = _arrays(process)
-    checked = check_scores(log_scores, _n_labels(arrays))
+    checked = check_scores(log_scores, _n_labels(arrays), names)
     if isinstance(arrays, Graph):
         blocked = -1 if without is None else _n_labels(arrays) - 1 + without
         return np.array([kernels.semi_markov_forward(own, arrays, blocked)[0] for own in checked])
     initial, transition = (table.copy() for table in arrays)
     if without is not None:
         initial[without] = transition[:, without] = 0.0
-    return np.array([chain.forward(own, initial, transition)[0] for own in checked])
+    return np.array([chain.evidence(own, initial, transition) for own in checked])
 
 
 def marginals(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> list[np.ndarray]:
@@ -125,21 +129,20 @@ def sample_paths(
         if isinstance(arrays, Graph):
             log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
             return None if log_z == -np.inf else paths.sample(arrays, log_z, *state, n, rng)
-        log_z, alpha, _, _ = chain.forward(own, *arrays)
-        return None if log_z == -np.inf else chain.sample(arrays[1], alpha, n, rng)
+        return chain.sample(own, *arrays, n, rng)
 
     return _each(check_scores(log_scores, _n_labels(arrays), names), arrays, draw, names)
 
 
-def step_performed(log_scores: Scores, process: Any) -> np.ndarray:
+def step_performed(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> np.ndarray:
     """Posterior probability that each step was performed at all, shape (recordings, K − 1): 1 − Z(without k) / Z.
 
     Raises:
         NoPossiblePath: A recording has no possible sequence.
     """
-    total = log_evidence(log_scores, process)
+    total = log_evidence(log_scores, process, names=names)
     if (total == -np.inf).any():
-        raise NoPossiblePath(_impossible(int(np.argmax(total == -np.inf)), None))
+        raise NoPossiblePath(_impossible(int(np.argmax(total == -np.inf)), names))
     steps = range(1, _n_labels(_arrays(process)))
     without = np.stack([log_evidence(log_scores, process, without=k) for k in steps], 1)
     return -np.expm1(np.minimum(without - total[:, None], 0.0))
@@ -158,7 +161,20 @@ def path_score(
 def _arrays(process: Any) -> Graph | tuple[np.ndarray, np.ndarray]:
     if isinstance(process, SemiMarkovProcess):
         return process.graph()
-    return process.arrays() if isinstance(process, MarkovChain) else process
+    if isinstance(process, Graph):
+        return process
+    return _checked_chain(*(process.arrays() if isinstance(process, MarkovChain) else process))
+
+
+def _checked_chain(initial: Any, transition: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of a chain as contiguous arrays; without the check a wrong shape would read beyond an array."""
+    initial, transition = (np.ascontiguousarray(table, dtype=np.float64) for table in (initial, transition))
+    if initial.ndim != 1 or transition.shape != (len(initial), len(initial)):
+        raise ValueError(f"chain: shapes {initial.shape} and {transition.shape}; (K,) and (K, K) are needed")
+    for name, table in (("initial", initial), ("transition", transition)):
+        if not ((table >= 0).all() and (table.sum(-1) <= 1 + 1e-6).all()):
+            raise ValueError(f"chain: {name} must hold probabilities (no logarithms), rows that sum to at most 1")
+    return initial, transition
 
 
 def _n_labels(arrays: Any) -> int:
@@ -179,8 +195,7 @@ def _posterior(own: np.ndarray, arrays: Any) -> tuple[float, np.ndarray | None]:
     if isinstance(arrays, Graph):
         log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
         return log_z, None if log_z == -np.inf else kernels.semi_markov_backward(arrays, log_z, *state)[0]
-    log_z, *state = chain.forward(own, *arrays)
-    return log_z, None if log_z == -np.inf else chain.backward(*arrays, *state)[0]
+    return chain.posterior(own, *arrays)[:2]
 
 
 def _paths(checked: Scores, arrays: Any, single: bool, names: Sequence[str] | None) -> list[tuple[np.ndarray, float]]:

@@ -63,6 +63,7 @@ def distribution_function(mean: Tensor, sd: Tensor, n: int, law: str = "normal")
 
 def geometric(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The memoryless law: log probability to last exactly d, and at least d frames."""
+    probability = probability.clamp(max=1 - 1e-15)  # 0 times the logarithm of 0 is no number
     age = torch.arange(n, dtype=probability.dtype, device=probability.device)
     survive = age * torch.log1p(-probability)[..., None]
     return survive + probability.log()[..., None], survive

@@ -72,12 +72,11 @@ def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
         marginals, counts = kernels.semi_markov_backward(arrays, log_z, start, tail, cum)
         return (log_z, marginals, counts)
     initial, transition = arrays
-    log_z, alpha, scale, q = chain.forward(log_score, initial, transition)
     if not with_gradient:
-        return (log_z,)
+        return (chain.evidence(log_score, initial, transition),)
+    log_z, marginals, counts = chain.posterior(log_score, initial, transition)
     if log_z == -np.inf:
         return (log_z, np.zeros((n_frames, n_labels)), _like_tables(arrays, 0.0))
-    marginals, counts = chain.backward(initial, transition, alpha, scale, q)
     # Expected counts are derivatives by log probabilities; the chain's tables are probabilities.
     by_initial = np.divide(marginals[0], initial, out=np.zeros_like(initial), where=initial > 0)
     by_transition = np.divide(counts, transition, out=np.zeros_like(transition), where=transition > 0)
@@ -129,6 +128,7 @@ class LabelSequences(TorchDistribution):
     has_rsample = False
 
     def __init__(self, process: Process, lengths: Tensor, validate_args: bool | None = None) -> None:
+        lengths = torch.as_tensor(lengths)
         self.process, self.lengths = process, lengths
         super().__init__(process.lead + lengths.shape, torch.Size([int(lengths.max())]), validate_args=validate_args)
 
@@ -154,6 +154,8 @@ class LabelSequences(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of label sequences (..., B, T), the end censored; -inf where one is impossible."""
         mask, lengths = self.event_mask.cpu(), self.lengths.cpu().numpy()
+        if not bool(self.support.check(value).all()):
+            raise ValueError(f"labels outside 0..{self.process.n_labels - 1}, or -1 beyond a recording's end")
         leads = value.reshape(-1, *value.shape[-2:]).cpu()
         found = torch.stack([self.process.log_prob(own[mask].numpy(), lengths) for own in leads])
         if len(found) > 1 and self.process.lead:
@@ -184,7 +186,7 @@ class LabelSequences(TorchDistribution):
 class SemiMarkov(LabelSequences):
     """Label sequences of the process of steps, gaps and durations."""
 
-    process: SemiMarkovProcess
+    process: SemiMarkovProcess  # e.g. that of `process.semi_markov_process`, or a model's `process(parameters)`
 
 
 class FrameChain(LabelSequences):

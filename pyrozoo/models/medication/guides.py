@@ -33,7 +33,8 @@ class ClosedForm(LocalParams, PyroModule):
 
     Sticks (Beta), rows of A (Dirichlet) and the start rate (Gamma) are conjugate to the counts, the last up to the
     rounding of waits to frames. Means and standard deviations (LogNormal) combine the prior with the moments of the
-    complete segments, whose logarithms are taken to be normal with their delta-method errors; segments that the end of
+    complete segments, whose logarithms are taken to be normal with their delta-method errors (a step that a recording
+    begins with counts as complete: it has age 1 in the first frame); segments that the end of
     a recording cuts off are left out, and a recording that ends in non-event counts as one that no step would have
     followed. The text estimates parameters by moments, too: with ``duration="cdf"`` this is its model, which its own
     durations contradict (see the README); guide ``ml`` fits that reading by its likelihood.
@@ -104,9 +105,20 @@ def _base(prior: dist.Distribution) -> dist.Distribution:
     return prior
 
 
+def _labelled(train: Batch) -> list[np.ndarray]:
+    """Labelled sequences, which the guides that solve need."""
+    seen = labelled_sequences(train)
+    if not seen:
+        raise ValueError(
+            "label: no recording is labelled, and this guide learns from labelled ones only; label some, or fit "
+            "unlabelled ones by SVI: guide 'normal' of a model with unlabelled=True"
+        )
+    return seen
+
+
 def statistics(model: LabelModel, train: Batch) -> dict[str, tuple]:
     """Site -> what the labelled recordings add to its prior's parameters; for LogNormal sites (estimate, error)."""
-    seen = labelled_sequences(train)
+    seen = _labelled(train)
     if isinstance(model, FrameHMM):
         moves = np.zeros((model.n_labels, model.n_labels))
         for labels in seen:
@@ -144,11 +156,13 @@ def _moments(seconds: np.ndarray, rate: float) -> tuple[tuple[float, float], tup
     return (math.log(mean), sd / mean / math.sqrt(n)), (math.log(sd), 1 / math.sqrt(2 * (n - 1)))
 
 
-def fit_power(model: LabelModel, parameters: dict[str, Tensor], train: Batch) -> tuple[float, float] | None:
-    """Maximum of p(labels | scores, power) times the power's prior: its logarithm and error, the process held fixed.
+def fit_power(
+    model: LabelModel, parameters: dict[str, Tensor], train: Batch, penalty: float = 1.0
+) -> tuple[float, float] | None:
+    """Maximum of p(labels | scores, power) times the power's prior to the power of `penalty`, the process held fixed.
 
     Returns:
-        None where there is no labelled recording, or scores that are not finite.
+        The maximum's logarithm and its error; None where there is no labelled recording, or scores are not finite.
     """
     lengths, labelled = train["lengths"].tolist(), train["labelled"].tolist()
     potentials = model.log_potentials(train["score"]).cpu().split(lengths)
@@ -163,7 +177,7 @@ def fit_power(model: LabelModel, parameters: dict[str, Tensor], train: Batch) ->
         power = math.exp(log_power)
         total = log_evidence([power * q for q, _ in own], process).sum()
         density = float(prior.log_prob(torch.tensor(power))) + log_power  # of the logarithm
-        return total - power * chosen - density
+        return total - power * chosen - (penalty * density if penalty else 0.0)
 
     best = minimize_scalar(loss, bounds=np.log(POWERS), method="bounded", options={"xatol": 1e-3}).x
     step = 0.02
@@ -180,7 +194,8 @@ class MaximumLikelihood(LocalParams, PyroModule):
 
     Args:
         model: The model.
-        penalty: Weight of the log priors; 0 for maximum likelihood without any.
+        penalty: Weight of the log priors, that of the power included; 0 for maximum likelihood without any, where a
+            standard deviation is kept above half a frame.
         steps: Iterations of L-BFGS.
     """
 
@@ -204,17 +219,19 @@ class MaximumLikelihood(LocalParams, PyroModule):
     def solve(self, train: Batch) -> None:
         """Maximise."""
         model = self._model[0]
-        seen = labelled_sequences(train)
+        seen = _labelled(train)
         sites = [site for site in self.transforms if site != "power"]
         start = {site: getattr(self, f"at_{site}") for site in sites}
         inner = {site: value.detach().double().requires_grad_() for site, value in start.items()}
-        if seen:
-            self._maximise(model, inner, np.concatenate(seen), np.array([len(z) for z in seen]))
-            for site, value in inner.items():
-                start[site].data.copy_(value.detach())
+        self._maximise(model, inner, np.concatenate(seen), np.array([len(z) for z in seen]))
+        for site, value in inner.items():
+            if not self.penalty and site.endswith("_sd"):
+                least = self.transforms[site].inv(torch.full_like(value, LEAST_SD / model.rate))
+                value = torch.maximum(value, least)
+            start[site].data.copy_(value.detach())
         if "power" in self.transforms:
             with torch.no_grad():
-                found = fit_power(model, model.parameters_of(self.values()), train)
+                found = fit_power(model, model.parameters_of(self.values()), train, self.penalty)
             if found is not None:
                 value = torch.tensor(found[0]).exp().to(self.at_power)
                 self.at_power.data.copy_(self.transforms["power"].inv(value))
@@ -229,8 +246,11 @@ class MaximumLikelihood(LocalParams, PyroModule):
             values, density = {}, torch.zeros(())
             for site, u in inner.items():
                 values[site] = self.transforms[site](u)
-                jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
-                density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
+                if self.penalty:
+                    jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
+                    density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
+                elif site.endswith("_sd"):  # that of equal durations has no maximum: it goes to zero
+                    values[site] = values[site].clamp(min=LEAST_SD / model.rate)
             process = model.process(model.parameters_of(values))
             value = -process.log_prob(labels, lengths).sum() - self.penalty * density
             value.backward()

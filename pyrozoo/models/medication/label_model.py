@@ -46,6 +46,10 @@ class LabelModel(ZooModel):
     overruling the labels (cut posteriors; M. Plummer, Statistics and Computing 25, 2015). Without them the log joint
     is what it says; only gradients are cut, so MCMC, which evaluates the joint, targets it without cuts.
 
+    Predictive draws of ``label`` are from the process alone, whatever the scores; to infer labels from scores, decode.
+    In plain Pyro, leave ``label`` and ``labelled`` out to draw the labels of unlabelled recordings: given, they stand
+    for themselves, as everywhere in Pyro.
+
     Shapes: R recordings, F frames of them all end to end, K labels (0 = non-event), S = K − 1 steps.
     ``score`` (F, K) classifier's outputs in [0, 1]; ``label`` (F,) whole numbers; ``labelled`` (R,); ``lengths`` (R,).
     """
@@ -64,13 +68,16 @@ class LabelModel(ZooModel):
     ) -> None:  # fmt: skip
         if len(names) < 2:
             raise ValueError(f"names: {list(names)}; the non-event and at least one step are needed")
+        if len(set(map(str, names))) < len(names):
+            raise ValueError(f"names: {list(names)}; two labels have the same name")
         if emission not in EMISSIONS:
             raise ValueError(f"emission: {emission!r} is none of {list(EMISSIONS)}")
         floor = self.default_floor if floor is None else floor
         if not 0 < floor < 0.5:
             raise ValueError(f"floor: {floor}; a score between 0 and 0.5 is needed, far below any that means something")
         power = self.default_power if power is None else power
-        if power != "fit" and not (isinstance(power, int | float) and math.isfinite(power) and power > 0):
+        number = isinstance(power, int | float) and not isinstance(power, bool)
+        if power != "fit" and not (number and math.isfinite(power) and power > 0):
             raise ValueError(f"power: {power!r}; a positive number is needed, or 'fit'")
         if emission == "scaled" and share is None:
             raise ValueError("emission='scaled' needs share: each label's share of the classifier's training frames")
@@ -167,6 +174,8 @@ class LabelModel(ZooModel):
             ValueError: Names the recording, the frame and the remedy.
         """
         check_labels(data, self)
+        if not self.unlabelled and not ("label" in data and bool(data["labelled"].any())):
+            raise ValueError("label: no recording is labelled, so there is nothing to fit to; label some")
 
     @torch.no_grad()
     def mean_parameters(self, guide: nn.Module, data: Batch, draws: int = 200) -> tuple[dict[str, Tensor], float]:

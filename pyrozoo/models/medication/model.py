@@ -61,7 +61,8 @@ class StepProcess(LabelModel):
         initial: Probability of a recording's first label, shape (K,); by default a recording begins in non-event.
         alpha: Concentration of every entry of a row of D, the end included.
         typical: Typical duration and gap in seconds, the medians of their priors.
-        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which hazards are constant.
+        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which hazards are constant
+            (the last from data at most 500, since every frame of it costs).
         duration_table: Probability to last exactly 1, 2, ... frames, shape (S, n), in place of the law of durations.
         gap_table: The same for the gaps of the pairs with h > 0, shape (P', m), in place of the law of gaps.
         priors: Site -> prior.
@@ -94,7 +95,7 @@ class StepProcess(LabelModel):
             raise ValueError(
                 f"duration: {self.reading!r} of {list(durations.READINGS)}, law: {law!r} of {sorted(durations.LAWS)}"
             )
-        if not (math.isfinite(rate) and rate > 0 and alpha > 0 and min(typical) > 0):
+        if not (math.isfinite(rate) and rate > 0 and alpha > 0 and len(typical) == 2 and min(typical) > 0):
             raise ValueError(f"rate {rate}, alpha {alpha}, typical {list(typical)}: positive numbers are needed")
         self.rate, self.law, self.alpha = float(rate), law, float(alpha)
         self.register_buffer("typical", torch.tensor(typical))
@@ -105,9 +106,9 @@ class StepProcess(LabelModel):
                 f"caps: {self.caps}; three ages of at least 1 frame are needed: of steps, gaps, first wait"
             )
         begin = [1.0] + [0.0] * n_steps if initial is None else list(initial)
-        if len(begin) != self.n_labels or min(begin) < 0 or abs(sum(begin) - 1) > 1e-6:
+        if len(begin) != self.n_labels or not min(begin) >= 0 or not abs(sum(begin) - 1) < 1e-6:
             raise ValueError(f"initial: {begin}; {self.n_labels} probabilities that sum to 1 are needed")
-        self.register_buffer("initial", torch.tensor(begin, dtype=torch.double))
+        self.register_buffer("initial", torch.tensor(begin, dtype=torch.double) / sum(begin))
         self._tables = {"step": _user_table(duration_table, n_steps, "duration_table"),
                         "gap": _user_table(gap_table, len(self.pairs.later), "gap_table")}  # fmt: skip
         if self.reading == "cdf" and any(table is not None for table in self._tables.values()):
@@ -223,6 +224,7 @@ class FrameHMM(LabelModel):
 
     Args:
         names: Names of the K labels, the non-event first.
+        rate: Frames per second, at which A holds.
         emission, power, unlabelled, floor, share: As of `StepProcess`; the text has power 1.
         alpha: Concentration of every entry of a row of A and of the first label's distribution.
         priors: Site -> prior.
@@ -234,25 +236,25 @@ class FrameHMM(LabelModel):
     dims = {"A": ("from", "to"), "initial": ("label_class",), "label": ("frame",)}
 
     def __init__(
-        self, names: Sequence[str], emission: str = "score", power: float | str | None = None, unlabelled: bool = False,
-        floor: float | None = None, share: Sequence[float] | None = None, alpha: float = 0.1,
+        self, names: Sequence[str], rate: float = 1.0, emission: str = "score", power: float | str | None = None,
+        unlabelled: bool = False, floor: float | None = None, share: Sequence[float] | None = None, alpha: float = 0.1,
         priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self._set_up(names, emission, power, unlabelled, floor, share)
-        if alpha <= 0:
-            raise ValueError(f"alpha: {alpha}; a positive number is needed")
-        self.alpha = alpha
+        if not (math.isfinite(rate) and rate > 0 and alpha > 0):
+            raise ValueError(f"rate {rate}, alpha {alpha}: positive numbers are needed")
+        self.rate, self.alpha = float(rate), alpha
         self.coords = {"from": list(self.names), "to": list(self.names)}
         self.set_priors(priors)
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Names, and each label's share of the labelled frames."""
-        names = [str(name) for name in data.coords["label_class"]]
+        """Names, rate, and each label's share of the labelled frames."""
+        names, rate = [str(name) for name in data.coords["label_class"]], float(data.info.get("rate", 1.0))
         seen = labelled_sequences(data)
         frames = np.bincount(np.concatenate(seen), minlength=len(names)) + 1.0 if seen else None
-        return {"names": names} | ({} if frames is None else {"share": (frames / frames.sum()).tolist()})
+        return {"names": names, "rate": rate} | ({} if frames is None else {"share": (frames / frames.sum()).tolist()})
 
     def priors(self) -> dict[str, dist.Distribution]:
         """Symmetric Dirichlet rows."""

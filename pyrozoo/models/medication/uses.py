@@ -20,7 +20,7 @@ from .process import Process
 from .segments import runs, scores, segment_table
 
 
-@dataclass
+@dataclass(repr=False)
 class Decoded:
     """Decoded recordings.
 
@@ -42,6 +42,9 @@ class Decoded:
     performed: pd.DataFrame
     decoder: str
 
+    def __repr__(self) -> str:
+        return f"Decoded({len(self.names)} recordings, {sum(map(len, self.labels))} frames, by {self.decoder!r})"
+
     def frames(self) -> pd.DataFrame:
         """One line per frame: index (recording, frame); ``label.label``, ``label.p[name]`` of every label."""
         lengths = [len(own) for own in self.labels]
@@ -61,6 +64,8 @@ class Decoded:
     def scores(self, truth: Batch) -> dict[str, float]:
         """Frame accuracy, segment F1, edit score and frame NLL against the labels of the same recordings."""
         seen = truth["labelled"].tolist()
+        if not any(seen):
+            raise ValueError("truth: no recording is labelled, so there is nothing to score; give the labelled ones")
         pick = lambda values: [own for own, keep in zip(values, seen, strict=True) if keep]  # noqa: E731
         return scores(labelled_sequences(truth), pick(self.labels), pick(self.marginals))
 
@@ -120,9 +125,11 @@ def decode_with(
         values = model.guide_values(guide, data)
         process = model.process(model.parameters_of(values))
         drawn = [float(values.get("power", power)) * q for q in potentials]
-        found.append((decode.marginals(drawn, process, names=shown), decode.step_performed(drawn, process)))
+        found.append(
+            (decode.marginals(drawn, process, names=shown), decode.step_performed(drawn, process, names=shown))
+        )
     if not average:
-        found = [(decode.marginals(own, mean, names=shown), decode.step_performed(own, mean))]
+        found = [(decode.marginals(own, mean, names=shown), decode.step_performed(own, mean, names=shown))]
     marginals = [np.mean(parts, 0) for parts in zip(*(gamma for gamma, _ in found), strict=True)]
     performed = np.mean([p for _, p in found], 0)
     labels = decode.decode(own, mean, decoder, marginals=marginals, names=shown)
