@@ -153,7 +153,7 @@ def load_reference(name: str) -> Fit:
 
 def _record(fit: Fit) -> dict[str, Any]:
     model = fit.runs[0].model
-    config = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in model.config.items() if k != "priors"}
+    config = {k: v for k, v in model.config.items() if k != "priors"}
     priors = {site: prior_tools.to_json(p) for site, p in (model.config.get("priors") or {}).items()}
     try:
         json.dumps(config)

@@ -640,6 +640,13 @@ def test_a_process_that_cannot_be_is_refused(arguments, message):
         StepProcess(**({"names": NAMES} | arguments))
 
 
+def test_tables_given_as_arrays_are_saved(tmp_path):
+    data = made()
+    model = zoo.create_model("medication", data, duration_table=np.array(TABLE), gap_table=np.array([[0.5, 0.3, 0.2]]))
+    zoo.fit(model, "closed-form", data, progress=False).save(tmp_path / "run")
+    assert zoo.load(tmp_path / "run").model.config["duration_table"] == np.array(TABLE).tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -66,6 +66,8 @@ class LabelModel(ZooModel):
         self, names: Sequence[str], emission: str, power: float | str | None, unlabelled: bool, floor: float | None,
         share: Sequence[float] | None,
     ) -> None:  # fmt: skip
+        # Tables may be given as arrays; a run directory keeps lists.
+        self.config.update({k: v.tolist() for k, v in self.config.items() if isinstance(v, np.ndarray | Tensor)})
         if len(names) < 2:
             raise ValueError(f"names: {list(names)}; the non-event and at least one step are needed")
         if len(set(map(str, names))) < len(names):

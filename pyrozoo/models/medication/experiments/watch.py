@@ -93,7 +93,8 @@ def watch_experiment(
         from ..report import watch_figures
 
         watch_figures(out / "figures")
-    powers = {name: [results[f"{name}-{fold}"]["power"] for fold in folds] for name in ("hazard", "cdf-power")}
+    fitted_powers = [name for name in ("hazard", "cdf-power") if name in configurations]
+    powers = {name: [results[f"{name}-{fold}"]["power"] for fold in folds] for name in fitted_powers}
     extra = {"note": NOTE, "differences": differences, "power_by_subject": powers, **timing(results, resumed)}
     return finish(CARD, out, rows, "watch", profile, data, list(folds), time.perf_counter() - started, extra)
 
