@@ -12,7 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
-FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}  # as in `kernels`
+from .kernels import FAST, _log_sum
+
 DENSE = 1e-100  # probabilities above this cost less to repair than what underflows
 
 
@@ -122,20 +123,6 @@ def log_backward(log_score, log_transition, log_z, alpha):
             gamma[t - 1, j] = math.exp(alpha[t - 1, j] + new[j] - log_z)
         beta[:] = new
     return gamma, counts
-
-
-@njit(cache=True)
-def _log_sum(x, y):
-    """Log of the sum of exp(x[m] + y[m])."""
-    best = -np.inf
-    for m in range(x.shape[0]):
-        best = max(best, x[m] + y[m])
-    if best == -np.inf:
-        return best
-    total = 0.0
-    for m in range(x.shape[0]):
-        total += math.exp(x[m] + y[m] - best)
-    return best + math.log(total)
 
 
 @njit(cache=True)

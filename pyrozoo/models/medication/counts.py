@@ -17,34 +17,29 @@ class Counts:
 
     Attributes:
         durations: Of every step, lengths of its complete segments; index k − 1.
-        cut: Of every step, lengths of the segments that the end of a recording cut off.
         gaps: (h, k) with h > 0 -> lengths of the gaps between steps h and k.
         transitions: (h, k) -> how often step k followed step h; h = 0: how often a recording that began in non-event
             had k as its first step.
         ends: How often a recording ended in the gap after h (h = 0: without any step), shape (S + 1,).
         waits: Frames before the first step of the recordings that began in non-event and had one.
-        first: First labels of the recordings.
     """
 
     durations: list[list[int]]
-    cut: list[list[int]]
     gaps: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     transitions: dict[tuple[int, int], int] = field(default_factory=dict)
     ends: np.ndarray = field(default_factory=lambda: np.zeros(0))
     waits: list[int] = field(default_factory=list)
-    first: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, sequences: Sequence[np.ndarray], n_steps: int) -> Counts:
         """Count label sequences, each of shape (T,)."""
-        found = cls([[] for _ in range(n_steps)], [[] for _ in range(n_steps)], ends=np.zeros(n_steps + 1))
+        found = cls([[] for _ in range(n_steps)], ends=np.zeros(n_steps + 1))
         for labels in sequences:
             found._add(*runs(labels))
         return found
 
     def _add(self, label: np.ndarray, start: np.ndarray, stop: np.ndarray) -> None:
         h, gap = 0, 0
-        self.first.append(int(label[0]))
         for i, (k, n) in enumerate(zip(label.tolist(), (stop - start).tolist(), strict=True)):
             if k == 0:
                 gap = n
@@ -52,7 +47,8 @@ class Counts:
             if i > 0:
                 self.transitions[h, k] = self.transitions.get((h, k), 0) + 1
                 (self.gaps.setdefault((h, k), []) if h else self.waits).append(gap)
-            (self.durations if i < len(label) - 1 else self.cut)[k - 1].append(n)
+            if i < len(label) - 1:  # the end of the recording cuts off the last segment
+                self.durations[k - 1].append(n)
             h = k
         if label[-1] == 0:
             self.ends[h] += 1

@@ -110,9 +110,7 @@ class LabelModel(ZooModel):
     ) -> None:  # fmt: skip
         values = {}
         for site, prior in self.priors().items():
-            sampled = pyro.sample(site, self.prior(site))
-            event_dim = prior.event_dim if isinstance(prior, dist.Distribution) else 0
-            values[site] = outside_plate(sampled, event_dim)
+            values[site] = outside_plate(pyro.sample(site, self.prior(site)), prior.event_dim)
         parameters = self.parameters_of(values)
         self.name_parameters(parameters)
         process = self.process(parameters)
