@@ -182,8 +182,20 @@ class ZooModel(LocalParams, PyroModule):
 
     # ---------------------------------------------------------------- plates and objective
     def arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of model and guide: the batch, with the representation they share where there is one."""
-        return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") else dict(batch)
+        """Arguments of model and guide: the batch, with the representation they share where there is one.
+
+        Given arguments that hold the representation already, it is not computed again.
+        """
+        return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") and "h" not in batch else dict(batch)
+
+    @property
+    def targets_alone(self) -> dict[str, Any]:
+        """Argument that leaves out the sites which no target depends on given the latents, where `forward` takes one.
+
+        A model whose observed sites are costly (the decoder of a long signal) takes ``targets_only=False``; predicting
+        a target then does not pay for them. What is left out must depend on no enumerated site.
+        """
+        return {"targets_only": True} if "targets_only" in inspect.signature(self.forward).parameters else {}
 
     def plate(self, name: str, *, sizes: Mapping[str, int], **batch: Any) -> pyro.plate:
         """Open one plate at its full size, at the positions that the batch holds; guides share it.

@@ -124,16 +124,22 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
         raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
     with isolated(seed), torch.no_grad():
         data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
-        terms = [_log_target(fit, data, target, truth) for _ in range(draws)]
+        arguments = fit.model.arguments(data)
+        terms = [_log_target(fit, arguments, target, truth) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
-def _log_target(fit: Fit, data: Batch, target: str, truth: Tensor) -> Tensor:
+def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
+    """Log density of a target's true values given one draw of the latents, enumerated ones summed out."""
+    if not fit.model.enumerated:
+        return target_sites(fit.best, arguments)[target]["fn"].log_prob(truth)
+    drawn = pair(fit.model, fit.guide, arguments, targets_only=True)
     if target in fit.model.enumerated:
-        return pair(fit.model, fit.guide, data).log_conditional(target, truth)
-    return target_sites(fit.best, data)[target]["fn"].log_prob(truth)
+        return drawn.log_conditional(target, truth)
+    nodes = drawn.guide.nodes if target in drawn.guide.nodes else drawn.model.nodes
+    return drawn.sum_out(drawn.log_weights() + nodes[target]["fn"].log_prob(truth))
 
 
 def compare(

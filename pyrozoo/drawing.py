@@ -16,14 +16,17 @@ from torch import Tensor
 from .arviz_bridge import Draws
 from .base import ZooModel
 from .batch import Batch
-from .fitting import Fit, Run, isolated, reference_tensor, run_seed, takes_group
+from .fitting import Fit, Run, isolated, reference_tensor, run_seed
 from .traces import (
     OBSERVED,
     UNOBSERVED,
+    Pair,
+    chunks,
     enumerated_values,
     event_dims,
     is_data,
     is_discrete,
+    is_enumerated,
     is_half,
     model_trace,
     named_sites,
@@ -69,7 +72,8 @@ def draw(
     for index, run in enumerate(fit.runs if restarts else [fit.best]):
         with isolated(run_seed(seed, index)), torch.no_grad():
             data = fit.prepare(batch, run)
-            chains.append([_one_draw(run, data, sites, predictive) for _ in range(draws)])
+            arguments = run.model.arguments(data)
+            chains.append([_one_draw(run, arguments, sites, predictive) for _ in range(draws)])
     with isolated(seed), torch.no_grad():
         trace = model_trace(fit.model, fit.guide, data)
     found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
@@ -130,7 +134,7 @@ def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
     known = isinstance(fit, Fit) and all(
         set(batch.coords[group].tolist()) <= set(fit.prototype.coords[group].tolist())
         for group in batch.groups
-        if takes_group(model, group)
+        if group in model.plate_dims
     )
     if known:
         return fit.prepare(batch)
@@ -168,9 +172,11 @@ def _collect(
     return Draws(kept, {k: v for k, v in dims.items() if k in variables}, coords, attrs)
 
 
-def _one_draw(run: Run, data: Batch, sites: list[str] | None, predictive: bool) -> dict[str, dict]:
-    model, arguments = run.model, run.model.arguments(data)
-    drawn = pair(model, run.guide, data)
+def _one_draw(
+    run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool
+) -> dict[str, dict]:
+    model = run.model
+    drawn = pair(model, run.guide, arguments)
     enumerated = enumerated_values(model, drawn.guide, arguments)
     out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "sample_stats": {}}
     for name, site in named_sites(drawn.model):
@@ -204,8 +210,8 @@ def predict(
     """Predict the targets of every row, as if none were observed.
 
     Intervals are the model's own and may be too narrow: look at `coverage` before you use them. Means and standard
-    deviations are exact given each draw of the other latents (law of total variance); quantiles
-    and class probabilities come from the draws themselves.
+    deviations are exact given each draw of the other latents (law of total variance), and so are the probabilities of
+    an enumerated target; quantiles, and probabilities of other discrete targets, come from the draws themselves.
 
     Args:
         fit: The fit; its best restart predicts.
@@ -238,25 +244,82 @@ def predict(
             )
     with isolated(seed), torch.no_grad():
         data = fit.prepare(batch.hide())
-        samples: dict[str, list[Tensor]] = {}
-        moments: dict[str, list[Tensor]] = {}
-        for _ in range(draws):
-            for target, site in target_sites(fit.best, data).items():
-                samples.setdefault(target, []).append(site["value"])
-                if not is_discrete(site):
-                    mean, variance = site["fn"].mean, site["fn"].variance
-                    moments.setdefault(target, []).append(
-                        torch.stack([mean, variance + mean**2]).expand(2, *site["value"].shape)
-                    )
+        drawn = (_summed_out if fit.model.enumerated else _one_by_one)(fit.best, data, draws)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
-    for target, drawn in samples.items():
-        stacked = torch.stack(drawn).double().cpu()
-        if target in moments:
-            columns |= _continuous(target, stacked, torch.stack(moments[target]).double().mean(0).cpu(), fit, quantiles)
+    for target, (values, exact) in drawn.items():
+        if target in fit.model.enumerated:
+            columns |= _classes(target, exact, fit)
+        elif exact is not None:
+            columns |= _continuous(target, values, exact, fit, quantiles)
         else:
-            columns |= _discrete(target, stacked, fit)
+            columns |= _discrete(target, values, fit)
     return pd.DataFrame(columns, index=index)
+
+
+def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Values (S, N, ...) of each target and, of a continuous one, its first and second moments (2, N, ...)."""
+    samples: dict[str, list[Tensor]] = {}
+    moments: dict[str, list[Tensor]] = {}
+    arguments = run.model.arguments(data)
+    for _ in range(draws):
+        for target, site in target_sites(run, arguments).items():
+            samples.setdefault(target, []).append(site["value"])
+            if not is_discrete(site):
+                moments.setdefault(target, []).append(_moments(site["fn"]).expand(2, *site["value"].shape))
+    return {
+        target: (torch.stack(values).double().cpu(), _mean(moments.get(target))) for target, values in samples.items()
+    }
+
+
+def _summed_out(run: Run, data: Batch, draws: int) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """As `_one_by_one`, many draws at once and enumerated sites summed out given each.
+
+    Of an enumerated target the second part holds the probability of each value, (N, K).
+    """
+    model, parts = run.model, []
+    arguments = model.arguments(data)
+    for n in chunks(draws, data):
+        drawn = pair(model, run.guide, arguments, copies=n, targets_only=True)
+        parts.append({target: _given(drawn, target, n) for target in model.targets})
+    out: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for target in model.targets:
+        values, exact = zip(*(part[target] for part in parts), strict=True)
+        whole = None if exact[0] is None else sum(exact) / draws
+        out[target] = torch.cat(values), whole
+    return out
+
+
+def _given(drawn: Pair, target: str, n: int) -> tuple[Tensor, Tensor | None]:
+    """Values of a target given `n` draws, (n, N, ...), and the sum over them of its moments or probabilities."""
+    site = drawn.guide.nodes.get(target + UNOBSERVED, drawn.guide.nodes.get(target, drawn.model.nodes.get(target)))
+    weights = drawn.log_weights()
+    if is_enumerated(site):
+        support = site["fn"].enumerate_support(expand=False).reshape(-1)
+        shares = torch.stack([drawn.log_conditional(target, value).exp() for value in support], -1)
+        return torch.zeros(0), shares.sum(0).double().cpu()
+    fn, event = site["fn"], site["fn"].event_dim
+    values = fn.sample() if site["is_observed"] else site["value"]
+    shape = torch.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
+    weights = weights.expand(shape).exp().reshape(-1, *shape[-drawn.nesting :])
+    tail = values.shape[values.dim() - event :]
+    flat = (len(weights), *weights.shape[1:], *tail)
+    which = torch.distributions.Categorical(weights.movedim(0, -1)).sample()
+    index = which.reshape(1, *which.shape, *(1,) * event).expand(1, *flat[1:])
+    chosen = values.expand(*shape, *tail).reshape(flat).gather(0, index)[0]
+    if is_discrete(site):
+        return chosen.double().cpu(), None
+    moments = _moments(fn).expand(2, *shape, *tail).reshape(2, *flat)
+    weighted = (weights.reshape(*weights.shape, *(1,) * event) * moments).sum(1)
+    return chosen.double().cpu(), weighted.double().sum(1).cpu()
+
+
+def _moments(fn: Any) -> Tensor:
+    return torch.stack([fn.mean, fn.variance + fn.mean**2])
+
+
+def _mean(values: list[Tensor] | None) -> Tensor | None:
+    return None if values is None else torch.stack(values).double().mean(0).cpu()
 
 
 def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantiles: tuple) -> dict[str, np.ndarray]:
@@ -282,19 +345,23 @@ def quantile_name(q: float) -> str:
 def _discrete(target: str, stacked: Tensor, fit: Fit) -> dict[str, np.ndarray]:
     classes = fit.prototype.coords.get(f"{target}_class")
     n = len(classes) if classes is not None else int(stacked.max()) + 1
-    classes = np.arange(n) if classes is None else classes
-    probabilities = torch.stack([(stacked == k).double().mean(0) for k in range(n)], -1).numpy()
-    return {f"{target}.label": classes[probabilities.argmax(-1)]} | {
-        f"{target}.p[{name}]": probabilities[:, k] for k, name in enumerate(classes)
+    return _classes(target, torch.stack([(stacked == k).double().mean(0) for k in range(n)], -1), fit)
+
+
+def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarray]:
+    """Columns of a discrete target from the probabilities of its classes, (N, K)."""
+    classes = fit.prototype.coords.get(f"{target}_class", np.arange(probabilities.shape[-1]))
+    return {f"{target}.label": classes[probabilities.numpy().argmax(-1)]} | {
+        f"{target}.p[{name}]": probabilities[:, k].numpy() for k, name in enumerate(classes)
     }
 
 
-def target_sites(run: Run, data: Batch, guide_trace: Trace | None = None) -> dict[str, dict]:
+def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:
     """One draw of the target sites: from the guide where it samples them, else from the model given the guide.
 
     Args:
         run: The restart.
-        data: Data in the terms of the fit.
+        data: Data in the terms of the fit, or the model's arguments made of them.
         guide_trace: The guide's draw; a new one by default.
     """
     arguments = run.model.arguments(data)
@@ -304,7 +371,8 @@ def target_sites(run: Run, data: Batch, guide_trace: Trace | None = None) -> dic
     if all(name in guide_trace.nodes for name in names.values()):
         return {target: guide_trace.nodes[name] for target, name in names.items()}
     enumerated = enumerated_values(run.model, guide_trace, arguments)
-    nodes = predictive_trace(run.model, guide_trace, arguments, enumerated).nodes | guide_trace.nodes
+    alone = {**arguments, **run.model.targets_alone}
+    nodes = predictive_trace(run.model, guide_trace, alone, enumerated).nodes | guide_trace.nodes
     return {target: nodes[name] for target, name in names.items()}
 
 

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -128,7 +127,8 @@ class Fit:
         """Bring a batch into the terms of the fit: group positions, group tables and support rows, device.
 
         Groups of the training data take their place and tables from there. Other groups need a guide that is
-        amortised over them, which then reads this batch's own rows.
+        amortised over them, which then reads this batch's own rows. Groups without a plate in the model have no latents
+        of their own: they keep the tables they come with, and new ones are as good as known ones.
 
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
@@ -143,7 +143,7 @@ class Fit:
                 )
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
-            if not takes_group(run.model, group):
+            if group not in run.model.plate_dims:
                 continue
             known = self.prototype.coords[group]
             position = {name: i for i, name in enumerate(known.tolist())}
@@ -270,11 +270,6 @@ def _prepared(
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file)
-
-
-def takes_group(model: ZooModel, group: str) -> bool:
-    """Whether a model tells rows of one group from another's: it has the group's plate, or asks for its index."""
-    return group in model.plate_dims or group in inspect.signature(model.forward).parameters
 
 
 def run_seed(seed: int, index: int) -> int:

@@ -17,10 +17,9 @@ from tqdm.auto import tqdm
 
 from .batch import Batch
 from .fitting import Fit, Run, isolated
-from .traces import Pair, outside, pair, plates_of, squeezed
+from .traces import Pair, chunks, outside, pair, plates_of, squeezed
 
 ROUNDING = 1e-5
-AT_ONCE = 20_000  # rows times draws in memory
 NOISE = 0.5  # k of the inner estimates alone, from which on k says nothing about the guide
 
 
@@ -248,9 +247,3 @@ def _log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, 
     p, q = drawn.by_plate("model"), drawn.by_plate("guide")
     weights = {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
     return {k: w.reshape(-1, w.shape[-1] if w.dim() else 1).expand(draws, -1) for k, w in weights.items()}
-
-
-def chunks(draws: int, batch: Batch, at_once: int = AT_ONCE) -> list[int]:
-    """Numbers of draws that add up to `draws`, each so small that rows times draws in memory stay bounded."""
-    size = max(1, min(draws, at_once // batch.n_rows))
-    return [min(size, draws - done) for done in range(0, draws, size)]

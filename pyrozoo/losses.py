@@ -91,11 +91,19 @@ def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
 
 
 def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
-    """Run once: an AutoGuide has no parameters before its first call. What is not finite is left to the loop."""
-    arguments = model.arguments(batch)
+    """Run once: an AutoGuide has no parameters before its first call. What is not finite is left to the loop.
+
+    In evaluation mode, so that running means start with the first step.
+    """
+    modes = {part: part.training for part in (*model.modules(), *guide.modules())}
+    model.eval()
+    guide.eval()
     with torch.no_grad(), validation(False):
+        arguments = model.arguments(batch)
         trace = poutine.trace(guide).get_trace(**arguments)
         poutine.replay(model, trace=trace)(**arguments)
+    for part, training in modes.items():
+        part.training = training
 
 
 def validation(validate: bool | None, epoch: int = 0) -> Any:

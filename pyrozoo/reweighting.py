@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from .batch import Batch
 from .drawing import quantile_name
 from .fitting import Fit, Run, isolated
-from .importance import chunks, pareto_k
-from .traces import UNOBSERVED, outside, pair
+from .importance import pareto_k
+from .traces import UNOBSERVED, chunks, outside, pair
 
 ROWS = 8192  # rows x particles of one pass, which bounds the memory
 

@@ -19,8 +19,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .base import ZooModel
+from .batch import Batch
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"
+AT_ONCE = 20_000  # rows times draws in memory, of rows of up to so many numbers:
+ROW_NUMBERS = 1_000
 
 
 @dataclass
@@ -101,16 +104,23 @@ class Pair:
 
     def log_conditional(self, name: str, value: Tensor) -> Tensor:
         """Log probability that an enumerated site has this `value`, given the data and the guide's latents."""
-        values = self.model.nodes[name]["value"]
+        values, weights = self.model.nodes[name]["value"], self.log_weights()
+        return self.sum_out(torch.where(values == value, weights, -torch.inf))
+
+    def log_weights(self) -> Tensor:
+        """Log probabilities of the values of the enumerated sites, given the data and the guide's latents.
+
+        Their dimensions stand left of the plates'; 0 where nothing is enumerated.
+        """
         densities = [self.log_density(site) for _, site in self.sites("model")]
-        joint = sum(d for d in densities if d.dim() > self.nesting)
-        chosen = torch.where(values == value, joint, -torch.inf)
-        return self.sum_out(chosen) - self.sum_out(joint)
+        joint = sum((d for d in densities if d.dim() > self.nesting), torch.zeros(()))
+        return joint - self.sum_out(joint)
 
 
 def pair(
-    model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | None = None, copies: int | None = None
-) -> Pair:
+    model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | None = None, copies: int | None = None,
+    targets_only: bool = False,
+) -> Pair:  # fmt: skip
     """Draw once from the guide and replay the model on it, enumerating what the model enumerates.
 
     Args:
@@ -119,6 +129,7 @@ def pair(
         batch: Data.
         fixed: Guide trace whose values are kept (e.g. of the globals), where it has them.
         copies: Draw so many times at once, along a dimension left of the plates'.
+        targets_only: Leave out what no target depends on, where the model can (`ZooModel.targets_alone`).
     """
     arguments = model.arguments(batch)
     source = guide if fixed is None else poutine.replay(guide, trace=fixed)
@@ -132,8 +143,25 @@ def pair(
     replayed = poutine.replay(model, trace=guide_trace)
     if model.enumerated:
         replayed = poutine.enum(replayed, first_available_dim=-1 - nesting)
+    if targets_only:
+        arguments |= model.targets_alone
     with many:
         return Pair(guide_trace, poutine.trace(replayed).get_trace(**arguments), nesting, model.rows)
+
+
+def chunks(draws: int, batch: Batch, at_once: int | None = None) -> list[int]:
+    """Numbers of draws that add up to `draws`, each so small that rows times draws in memory stay bounded.
+
+    Args:
+        draws: In all.
+        batch: Whose rows are drawn for.
+        at_once: Rows times draws; by default 20,000, or fewer where a row is long.
+    """
+    if at_once is None:
+        row = sum(t[0].numel() for name, t in batch.tensors.items() if batch.along[name] == batch.rows)
+        at_once = AT_ONCE * ROW_NUMBERS // max(row, ROW_NUMBERS)
+    size = max(1, min(draws, at_once // batch.n_rows))
+    return [min(size, draws - done) for done in range(0, draws, size)]
 
 
 def outside(trace: Trace, plates: set[str]) -> Trace:
@@ -151,7 +179,7 @@ def enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[st
         return {}
     replayed = poutine.replay(model, trace=guide_trace)
     sampled = infer_discrete(replayed, first_available_dim=-1 - model.max_plate_nesting, temperature=1)
-    nodes = poutine.trace(sampled).get_trace(**arguments).nodes
+    nodes = poutine.trace(sampled).get_trace(**arguments, **model.targets_alone).nodes
     return {name: nodes[name]["value"] for name in model.enumerated}
 
 

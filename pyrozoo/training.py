@@ -367,6 +367,7 @@ class Training:
 
     def _guide_sites(self) -> dict[str, dict]:
         """Latents that the guide samples, by name."""
+        self.loss.eval()
         with torch.random.fork_rng(), torch.no_grad(), validation(False):
             arguments = self.loss.model.arguments(_some_rows(self.train))
             trace = poutine.trace(self.loss.guide).get_trace(**arguments)
