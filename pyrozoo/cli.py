@@ -126,8 +126,8 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
         help='prior of a site, e.g. "c=StudentT(4, 0, 1)"; may be repeated',
     )  # fmt: skip
     fit.add_argument(
-        "--set", dest="numbers", action="append", type=_number_assignment, default=[], metavar="NAME=NUMBER",
-        help="argument of the model's constructor, e.g. c_dim=8; may be repeated",
+        "--set", dest="values", action="append", type=_value_assignment, default=[], metavar="NAME=VALUE",
+        help="argument of the model's constructor, a number or a word, e.g. c_dim=8; may be repeated",
     )  # fmt: skip
     fit.add_argument("--steps", type=_positive, metavar="N", help="optimiser steps")
     fit.add_argument("--batch-size", type=_positive, metavar="N", help="rows per step; the model's default or all")
@@ -174,15 +174,14 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _number_assignment(text: str) -> tuple[str, int | float]:
+def _value_assignment(text: str) -> tuple[str, int | float | str]:
+    """A number where it can be read as one, else a word."""
     name, value = _assignment(text)
     try:
         number = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         number = None
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number")
-    return name, number
+    return name, value if isinstance(number, bool) or not isinstance(number, int | float) else number
 
 
 def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -343,15 +342,19 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
     from .priors import parse
 
     priors = {site: parse(text) for site, text in _unique("--prior", arguments.prior).items()}
-    numbers = _unique("--set", arguments.numbers)
-    given = {**numbers, **({"priors": priors} if priors else {})}
+    values = _unique("--set", arguments.values)
+    given = {**values, **({"priors": priors} if priors else {})}
+    entry = registry.entry(arguments.name)
+    family = entry.parts.VARIANTS.get(arguments.variant or next(iter(entry.card.variants)))
+    taken = {} if family is None else dict(inspect.signature(family).parameters)
+    for name, value in values.items():
+        if isinstance(value, str) and name in taken and not isinstance(taken[name].default, str):
+            raise ValueError(f"--set {name}={value}: {value!r} is not a number")
     try:
         return registry.create_model(arguments.name, data, variant=arguments.variant, **given)
     except (TypeError, RuntimeError) as error:
-        entry = registry.entry(arguments.name)
-        family = entry.parts.VARIANTS[arguments.variant or next(iter(entry.card.variants))]
-        names = [name for name in inspect.signature(family.__init__).parameters if name not in ("self", "priors")]
-        wanted = ", ".join(f"{name}={value}" for name, value in numbers.items()) or "these data"
+        names = [name for name in taken if name != "priors"]
+        wanted = ", ".join(f"{name}={value}" for name, value in values.items()) or "these data"
         raise ValueError(
             f"{family.__name__} cannot be made with {wanted}: {one_line(error)}; its arguments are {names}"
         ) from error
@@ -424,7 +427,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path) -> int:
-    batch = _recordings(arguments, name, labels=list(fit.prototype.coords["label_class"]))
+    batch = _recordings(arguments, name, like=fit.prototype)
     with naming(arguments.data):
         tables = registry.entry(name).parts.tables(fit, batch)
     paths = {suffix: out.with_name(f"{out.stem}.{suffix}{out.suffix}") if suffix else out for suffix in tables}

@@ -313,7 +313,7 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
         for _ in range(draws):
-            drawn = pair(fit.model, fit.guide, batch)
+            drawn = pair(fit.model, fit.guide, batch, targets_only=True)
             if site not in drawn.guide.nodes:
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
             # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.

@@ -266,7 +266,7 @@ def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, tuple[Tensor, Te
         for target, site in target_sites(run, arguments).items():
             samples.setdefault(target, []).append(site["value"])
             if not is_discrete(site):
-                moments.setdefault(target, []).append(_moments(site["fn"]).expand(2, *site["value"].shape))
+                moments.setdefault(target, []).append(_moments(site["fn"], site["value"].shape))
     return {
         target: (torch.stack(values).double().cpu(), _mean(moments.get(target))) for target, values in samples.items()
     }
@@ -309,13 +309,13 @@ def _given(drawn: Pair, target: str, n: int) -> tuple[Tensor, Tensor | None]:
     chosen = values.expand(*shape, *tail).reshape(flat).gather(0, index)[0]
     if is_discrete(site):
         return chosen.double().cpu(), None
-    moments = _moments(fn).expand(2, *shape, *tail).reshape(2, *flat)
+    moments = _moments(fn, (*shape, *tail)).reshape(2, *flat)
     weighted = (weights.reshape(*weights.shape, *(1,) * event) * moments).sum(1)
     return chosen.double().cpu(), weighted.double().sum(1).cpu()
 
 
-def _moments(fn: Any) -> Tensor:
-    return torch.stack([fn.mean, fn.variance + fn.mean**2])
+def _moments(fn: Any, shape: tuple[int, ...]) -> Tensor:
+    return torch.stack([fn.mean.expand(shape), (fn.variance + fn.mean**2).expand(shape)])
 
 
 def _mean(values: list[Tensor] | None) -> Tensor | None:

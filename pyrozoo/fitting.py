@@ -66,7 +66,8 @@ class Fit:
         guide_name: How the guide was given: a name of the entry, or the name of a class or function.
         settings: The arguments of the fit that JSON can hold.
         data: Identity of the training data: name, sha256, simulated, columns.
-        prototype: One training row with all group tables and names: what aligns new data with the fit.
+        prototype: One training row with the names and tables of all groups that have latents: what aligns new data
+            with the fit.
         seconds: Wall time of the fit.
         versions: Library versions that wrote a loaded fit.
         train: The training data; not saved, so None for a loaded fit.
@@ -262,7 +263,7 @@ def _prepared(
     data, reference = with_support(run.guide, train), reference_tensor(run.model)
     data = data.to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
-        result.prototype = prototype_of(data)
+        result.prototype = prototype_of(data, run.model)
     if warm_start is not None:
         _warm(run.model, run.guide, warm_start, data)
     if hasattr(run.guide, "solve"):
@@ -361,11 +362,20 @@ def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.
     return out
 
 
-def prototype_of(train: Batch) -> Batch:
-    """One training row with all group tables and names, see `Fit`."""
+def prototype_of(train: Batch, model: ZooModel) -> Batch:
+    """One training row with all group tables and names, see `Fit`.
+
+    Of a group without a plate in the model only the row's own: nothing of the others is needed later.
+    """
     row = train.take([0])
-    keep = {k: v for k, v in row.coords.items() if k != train.rows}
-    return dataclasses.replace(row, coords=keep, truth={})
+    tensors, sizes = dict(row.tensors), dict(row.sizes)
+    coords = {k: v for k, v in row.coords.items() if k != train.rows}
+    for group in set(train.groups) - set(model.plate_dims):
+        own = row[group]
+        tensors |= {k: v[own] for k, v in row.tensors.items() if row.along[k] == group}
+        tensors[group], sizes[group] = torch.zeros_like(own), 1
+        coords[group] = coords[group][own.cpu().numpy()]
+    return dataclasses.replace(row, tensors=tensors, sizes=sizes, coords=coords, truth={})
 
 
 def identity(train: Batch) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from .base import QUIET, ZooModel
 from .batch import Batch
 
 
+# What distributions raise of arguments that are not finite: their validation, and factorisations.
+NO_DISTRIBUTION = (ValueError, torch.linalg.LinAlgError)
+
+
 class NonFiniteLoss(FloatingPointError):
     """The loss or a gradient is not finite; ``fit`` holds the last good state."""
 
@@ -83,10 +87,14 @@ class Loss(nn.Module):
 def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
     """Evaluate the loss to name the first site that is not finite; empty where there is none."""
     watch = Watch()
-    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
-    with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(ValueError):
-        warnings.simplefilter("ignore")
-        loss(batch)
+    # The model by itself tells where a guide cannot even be run on the data: observed sites come first there.
+    for function in (loss, lambda data: loss.model(**loss.model.arguments(data))):
+        # A prior that was given validates its arguments as it did when it was made, whatever holds now.
+        with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(*NO_DISTRIBUTION):
+            warnings.simplefilter("ignore")
+            function(batch)
+        if watch.found:
+            break
     return watch.found
 
 

@@ -85,7 +85,8 @@ class Entry:
     {what: (found, by brute force)}) and ``RANKS`` (variant -> function seed -> {quantity: ranks of the truth among 99
     posterior draws}).
 
-    Optional for the command line, where data are more than one table: ``read(path) -> Batch``, and
+    Optional for the command line, where data are more than one table: ``read(path, rate=None, like=None) -> Batch``,
+    with the rate that the user gave, and at prediction a row of the training data in whose terms to read; and
     ``tables(fit, batch) -> {suffix: DataFrame}``, what `predict` writes.
     """
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from . import priors as prior_tools
 from .base import ZooModel
 from .batch import Batch
-from .losses import Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
+from .losses import NO_DISTRIBUTION, Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
 from .minibatches import can_take_present, rows_per_group, sample_minibatches, steps_per_epoch
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -246,7 +246,7 @@ class Training:
             with Anneal(self.anneal_sites, beta), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss says it, and where
                 loss = self.loss(batch)
-        except ValueError as error:  # Pyro's validation sees a NaN argument before the loss does
+        except NO_DISTRIBUTION as error:  # Pyro's validation sees a NaN argument before the loss does
             site = self._bad_site(batch, before)
             if not site:
                 raise

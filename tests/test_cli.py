@@ -446,7 +446,7 @@ def test_a_prior_and_an_autoguide_reach_the_fit(csv, tmp_path):
         (["--prior", "d=Normal(0, 1)"], "unknown prior site(s) ['d']; this model has ['c', 'z']"),
         (["--prior", "c=Gamma(1, 1)"], "prior of 'c': support"),
         (["--prior", "c=Normal(0, 1)", "--prior", "c=Normal(0, 2)"], "--prior: 'c' is given twice"),
-        (["--set", "c_dim=four"], "'four' is not a number"),
+        (["--set", "c_dim=four"], "--set c_dim=four: 'four' is not a number"),
         (["--set", "cdim=4"], "'c_dim'"),
         (["--set", "width=-8"], "width: -8; at least 1 is needed"),
         (["--steps", "0"], "not a whole number of at least 1"),

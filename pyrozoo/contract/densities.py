@@ -247,6 +247,9 @@ def golden_log_joint(subject: Subject) -> float:
         model.eval()
         fixed = {}
         for name, site in latents(model, batch).items():
+            if site["fn"].support.is_discrete:
+                fixed[name] = torch.zeros_like(site["value"])
+                continue
             transform = biject_to(site["fn"].support)
             fixed[name] = transform(_waves(transform.inverse_shape(site["value"].shape), name))
         conditioned = poutine.condition(model, data=fixed)

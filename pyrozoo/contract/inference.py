@@ -74,7 +74,8 @@ def _check_groups(subject: Subject, idata: Any, model: ZooModel, batch: Batch) -
 
 
 def _check_draws(run: Run, batch: Batch, idata: Any, chain: int) -> None:
-    posterior = {name: np.array(v.values[chain]) for name, v in idata["posterior"].data_vars.items()}
+    held = idata["posterior"].data_vars if "posterior" in idata else {}
+    posterior = {name: np.array(v.values[chain]) for name, v in held.items()}
     for s in range(N_DRAWS):
         values = _values(run.model, batch, {name: v[s] for name, v in posterior.items()})
         terms = _log_likelihood(run.model, batch, values) if "log_likelihood" in idata else {}

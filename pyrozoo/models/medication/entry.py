@@ -13,13 +13,12 @@ import torch
 from ... import registry
 from ...batch import Batch
 from ...fitting import Fit, fit, isolated
-from . import decode
+from . import decode, readers
 from .data import DATASETS
 from .evidence import log_potentials
 from .guides import GUIDES
 from .label_model import LabelModel
 from .model import FrameHMM, PaperProcess, StepProcess
-from .readers import read
 from .reproduce import EXPERIMENTS
 from .simulator import simulate
 from .uses import decode_recordings
@@ -43,6 +42,12 @@ def recovery(seed: int) -> dict[str, float]:
     found = fit(registry.create_model("medication", train), "closed-form", train, seed=seed, progress=False)
     scores = decode_recordings(found, test, seed=seed).scores(test)
     return {name: scores[name] for name in ("frame_accuracy", "segment_f1")}
+
+
+def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
+    """Read recordings for the command line, with the labels of the training data where they are known."""
+    labels = None if like is None else list(like.coords["label_class"])
+    return readers.read(path, rate=rate, labels=labels)
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:

@@ -213,7 +213,7 @@ def frozen(fit: Fit, n_units: int, alpha: float | None = None, guide: Any = Pape
 
 
 def _as_fit(fit: Fit, train: Batch, run: Run, guide: str, settings: dict[str, Any]) -> CalibratedFit:
-    prototype = prototype_of(train)
+    prototype = prototype_of(train, run.model)
     strata = {k: fit.prototype.sizes.get(k, 0) + train.sizes[k] for k in train.strata}  # what the networks have seen
     prototype = dataclasses.replace(prototype, sizes={**prototype.sizes, **strata})
     labelled = np.bincount(train["unit"].cpu().numpy()[train.observed("y")], minlength=train.sizes["unit"])

@@ -1,0 +1,57 @@
+"""Facts of the entry, free of torch."""
+
+from ...registry import Card, Site
+
+_Z = Site("latent", ("row",), ("latent",), "Normal(0, 1)", "state of a trial (eq. 2)")
+_X = Site("observed", ("row",), ("time", "channel"), "", "loaded walk, sensor signals over time (eq. 3, 6)")
+_STYLE = Site("enumerated", ("row",), (), "", "carrying style, summed out where it is not known (eq. 4, 7)")
+_Y = Site("partly observed", ("row",), (), "", "hand load [lb] (eq. 5, 8)")
+
+CARD = Card(
+    name="auxvae",
+    title="Gait-Based Hand Load Estimation via Deep Latent Variable Models with Auxiliary Information",
+    authors="J. Gao, S. Lim, S. Chung",
+    year=2025,
+    version="1",
+    summary="Load carried in the hands from body-worn sensors, beside the walker's own unloaded gait and carrying style",
+    variants={
+        "auxvae": "latent state z generates the loaded walk, the style and, with the style, the load",
+        "load-only": "without the style: settings 1 and 4 of table 2, figure 5",
+        "style-in-guide": "the guide has a posterior of the style of its own",
+        "sequence": "baseline: LSTM, TCN, Transformer, Informer or TimesNet with predictors of style and load",
+        "sequence-load-only": "baseline that predicts the load alone (table 3)",
+    },
+    sites={
+        "auxvae": {"z": _Z, "x": _X, "style": _STYLE, "y": _Y},
+        "load-only": {"z": _Z, "x": _X, "y": _Y},
+        "style-in-guide": {"z": _Z, "x": _X, "style": Site("partly observed", ("row",), (), "", _STYLE.meaning), "y": _Y},
+        "sequence": {"style": _STYLE, "y": _Y},
+        "sequence-load-only": {"y": _Y},
+    },
+    guides={
+        "paper": "diagonal normal from the encoder (eq. 9, 10)",
+        "lowrank": "normal with a covariance of low rank beside the diagonal",
+        "style_aware": "q(style | x, x_aux), summed out, and q(z | x, x_aux, style)",
+        "delta": "a point per trial",
+        "none": "of the baselines, which have no latents",
+    },
+    guides_of={
+        "auxvae": ("paper", "lowrank", "delta"),
+        "load-only": ("paper", "lowrank", "delta"),
+        "style-in-guide": ("style_aware",),
+        "sequence": ("none",),
+        "sequence-load-only": ("none",),
+    },
+    datasets={
+        "simulated": "simulated: 22 walkers, 4 styles x 4 loads and one unloaded walk each, 10 s as 120 steps",
+        "simulated-full": "simulated: the same walkers, 20 s as 800 steps, the paper's resolution",
+    },
+    experiments={},
+    limitations=(
+        "no recorded gait with hand loads is public: everything here is simulated, and no published number is reproduced",
+        "network weights are point estimates; the posterior is over z and the styles that are not known",
+        "with recon_weight other than 1 the objective is no ELBO: x counts with a tempered density",
+        "loads outside those seen in training are extrapolated, and predictive intervals may reach below zero",
+    ),
+    identified=("y",),
+)

@@ -1,0 +1,61 @@
+"""What the registry finds of this entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...batch import Batch
+from ...drawing import predict
+from ...fitting import Fit
+from . import readers
+from .baselines import SequenceNet, SequenceNetLoadOnly
+from .data import DATASETS, to_batch
+from .guides import GUIDES
+from .model import AuxVAE, LoadOnly, StyleInGuide
+from .reproduce import EXPERIMENTS
+from .simulator import simulate
+
+VARIANTS = {
+    "auxvae": AuxVAE,
+    "load-only": LoadOnly,
+    "style-in-guide": StyleInGuide,
+    "sequence": SequenceNet,
+    "sequence-load-only": SequenceNetLoadOnly,
+}
+
+
+def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
+    """Small simulated trials of four channels, some without style and some without load, on which the contract runs."""
+    walks = simulate(seed, n_participants=3, n_steps=24, duration_s=3.0)
+    rows, channels = np.arange(0, walks.n_rows, 4), [0, 20, 57, 71]
+    style, load = (walks[name].numpy()[rows] for name in ("style", "y"))
+    data = to_batch(
+        x=walks["x"][rows][..., channels].numpy(), x_aux=walks["x_aux"][..., channels].numpy(),
+        y=np.where(rows % 3 == 0, np.nan, load), style=np.where(rows % 8 == 0, -1, style),
+        participant=walks.group_names("participant")[rows], participants=walks.coords["participant"],
+        channels=walks.coords["channel"][channels], styles=walks.coords["style_class"], name="tiny", simulated=True,
+    )  # fmt: skip
+    sizes = {"z_dim": 2, "channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2, "width": 4}
+    return data, {**sizes, "recon_weight": 1.0, "encoder_width": 4, "encoder_depth": 1}
+
+
+def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
+    """Read trials for the command line, at prediction with the steps and the styles of the training data."""
+    if rate is not None:
+        raise ValueError("--rate: files of trials name their own rate; leave it out")
+    if like is None:
+        return readers.read(path)
+    return readers.read(path, n_steps=like["x"].shape[1], styles=tuple(like.coords["style_class"]))
+
+
+def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
+    """What the command line writes: load and style of every trial."""
+    table = predict(found, batch)
+    table.insert(0, "participant", batch.group_names("participant"))
+    return {"": table.reset_index()}
+
+
+__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "read", "tables", "tiny"]

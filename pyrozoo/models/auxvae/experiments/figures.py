@@ -1,0 +1,91 @@
+"""Figures 5 and 6 of the paper on simulated data, with the numbers behind them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ....experiments import averages, claim, finish, known, simulated_data, timing
+from ....io import load
+from ....jobs import run_jobs
+from ....record import format_table
+from ..card import CARD
+from ..latent import feature_probes, latent_probes
+from ..runs import data_of, fold_of, table_run
+
+JOINT, ALONE = "5: cross-attention, style", "4: cross-attention, no style"
+NOTE = (
+    "Simulated gait. Probes are learned on the training people of a fold and scored on the others; mean and standard "
+    "error over seeds."
+)
+
+
+def probe_run(model: str, seed: int, profile: str, folder: str) -> dict[str, Any]:
+    """Fit one row of table 2 to the first fold, keep the fit, and probe its latent space and features."""
+    result = table_run(model, seed, 0, profile, save=folder)
+    found, (train, test) = load(folder), fold_of(seed, 0, profile)
+    probes = {f"R2 of load, {stage}": value for stage, value in feature_probes(found, train, test).items()}
+    return {"mae": result["mae"], **latent_probes(found, train, test), **probes, "seconds": result["seconds"]}
+
+
+def figure5_experiment(
+    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-figure5"
+) -> dict[str, Any]:
+    """Figure 5 on simulated data: the latent space with and without the style, by style and by load.
+
+    Args:
+        profile: "smoke", "quick" (2 seeds) or "paper" (the paper's sizes).
+        seeds: Number of seeds, 0, 1, ... in place of the profile's.
+        jobs: Processes.
+        out: Folder for record.json, table.csv and figures.
+    """
+    return _experiment("figure5", {"joint": JOINT, "load only": ALONE}, profile, seeds, jobs, Path(out))
+
+
+def figure6_experiment(
+    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-figure6"
+) -> dict[str, Any]:
+    """Figure 6 on simulated data: features of the walks before and after cross-attention, by load.
+
+    Arguments as of `figure5_experiment`.
+    """
+    return _experiment("figure6", {"joint": JOINT}, profile, seeds, jobs, Path(out))
+
+
+def _experiment(
+    name: str, models: dict[str, str], profile: str, seeds: int | None, jobs: int, out: Path
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    numbers = range(seeds or {"smoke": 1, "quick": 2, "paper": 2}[known(profile)])
+    data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
+    resumed = claim(CARD, out, data)
+    plan = {
+        _job(title, seed): {
+            "model": model, "seed": seed, "profile": profile, "folder": str(out / "fits" / _job(title, seed)),
+        }
+        for title, model in models.items() for seed in numbers
+    }  # fmt: skip
+    results = run_jobs(probe_run, plan, out / "jobs", n_jobs=jobs)
+    rows = [
+        {"model": title, **averages([results[_job(title, seed)] for seed in numbers])} for title in models
+    ]
+    print(format_table(rows))
+    _figure(name, models, out, profile)
+    extra = {"note": NOTE, **timing(results, resumed)}
+    return finish(CARD, out, rows, name, profile, data, list(numbers), time.perf_counter() - started, extra)
+
+
+def _figure(name: str, models: dict[str, str], out: Path, profile: str) -> None:
+    """Draw the figure of the first seed."""
+    from ..report import feature_figure, latent_figure
+
+    train, test = fold_of(0, 0, profile)
+    fits = {title: load(out / "fits" / _job(title, 0)) for title in models}
+    figure = latent_figure(fits, train, test) if name == "figure5" else feature_figure(fits["joint"], test)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "figures" / f"{name}.png", dpi=110)
+
+
+def _job(title: str, seed: int) -> str:
+    return f"{title.replace(' ', '-')}-{seed}"

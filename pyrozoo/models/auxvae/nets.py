@@ -1,0 +1,206 @@
+"""The networks of the paper: plain torch, no Pyro.
+
+Letters in shapes: B trials, P participants among them, T steps of a loaded walk, T0 of an unloaded one, S channels,
+T' and T0' steps after pooling, D model dimension, K latent dimension, L carrying styles.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+FUSIONS = ("none", "concat", "cross")
+RESIDUALS = ("none", "difference")
+
+
+def receptive_field(kernel: int, depth: int) -> int:
+    """Steps that one output of `depth` dilated convolutions sees; layer u has dilation 2^(u-1) (section 3.3.1)."""
+    return 1 + (kernel - 1) * (2**depth - 1)
+
+
+class CausalBlock(nn.Module):
+    """Dilated causal convolution, GELU, batch norm (section 3.3.1): (B, C_in, T) -> (B, C_out, T)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.padding = (kernel - 1) * dilation
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation)
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(functional.gelu(self.conv(functional.pad(x, (self.padding, 0)))))
+
+
+class TransposedBlock(nn.Module):
+    """Transposed dilated causal convolution, GELU, batch norm: (B, C_in, T) -> (B, C_out, T)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.surplus = (kernel - 1) * dilation
+        self.conv = nn.ConvTranspose1d(in_channels, out_channels, kernel, dilation=dilation)
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(x)
+        return self.norm(functional.gelu(out[..., : out.shape[-1] - self.surplus]))
+
+
+class Stream(nn.Module):
+    """Features of a walk: dilated causal blocks, pointwise projection, max-pooling; (B, T, S) -> (B, T', D)."""
+
+    def __init__(self, in_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int) -> None:
+        super().__init__()
+        sizes = (in_channels, *channels)
+        self.blocks = nn.Sequential(
+            *(CausalBlock(sizes[u], sizes[u + 1], kernel, 2**u) for u in range(len(channels)))
+        )
+        self.project = nn.Conv1d(sizes[-1], d_model, 1)
+        self.pool = nn.MaxPool1d(pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.project(self.blocks(x.mT))).mT
+
+
+def by_participant(function: nn.Module, x_aux: Tensor, participant: Tensor) -> Tensor:
+    """Apply a network to the unloaded walk of every participant that is there, once, and give each trial its own.
+
+    Args:
+        function: Network on walks, (P, T0, S) -> (P, ...).
+        x_aux: Unloaded walks of all participants, (M, T0, S).
+        participant: Participant of each trial, (B,).
+
+    Returns:
+        Shape (B, ...).
+    """
+    present, index = torch.unique(participant, return_inverse=True)
+    return function(x_aux[present])[index]
+
+
+class CrossAttention(nn.Module):
+    """Bidirectional multi-head cross-attention (section 3.3.2): (B, T', D), (B, T0', D) -> the same shapes.
+
+    ``H~ = concat_p softmax(H W_Q (H_aux W_K)^T / sqrt(d_k)) H_aux W_V  W_O``, and H~_aux the other way round, each
+    direction with weights of its own; d_k = d_v = D / heads. With residual "difference", not in the paper, the result is
+    LayerNorm(H - H~), how a walk departs from what attention finds in the other one.
+    """
+
+    def __init__(self, d_model: int, heads: int, residual: str) -> None:
+        super().__init__()
+        self.residual = residual
+        self.to_aux = nn.MultiheadAttention(d_model, heads, bias=False, batch_first=True)
+        self.to_loaded = nn.MultiheadAttention(d_model, heads, bias=False, batch_first=True)
+        if residual == "difference":
+            self.norm, self.norm_aux = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+
+    def forward(self, h: Tensor, h_aux: Tensor) -> tuple[Tensor, Tensor]:
+        attended, _ = self.to_aux(h, h_aux, h_aux, need_weights=False)
+        attended_aux, _ = self.to_loaded(h_aux, h, h, need_weights=False)
+        if self.residual == "difference":
+            return self.norm(h - attended), self.norm_aux(h_aux - attended_aux)
+        return attended, attended_aux
+
+
+class Encoder(nn.Module):
+    """Features of a loaded walk beside the walker's unloaded one, from which q(z | X, X_aux) is read (eq. 9, 10).
+
+    The fused sequence is averaged within `segments` equal parts of each walk and flattened: the paper leaves open how
+    (T' + T0') x D becomes a vector.
+
+    Args:
+        n_channels: S.
+        channels, d_model, kernel, pool: Of each `Stream`.
+        heads: Of the attention.
+        segments: Parts per walk.
+        fusion: "cross", "concat" (X_aux joins X as further channels), or "none" (X alone).
+        residual: Of the attention.
+    """
+
+    def __init__(
+        self, n_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int,
+        segments: int, fusion: str, residual: str,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.fusion = fusion
+        self.loaded = Stream(n_channels * (2 if fusion == "concat" else 1), channels, d_model, kernel, pool)
+        if fusion == "cross":
+            self.aux = Stream(n_channels, channels, d_model, kernel, pool)
+            self.attention = CrossAttention(d_model, heads, residual)
+        self.reduce = nn.AdaptiveAvgPool1d(segments)
+        self.out_dim = (2 if fusion == "cross" else 1) * segments * d_model
+
+    def sequences(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Features over time before and after fusion, (B, T', D) and, with cross-attention, (B, T0', D)."""
+        if self.fusion == "concat":
+            x = torch.cat([x, x_aux[participant]], -1)
+        before = [self.loaded(x)]
+        if self.fusion != "cross":
+            return before, before
+        before.append(by_participant(self.aux, x_aux, participant))
+        return before, list(self.attention(*before))
+
+    def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
+        """x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
+        _, fused = self.sequences(x, x_aux, participant)
+        return torch.cat([self.reduce(h.mT).flatten(1) for h in fused], -1)
+
+
+class Decoder(nn.Module):
+    """Mean of the loaded walk given z and features of the unloaded one (eq. 6): the mirror of `Stream`.
+
+    z becomes T' steps of D features, beside which the features of the unloaded walk stand as further channels; then
+    transposed dilated blocks, stretched to T steps.
+    """
+
+    def __init__(
+        self, z_dim: int, n_channels: int, n_steps: int, channels: tuple[int, ...], d_model: int, kernel: int,
+        pool: int, use_aux: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.n_steps, self.short, self.d_model = n_steps, n_steps // pool, d_model
+        self.expand = nn.Linear(z_dim, d_model * self.short)
+        sizes = (d_model * (2 if use_aux else 1), *reversed(channels))
+        self.blocks = nn.Sequential(
+            *(TransposedBlock(sizes[u], sizes[u + 1], kernel, 2 ** (len(channels) - 1 - u)) for u in range(len(channels)))
+        )
+        self.out = nn.Conv1d(sizes[-1], n_channels, 1)
+
+    def forward(self, z: Tensor, h_aux: Tensor | None) -> Tensor:
+        """z (..., B, K), h_aux (B, T0', D) -> (..., B, T, S)."""
+        leading = z.shape[:-1]
+        h = self.expand(z).reshape(-1, self.d_model, self.short)
+        if h_aux is not None:
+            aux = functional.adaptive_avg_pool1d(h_aux.mT, self.short)
+            h = torch.cat([h, aux.expand(*leading, *aux.shape[1:]).reshape(h.shape)], 1)
+        out = functional.interpolate(self.blocks(h), self.n_steps)
+        return self.out(out).mT.reshape(*leading, self.n_steps, -1)
+
+
+def head(in_dim: int, out_dim: int, width: int) -> nn.Sequential:
+    """Predictor on top of a representation: one hidden layer with GELU."""
+    return nn.Sequential(nn.Linear(in_dim, width), nn.GELU(), nn.Linear(width, out_dim))
+
+
+class LoadHead(nn.Module):
+    """Location and scale of the load given style and representation (eq. 8), standardised.
+
+    The first layer is linear in (one-hot style, z), so its part in z is computed once for all styles. Without
+    `learn_scale` the scale is 1.
+    """
+
+    def __init__(self, in_dim: int, n_styles: int, width: int, floor: float, learn_scale: bool) -> None:
+        super().__init__()
+        self.from_z = nn.Linear(in_dim, width)
+        self.from_style = nn.Parameter(torch.randn(n_styles, width) / width**0.5) if n_styles else None
+        self.out = nn.Linear(width, 2 if learn_scale else 1)
+        self.floor = floor
+        with torch.no_grad():
+            self.out.weight[1:].zero_()
+
+    def forward(self, z: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z (..., B, K), style (..., B) or broadcastable -> loc, scale, each of their common shape."""
+        hidden = self.from_z(z)
+        if self.from_style is not None:
+            hidden = hidden + self.from_style[style]
+        loc, *raw = self.out(functional.gelu(hidden)).unbind(-1)
+        return loc, self.floor + functional.softplus(raw[0] - 1.0) if raw else torch.ones_like(loc)

@@ -1,0 +1,267 @@
+"""auxvae: configurations, priors, guides, masks, and clear errors for what cannot be fitted."""
+
+import inspect
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from torch import nn
+
+import pyrozoo as zoo
+from auxvae_small import SIZES, small_model, trials
+from pyrozoo.contract.subject import default_dtype
+from pyrozoo.fitting import isolated
+from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
+from pyrozoo.models.auxvae.model import AuxVAE, warm_up
+from pyrozoo.models.auxvae.nets import Decoder, Encoder, Stream, by_participant, receptive_field
+from pyrozoo.models.auxvae.runs import PAPER_SIZES, SETTINGS, step_decay
+
+
+def fitted(data, variant="auxvae", guide="paper", arguments=None, **settings):
+    own = {} if variant.startswith("sequence") else SIZES
+    model = zoo.create_model("auxvae", data, variant=variant, **{**own, **(arguments or {})})
+    return zoo.fit(model, guide, data, **{"epochs": 2, "batch_size": 7, "progress": False, **settings})
+
+
+# -------------------------------------------------------------------- networks
+@pytest.mark.parametrize(("kernel", "depth", "steps"), [(3, 1, 3), (3, 2, 7), (5, 3, 29)])
+def test_the_receptive_field_is_what_one_output_depends_on(kernel, depth, steps):
+    assert receptive_field(kernel, depth) == steps
+    stream = Stream(2, (4,) * depth, 3, kernel, 1).double().eval()
+    x = torch.randn(1, 40, 2, dtype=torch.float64, requires_grad=True)
+    stream(x)[0, 35].sum().backward()
+    touched = x.grad[0].abs().sum(-1).nonzero()[:, 0]
+    assert touched.max() == 35  # causal
+    assert touched.min() == 35 - steps + 1
+
+
+def test_a_stream_pools_time_and_the_decoder_gives_every_step_back():
+    h = Stream(5, (8, 6), 4, 3, 4)(torch.randn(3, 30, 5))
+    assert h.shape == (3, 7, 4)
+    for steps in (28, 30, 31):
+        decoder = Decoder(2, 5, steps, (8, 6), 4, 3, 4, use_aux=True)
+        assert decoder(torch.randn(3, 2), h).shape == (3, steps, 5)
+        assert decoder(torch.randn(6, 3, 2), h).shape == (6, 3, steps, 5)
+
+
+def test_the_papers_sizes_give_the_parameters_counted_by_hand():
+    sizes = {k: v for k, v in PAPER_SIZES.items() if k != "z_dim"}
+    encoder = Encoder(72, **sizes, kernel=3, pool=4, fusion="cross", residual="none")
+    stream = (72 * 3 + 1) * 256 + 2 * 256 + (256 * 3 + 1) * 128 + 2 * 128 + (128 + 1) * 64
+    attention = 4 * 64 * 64
+    assert sum(p.numel() for p in encoder.parameters()) == 2 * (stream + attention)
+    assert encoder.out_dim == 2 * 16 * 64
+
+
+def test_each_trial_gets_the_walk_of_its_own_participant():
+    walks = torch.arange(4.0)[:, None, None].expand(4, 2, 1)
+    found = by_participant(lambda w: w.mean((1, 2)), walks, torch.tensor([3, 0, 3, 2]))
+    assert found.tolist() == [3.0, 0.0, 3.0, 2.0]
+
+
+# -------------------------------------------------------------------- configurations
+@pytest.mark.parametrize("setting", list(SETTINGS))
+def test_every_setting_of_table_2_is_a_configuration_of_the_one_model(setting):
+    own = dict(SETTINGS[setting])
+    data = trials(dtype=torch.float32)
+    fit = fitted(data, own.pop("variant"), arguments=own)
+    assert isinstance(fit.model, AuxVAE)
+    table = zoo.predict(fit, data, draws=5)
+    assert np.isfinite(table["y.mean"]).all()
+    assert ("style.label" in table) == ("no style" not in setting)
+    assert (fit.model.aux is None) == ("no x_aux" in setting)
+
+
+def test_the_kl_term_alone_is_annealed():
+    data = trials(dtype=torch.float32)
+    fit = fitted(data, epochs=5)
+    assert fit.settings["anneal"] == "warm_up"
+    assert fit.settings["anneal_sites"] == ["z"]
+    assert fit.history["beta"].is_monotonic_increasing
+    assert (warm_up(0.0), warm_up(0.3), warm_up(0.6), warm_up(1.0)) == (0.0, 0.5, 1.0, 1.0)
+
+
+def test_the_papers_learning_rate_falls_five_times_by_a_tenth():
+    found = [step_decay(p) for p in (0.0, 0.19, 0.21, 0.99, 1.0)]
+    assert found == pytest.approx([1.0, 1.0, 0.1, 1e-4, 1e-4])
+
+
+@pytest.mark.parametrize("z_prior", ["aux", "style"])
+def test_other_priors_of_z_train_predict_and_are_swapped(z_prior):
+    data = trials(dtype=torch.float32)
+    fit = fitted(data, arguments={"z_prior": z_prior})
+    assert np.isfinite(zoo.predict(fit, data, draws=5)["y.mean"]).all()
+    drawn = zoo.draw(fit, data, draws=2)
+    assert drawn.groups["posterior"]["style"].shape == (1, 2, 14)
+    swapped = small_model(data, z_prior=z_prior, priors={"z": dist.Laplace(0.0, 1.0)})
+    assert isinstance(swapped.prior("z", torch.zeros(2)).base_dist, dist.Laplace)
+
+
+def test_the_prior_given_the_unloaded_walk_depends_on_it_and_on_nothing_else():
+    data = trials()
+    model = small_model(data, z_prior="aux")
+    priors = []
+    for batch in (data, data.with_tensors({"x": data["x"] + 1}), data.with_tables("participant", {"x_aux": -data["x_aux"]})):
+        trace = pyro.poutine.trace(model).get_trace(**batch)
+        priors.append(trace.nodes["z"]["fn"].base_dist.loc)
+    assert torch.equal(priors[0], priors[1])
+    assert not torch.allclose(priors[0], priors[2])
+
+
+def test_a_prior_that_reads_the_style_can_be_given_by_the_user():
+    data = trials(dtype=torch.float32)
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(4, SIZES["z_dim"]))
+
+        def forward(self, style):
+            return dist.Normal(self.loc[style], 1.0).to_event(1)
+
+    fit = fitted(data, arguments={"z_prior": "style", "priors": {"z": Shifted()}})
+    assert bool(fit.model.prior_modules["z"].loc.abs().sum() > 0)
+
+
+# -------------------------------------------------------------------- guides
+def test_the_low_rank_guide_has_a_full_covariance_and_the_delta_guide_none():
+    data = trials()
+    model = small_model(data)
+    with default_dtype(torch.float64), isolated(0):
+        for kind in (LowRankGuide, DeltaGuide):
+            guide = kind(model).eval()
+            q = pyro.poutine.trace(guide).get_trace(**data).nodes["z"]["fn"]
+            if kind is LowRankGuide:
+                off = q.covariance_matrix - torch.diag_embed(q.variance)
+                assert q.covariance_matrix.shape == (14, 3, 3)
+                assert bool((off.abs().amax((-1, -2)) > 0).all())
+            else:
+                assert torch.equal(q.mean, q.sample())
+
+
+def test_with_a_point_guide_and_no_kl_the_model_is_an_autoencoder():
+    fit = fitted(trials(dtype=torch.float32), guide="delta", arguments={"beta": 0.0}, anneal=None)
+    assert np.isfinite(fit.history["elbo"]).all()
+
+
+def test_the_style_aware_guide_says_which_variant_it_needs():
+    with pytest.raises(ValueError, match="variant='style-in-guide'"):
+        fitted(trials(dtype=torch.float32), guide="style_aware")
+
+
+def test_trace_elbo_is_never_chosen_where_a_style_is_summed_out():
+    data = trials(dtype=torch.float32)
+    for variant, kind in (("auxvae", TraceEnum_ELBO), ("style-in-guide", TraceEnum_ELBO), ("load-only", Trace_ELBO)):
+        model = small_model(data, variant)
+        assert type(model.elbo(None, data)) is kind
+
+
+def test_plain_pyro_trains_the_model_as_it_is():
+    data = trials(dtype=torch.float32)
+    with pyro.get_param_store().scope(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = zoo.create_model("auxvae", data, **SIZES)
+        guide = zoo.create_guide(model, "paper")
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), TraceEnum_ELBO(max_plate_nesting=1))
+        losses = [svi.step(**data) for _ in range(15)]
+    assert losses[-1] < losses[0]
+
+
+# -------------------------------------------------------------------- labels
+def test_hidden_loads_and_styles_do_not_count_whatever_their_values_are():
+    data = trials(known="mixed")
+    model = small_model(data)
+    y = torch.where(data["labelled"], data["y"], 1e3)
+    style = torch.where(data["style_labelled"], data["style"], 3)
+    with default_dtype(torch.float64), isolated(0):
+        guide = zoo.create_guide(model, "paper").eval()
+    losses = []
+    for batch in (data, data.with_tensors({"y": y, "style": style})):
+        with default_dtype(torch.float64), isolated(1):
+            losses.append(model.elbo(guide, batch).loss(model, guide, **batch))
+    assert losses[0] == losses[1]
+
+
+def test_data_without_any_style_or_load_can_still_be_drawn_from():
+    data = trials(dtype=torch.float32)
+    fit = fitted(data)
+    bare = zoo.Batch.from_arrays(
+        rows={"x": data["x"]}, groups={"participant": data.group_names("participant")},
+        tables={"participant": {"x_aux": data["x_aux"]}}, coords={"participant": data.coords["participant"]},
+    )  # fmt: skip
+    table = zoo.predict(fit, bare, draws=4)
+    assert {"y.mean", "y.q05", "style.label"} <= set(table)
+
+
+def test_the_unloaded_walks_of_training_are_not_kept_with_the_fit():
+    fit = fitted(trials(dtype=torch.float32))
+    assert len(fit.prototype["x_aux"]) == 1
+
+
+# -------------------------------------------------------------------- what is refused
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fusion": "late"}, "fusion: 'late' is none of"),
+        ({"attention_residual": "sum"}, "attention_residual: 'sum' is none of"),
+        ({"y_likelihood": "gamma"}, "y_likelihood: 'gamma' is none of"),
+        ({"x_likelihood": "laplace"}, "x_likelihood: 'laplace' is none of"),
+        ({"z_prior": "flow"}, "z_prior: 'flow' is none of"),
+        ({"d_model": 5}, "d_model: 5 does not divide into 2 heads"),
+        ({"segments": 7}, "n_steps: walks of 24 steps are too short"),
+        ({"kernel": 9}, "the convolutions see 25 steps"),
+        ({"z_prior": "aux", "fusion": "none"}, "fusion='none' leaves out"),
+        ({"z_prior": "style", "beta": 0.5}, "beta: 0.5 with z_prior='style'"),
+        ({"priors": {"w": dist.Normal(0.0, 1.0)}}, r"unknown prior site\(s\) \['w'\]"),
+    ],
+)
+def test_impossible_configurations_are_refused_with_the_remedy(arguments, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        zoo.create_model("auxvae", trials(), **{**SIZES, **arguments})
+
+
+def test_concatenation_needs_walks_of_one_length():
+    data = trials(aux_steps=30)
+    with pytest.raises(ValueError, match="fusion: 'concat' needs loaded and unloaded walks of the same length"):
+        zoo.create_model("auxvae", data, **SIZES, fusion="concat")
+    with pytest.raises(ValueError, match="use_aux: concatenation needs"):
+        zoo.create_model("auxvae", data, variant="sequence")
+    assert np.isfinite(fitted(trials(aux_steps=30, dtype=torch.float32)).history["elbo"]).all()
+
+
+def test_a_style_prior_needs_a_model_that_sums_the_style_out():
+    for variant in ("load-only", "style-in-guide"):
+        with pytest.raises(ValueError, match="use variant 'auxvae'"):
+            zoo.create_model("auxvae", trials(), variant=variant, **SIZES, z_prior="style")
+
+
+def test_walks_of_another_shape_than_in_training_are_refused():
+    fit = fitted(trials(dtype=torch.float32))
+    for other in (trials(channels=4, dtype=torch.float32), trials(steps=25, dtype=torch.float32)):
+        with pytest.raises(ValueError, match="where the model was made for 24 x 5"):
+            zoo.predict(fit, other, draws=2)
+
+
+def test_a_minibatch_of_one_trial_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match="choose a batch_size that does not leave one trial over"):
+        fitted(trials(n=15, dtype=torch.float32), batch_size=7)
+    with pytest.raises(ValueError, match="a data set of one trial"):
+        fitted(trials(n=1, people=1, dtype=torch.float32), arguments={"x_loc": 0.0, "x_scale": 1.0, "y_loc": 0.0})
+
+
+def test_a_constant_channel_and_a_single_load_are_refused():
+    data = trials()
+    x = data["x"].clone()
+    x[..., 2] = 4.0
+    with pytest.raises(ValueError, match="x, channel 2: it never changes"):
+        zoo.create_model("auxvae", data.with_tensors({"x": x}), **SIZES)
+    with pytest.raises(ValueError, match="y: every known load is 20"):
+        zoo.create_model("auxvae", data.with_tensors({"y": torch.full_like(data["y"], 20.0)}), **SIZES)
+
+
+def test_the_models_signature_names_what_the_batch_holds():
+    taken = set(inspect.signature(AuxVAE.forward).parameters)
+    assert set(trials()) - {"sizes"} <= taken
