@@ -153,6 +153,17 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
     return mean_se(first - second)
 
 
+def paired_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the ratio of the means of a and b over paired repeats, and its standard error by the delta method.
+
+    Raises:
+        ValueError: The lengths differ, or there are no values.
+    """
+    value = mean_se(a)[0] / mean_se(b)[0]
+    _, error = paired_difference(a, [value * other for other in b])
+    return value, None if error is None else error / abs(mean_se(b)[0])
+
+
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the rows as an aligned plain-text table for the terminal.
 

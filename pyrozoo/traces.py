@@ -177,8 +177,10 @@ def enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[st
     """Enumerated sites drawn from their conditional given the guide's latents and the data."""
     if not model.enumerated:
         return {}
-    replayed = poutine.replay(model, trace=guide_trace)
-    sampled = infer_discrete(replayed, first_available_dim=-1 - model.max_plate_nesting, temperature=1)
+    # Conditioned, not replayed: of a replayed site Pyro forgets which enumerated sites its density depends on.
+    latents = {name: site["value"] for name, site in guide_trace.iter_stochastic_nodes() if not site_is_subsample(site)}
+    conditioned = poutine.condition(model, data=latents)
+    sampled = infer_discrete(conditioned, first_available_dim=-1 - model.max_plate_nesting, temperature=1)
     nodes = poutine.trace(sampled).get_trace(**arguments, **model.targets_alone).nodes
     return {name: nodes[name]["value"] for name in model.enumerated}
 

@@ -46,7 +46,14 @@ CARD = Card(
         "simulated": "simulated: 22 walkers, 4 styles x 4 loads and one unloaded walk each, 10 s as 120 steps",
         "simulated-full": "simulated: the same walkers, 20 s as 800 steps, the paper's resolution",
     },
-    experiments={},
+    experiments={
+        "table1": "simulated data: baselines with x_aux and style beside the model",
+        "table2": "simulated data: the ablation of x_aux, its fusion and the style",
+        "table3": "simulated data: baselines from the loaded walk alone",
+        "figure5": "simulated data: the latent space with and without the style, by style and by load",
+        "figure6": "simulated data: features before and after cross-attention, by load",
+        "ridge": "simulated data: what a linear model reads from x, from x_aux beside it, and from their difference",
+    },
     limitations=(
         "no recorded gait with hand loads is public: everything here is simulated, and no published number is reproduced",
         "network weights are point estimates; the posterior is over z and the styles that are not known",

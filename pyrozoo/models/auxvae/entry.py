@@ -30,11 +30,12 @@ VARIANTS = {
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
     """Small simulated trials of four channels, some without style and some without load, on which the contract runs."""
     walks = simulate(seed, n_participants=3, n_steps=24, duration_s=3.0)
-    rows, channels = np.arange(0, walks.n_rows, 4), [0, 20, 57, 71]
+    rows, channels = np.arange(0, walks.n_rows, 3), [0, 20, 57, 71]
+    place = np.arange(len(rows))
     style, load = (walks[name].numpy()[rows] for name in ("style", "y"))
     data = to_batch(
         x=walks["x"][rows][..., channels].numpy(), x_aux=walks["x_aux"][..., channels].numpy(),
-        y=np.where(rows % 3 == 0, np.nan, load), style=np.where(rows % 8 == 0, -1, style),
+        y=np.where(place % 5 == 4, np.nan, load), style=np.where(place % 2 == 1, -1, style),
         participant=walks.group_names("participant")[rows], participants=walks.coords["participant"],
         channels=walks.coords["channel"][channels], styles=walks.coords["style_class"], name="tiny", simulated=True,
     )  # fmt: skip

@@ -65,7 +65,7 @@ class LowRankGuide(PaperGuide):
 
 
 class DeltaGuide(PaperGuide):
-    """One point z per trial: the most probable one. With beta = 0 the KL term is left out: a plain autoencoder."""
+    """One point z per trial: the most probable one; with a beta near 0 a plain autoencoder."""
 
     outputs = 1
 

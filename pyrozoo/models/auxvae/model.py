@@ -213,6 +213,8 @@ class AuxVAE(GaitModel):
         one_of("attention_residual", attention_residual, RESIDUALS)
         one_of("x_likelihood", x_likelihood, X_LIKELIHOODS)
         one_of("z_prior", z_prior, Z_PRIORS)
+        if not beta > 0:
+            raise ValueError(f"beta: {beta}; a positive weight is needed, however small")
         self._require_sizes(channels, d_model, kernel, pool, heads, segments, fusion)
         self._require_prior(z_prior, fusion, beta)
         self.z_dim, self.z_prior, self.beta = z_dim, z_prior, beta

@@ -69,8 +69,10 @@ def feature_figure(fit: Fit, batch: Batch, style: int = 0) -> Figure:
         values = _first_component(found[stage])
         time = (np.arange(values.shape[1]) + 0.5) / values.shape[1]
         for pounds in loads:
-            line = values[(load == pounds) & (carried == style)].mean(0)
-            colour = palette(colours(pounds))
+            lines = values[(load == pounds) & (carried == style)]
+            if not len(lines):
+                continue
+            line, colour = lines.mean(0), palette(colours(pounds))
             if stage == STAGES[1]:
                 ax.plot(time, line, color=GREY, lw=1.4)
                 break  # one unloaded walk serves all trials of a person

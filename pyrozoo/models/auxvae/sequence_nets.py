@@ -170,13 +170,15 @@ class Transformer(SequenceEncoder):
 
 
 def sparse_attention(query: Tensor, key: Tensor, value: Tensor, sampled: Tensor, n_active: int) -> Tensor:
-    """ProbSparse self-attention (Zhou et al. 2021, algorithm 1): (B, H, T, E) three times -> (B, H, T, E).
+    """ProbSparse self-attention (Zhou et al. 2021, algorithm 1): three times (B, H, T, E) -> the same.
 
     A query's sparsity is the maximum less the mean of its scores over sampled keys. The n_active queries of largest
     sparsity attend to all keys; for the others attention is taken to be uniform: the mean of the values.
 
     Args:
-        query, key, value: Shapes (B, H, T, E), (B, H, T_k, E), (B, H, T_k, E).
+        query: Shape (B, H, T, E).
+        key: Shape (B, H, T_k, E), where T_k = T unless the keys are of another sequence.
+        value: Shape (B, H, T_k, E).
         sampled: Positions of the keys that each query is judged by, (T, U).
         n_active: u.
     """
@@ -237,7 +239,7 @@ class InformerLayer(nn.Module):
 
 
 class Distilling(nn.Module):
-    """Convolution, ELU, max-pooling that halves the time (Zhou et al. 2021, eq. 5): (B, T, D) -> (B, ceil(T / 2), D)."""
+    """Convolution, ELU, max-pooling of stride 2 (Zhou et al. 2021, eq. 5): (B, T, D) -> (B, ceil(T / 2), D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -270,7 +272,7 @@ class Informer(SequenceEncoder):
         _positive(factor=factor, expansion=expansion)
         if n_steps < 2**depth:
             raise ValueError(
-                f"depth {depth} halves n_steps {n_steps} to nothing: give depth at most {int(math.log2(n_steps))}"
+                f"n_steps {n_steps} is too short for depth {depth}: give at least {2**depth} steps, or a smaller depth"
             )
         self.embed = Embedding(n_channels, n_steps, width, 3)
         layers: list[nn.Module] = []
@@ -297,13 +299,11 @@ def unfold(grid: Tensor, n_steps: int) -> Tensor:
 
 
 class Inception(nn.Module):
-    """Mean of convolutions with kernels 1 x 1, 3 x 3, 5 x 5, ...: (B, C_in, rows, period) -> (B, C_out, rows, period)."""
+    """Mean of convolutions of sizes 1 x 1, 3 x 3, 5 x 5, ...: (B, C_in, rows, period) -> (B, C_out, rows, period)."""
 
     def __init__(self, in_channels: int, out_channels: int, n_kernels: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels, out_channels, 2 * i + 1, padding=i) for i in range(n_kernels)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 2 * i + 1, padding=i) for i in range(n_kernels))
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ....experiments import averages, claim, finish, known, simulated_data, timing
 from ....jobs import run_jobs
-from ....record import PUBLISHED, format_table, paired_difference
+from ....record import PUBLISHED, format_table, paired_difference, paired_ratio
 from ..card import CARD
 from ..published import TABLE_1, TABLE_2, TABLE_3
 from ..runs import ENCODERS, PROFILES, SETTINGS, data_of, table_run
@@ -79,19 +79,11 @@ def _experiment(
     found = {m: [results[_job(m, seed, fold)] for seed in numbers for fold in folds] for m in models}
     rows = [{"model": model, **averages(found[model])} for model in models]
     differences = {f"MAE of {a} - {b}": paired_difference(_of(found[a]), _of(found[b])) for a, b in pairs}
-    ratios = {f"MAE of {a} / {b}": ratio(_of(found[a]), _of(found[b])) for a, b in pairs}
+    ratios = {f"MAE of {a} / {b}": paired_ratio(_of(found[a]), _of(found[b])) for a, b in pairs}
     print(_text([*rows, *published], differences))
     extra = {"note": NOTE, "differences": differences, "ratios": ratios, **timing(results, resumed)}
     seconds = time.perf_counter() - started
     return finish(CARD, out, [*rows, *published], name, profile, data, list(numbers), seconds, extra)
-
-
-def ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
-    """Ratio of the means of paired errors, and its standard error by the delta method."""
-    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
-    value = mean_a / mean_b
-    _, error = paired_difference(a, [value * x for x in b])
-    return value, None if error is None else error / mean_b
 
 
 def _of(results: Sequence[Mapping[str, Any]]) -> list[float]:

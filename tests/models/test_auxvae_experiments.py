@@ -1,0 +1,153 @@
+"""auxvae: every experiment runs in its smoke profile, and says what it should."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import pyrozoo as zoo
+from auxvae_small import SIZES, trials
+from pyrozoo.models import auxvae
+from pyrozoo.models.auxvae import report, runs
+from pyrozoo.models.auxvae.latent import STAGES, feature_probes, features, latent_probes
+from pyrozoo.models.auxvae.published import TABLE_1, TABLE_2, TABLE_3
+from pyrozoo.models.auxvae.reproduce import EXPERIMENTS
+from pyrozoo.record import PUBLISHED, paired_ratio
+
+
+def test_a_ratio_of_paired_errors_has_the_error_of_the_delta_method():
+    rng = np.random.default_rng(0)
+    b = rng.normal(10, 1, (4000, 20))
+    a = 0.7 * b + rng.normal(0, 0.5, b.shape)
+    found = np.array([paired_ratio(x, y) for x, y in zip(a[:1000], b[:1000], strict=True)])
+    assert found[:, 0].mean() == pytest.approx(0.7, abs=0.002)
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.05)
+    assert paired_ratio([2.0], [4.0]) == (0.5, None)
+    with pytest.raises(ValueError, match="length"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
+def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, tmp_path, capsys):
+    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    ours = [row for row in record["rows"] if row["source"] != PUBLISHED]
+    published = {"table1": TABLE_1, "table2": TABLE_2, "table3": TABLE_3}[name]
+    assert [r["mae"] for r in record["rows"] if r["source"] == PUBLISHED] == [r["mae"] for r in published]
+    assert {row["source"] for row in ours} == {"ours (simulated data)"}
+    assert all(np.isfinite(row["mae"]) and row["mae_se"] is not None for row in ours)
+    joint = {row["model"] for row in ours if row.get("accuracy") is not None}
+    assert joint == {row["model"] for row in ours if name != "table3" and "no style" not in row["model"]}
+    job = next((tmp_path / "jobs").glob("*.json"))
+    before = job.stat().st_mtime_ns
+    assert EXPERIMENTS[name](profile="smoke", out=tmp_path)["rows"] == record["rows"]
+    assert job.stat().st_mtime_ns == before
+    assert "(published, own data)" in capsys.readouterr().out
+
+
+def test_table_2_holds_the_ratio_that_says_whether_auxiliary_gait_helps(tmp_path):
+    record = EXPERIMENTS["table2"](profile="smoke", out=tmp_path)
+    value, error = record["extra"]["ratios"]["MAE of 3: concatenation, style / 2: no x_aux, style"]
+    rows = {row["model"]: row["mae"] for row in record["rows"] if row["source"] != PUBLISHED}
+    assert value == pytest.approx(rows["3: concatenation, style"] / rows["2: no x_aux, style"])
+    assert error > 0
+
+
+@pytest.mark.parametrize("name", ["figure5", "figure6"])
+def test_the_figures_are_drawn_with_the_numbers_behind_them(name, tmp_path):
+    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
+    assert {"load_r2", "load_rank", "style_accuracy", "active", "collapsed", "kl"} <= set(record["rows"][0])
+    assert (tmp_path / "fits" / "joint-0" / "run.json").exists() or any((tmp_path / "fits" / "joint-0").iterdir())
+
+
+def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):
+    record = EXPERIMENTS["ridge"](profile="smoke", out=tmp_path)
+    errors = {row["model"]: row["mae"] for row in record["rows"]}
+    assert errors["ridge: mean"] == 12.5
+    assert errors["ridge: difference"] < errors["ridge: none"]
+
+
+def test_results_of_other_data_are_not_mixed_in(tmp_path):
+    EXPERIMENTS["ridge"](profile="smoke", out=tmp_path)
+    with pytest.raises(ValueError, match="choose another folder"):
+        EXPERIMENTS["ridge"](profile="smoke", seeds=2, out=tmp_path)
+
+
+def test_no_fold_tests_a_person_it_was_trained_on():
+    for fold in range(2):
+        train, test = runs.fold_of(0, fold, "smoke")
+        assert not set(train.coords["participant"]) & set(test.coords["participant"])
+
+
+def test_the_papers_profile_has_the_papers_sizes_and_every_configuration_of_its_loss():
+    variant, arguments = runs.arguments_of("5: cross-attention, style", "paper", runs.PAPER_LOSS)
+    data = auxvae.simulate(n_participants=1, n_steps=800, duration_s=10.0)
+    model = zoo.create_model("auxvae", data, variant=variant, **arguments)
+    guide = zoo.create_guide(model, "paper")
+    total = sum(p.numel() for p in (*model.parameters(), *guide.parameters()))
+    assert total == pytest.approx(2.88e6, rel=0.03)
+    assert (model.z_dim, model.y_likelihood, model.beta) == (128, "mae", 1.0)
+    assert model.recon_weight == pytest.approx(1 / (800 * 72))
+
+
+def fitted(variant="auxvae", **arguments):
+    data = trials(n=16, people=4, known="observed", dtype=torch.float32)
+    model = zoo.create_model("auxvae", data, variant=variant, **SIZES, **arguments)
+    return zoo.fit(model, "paper", data, epochs=2, batch_size=8, progress=False), data
+
+
+def test_probes_read_load_and_style_that_are_there():
+    fit, data = fitted()
+    found = latent_probes(fit, data, data, draws=2)
+    assert set(found) == {"load_r2", "load_rank", "style_accuracy", "active", "collapsed", "kl"}
+    assert found["collapsed"] in (0.0, 1.0)
+    shapes = {stage: h.shape for stage, h in features(fit, data).items()}
+    assert shapes == dict.fromkeys(STAGES, (16, 6, 4))
+    assert set(feature_probes(fit, data, data)) == set(STAGES)
+
+
+def test_features_around_attention_need_attention():
+    fit, data = fitted(fusion="concat")
+    with pytest.raises(ValueError, match="fusion='cross'"):
+        features(fit, data)
+
+
+def test_figures_say_what_they_show():
+    fit, data = fitted()
+    figure = report.latent_figure({"joint": fit}, data.subset(np.arange(40 % 16 + 8)), data)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["joint: z by carrying style (simulated gait)", "joint: z by load (simulated gait)"]
+    assert "load [lb]" in {ax.get_ylabel() for ax in figure.axes}
+    figure = report.feature_figure(fit, data, style=int(data["style"][0]))
+    assert [ax.get_title() for ax in figure.axes] == list(STAGES)
+
+
+def test_the_command_line_fits_and_predicts_trials_in_files(tmp_path):
+    from pyrozoo.cli import main
+
+    walks = auxvae.simulate(n_participants=2, n_steps=120, duration_s=3.0)
+    channels, n = [0, 20, 57], 8
+    signal = [*walks["x_aux"][..., channels].numpy(), *walks["x"][::4][..., channels].numpy()]
+    people = walks.coords["participant"]
+    styles = [auxvae.STYLES[k] for k in walks["style"][::4].tolist()]
+    given = {
+        "signal": np.concatenate(signal), "length": np.full(2 + n, 120), "rate_hz": np.array(40.0),
+        "participant": np.array([*people, *walks.group_names("participant")[::4]]),
+        "style": np.array(["", "", *styles]), "load_lb": np.array([0.0, 0.0, *np.linspace(10, 50, n)]),
+        "channels": np.array(["t6_acc_x", "t6_acc_y", "t6_gyro_x"]),
+    }  # fmt: skip
+    np.savez(tmp_path / "walks.npz", **given)
+    out, table = tmp_path / "run", tmp_path / "loads.csv"
+    small = [part for name in ("width", "z_dim") for part in ("--set", f"{name}=4")]
+    words = ["--set", "fusion=concat", "--set", "y_likelihood=normal"]
+    assert main(["fit", "auxvae", "--data", str(tmp_path / "walks.npz"), *small, *words, "--steps", "4",
+                 "--out", str(out)]) == 0  # fmt: skip
+    assert json.loads(next(out.glob("*.json")).read_text())
+    given["load_lb"] = np.where(given["load_lb"] > 0, np.nan, 0.0)
+    given["style"] = np.full(2 + n, "")
+    np.savez(tmp_path / "new.npz", **given)
+    assert main(["predict", str(out), "--data", str(tmp_path / "new.npz"), "--out", str(table)]) == 0
+    header, *lines = table.read_text().splitlines()
+    assert header.startswith("row,participant,y.mean,y.sd,y.q05")
+    assert len(lines) == n
