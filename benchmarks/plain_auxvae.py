@@ -64,11 +64,16 @@ class PlainAuxVAE(nn.Module):
         loc, scale = self.posterior(x, x_aux, participant)
         z = loc + scale * torch.randn_like(loc)
         kl = (_log_normal(z, loc, scale) - _log_standard_normal(z)).sum()
-        sd = 1e-3 + self.x_log_sd.exp()
-        mean = self.decoder(z, by_participant(self.aux, x_aux, participant))
-        log_x = _log_normal(x, mean, sd).sum() - x[..., 0].numel() * self.log_x_scale
+        log_x = self._log_x(x, self.decoder(z, by_participant(self.aux, x_aux, participant)))
         supervised = self._supervised(z, y, labelled, style, style_labelled).sum()
         return -self.n_rows / len(x) * (self.recon_weight * log_x + supervised - self.beta * kl)
+
+    def _log_x(self, x: Tensor, mean: Tensor) -> Tensor:
+        """log p(x | x_aux, z), summed over trials. The sum over steps comes first: what follows is of one size S."""
+        sd = 1e-3 + self.x_log_sd.exp()
+        squares = (x - mean).square().sum((0, 1))
+        constant = sd.log().sum() + self.log_x_scale + len(sd) * 0.5 * math.log(2 * math.pi)
+        return -0.5 * (squares / sd**2).sum() - x[..., 0].numel() * constant
 
     def _supervised(self, z: Tensor, y: Tensor, labelled: Tensor, style: Tensor, style_labelled: Tensor) -> Tensor:
         """log p(style, y | z) where the style is known, log p(y | z) where it is not, (B,)."""

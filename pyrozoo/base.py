@@ -163,13 +163,14 @@ class ZooModel(LocalParams, PyroModule):
     def prior(self, site: str, *parents: Any) -> dist.Distribution:
         """The prior of `site`, given its parents where it has any."""
         prior = self.prior_modules[site] if site in self.prior_modules else self._given_priors.get(site)
+        default = self.priors()[site]
         if prior is None:
-            prior = self.priors()[site]
-        elif not isinstance(prior, dist.Distribution):
-            default = self.priors()[site]
-            like = default if isinstance(default, dist.Distribution) else default(*parents)
-            return prior_tools.fit_to_site(prior(*parents), site, like)
-        return prior if isinstance(prior, dist.Distribution) else prior(*parents)
+            return default if isinstance(default, dist.Distribution) else default(*parents)
+        if isinstance(prior, dist.Distribution) and isinstance(default, dist.Distribution):
+            return prior  # fitted to the site when it was set
+        like = default if isinstance(default, dist.Distribution) else default(*parents)
+        given = prior if isinstance(prior, dist.Distribution) else prior(*parents)
+        return prior_tools.fit_to_site(given, site, like)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ZooModel:
         """Move as every module does; priors that were given as distributions go along."""

@@ -309,8 +309,8 @@ def test_attention_with_all_queries_active_is_that_of_pypots(pypots_modules):
     torch.testing.assert_close(result, expected.transpose(1, 2), atol=1e-12, rtol=0)
 
 
-# Their forward() is not called here: in pypots, as in the code of the paper's authors, the sum of U scores is divided by
-# the number of all keys; in algorithm 1, and here, it is a mean. The two agree if U = T, when forward() has u = T as well.
+# Their forward() is not called here: in pypots, as in the code of the paper's authors, the sum of U scores is divided
+# by the number of all keys; in algorithm 1, and here, it is a mean. They agree if U = T, but then forward() has u = T.
 @pytest.mark.parametrize(("n_steps", "n_active"), [(11, 1), (40, 20), (61, 25)])
 def test_attention_with_few_active_queries_is_that_of_pypots(pypots_modules, n_steps, n_active):
     theirs = pypots_modules[0](mask_flag=False, attention_dropout=0.0)

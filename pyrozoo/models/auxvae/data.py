@@ -31,7 +31,9 @@ def to_batch(
     Raises:
         ValueError: A negative load, or a style that is none of `styles`.
     """
-    y, style = np.asarray(y, dtype=float), np.asarray(style, dtype=np.int64)
+    y, style = np.asarray(y, dtype=float), np.asarray(style)
+    if not np.issubdtype(style.dtype, np.integer):
+        raise ValueError(f"style: {style.dtype} values; give positions in styles, -1 where unknown")
     for name, wrong, remedy in (
         ("y", y < 0, "a load in lb is not negative; leave an unknown load out (NaN)"),
         ("style", (style < -1) | (style >= len(styles)), f"styles are numbered 0 to {len(styles) - 1}, -1 if unknown"),
@@ -40,7 +42,7 @@ def to_batch(
             row = int(wrong.argmax())
             raise ValueError(f"{name}, row {row}: {(y if name == 'y' else style)[row]:g}; {remedy}")
     return Batch.from_arrays(
-        rows={"x": x, "y": y, "style": style}, groups={"participant": np.asarray(participant)},
+        rows={"x": x, "y": y, "style": style.astype(np.int64)}, groups={"participant": np.asarray(participant)},
         tables={"participant": {"x_aux": x_aux}}, labels={"y": ~np.isnan(y), "style": style >= 0},
         dims={"x": ("time", "channel"), "x_aux": ("aux_time", "channel")},
         coords={

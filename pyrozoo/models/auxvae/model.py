@@ -100,9 +100,9 @@ class GaitModel(ZooModel):
         return sizes
 
     def check(self, data: Batch) -> None:
-        self.require_shapes(data["x"], data["x_aux"])
         if data.n_rows < 2:
             raise ValueError("x: a data set of one trial has no batch statistics; give at least two trials")
+        self.require_shapes(data["x"], data["x_aux"])
 
     def require_shapes(self, x: Tensor, x_aux: Tensor) -> None:
         """Refuse walks of other sizes than the networks were made for."""

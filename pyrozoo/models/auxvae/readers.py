@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +91,23 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = ST
 # -------------------------------------------------------------------- checks
 def _check(trial: _Trial, first: _Trial, n_steps: int, styles: Sequence[str]) -> None:
     """Refuse a walk that is wrong by itself or unlike the first."""
-    if not trial.participant.strip():
+    if not trial.participant:
         raise ValueError(f"{trial.where}: the participant is missing; name it")
+    nameless = [i for i, name in enumerate(trial.channels) if not name.strip() or name == "nan"]
+    if nameless:
+        raise ValueError(f"{trial.where}: channel {nameless[0]} has no name; name every channel")
+    if len(set(trial.channels)) < len(trial.channels):
+        twice = next(name for name in trial.channels if trial.channels.count(name) > 1)
+        raise ValueError(f"{trial.where}: channel {twice!r} appears twice; names must differ")
+    if len(trial.signal) == 0:
+        raise ValueError(f"{trial.where}: there are no samples; leave the walk out")
     if trial.channels != first.channels:
         raise ValueError(f"{trial.where}: {_different(trial.channels, first.channels)}")
-    if trial.load < 0:
-        raise ValueError(f"{trial.where}: load_lb is {trial.load:g}; a load is not negative, 0 marks the unloaded walk")
+    if trial.load < 0 or trial.load == np.inf:
+        raise ValueError(
+            f"{trial.where}: load_lb is {trial.load:g}; give a number of at least 0, which marks the unloaded walk, or "
+            "nothing where it is unknown"
+        )
     if not 0 < trial.rate < np.inf:
         raise ValueError(f"{trial.where}: rate_hz is {trial.rate:g}; give the samples per second")
     if trial.rate != first.rate:
@@ -153,7 +167,10 @@ def _converted(signal: np.ndarray, channels: Sequence[str], units: Mapping[str, 
         unit = units.get(field) or next(iter(FACTORS[field]))
         if unit not in FACTORS[field]:
             raise ValueError(f"{where}: {field} {unit!r} is none of {list(FACTORS[field])}")
-        signal = signal * np.where([kind in name for name in channels], FACTORS[field][unit], 1.0)
+        own = [kind in name.lower() for name in channels]
+        if FACTORS[field][unit] != 1 and not any(own):
+            raise ValueError(f"{where}: {field} is {unit!r}, but no channel has {kind!r} in its name; rename them")
+        signal = signal * np.where(own, FACTORS[field][unit], 1.0)
     return signal
 
 
@@ -167,22 +184,28 @@ def _read_folder(folder: Path) -> list[_Trial]:
         absent = [column for column in ("file", "style") if column not in table]
         if absent:
             raise ValueError(f"column {absent[0]!r} is not in the header; its columns are {list(table.columns)}")
+        for column in ("file", "style"):
+            if list(table.columns).count(column) > 1 or f"{column}.1" in table:
+                raise ValueError(f"column {column!r} appears twice in the header")
         numbers = {column: _numeric(table[column], column) for column in NUMBERS}
+        words = pd.read_csv(listing, dtype=str, keep_default_na=False, usecols=["file", "style"])  # 001 stays so
         if table.empty:
             raise ValueError("there are no walks; give a line for each")
     trials = []
     for row, line in enumerate(table.to_dict("records")):
-        name = str(line["file"])
+        name = words["file"][row].strip()
         with naming(f"{listing}, line {row + 2}"):
             file = folder / name
             if Path(name).name != name or not file.is_file():
                 raise ValueError(f"file {name!r} is not beside trials.csv; give the plain name of a file there")
         units = {field: _text(line.get(field)) for field in FACTORS}
         channels, signal = _read_walk(file)
+        with naming(str(folder)):
+            signal = _converted(signal, channels, units, name)
         trials.append(
             _Trial(
-                name, _text(line["participant"]), _text(line["style"]), numbers["load_lb"][row], numbers["rate_hz"][row],
-                channels, _converted(signal, channels, units, name),
+                name, _text(line["participant"]), words["style"][row].strip(), numbers["load_lb"][row],
+                numbers["rate_hz"][row], channels, signal,
             )
         )  # fmt: skip
     return trials
@@ -193,7 +216,7 @@ def _text(value: Any) -> str:
 
 
 def _numeric(column: pd.Series, name: str) -> np.ndarray:
-    values = pd.to_numeric(column, errors="coerce")
+    values = pd.to_numeric(column.astype(str) if column.dtype == bool else column, errors="coerce")
     wrong = values.isna() & column.notna()
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
@@ -204,15 +227,14 @@ def _numeric(column: pd.Series, name: str) -> np.ndarray:
 def _read_walk(file: Path) -> tuple[list[str], np.ndarray]:
     with naming(str(file)):
         try:
-            header = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0].tolist()
-            table = pd.read_csv(file)
-        except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-            raise ValueError(f"no table with a header of channel names ({error})") from None
-        channels = [str(name) for name in header]
-        if len(set(channels)) < len(channels):
-            twice = next(name for name in channels if channels.count(name) > 1)
-            raise ValueError(f"channel {twice!r} appears twice in the header")
-        words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+                header = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0].tolist()
+                table = pd.read_csv(file, index_col=False)
+        except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+            raise ValueError(f"no table with a header of channel names and equally long rows ({error})") from None
+        channels = [str(name).strip() for name in header]
+        words = [name for name in table if len(table) and not pd.api.types.is_numeric_dtype(table[name])]
         if words:
             raise ValueError(f"channel {words[0]!r} does not hold numbers throughout")
         return channels, table.to_numpy(float)
@@ -220,33 +242,49 @@ def _read_walk(file: Path) -> tuple[list[str], np.ndarray]:
 
 def _read_npz(path: Path) -> list[_Trial]:
     with naming(str(path)):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, EOFError, ValueError) as error:
-            raise ValueError(f"no npz file of plain arrays ({error})") from None
-        absent = [name for name in _ARRAYS if name not in arrays]
-        if absent:
-            raise ValueError(f"array {absent[0]!r} is missing; there are {sorted(arrays)}")
+        arrays = _arrays(path)
         signal, length = arrays["signal"], arrays["length"]
-        if signal.ndim != 2 or not np.issubdtype(signal.dtype, np.number):
+        if signal.ndim != 2 or not np.issubdtype(signal.dtype, np.number) or np.iscomplexobj(signal):
             raise ValueError(f"array 'signal': shape {signal.shape} of {signal.dtype}; give numbers (samples, channels)")
-        if not np.issubdtype(length.dtype, np.integer) or (length < 1).any() or length.sum() != len(signal):
+        if length.ndim != 1 or not np.issubdtype(length.dtype, np.integer) or (length < 1).any():
+            raise ValueError(f"array 'length': shape {length.shape} of {length.dtype}; give whole numbers, one per walk")
+        if length.sum() != len(signal) or len(length) == 0:
             raise ValueError(f"array 'length': the walks add up to {length.sum()} samples, 'signal' has {len(signal)}")
-        channels = [str(name) for name in arrays["channels"]]
+        for name in ("participant", "style", "channels"):
+            if arrays[name].dtype.kind not in "Uiu":
+                raise ValueError(f"array {name!r}: {arrays[name].dtype} values; give text")
+        channels = [str(name).strip() for name in np.atleast_1d(arrays["channels"])]
         if len(channels) != signal.shape[1]:
             raise ValueError(f"array 'channels': {len(channels)} names for {signal.shape[1]} columns of 'signal'")
         for name in ("participant", "style", "load_lb"):
             if arrays[name].shape != length.shape:
                 raise ValueError(f"array {name!r}: shape {arrays[name].shape}, expected {length.shape}, one per walk")
+        for name in NUMBERS:
+            if arrays[name].dtype.kind not in "fiu" or arrays[name].shape not in ((), length.shape):
+                raise ValueError(f"array {name!r}: shape {arrays[name].shape} of {arrays[name].dtype}; give numbers")
         rate = np.broadcast_to(arrays["rate_hz"].astype(float), length.shape)
         units = {field: str(arrays[field]) for field in FACTORS if field in arrays}
-        signal = _converted(signal.astype(float), channels, units, "signal")
-        parts = np.split(signal, np.cumsum(length)[:-1])
+        parts = np.split(_converted(signal.astype(float), channels, units, "signal"), np.cumsum(length)[:-1])
         return [
             _Trial(
-                f"walk {i}", str(arrays["participant"][i]), str(arrays["style"][i]).strip(),
+                f"walk {i}", str(arrays["participant"][i]).strip(), str(arrays["style"][i]).strip(),
                 float(arrays["load_lb"][i]), float(rate[i]), channels, part,
             )
             for i, part in enumerate(parts)
         ]  # fmt: skip
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array")
+            with file:
+                arrays = {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"no npz file of plain arrays ({error})") from None
+    absent = [name for name in _ARRAYS if name not in arrays]
+    if absent:
+        raise ValueError(f"array {absent[0]!r} is missing; there are {sorted(arrays)}")
+    return arrays

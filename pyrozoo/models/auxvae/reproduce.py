@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .experiments.figures import figure5_experiment, figure6_experiment
+from .experiments.figures import figure5_experiment, figure6_experiment, reference_experiment
 from .experiments.ridge import ridge_experiment
 from .experiments.tables import table1_experiment, table2_experiment, table3_experiment
 
@@ -16,4 +16,5 @@ EXPERIMENTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "figure5": figure5_experiment,
     "figure6": figure6_experiment,
     "ridge": ridge_experiment,
+    "reference": reference_experiment,
 }

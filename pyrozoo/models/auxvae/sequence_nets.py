@@ -157,11 +157,9 @@ class Transformer(SequenceEncoder):
         _positive(expansion=expansion)
         self.embed = Embedding(n_channels, n_steps, width, 1)
         # Not nn.TransformerEncoder, whose layers are copies of one and so all start with the same weights.
+        sizes = (width, heads, expansion * width)
         self.layers = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(width, heads, expansion * width, dropout=0.0, batch_first=True)
-                for _ in range(depth)
-            )
+            *(nn.TransformerEncoderLayer(*sizes, dropout=0.0, batch_first=True) for _ in range(depth))
         )
 
     def features(self, x: Tensor) -> Tensor:
@@ -196,6 +194,8 @@ class SparseAttention(nn.Module):
     In training the keys are drawn, with replacement, from torch's global generator. In eval mode they are the same at
     every call, drawn from a generator of their own that depends on T alone.
     """
+
+    fixed: Tensor
 
     def __init__(self, n_steps: int, width: int, heads: int, factor: int) -> None:
         super().__init__()
@@ -305,15 +305,16 @@ class Inception(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 2 * i + 1, padding=i) for i in range(n_kernels))
         for conv in self.convs:
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+            nn.init.kaiming_normal_(conv.get_parameter("weight"), nonlinearity="relu")
+            nn.init.zeros_(conv.get_parameter("bias"))
 
     def forward(self, grid: Tensor) -> Tensor:
         """Apply all kernels as one, which is the same by linearity and faster."""
         largest = len(self.convs) - 1
-        weight = torch.stack([functional.pad(conv.weight, [largest - i] * 4) for i, conv in enumerate(self.convs)])
-        bias = torch.stack([conv.bias for conv in self.convs])
-        return functional.conv2d(grid, weight.mean(0), bias.mean(0), padding=largest)
+        weights = [conv.get_parameter("weight") for conv in self.convs]
+        weight = torch.stack([functional.pad(w, [largest - i] * 4) for i, w in enumerate(weights)]).mean(0)
+        bias = torch.stack([conv.get_parameter("bias") for conv in self.convs]).mean(0)
+        return functional.conv2d(grid, weight, bias, padding=largest)
 
 
 class TimesBlock(nn.Module):

@@ -8,7 +8,7 @@ a habit for a load.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
 import numpy as np
@@ -205,7 +205,7 @@ def _carrying(walker: _Walker, style: int, f: float, gait: Gait) -> _Walker:
     hands = np.array([left or both or anterior, right or both or anterior] * 2)  # of left and right arm segments
     swing = np.where(hands, max(0.15, 0.6 - 1.5 * f), 1.0 + 0.3 * f)
     amplitude[_ARMS] *= swing[:, None, None]
-    amplitude[_LEGS] *= 1 - 0.5 * f
+    amplitude[_LEGS] *= max(0.1, 1 - 0.5 * f)
     amplitude[_TRUNK, _YAW] *= max(0.1, 1 - (2.0 if anterior else 1.2 if both else 0.8) * f)
     amplitude[_TRUNK, _ROLL] *= 1 + (1.5 if left or right else 0.5) * f
     if left or right:
@@ -261,17 +261,16 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def _check(n_participants: int, n_steps: int, duration_s: float, gait: Gait) -> None:
-    if n_participants < 1:
-        raise ValueError(f"n_participants: {n_participants}; at least 1 is needed")
-    if not 0 < duration_s < 600 or int(round(duration_s * RATE_HZ)) < n_steps:
+    for name, number in (("n_participants", n_participants), ("n_steps", n_steps)):
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(f"{name}: {number}; a whole number of at least 1 is needed")
+    if not 0 < duration_s <= 600 or round(duration_s * RATE_HZ) < n_steps:
         raise ValueError(
             f"duration_s: {duration_s}; walks are made at {RATE_HZ:g} Hz, so {n_steps} steps need at least "
             f"{n_steps / RATE_HZ:g} s (and at most 600 s are made)"
         )
-    for name in ("stride_s", "mass_kg"):
-        if getattr(gait, name) <= 0:
-            raise ValueError(f"gait.{name}: {getattr(gait, name)}; a positive number is needed")
-    for name in ("stride_sd", "mass_sd", "between", "effect", "sensitivity_sd", "trial", "jitter", "misalignment_deg",
-                 "lean_deg", "acc_noise", "gyro_noise"):  # fmt: skip
-        if not getattr(gait, name) >= 0:
-            raise ValueError(f"gait.{name}: {getattr(gait, name)}; a number of at least 0 is needed")
+    for field in fields(gait):
+        value, positive = getattr(gait, field.name), field.name in ("stride_s", "mass_kg")
+        if not np.isfinite(value) or value < 0 or (positive and value == 0):
+            needed = "a positive number" if positive else "a number of at least 0"
+            raise ValueError(f"gait.{field.name}: {value}; {needed} is needed")

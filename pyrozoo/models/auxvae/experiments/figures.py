@@ -53,6 +53,23 @@ def figure6_experiment(
     return _experiment("figure6", {"joint": JOINT}, profile, seeds, jobs, Path(out))
 
 
+def reference_experiment(
+    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-reference"
+) -> dict[str, Any]:
+    """Make the small fit that ships with the package: the first fold of the first simulation.
+
+    Its folder then goes to ``pyrozoo/models/auxvae/reference/simulated``.
+    """
+    started, out = time.perf_counter(), Path(out)
+    job = {"model": JOINT, "seed": 0, "fold": 0, "profile": known(profile), "save": str(out / "fit")}
+    result = run_jobs(table_run, {"reference": job}, out / "jobs", n_jobs=jobs)["reference"]
+    rows = [{"model": JOINT, **{k: v for k, v in result.items() if k != "seconds"}}]
+    print(format_table(rows))
+    data = simulated_data("simulated gait, training people of the first fold", [fold_of(0, 0, profile)[0]])
+    note = {"note": "Simulated gait; scored on the people of the first fold, who were left out."}
+    return finish(CARD, out / "fit", rows, "reference", profile, data, [0], time.perf_counter() - started, note)
+
+
 def _experiment(
     name: str, models: dict[str, str], profile: str, seeds: int | None, jobs: int, out: Path
 ) -> dict[str, Any]:
