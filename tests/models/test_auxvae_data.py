@@ -906,3 +906,31 @@ def test_units_of_channels_that_cannot_be_told_are_refused(tmp_path):
     np.savez(path, **(arrays | {"channels": np.array(["x"])}))
     with refuses(f"{path}: signal: acc_unit is 'm/s2', but no channel has 'acc' in its name"):
         read(path, n_steps=20)
+
+
+def test_the_probe_refuses_what_is_unknown():
+    batch = simulate(n_participants=4, n_steps=40, duration_s=2.0)
+    hidden = batch.relabel(np.arange(batch.n_rows) > 3)
+    with refuses("y: unknown on some trials"):
+        probe.ridge_probe(hidden)
+    with refuses("folds: 6 of 4 participants"):
+        probe.ridge_probe(batch)
+
+
+def test_walks_of_another_number_of_channels_are_refused():
+    with refuses("x_aux: shape (1, 5, 2), expected (walks, steps, 3 channels)"):
+        data.to_batch(
+            x=np.zeros((1, 5, 3)), x_aux=np.zeros((1, 5, 2)), y=[1.0], style=np.array([0]), participant=["a"],
+            participants=["a"], channels=NAMES, styles=STYLES,
+        )  # fmt: skip
+
+
+def test_a_file_listed_twice_and_a_misspelt_unit_column_are_refused(tmp_path):
+    path = folder(tmp_path, trials()[:2])
+    listing = (path / "trials.csv").read_text()
+    (path / "trials.csv").write_text(listing.replace("walk1.csv", "walk0.csv"))
+    with refuses(f"{path / 'trials.csv'}: line 3: file 'walk0.csv' is listed twice"):
+        read(path)
+    (path / "trials.csv").write_text(listing.replace("rate_hz", "rate_hz,acc_units").replace("\n", ",g\n").replace("units,g", "units"))
+    with refuses("column 'acc_units' is not known; units are in ['acc_unit', 'gyro_unit']"):
+        read(path)

@@ -29,11 +29,14 @@ def to_batch(
         **info: Of `Batch.from_arrays`: truth, truth_along, name, simulated ...
 
     Raises:
-        ValueError: A negative load, or a style that is none of `styles`.
+        ValueError: A negative load, a style that is none of `styles`, or walks of another number of channels.
     """
     y, style = np.asarray(y, dtype=float), np.asarray(style)
     if not np.issubdtype(style.dtype, np.integer):
         raise ValueError(f"style: {style.dtype} values; give positions in styles, -1 where unknown")
+    for name, walks in (("x", x), ("x_aux", x_aux)):
+        if np.ndim(walks) != 3 or np.shape(walks)[2] != len(channels):
+            raise ValueError(f"{name}: shape {np.shape(walks)}, expected (walks, steps, {len(channels)} channels)")
     for name, wrong, remedy in (
         ("y", y < 0, "a load in lb is not negative; leave an unknown load out (NaN)"),
         ("style", (style < -1) | (style >= len(styles)), f"styles are numbered 0 to {len(styles) - 1}, -1 if unknown"),

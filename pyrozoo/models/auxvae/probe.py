@@ -30,7 +30,15 @@ def ridge_probe(data: Batch, folds: int = 6) -> dict[str, float]:
     Returns:
         "mean" (a constant), "none" (features of x), "concatenation" (of x and of x_aux), "difference" (of x less those
         of x_aux), "difference and style" (the same, with a slope of its own for every true style).
+
+    Raises:
+        ValueError: A load or style is unknown, or there are too few people for the folds.
     """
+    for target in ("y", "style"):
+        if not data.observed(target).all():
+            raise ValueError(f"{target}: unknown on some trials; give the probe those where it is known (Batch.subset)")
+    if not 2 <= folds <= data.sizes["participant"] or data.sizes["participant"] < 3:
+        raise ValueError(f"folds: {folds} of {data.sizes['participant']} participants; at least 3 people are needed")
     y, people = data["y"].cpu().numpy().astype(float), data["participant"].cpu().numpy()
     own = features(data["x"].cpu().numpy())
     aux = features(data["x_aux"].cpu().numpy())[people]

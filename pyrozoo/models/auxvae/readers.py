@@ -191,12 +191,20 @@ def _read_folder(folder: Path) -> list[_Trial]:
         words = pd.read_csv(listing, dtype=str, keep_default_na=False, usecols=["file", "style"])  # 001 stays so
         if table.empty:
             raise ValueError("there are no walks; give a line for each")
+        odd = [name for name in table if "unit" in name and name not in FACTORS]
+        if odd:
+            raise ValueError(f"column {odd[0]!r} is not known; units are in {list(FACTORS)}")
+        twice = words["file"].str.strip().duplicated()
+        if twice.any():
+            row = int(twice.to_numpy().argmax())
+            raise ValueError(f"line {row + 2}: file {words['file'][row]!r} is listed twice; a file holds one walk")
     trials = []
     for row, line in enumerate(table.to_dict("records")):
         name = words["file"][row].strip()
         with naming(f"{listing}, line {row + 2}"):
             file = folder / name
-            if Path(name).name != name or not file.is_file():
+            beside = Path(name).name == name and file.resolve().parent == folder.resolve()
+            if not beside or not file.is_file():
                 raise ValueError(f"file {name!r} is not beside trials.csv; give the plain name of a file there")
         units = {field: _text(line.get(field)) for field in FACTORS}
         channels, signal = _read_walk(file)

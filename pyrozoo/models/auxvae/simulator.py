@@ -113,8 +113,10 @@ def simulate(
     deg/s; y (N,) [lb]; style (N,). ``truth`` holds load and style along rows, and ``mass_kg`` and ``sensitivity`` of each
     person. People have random streams of their own: more of them leave the first as they are.
 
-    The difficulty (`Gait`: between, effect, trial) was set by the linear probe of `probe.ridge_probe` alone, before any
-    neural network saw the data, and is the same for every model.
+    The difficulty (`Gait`: between, sensitivity_sd, mass_sd) was set by the linear probe of `probe.ridge_probe` alone,
+    before any neural network saw the data, and is the same for every model. Mean over seeds 0 to 4 of its error on people
+    left out, in lb (SE): a constant 12.5; the loaded walk alone 7.36 (0.52); beside the unloaded one 6.71 (0.61); their
+    difference 3.92 (0.23). Single simulations differ: with seed 3 the unloaded walk beside does not help the probe.
 
     Args:
         seed: Of all random streams.
