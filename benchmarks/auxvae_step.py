@@ -76,7 +76,8 @@ def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
     sizes = SIZES[given.sizes]
     if given.profile:
         for known in ("all", "none"):
-            yield f"milliseconds per section of a step, {KNOWN[known]}", profile(sizes, known, given.rounds, given.clock)
+            table = profile(sizes, known, given.rounds, given.clock)
+            yield f"milliseconds per section of a step, {KNOWN[known]}", table
         return
     different = pd.DataFrame({KNOWN[known]: disagreement(sizes, known) for known in KNOWN}).T
     yield "zoo and plain PyTorch in double precision: relative difference", different
@@ -136,9 +137,9 @@ def plain_data(model: AuxVAE, train: Batch) -> dict[str, Tensor]:
 def disagreement(sizes: Sizes, known: str) -> dict[str, float]:
     """Largest relative difference between the zoo's and the hand-written loss, and between their gradients.
 
-    In double precision and evaluation mode, on all trials, with loads known on four of five, with the same weights, and
-    with the same noise: with the same seed, since z is all that either draws. The difference of a gradient is relative to
-    the parameter's largest entry.
+    In double precision and evaluation mode, on all trials, with loads known on four of five, with the same weights,
+    and with the same noise: with the same seed, since z is all that either draws. The difference of a gradient is
+    relative to the parameter's largest entry.
     """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -179,7 +180,7 @@ def plain_variant(training: Training, known: str) -> tuple[PlainAuxVAE, Callable
 
 
 def svi_epoch(train: Batch, sizes: Sizes) -> Callable[[], None]:
-    """Pyro's ``SVI.step`` on the zoo's model and guide, as Pyro comes, on the minibatches of one epoch, drawn before."""
+    """Pyro's ``SVI.step`` on the zoo's model and guide, as Pyro comes, on minibatches of one epoch, drawn before."""
     batches = list(sample_minibatches(train, sizes.batch_size, torch.Generator().manual_seed(0)))
     model = model_for(train, sizes)
     guide = PaperGuide(model)
@@ -206,9 +207,9 @@ def steps(sizes: Sizes, rounds: int, clock: str = "wall") -> pd.DataFrame:
         seconds = alternate(variants, rounds, clock) / steps_per_epoch(trainings["all"].train, sizes.batch_size)
     table = summary(seconds, "plain PyTorch, style known")
     # The zoo beside the hand-written step of the same kind, and its steps with and without styles beside each other.
-    own = {f"zoo, {name}": seconds[f"zoo, {name}"].min() / seconds[f"plain PyTorch, {name}"].min() for name in KNOWN.values()}
-    first = seconds["zoo, style known"].min()
-    known = {f"zoo, {name}": seconds[f"zoo, {name}"].min() / first for name in KNOWN.values()}
+    best = seconds.min()
+    own = {f"zoo, {name}": best[f"zoo, {name}"] / best[f"plain PyTorch, {name}"] for name in KNOWN.values()}
+    known = {f"zoo, {name}": best[f"zoo, {name}"] / best["zoo, style known"] for name in KNOWN.values()}
     return table.assign(to_own_plain=pd.Series(own), to_zoo_known=pd.Series(known))
 
 

@@ -20,8 +20,8 @@ STYLES_KNOWN = ("all", "none", "some")
 class PlainAuxVAE(nn.Module):
     """The zoo's networks and the objective of AuxVAE with its default likelihoods, under the paper's guide.
 
-    Shapes: B trials of M participants, T and T0 steps, S channels, K latent, L styles. Walks and loads come standardised:
-    the scales they were divided by enter as constants.
+    Shapes: B trials of M participants, T and T0 steps, S channels, K latent, L styles. Walks and loads come
+    standardised: the scales they were divided by enter as constants.
 
     Args:
         encoder_sizes: Of the guide's `Encoder`.

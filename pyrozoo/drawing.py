@@ -172,9 +172,7 @@ def _collect(
     return Draws(kept, {k: v for k, v in dims.items() if k in variables}, coords, attrs)
 
 
-def _one_draw(
-    run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool
-) -> dict[str, dict]:
+def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool) -> dict[str, dict]:
     model = run.model
     drawn = pair(model, run.guide, arguments)
     enumerated = enumerated_values(model, drawn.guide, arguments)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from .base import QUIET, ZooModel
 from .batch import Batch
 
-
 # What distributions raise of arguments that are not finite: their validation, and factorisations.
 NO_DISTRIBUTION = (ValueError, torch.linalg.LinAlgError)
 

@@ -135,7 +135,7 @@ print("guide", *statements(guide.forward), sep="\n    ")
 few = train.subset(np.arange(6))
 with torch.no_grad():
     trace = poutine.trace(model).get_trace(**few)
-print("", *[line for line in trace.format_shapes().splitlines() if "Param" not in line], sep="\n")
+print("", trace.format_shapes().split("Sample Sites:")[1].strip("\n "), sep="\n             ")
 
 # %% [markdown]
 # Six trials, and each site has one value per trial. The unloaded walk is different: it belongs to the person, and a batch

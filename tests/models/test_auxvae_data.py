@@ -843,18 +843,18 @@ def test_a_file_that_is_no_npz_is_refused_and_not_run(tmp_path, content):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"signal": np.zeros(156)}, "array 'signal': shape (156,) of float64; give numbers (samples, channels)"),
-        ({"signal": np.zeros((6, 26, 3))}, "array 'signal': shape (6, 26, 3) of float64; give numbers"),
-        ({"signal": np.full((156, 3), "1")}, "array 'signal': shape (156, 3) of <U1; give numbers"),
+        ({"signal": np.zeros(156)}, "array 'signal': float64 of shape (156,); give (samples, channels)"),
+        ({"signal": np.zeros((6, 26, 3))}, "array 'signal': float64 of shape (6, 26, 3); give (samples"),
+        ({"signal": np.full((156, 3), "1")}, "array 'signal': <U1 of shape (156, 3); give (samples"),
         ({"length": np.array([24, 30, 24, 26, 24, 27])}, "array 'length': the walks add up to 155 samples, 'signal'"),
-        ({"length": np.array(40)}, "array 'length': shape () of int64; give whole numbers"),
+        ({"length": np.array(40)}, "array 'length': int64 of shape (); give whole numbers"),
         ({"channels": np.array(["a_acc_x", "a_acc_x", "a_gyro_x"])}, "channel 'a_acc_x' appears twice"),
         ({"participant": np.array([b"a"] * 6)}, "array 'participant': |S1 values; give text"),
         ({"load_lb": np.array(["ten"] * 6)}, "array 'load_lb': shape (6,) of <U3; give numbers"),
         ({"rate_hz": np.array("fast")}, "array 'rate_hz': shape () of <U4; give numbers"),
-        ({"length": np.array([-1, 55, 24, 26, 24, 28])}, "array 'length': shape (6,) of int64; give whole numbers"),
-        ({"length": np.array([0, 54, 24, 26, 24, 28])}, "array 'length': shape (6,) of int64; give whole numbers"),
-        ({"length": np.array([24.0, 30, 24, 26, 24, 28])}, "array 'length': shape (6,) of float64; give whole numbers"),
+        ({"length": np.array([-1, 55, 24, 26, 24, 28])}, "array 'length': int64 of shape (6,); give whole numbers"),
+        ({"length": np.array([0, 54, 24, 26, 24, 28])}, "array 'length': int64 of shape (6,); give whole numbers"),
+        ({"length": np.array([24.0, 30, 24, 26, 24, 28])}, "array 'length': float64 of shape (6,); give whole numbers"),
         ({"channels": np.array(NAMES[:2])}, "array 'channels': 2 names for 3 columns of 'signal'"),
         ({"participant": np.array(["ann"] * 5)}, "array 'participant': shape (5,), expected (6,), one per walk"),
         ({"style": np.array("")}, "array 'style': shape (), expected (6,), one per walk"),
@@ -885,9 +885,7 @@ def test_a_damaged_npz_is_refused_by_its_name(tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize(
-    "value", [{"stride_s": np.nan}, {"stride_s": np.inf}, {"mass_kg": np.nan}, {"effect": np.inf}]
-)
+@pytest.mark.parametrize("value", [{"stride_s": np.nan}, {"stride_s": np.inf}, {"mass_kg": np.nan}, {"effect": np.inf}])
 def test_a_gait_of_numbers_that_are_none_is_refused(value):
     [name] = value
     with pytest.raises(ValueError, match=rf"gait\.{name}: (nan|inf)"):
@@ -931,6 +929,7 @@ def test_a_file_listed_twice_and_a_misspelt_unit_column_are_refused(tmp_path):
     (path / "trials.csv").write_text(listing.replace("walk1.csv", "walk0.csv"))
     with refuses(f"{path / 'trials.csv'}: line 3: file 'walk0.csv' is listed twice"):
         read(path)
-    (path / "trials.csv").write_text(listing.replace("rate_hz", "rate_hz,acc_units").replace("\n", ",g\n").replace("units,g", "units"))
+    wider = listing.replace("rate_hz", "rate_hz,acc_units").replace("\n", ",g\n").replace("units,g", "units")
+    (path / "trials.csv").write_text(wider)
     with refuses("column 'acc_units' is not known; units are in ['acc_unit', 'gyro_unit']"):
         read(path)

@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from auxvae_small import SIZES, small_model, trials
 from torch import nn
 from torch.nn import functional
 
@@ -15,8 +16,6 @@ from pyrozoo.contract.subject import default_dtype
 from pyrozoo.fitting import isolated
 from pyrozoo.losses import Loss
 from pyrozoo.models.auxvae.guides import PaperGuide, StyleAwareGuide
-
-from auxvae_small import SIZES, small_model, trials
 
 EXACT = 1e-10
 

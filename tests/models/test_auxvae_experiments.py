@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from auxvae_small import SIZES, trials
 
 import pyrozoo as zoo
-from auxvae_small import SIZES, trials
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae import report, runs
 from pyrozoo.models.auxvae.latent import STAGES, feature_probes, features, latent_probes

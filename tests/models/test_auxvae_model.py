@@ -7,11 +7,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from auxvae_small import SIZES, small_model, trials
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 
 import pyrozoo as zoo
-from auxvae_small import SIZES, small_model, trials
 from pyrozoo.contract.subject import default_dtype
 from pyrozoo.fitting import isolated
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
@@ -97,7 +97,8 @@ def test_other_priors_of_z_train_predict_and_are_swapped(z_prior):
     drawn = zoo.draw(fit, data, draws=2)
     assert drawn.groups["posterior"]["style"].shape == (1, 2, 14)
     data = trials()
-    swapped = small_model(data, z_prior=z_prior, priors={"z": dist.Laplace(torch.zeros((), dtype=data["y"].dtype), 1.0)})
+    zero = torch.zeros((), dtype=data["y"].dtype)
+    swapped = small_model(data, z_prior=z_prior, priors={"z": dist.Laplace(zero, 1.0)})
     drawn = pyro.poutine.trace(swapped).get_trace(**data).nodes["z"]["fn"]
     while isinstance(drawn, torch.distributions.Independent):
         drawn = drawn.base_dist
@@ -108,7 +109,8 @@ def test_the_prior_given_the_unloaded_walk_depends_on_it_and_on_nothing_else():
     data = trials()
     model = small_model(data, z_prior="aux")
     priors = []
-    for batch in (data, data.with_tensors({"x": data["x"] + 1}), data.with_tables("participant", {"x_aux": -data["x_aux"]})):
+    other_walk = data.with_tables("participant", {"x_aux": -data["x_aux"]})
+    for batch in (data, data.with_tensors({"x": data["x"] + 1}), other_walk):
         trace = pyro.poutine.trace(model).get_trace(**batch)
         priors.append(trace.nodes["z"]["fn"].base_dist.loc)
     assert torch.equal(priors[0], priors[1])

@@ -38,9 +38,7 @@ class SequenceNet(GaitModel):
         y_likelihood: str = "laplace", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None, y_loc: float = 0.0,
         y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(
-            n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale
-        )
+        super().__init__(n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale)
         one_of("encoder", encoder, tuple(ENCODERS))
         if use_aux and n_steps != aux_steps:
             raise ValueError(

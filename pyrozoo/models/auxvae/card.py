@@ -5,6 +5,7 @@ from ...registry import Card, Site
 _Z = Site("latent", ("row",), ("latent",), "Normal(0, 1)", "state of a trial (eq. 2)")
 _X = Site("observed", ("row",), ("time", "channel"), "", "loaded walk, sensor signals over time (eq. 3, 6)")
 _STYLE = Site("enumerated", ("row",), (), "", "carrying style, summed out where it is not known (eq. 4, 7)")
+_STYLE_IN_GUIDE = Site("partly observed", ("row",), (), "", "carrying style, a latent of the guide where not known")
 _Y = Site("partly observed", ("row",), (), "", "hand load [lb] (eq. 5, 8)")
 
 CARD = Card(
@@ -13,7 +14,7 @@ CARD = Card(
     authors="J. Gao, S. Lim, S. Chung",
     year=2025,
     version="1",
-    summary="Load carried in the hands from body-worn sensors, beside the walker's own unloaded gait and carrying style",
+    summary="Load carried in the hands from body-worn sensors, beside the walker's own unloaded gait",
     variants={
         "auxvae": "latent state z generates the loaded walk, the style and, with the style, the load",
         "load-only": "without the style: settings 1 and 4 of table 2, figure 5",
@@ -24,7 +25,7 @@ CARD = Card(
     sites={
         "auxvae": {"z": _Z, "x": _X, "style": _STYLE, "y": _Y},
         "load-only": {"z": _Z, "x": _X, "y": _Y},
-        "style-in-guide": {"z": _Z, "x": _X, "style": Site("partly observed", ("row",), (), "", _STYLE.meaning), "y": _Y},
+        "style-in-guide": {"z": _Z, "x": _X, "style": _STYLE_IN_GUIDE, "y": _Y},
         "sequence": {"style": _STYLE, "y": _Y},
         "sequence-load-only": {"y": _Y},
     },
@@ -56,7 +57,7 @@ CARD = Card(
         "reference": "simulated data: make the small trained fit that ships with the package",
     },
     limitations=(
-        "no recorded gait with hand loads is public: everything here is simulated, and no published number is reproduced",
+        "no recorded gait with hand loads is public: all data are simulated, and no published number is reproduced",
         "network weights are point estimates; the posterior is over z and the styles that are not known",
         "with recon_weight other than 1 the objective is no ELBO: x counts with a tempered density",
         "loads outside those seen in training are extrapolated, and predictive intervals may reach below zero",

@@ -40,7 +40,7 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
         channels=walks.coords["channel"][channels], styles=walks.coords["style_class"], name="tiny", simulated=True,
     )  # fmt: skip
     sizes = {"z_dim": 2, "channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2, "width": 4}
-    return data, {**sizes, "recon_weight": 1.0, "encoder_width": 4, "encoder_depth": 1}
+    return data, {**sizes, "recon_weight": 1.0, "beta": 1.0, "encoder_width": 4, "encoder_depth": 1}
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:

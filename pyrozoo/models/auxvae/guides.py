@@ -77,7 +77,7 @@ class StyleAwareGuide(PaperGuide):
     """q(style | x, x_aux) q(z | x, x_aux): a posterior of the style of its own, read from the encoder directly.
 
     TraceEnum_ELBO sums over the guide's styles where the style is not known. (A z that depends on a style enumerated in
-    the guide is refused by Pyro, since the model's p(style | z) would then depend on the dimension it is enumerated in.)
+    the guide is refused by Pyro: the model's p(style | z) would then depend on the dimension it is enumerated in.)
     """
 
     def __init__(self, model: StyleInGuide) -> None:

@@ -52,9 +52,7 @@ class Stream(nn.Module):
     def __init__(self, in_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int) -> None:
         super().__init__()
         sizes = (in_channels, *channels)
-        self.blocks = nn.Sequential(
-            *(CausalBlock(sizes[u], sizes[u + 1], kernel, 2**u) for u in range(len(channels)))
-        )
+        self.blocks = nn.Sequential(*(CausalBlock(sizes[u], sizes[u + 1], kernel, 2**u) for u in range(len(channels))))
         self.project = nn.Conv1d(sizes[-1], d_model, 1)
         self.pool = nn.MaxPool1d(pool)
 
@@ -81,8 +79,8 @@ class CrossAttention(nn.Module):
     """Bidirectional multi-head cross-attention (section 3.3.2): (B, T', D), (B, T0', D) -> the same shapes.
 
     ``H~ = concat_p softmax(H W_Q (H_aux W_K)^T / sqrt(d_k)) H_aux W_V  W_O``, and H~_aux the other way round, each
-    direction with weights of its own; d_k = d_v = D / heads. With residual "difference", not in the paper, the result is
-    LayerNorm(H - H~), how a walk departs from what attention finds in the other one.
+    direction with weights of its own; d_k = d_v = D / heads. With residual "difference", not in the paper, the result
+    is LayerNorm(H - H~), how a walk departs from what attention finds in the other one.
     """
 
     def __init__(self, d_model: int, heads: int, residual: str) -> None:
@@ -140,7 +138,7 @@ class Encoder(nn.Module):
         return before, list(self.attention(*before))
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
-        """x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
+        """Walks x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
         _, fused = self.sequences(x, x_aux, participant)
         return torch.cat([self.reduce(h.mT).flatten(1) for h in fused], -1)
 
@@ -159,14 +157,14 @@ class Decoder(nn.Module):
         super().__init__()
         self.n_steps, self.short, self.d_model = n_steps, n_steps // pool, d_model
         self.expand = nn.Linear(z_dim, d_model * self.short)
-        sizes = (d_model * (2 if use_aux else 1), *reversed(channels))
+        sizes, order = (d_model * (2 if use_aux else 1), *reversed(channels)), range(len(channels) - 1, -1, -1)
         self.blocks = nn.Sequential(
-            *(TransposedBlock(sizes[u], sizes[u + 1], kernel, 2 ** (len(channels) - 1 - u)) for u in range(len(channels)))
+            *(TransposedBlock(sizes[u], sizes[u + 1], kernel, 2**u_back) for u, u_back in enumerate(order))
         )
         self.out = nn.Conv1d(sizes[-1], n_channels, 1)
 
     def forward(self, z: Tensor, h_aux: Tensor | None) -> Tensor:
-        """z (..., B, K), h_aux (B, T0', D) -> (..., B, T, S)."""
+        """State z (..., B, K), h_aux (B, T0', D) -> (..., B, T, S)."""
         leading = z.shape[:-1]
         h = self.expand(z).reshape(-1, self.d_model, self.short)
         if h_aux is not None:
@@ -198,7 +196,7 @@ class LoadHead(nn.Module):
             self.out.weight[1:].zero_()
 
     def forward(self, z: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z (..., B, K), style (..., B) or broadcastable -> loc, scale, each of their common shape."""
+        """State z (..., B, K), style (..., B) or broadcastable -> loc, scale, each of their common shape."""
         hidden = self.from_z(z)
         if self.from_style is not None:
             hidden = hidden + self.from_style[style]

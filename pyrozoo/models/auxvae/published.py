@@ -1,9 +1,10 @@
 """The published results of the paper, as plain data to print beside our own.
 
 Gao, Lim, Chung: "Gait-Based Hand Load Estimation via Deep Latent Variable Models with Auxiliary Information", tables 1
-to 3: accuracy of the carrying style and mean absolute error of the load in lb, leave-one-participant-out, on the paper's
-own recordings of 22 people, which are not public. The paper does not say what its ± is. Table 3 is captioned otherwise,
-but section 4.3.3 reads it as the baselines without auxiliary input and joint prediction, and table 1 as with both.
+to 3: accuracy of the carrying style and mean absolute error of the load in lb, leave-one-participant-out, on the
+paper's own recordings of 22 people, which are not public. The paper does not say what its ± is. Table 3 is captioned
+otherwise, but section 4.3.3 reads it as the baselines without auxiliary input and joint prediction, and table 1 as with
+both.
 """
 
 from __future__ import annotations

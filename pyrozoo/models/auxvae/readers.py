@@ -42,16 +42,17 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = ST
     """Read recorded trials, in either of two forms.
 
     * A folder with ``trials.csv``, a line for each walk with the columns ``file`` (of the walk, beside trials.csv),
-      ``participant``, ``style`` (one of `styles`; empty where unknown, and for the unloaded walk), ``load_lb`` (0 for the
-      unloaded walk, empty where unknown), ``rate_hz``, and optionally ``acc_unit`` ("g" or "m/s2") and ``gyro_unit``
-      ("deg/s" or "rad/s"); and the walks, CSV files with a header of channel names and a line for each sample.
+      ``participant``, ``style`` (one of `styles`; empty where unknown, and for the unloaded walk), ``load_lb`` (0 for
+      the unloaded walk, empty where unknown), ``rate_hz``, and optionally ``acc_unit`` ("g" or "m/s2") and
+      ``gyro_unit`` ("deg/s" or "rad/s"); and the walks, CSV files with a header of channel names and a line for each
+      sample.
     * An npz file: ``signal`` (F, S), samples of all walks end to end; ``length`` (n,), samples of each walk;
       ``participant``, ``style``, ``load_lb`` (n,) as above, load NaN where unknown; ``channels`` (S,); ``rate_hz``, a
       number; optionally ``acc_unit``, ``gyro_unit``.
 
-    Every participant has exactly one unloaded walk, and all walks the same channels and rate. A channel's kind is known by
-    its name: those with "acc" are accelerations, those with "gyro" angular velocities, and units other than g and deg/s
-    are converted. Walks are resampled to `n_steps`, whatever their duration.
+    Every participant has exactly one unloaded walk, and all walks the same channels and rate. A channel's kind is known
+    by its name: those with "acc" are accelerations, those with "gyro" angular velocities, and units other than g and
+    deg/s are converted. Walks are resampled to `n_steps`, whatever their duration.
 
     Args:
         path: The folder or file.
@@ -74,8 +75,8 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = ST
     with naming(str(path)):
         for trial in trials:
             _check(trial, trials[0], n_steps, styles)
-        own, loaded = _unloaded(trials), [trial for trial in trials if not trial.load == 0]
-        missing = [p for p in dict.fromkeys(t.participant for t in trials) if not any(p == t.participant for t in loaded)]
+        own, loaded = _unloaded(trials), [trial for trial in trials if trial.load != 0]
+        missing = [participant for participant in own if not any(participant == t.participant for t in loaded)]
         if missing:
             raise ValueError(f"participant {missing[0]!r} has only an unloaded walk; add a loaded one or leave it out")
         return to_batch(
@@ -112,8 +113,8 @@ def _check(trial: _Trial, first: _Trial, n_steps: int, styles: Sequence[str]) ->
         raise ValueError(f"{trial.where}: rate_hz is {trial.rate:g}; give the samples per second")
     if trial.rate != first.rate:
         raise ValueError(
-            f"{trial.where}: rate_hz is {trial.rate:g} where that of {first.where} is {first.rate:g}; record or resample "
-            "all walks at one rate"
+            f"{trial.where}: rate_hz is {trial.rate:g} where that of {first.where} is {first.rate:g}; record or "
+            "resample all walks at one rate"
         )
     if trial.style and trial.style not in styles:
         raise ValueError(f"{trial.where}: style {trial.style!r} is none of {list(styles)}; correct it or give styles=")
@@ -128,8 +129,8 @@ def _check(trial: _Trial, first: _Trial, n_steps: int, styles: Sequence[str]) ->
     if gaps.any():
         sample, channel = np.argwhere(gaps)[0]
         raise ValueError(
-            f"{trial.where}: channel {trial.channels[channel]!r} has a gap at sample {sample} ({gaps.any(1).sum()} samples "
-            "in all are not finite); interpolate it or leave the walk out"
+            f"{trial.where}: channel {trial.channels[channel]!r} has a gap at sample {sample} ({gaps.any(1).sum()} "
+            "samples in all are not finite); interpolate it or leave the walk out"
         )
 
 
@@ -138,8 +139,8 @@ def _different(channels: list[str], expected: list[str]) -> str:
         return f"{len(channels)} channels where the first walk has {len(expected)}; all walks need the same"
     at = next(i for i, pair in enumerate(zip(channels, expected, strict=True)) if pair[0] != pair[1])
     return (
-        f"channel {at} is {channels[at]!r} where the first walk has {expected[at]!r}; all walks need the same channels in "
-        "the same order"
+        f"channel {at} is {channels[at]!r} where the first walk has {expected[at]!r}; all walks need the same channels "
+        "in the same order"
     )
 
 
@@ -150,8 +151,8 @@ def _unloaded(trials: Sequence[_Trial]) -> dict[str, _Trial]:
         own = [trial for trial in trials if trial.participant == participant and trial.load == 0]
         if not own:
             raise ValueError(
-                f"participant {participant!r} has no unloaded walk (load_lb 0), which the model compares the others with; "
-                "add one or leave the participant out"
+                f"participant {participant!r} has no unloaded walk (load_lb 0), which the model compares the others "
+                "with; add one or leave the participant out"
             )
         if len(own) > 1:
             raise ValueError(
@@ -253,9 +254,9 @@ def _read_npz(path: Path) -> list[_Trial]:
         arrays = _arrays(path)
         signal, length = arrays["signal"], arrays["length"]
         if signal.ndim != 2 or not np.issubdtype(signal.dtype, np.number) or np.iscomplexobj(signal):
-            raise ValueError(f"array 'signal': shape {signal.shape} of {signal.dtype}; give numbers (samples, channels)")
+            raise ValueError(f"array 'signal': {signal.dtype} of shape {signal.shape}; give (samples, channels)")
         if length.ndim != 1 or not np.issubdtype(length.dtype, np.integer) or (length < 1).any():
-            raise ValueError(f"array 'length': shape {length.shape} of {length.dtype}; give whole numbers, one per walk")
+            raise ValueError(f"array 'length': {length.dtype} of shape {length.shape}; give whole numbers, one a walk")
         if length.sum() != len(signal) or len(length) == 0:
             raise ValueError(f"array 'length': the walks add up to {length.sum()} samples, 'signal' has {len(signal)}")
         for name in ("participant", "style", "channels"):

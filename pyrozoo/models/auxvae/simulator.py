@@ -110,13 +110,14 @@ def simulate(
         walk: own pace, random first phase, jitter from stride to stride, sensor noise; 80 Hz, resampled to T steps
 
     Shapes: x (N, T, S) with N = 16 x people and S = 72; x_aux (people, T, S); acceleration in g, angular velocity in
-    deg/s; y (N,) [lb]; style (N,). ``truth`` holds load and style along rows, and ``mass_kg`` and ``sensitivity`` of each
-    person. People have random streams of their own: more of them leave the first as they are.
+    deg/s; y (N,) [lb]; style (N,). ``truth`` holds load and style along rows, and ``mass_kg`` and ``sensitivity`` of
+    each person. People have random streams of their own: more of them leave the first as they are.
 
     The difficulty (`Gait`: between, sensitivity_sd, mass_sd) was set by the linear probe of `probe.ridge_probe` alone,
-    before any neural network saw the data, and is the same for every model. Mean over seeds 0 to 4 of its error on people
-    left out, in lb (SE): a constant 12.5; the loaded walk alone 7.36 (0.52); beside the unloaded one 6.71 (0.61); their
-    difference 3.92 (0.23). Single simulations differ: with seed 3 the unloaded walk beside does not help the probe.
+    before any neural network saw the data, and is the same for every model. Mean over seeds 0 to 4 of its error on
+    people left out, in lb (SE): a constant 12.5; the loaded walk alone 7.36 (0.52); beside the unloaded one 6.71
+    (0.61); their difference 3.92 (0.23). Single simulations differ: with seed 3 the unloaded walk beside does not
+    help the probe.
 
     Args:
         seed: Of all random streams.
@@ -227,7 +228,7 @@ def _carrying(walker: _Walker, style: int, f: float, gait: Gait) -> _Walker:
 
 def _walk(walker: _Walker, rng: np.random.Generator, gait: Gait, duration_s: float) -> np.ndarray:
     """One walk at 80 Hz, (T_raw, S): acceleration [g] and angular velocity [deg/s] of every site."""
-    n, trial = int(round(duration_s * RATE_HZ)), gait.trial
+    n, trial = round(duration_s * RATE_HZ), gait.trial
     pace = np.exp(0.03 * trial * rng.normal())
     drift = np.cumsum(rng.normal(0, gait.jitter / np.sqrt(walker.stride_s * RATE_HZ), n))
     rate = 2 * np.pi * pace / walker.stride_s * (1 + drift)  # of the gait phase [rad/s]

@@ -84,9 +84,7 @@ def _experiment(
         for title, model in models.items() for seed in numbers
     }  # fmt: skip
     results = run_jobs(probe_run, plan, out / "jobs", n_jobs=jobs)
-    rows = [
-        {"model": title, **averages([results[_job(title, seed)] for seed in numbers])} for title in models
-    ]
+    rows = [{"model": title, **averages([results[_job(title, seed)] for seed in numbers])} for title in models]
     print(format_table(rows))
     _figure(name, models, out, profile)
     extra = {"note": NOTE, **timing(results, resumed)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def ridge_experiment(
     found = {name: [results[job][name] for job in plan] for name in ORDER}
     rows = [{"model": f"ridge: {name}", **averages([{"mae": value} for value in found[name]])} for name in ORDER]
     print(format_table(rows))
-    steps = zip(ORDER[1:], ORDER[2:], strict=False)
+    steps = itertools.pairwise(ORDER[1:])
     differences = {f"MAE of {b} - {a}": paired_difference(found[b], found[a]) for a, b in steps}
     extra = {"note": NOTE, "differences": differences, **timing(results, resumed)}
     return finish(CARD, out, rows, "ridge", profile, data, list(numbers), time.perf_counter() - started, extra)

@@ -15,9 +15,9 @@ from ..published import TABLE_1, TABLE_2, TABLE_3
 from ..runs import ENCODERS, PROFILES, SETTINGS, data_of, table_run
 
 NOTE = (
-    "Simulated gait, not recorded: 22 people, 4 styles x 4 loads and one unloaded walk each. Mean absolute error of the "
-    "load in lb, accuracy of the style, share of loads inside the predictive intervals, over people who were not in "
-    "training; mean and standard error over folds of all seeds. Published rows are the paper's, on its own recordings."
+    "Simulated gait, not recorded: 22 people, 4 styles x 4 loads and one unloaded walk each. Mean absolute error of "
+    "the load in lb, accuracy of the style, share of loads inside the predictive intervals, over people who were not "
+    "in training; mean and standard error over folds of all seeds. Published rows are the paper's, on its own data."
 )
 OURS = "5: cross-attention, style"
 SHOWN = ("model", "mae", "accuracy", "cover90", "width90", "active", "seconds")
