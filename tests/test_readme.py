@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from matplotlib import use
 
+from pyrozoo.models.auxvae.model import AuxVAE
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
+AUXVAE = Path(__file__).parents[1] / "pyrozoo" / "models" / "auxvae" / "README.md"
 MEDICATION = Path(__file__).parents[1] / "pyrozoo" / "models" / "medication" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
 
@@ -32,3 +34,11 @@ def test_the_blocks_of_the_medication_page_run():
     for block in re.findall(r"```python\n(.*?)```", MEDICATION.read_text(), re.DOTALL):
         exec(compile(block, "README.md", "exec"), names)
     assert names["decoded"].scores(names["test"])["frame_accuracy"] > 0.9
+
+
+def test_the_blocks_of_the_auxvae_page_run(monkeypatch):
+    monkeypatch.setattr(AuxVAE, "fit_defaults", {**AuxVAE.fit_defaults, "epochs": 1})
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", AUXVAE.read_text(), re.DOTALL):
+        exec(compile(block, "README.md", "exec"), names)
+    assert {"y.mean", "style.label"} <= set(names["zoo"].predict(names["fit"], names["test"], draws=5))
