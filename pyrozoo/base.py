@@ -79,6 +79,8 @@ class ZooModel(LocalParams, PyroModule):
         row_sites: Latent sites that lie along rows.
         plate_dims: Plate -> its dimension, counted from the right (-1 is the last).
         dims: Site -> names of its event dimensions.
+        open_groups: Groups that the model only looks tables up of: it has neither latents nor parameters of theirs, so
+            that new ones are as good as known ones.
         targets: Sites that `predict` predicts.
         enumerated: Latent sites that are summed out exactly.
         coords: Event dimension -> names of its positions, where the model and not the data decide them.
@@ -91,6 +93,7 @@ class ZooModel(LocalParams, PyroModule):
     row_sites: tuple[str, ...] = ()
     plate_dims: Mapping[str, int] = {"row": -1}
     dims: Mapping[str, tuple[str, ...]] = {}
+    open_groups: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("y",)
     enumerated: tuple[str, ...] = ()
     coords: Mapping[str, Sequence[str]] = {}

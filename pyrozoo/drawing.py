@@ -16,8 +16,9 @@ from torch import Tensor
 from .arviz_bridge import Draws
 from .base import ZooModel
 from .batch import Batch
-from .fitting import Fit, Run, isolated, reference_tensor, run_seed
+from .fitting import Fit, Run, holds_group, isolated, reference_tensor, run_seed
 from .traces import (
+    AT_ONCE,
     OBSERVED,
     UNOBSERVED,
     Pair,
@@ -134,7 +135,7 @@ def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
     known = isinstance(fit, Fit) and all(
         set(batch.coords[group].tolist()) <= set(fit.prototype.coords[group].tolist())
         for group in batch.groups
-        if group in model.plate_dims
+        if holds_group(model, group)
     )
     if known:
         return fit.prepare(batch)
@@ -277,7 +278,8 @@ def _summed_out(run: Run, data: Batch, draws: int) -> dict[str, tuple[Tensor, Te
     """
     model, parts = run.model, []
     arguments = model.arguments(data)
-    for n in chunks(draws, data):
+    # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
+    for n in chunks(draws, data, 5 * AT_ONCE if model.targets_alone else None):
         drawn = pair(model, run.guide, arguments, copies=n, targets_only=True)
         parts.append({target: _given(drawn, target, n) for target in model.targets})
     out: dict[str, tuple[Tensor, Tensor | None]] = {}

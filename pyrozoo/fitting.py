@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -66,8 +67,8 @@ class Fit:
         guide_name: How the guide was given: a name of the entry, or the name of a class or function.
         settings: The arguments of the fit that JSON can hold.
         data: Identity of the training data: name, sha256, simulated, columns.
-        prototype: One training row with the names and tables of all groups that have latents: what aligns new data
-            with the fit.
+        prototype: One training row with the names and tables of all groups that are not open: what aligns new
+            data with the fit.
         seconds: Wall time of the fit.
         versions: Library versions that wrote a loaded fit.
         train: The training data; not saved, so None for a loaded fit.
@@ -128,8 +129,8 @@ class Fit:
         """Bring a batch into the terms of the fit: group positions, group tables and support rows, device.
 
         Groups of the training data take their place and tables from there. Other groups need a guide that is
-        amortised over them, which then reads this batch's own rows. Groups without a plate in the model have no latents
-        of their own: they keep the tables they come with, and new ones are as good as known ones.
+        amortised over them, which then reads this batch's own rows. Open groups of the model keep the tables they come
+        with, and new ones are as good as known ones.
 
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
@@ -144,7 +145,7 @@ class Fit:
                 )
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
-            if group not in run.model.plate_dims:
+            if not holds_group(run.model, group):
                 continue
             known = self.prototype.coords[group]
             position = {name: i for i, name in enumerate(known.tolist())}
@@ -273,6 +274,15 @@ def _prepared(
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file)
 
 
+def holds_group(model: ZooModel, group: str) -> bool:
+    """Whether something of the model belongs to the positions of a group, so that they must be those of the training.
+
+    It has the group's plate, or asks for its index and does not say that the group is open.
+    """
+    taken = group in inspect.signature(model.forward).parameters
+    return group in model.plate_dims or (taken and group not in model.open_groups)
+
+
 def run_seed(seed: int, index: int) -> int:
     """Seed of one restart, chain or simulation among several."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
@@ -365,12 +375,12 @@ def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.
 def prototype_of(train: Batch, model: ZooModel) -> Batch:
     """One training row with all group tables and names, see `Fit`.
 
-    Of a group without a plate in the model only the row's own: nothing of the others is needed later.
+    Of an open group only the row's own: nothing of the others is needed later.
     """
     row = train.take([0])
     tensors, sizes = dict(row.tensors), dict(row.sizes)
     coords = {k: v for k, v in row.coords.items() if k != train.rows}
-    for group in set(train.groups) - set(model.plate_dims):
+    for group in set(train.groups) & set(model.open_groups):
         own = row[group]
         tensors |= {k: v[own] for k, v in row.tensors.items() if row.along[k] == group}
         tensors[group], sizes[group] = torch.zeros_like(own), 1
