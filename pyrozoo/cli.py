@@ -127,7 +127,7 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     fit.add_argument(
         "--set", dest="values", action="append", type=_value_assignment, default=[], metavar="NAME=VALUE",
-        help="argument of the model's constructor, a number or a word, e.g. c_dim=8; may be repeated",
+        help="argument of the model's constructor, e.g. c_dim=8 or fusion=concat; may be repeated",
     )  # fmt: skip
     fit.add_argument("--steps", type=_positive, metavar="N", help="optimiser steps")
     fit.add_argument("--batch-size", type=_positive, metavar="N", help="rows per step; the model's default or all")
@@ -174,14 +174,13 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _value_assignment(text: str) -> tuple[str, int | float | str]:
-    """A number where it can be read as one, else a word."""
+def _value_assignment(text: str) -> tuple[str, Any]:
+    """A number, True, False, None or a tuple of them where it can be read as one, else a word."""
     name, value = _assignment(text)
     try:
-        number = ast.literal_eval(value)
+        return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        number = None
-    return name, value if isinstance(number, bool) or not isinstance(number, int | float) else number
+        return name, value
 
 
 def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -348,7 +347,11 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
     family = entry.parts.VARIANTS.get(arguments.variant or next(iter(entry.card.variants)))
     taken = {} if family is None else dict(inspect.signature(family).parameters)
     for name, value in values.items():
-        if isinstance(value, str) and name in taken and not isinstance(taken[name].default, str):
+        default = taken[name].default if name in taken else value
+        kind = next((kind for kind in (bool, str, tuple) if isinstance(default, kind)), None)
+        if kind and not isinstance(value, kind):
+            raise ValueError(f"--set {name}={value}: {value!r} is no {kind.__name__} such as {default!r}")
+        if not kind and (isinstance(value, str | bool | tuple) or not isinstance(value, int | float | type(None))):
             raise ValueError(f"--set {name}={value}: {value!r} is not a number")
     try:
         return registry.create_model(arguments.name, data, variant=arguments.variant, **given)

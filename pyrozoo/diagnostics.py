@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from . import scores
 from .base import ZooModel
 from .batch import FRAMES, Batch
-from .drawing import Draws, draw, predict, prior_predictive, quantile_name, target_sites
+from .drawing import Draws, draw, predict, prior_predictive, quantile_name, sums_out_by_row, target_sites
 from .fitting import Fit, build, isolated, run_seed
 from .guides import with_support
 from .traces import pair
@@ -125,21 +125,21 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
     with isolated(seed), torch.no_grad():
         data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
         arguments = fit.model.arguments(data)
-        terms = [_log_target(fit, arguments, target, truth) for _ in range(draws)]
+        sums_out = sums_out_by_row(fit.best, arguments)
+        terms = [_log_target(fit, arguments, target, truth, sums_out) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
-def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
-    """Log density of a target's true values given one draw of the latents, enumerated ones summed out."""
-    if not fit.model.enumerated:
+def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor, sums_out: bool) -> Tensor:
+    """Log density of a target's true values given one draw of the latents, enumerated ones of the rows summed out."""
+    if not sums_out:
         return target_sites(fit.best, arguments)[target]["fn"].log_prob(truth)
     drawn = pair(fit.model, fit.guide, arguments, targets_only=True)
     if target in fit.model.enumerated:
         return drawn.log_conditional(target, truth)
-    nodes = drawn.guide.nodes if target in drawn.guide.nodes else drawn.model.nodes
-    return drawn.sum_out(drawn.log_weights() + nodes[target]["fn"].log_prob(truth))
+    return drawn.sum_out(drawn.log_weights() + drawn.target(target)["fn"].log_prob(truth))
 
 
 def compare(
@@ -216,7 +216,7 @@ def _same_values(fits: Mapping[str, Fit], test: Batch) -> None:
 
 def ppc(
     fits: Fit | ZooModel | Mapping[str, Fit | ZooModel], data: Batch, *, draws: int = 200, seed: int = 0,
-    against: str = "posterior",
+    against: str = "posterior", sites: list[str] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Predictive checks: does data drawn from the model look like the data, in these statistics?
 
@@ -231,6 +231,7 @@ def ppc(
         seed: Of the draws.
         against: "posterior", data drawn given the posterior of the latents; or "prior", given their priors
             (`prior_predictive`), where a p near 0 or 1 says that the priors put the data at an edge.
+        sites: Observed sites to check; all by default (a long signal has a line for each of its numbers).
     """
     if against not in ("posterior", "prior"):
         raise ValueError(f"against: {against!r} is neither 'posterior' nor 'prior'")
@@ -240,7 +241,7 @@ def ppc(
         if against == "posterior" and not isinstance(fit, Fit):
             raise ValueError(f"{name!r} is a model without a fit, which has no posterior; use against='prior'")
         function = draw if against == "posterior" else prior_predictive
-        drawn = function(fit, data, draws=draws, seed=seed, restarts=False)
+        drawn = function(fit, data, draws=draws, seed=seed, sites=sites, restarts=False)
         for site in drawn.groups.get("observed_data", {}):
             rows += [{"model": name, "site": site, **line} for line in _check_site(drawn, site, against)]
     return pd.DataFrame(rows)
@@ -322,9 +323,10 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             mean, variance = _moments(drawn.guide.nodes[holder])
             means.append(mean)
             variances.append(variance)
-            divergences.append(
-                _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"]).expand_as(mean)
-            )
+            divergence = _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"])
+            if divergence.dim() > mean.dim():  # the prior depends on an enumerated site: the mean over its posterior
+                divergence = (drawn.log_weights().exp()[..., None] * divergence).sum(0)
+            divergences.append(divergence.expand_as(mean))
         # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
         sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
         kls = torch.stack(divergences).mean(0)

@@ -36,6 +36,7 @@ from .traces import (
     plates_of,
     predictive_trace,
     public_name,
+    row_blocks,
     squeezed,
     where_observed,
 )
@@ -209,8 +210,8 @@ def predict(
     """Predict the targets of every row, as if none were observed.
 
     Intervals are the model's own and may be too narrow: look at `coverage` before you use them. Means and standard
-    deviations are exact given each draw of the other latents (law of total variance), and so are the probabilities of
-    an enumerated target; quantiles, and probabilities of other discrete targets, come from the draws themselves.
+    deviations are exact given each draw of the latents that are not summed out (law of total variance), and so are the
+    probabilities of a discrete target; quantiles come from the draws themselves.
 
     Args:
         fit: The fit; its best restart predicts.
@@ -243,83 +244,106 @@ def predict(
             )
     with isolated(seed), torch.no_grad():
         data = fit.prepare(batch.hide())
-        drawn = (_summed_out if fit.model.enumerated else _one_by_one)(fit.best, data, draws)
+        drawn = (_summed_out if sums_out_by_row(fit.best, data) else _one_by_one)(fit.best, data, draws)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     for target, (values, exact) in drawn.items():
-        if target in fit.model.enumerated:
+        if values is None:
             columns |= _classes(target, exact, fit)
-        elif exact is not None:
-            columns |= _continuous(target, values, exact, fit, quantiles)
         else:
-            columns |= _discrete(target, values, fit)
+            columns |= _continuous(target, values, exact, fit, quantiles)
     return pd.DataFrame(columns, index=index)
 
 
-def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Values (S, N, ...) of each target and, of a continuous one, its first and second moments (2, N, ...)."""
+Predicted = dict[str, tuple[Tensor | None, Tensor]]
+
+
+def _one_by_one(run: Run, data: Batch, draws: int) -> Predicted:
+    """Values (S, N, ...) of each continuous target with its first and second moments (2, N, ...), means over draws.
+
+    Of a discrete target None and the probability of each value, (N, K).
+    """
     samples: dict[str, list[Tensor]] = {}
-    moments: dict[str, list[Tensor]] = {}
+    exact: dict[str, list[Tensor]] = {}
     arguments = run.model.arguments(data)
     for _ in range(draws):
         for target, site in target_sites(run, arguments).items():
-            samples.setdefault(target, []).append(site["value"])
-            if not is_discrete(site):
-                moments.setdefault(target, []).append(_moments(site["fn"], site["value"].shape))
-    return {
-        target: (torch.stack(values).double().cpu(), _mean(moments.get(target))) for target, values in samples.items()
-    }
+            if is_discrete(site):
+                exact.setdefault(target, []).append(_shares(site))
+            else:
+                samples.setdefault(target, []).append(site["value"])
+                exact.setdefault(target, []).append(_moments(site["fn"], site["value"].shape))
+    means = {target: torch.stack(values).double().mean(0).cpu() for target, values in exact.items()}
+    stacked = {target: torch.stack(values).double().cpu() for target, values in samples.items()}
+    return {target: (stacked.get(target), mean) for target, mean in means.items()}
 
 
-def _summed_out(run: Run, data: Batch, draws: int) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """As `_one_by_one`, many draws at once and enumerated sites summed out given each.
+def _shares(site: Mapping[str, Any]) -> Tensor:
+    """Probability of each value of a discrete site, (N, K)."""
+    support = site["fn"].enumerate_support(expand=False).reshape(-1)
+    return torch.stack([site["fn"].log_prob(value).double() for value in support], -1).softmax(-1)
 
-    Of an enumerated target the second part holds the probability of each value, (N, K).
-    """
-    model, parts = run.model, []
-    arguments = model.arguments(data)
-    # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
-    for n in chunks(draws, data, 5 * AT_ONCE if model.targets_alone else None):
-        drawn = pair(model, run.guide, arguments, copies=n, targets_only=True)
-        parts.append({target: _given(drawn, target, n) for target in model.targets})
-    out: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+def sums_out_by_row(run: Run, data: Mapping[str, Any]) -> bool:
+    """Whether the model enumerates sites and each row decides on its own ones by itself, given the other latents."""
+    if not run.model.enumerated or run.model.max_plate_nesting != 1:
+        return False
+    return pair(run.model, run.guide, data, targets_only=True).by_row
+
+
+def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
+    """As `_one_by_one`, many draws at once and enumerated sites summed out given each."""
+    model, blocks = run.model, []
+    for block in row_blocks(data):
+        arguments = model.arguments(block)
+        parts: list[Predicted] = []
+        # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
+        for n in chunks(draws, block, 5 * AT_ONCE if model.targets_alone else None):
+            drawn = pair(model, run.guide, arguments, copies=n, targets_only=True)
+            parts.append({target: _given(drawn, target) for target in model.targets})
+        blocks.append(parts)
+    out: Predicted = {}
     for target in model.targets:
-        values, exact = zip(*(part[target] for part in parts), strict=True)
-        whole = None if exact[0] is None else sum(exact) / draws
-        out[target] = torch.cat(values), whole
+        found = [[part[target] for part in parts] for parts in blocks]
+        exact = torch.cat([sum(e for _, e in parts) / draws for parts in found], 0 if found[0][0][0] is None else 1)
+        whole = None
+        if found[0][0][0] is not None:
+            whole = torch.cat([torch.cat([v for v, _ in parts]) for parts in found], 1)
+        out[target] = whole, exact
     return out
 
 
-def _given(drawn: Pair, target: str, n: int) -> tuple[Tensor, Tensor | None]:
-    """Values of a target given `n` draws, (n, N, ...), and the sum over them of its moments or probabilities."""
-    site = drawn.guide.nodes.get(target + UNOBSERVED, drawn.guide.nodes.get(target, drawn.model.nodes.get(target)))
-    weights = drawn.log_weights()
-    if is_enumerated(site):
-        support = site["fn"].enumerate_support(expand=False).reshape(-1)
-        shares = torch.stack([drawn.log_conditional(target, value).exp() for value in support], -1)
-        return torch.zeros(0), shares.sum(0).double().cpu()
+def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
+    """Values of a target, one per draw, (S, N, ...), and the sum over draws of its moments; see `_one_by_one`."""
+    site, weights = drawn.target(target), drawn.log_weights()
     fn, event = site["fn"], site["fn"].event_dim
+    if is_enumerated(site):
+        support = fn.enumerate_support(expand=False).reshape(-1)
+        shares = torch.stack([drawn.log_conditional(target, value) for value in support], -1).softmax(-1)
+        return None, shares.sum(0).cpu()
     values = fn.sample() if site["is_observed"] else site["value"]
     shape = torch.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
-    weights = weights.expand(shape).exp().reshape(-1, *shape[-drawn.nesting :])
     tail = values.shape[values.dim() - event :]
-    flat = (len(weights), *weights.shape[1:], *tail)
-    which = torch.distributions.Categorical(weights.movedim(0, -1)).sample()
-    index = which.reshape(1, *which.shape, *(1,) * event).expand(1, *flat[1:])
-    chosen = values.expand(*shape, *tail).reshape(flat).gather(0, index)[0]
+
+    def flat(tensor: Tensor, shape: tuple[int, ...], tail: tuple[int, ...] = ()) -> Tensor:
+        """Enumeration dimensions as one: (E, S, N, ...)."""
+        expanded = tensor.expand(*shape, *tail)
+        return expanded.reshape(-1, *shape[-drawn.nesting :], *tail)
+
+    probability = flat(weights.exp(), shape)
+    spread = probability.reshape(*probability.shape, *(1,) * event)
     if is_discrete(site):
-        return chosen.double().cpu(), None
-    moments = _moments(fn, (*shape, *tail)).reshape(2, *flat)
-    weighted = (weights.reshape(*weights.shape, *(1,) * event) * moments).sum(1)
-    return chosen.double().cpu(), weighted.double().sum(1).cpu()
+        shares = _shares(site)
+        return None, (probability[..., None] * flat(shares, shape, shares.shape[-1:])).sum((0, 1)).cpu()
+    which = torch.distributions.Categorical(probability.movedim(0, -1)).sample()
+    choices = flat(values, shape, tail)
+    index = which.reshape(1, *which.shape, *(1,) * event).expand(1, *choices.shape[1:])
+    moments = torch.stack([flat(m, shape, tail) for m in _moments(fn, (*shape, *tail))])
+    return choices.gather(0, index)[0].double().cpu(), (spread * moments).sum((1, 2)).double().cpu()
 
 
 def _moments(fn: Any, shape: tuple[int, ...]) -> Tensor:
     return torch.stack([fn.mean.expand(shape), (fn.variance + fn.mean**2).expand(shape)])
-
-
-def _mean(values: list[Tensor] | None) -> Tensor | None:
-    return None if values is None else torch.stack(values).double().mean(0).cpu()
 
 
 def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantiles: tuple) -> dict[str, np.ndarray]:
@@ -340,12 +364,6 @@ def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantil
 def quantile_name(q: float) -> str:
     """Column of a quantile, in percent: q05, q95, q97.5."""
     return f"q{round(100 * q, 6):02g}"
-
-
-def _discrete(target: str, stacked: Tensor, fit: Fit) -> dict[str, np.ndarray]:
-    classes = fit.prototype.coords.get(f"{target}_class")
-    n = len(classes) if classes is not None else int(stacked.max()) + 1
-    return _classes(target, torch.stack([(stacked == k).double().mean(0) for k in range(n)], -1), fit)
 
 
 def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarray]:

@@ -22,16 +22,25 @@ def known(profile: str) -> str:
     return profile
 
 
-def claim(card: Card, out: Path, data: Mapping[str, Any]) -> bool:
+def claim(card: Card, out: Path, data: Mapping[str, Any], configuration: Mapping[str, str] | None = None) -> bool:
     """Let the folder belong to this version of the entry and these data; return whether it was begun before.
 
+    Args:
+        card: Of the entry.
+        out: The folder.
+        data: Identity of the data.
+        configuration: Settings that finished jobs depend on beside their arguments, in words.
+
     Raises:
-        ValueError: Its finished jobs are of another version or other data.
+        ValueError: Its finished jobs are of another version, other data or other settings.
     """
     identity = {"model": f"{card.name}@{card.version}", "data": data["sha256"]}
+    identity |= {"configuration": dict(configuration)} if configuration else {}
     file = out / "identity.json"
     if file.exists() and read_json_object(file, "the identity of an experiment") != identity:
-        raise ValueError(f"{out} holds results of another version of the entry or of other data; choose another folder")
+        raise ValueError(
+            f"{out} holds results of another version of the entry, other data or other settings; choose another folder"
+        )
     begun = (out / "jobs").exists()
     atomic_write_json(file, identity)
     return begun

@@ -136,12 +136,14 @@ class Fit:
             KeyError: A group was not in the training data and the guide has parameters per group.
         """
         run = run or self.best
-        for dim in {dim for dims in self.prototype.dims.values() for dim in dims} & set(batch.coords):
+        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
+        checked |= {f"{target}_class" for target in run.model.targets}
+        for dim in checked & set(batch.coords):
             own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
             if own and known and own != known:
                 raise ValueError(
-                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same columns in the "
-                    "same order"
+                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
+                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
                 )
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:

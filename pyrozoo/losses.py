@@ -47,15 +47,16 @@ class Anneal(Messenger):
 class Watch(Messenger):
     """Remember the first site whose value or log density is not finite."""
 
-    def __init__(self) -> None:
+    def __init__(self, densities: bool = True) -> None:
         super().__init__()
-        self.found = ""
+        self.found, self.densities = "", densities
 
     def _pyro_post_sample(self, msg: dict) -> None:
         if self.found or not torch.is_tensor(msg["value"]):
             return
         if not torch.isfinite(msg["value"].double()).all():
             self.found = f" (site {msg['name']!r} has a non-finite value)"
+        if self.found or not self.densities:
             return
         density = scale_and_mask(torch.as_tensor(msg["fn"].log_prob(msg["value"])), 1.0, msg["mask"])
         if msg["infer"].get("is_auxiliary"):  # a factor may rule values out
@@ -85,15 +86,16 @@ class Loss(nn.Module):
 
 def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
     """Evaluate the loss to name the first site that is not finite; empty where there is none."""
-    watch = Watch()
-    # The model by itself tells where a guide cannot even be run on the data: observed sites come first there.
-    for function in (loss, lambda data: loss.model(**loss.model.arguments(data))):
-        # A prior that was given validates its arguments as it did when it was made, whatever holds now.
-        with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(*NO_DISTRIBUTION):
-            warnings.simplefilter("ignore")
-            function(batch)
-        if watch.found:
-            break
+    watch, ran = Watch(), False
+    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
+    with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(*NO_DISTRIBUTION):
+        warnings.simplefilter("ignore")
+        loss(batch)
+        ran = True
+    if not ran and not watch.found:  # a guide that cannot even be run on the data: is it they that are not finite?
+        watch = Watch(densities=False)
+        with validation(False), watch, torch.no_grad(), contextlib.suppress(*NO_DISTRIBUTION):
+            loss.model(**loss.model.arguments(batch))
     return watch.found
 
 
@@ -105,12 +107,14 @@ def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
     modes = {part: part.training for part in (*model.modules(), *guide.modules())}
     model.eval()
     guide.eval()
-    with torch.no_grad(), validation(False):
-        arguments = model.arguments(batch)
-        trace = poutine.trace(guide).get_trace(**arguments)
-        poutine.replay(model, trace=trace)(**arguments)
-    for part, training in modes.items():
-        part.training = training
+    try:
+        with torch.no_grad(), validation(False):
+            arguments = model.arguments(batch)
+            trace = poutine.trace(guide).get_trace(**arguments)
+            poutine.replay(model, trace=trace)(**arguments)
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def validation(validate: bool | None, epoch: int = 0) -> Any:

@@ -192,7 +192,15 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
             raise KeyError(
                 f"guide {guide!r}: {type(model).__name__} is in no registry entry; pass a class or a factory"
             )
-        return _named(entry(model.entry[0]).parts.GUIDES, guide, f"guide of {model.entry[0]!r}")(model, **options)
+        name, variant = model.entry
+        allowed = card(name).guides_of.get(variant)
+        if allowed is not None and guide in card(name).guides and guide not in allowed:
+            suits = [other for other, guides in card(name).guides_of.items() if guide in guides]
+            raise ValueError(
+                f"guide {guide!r} does not suit variant {variant!r} of {name!r}, which has {list(allowed)}; it is one "
+                f"of variant {suits}"
+            )
+        return _named(entry(name).parts.GUIDES, guide, f"guide of {name!r}")(model, **options)
     from pyro.infer.autoguide import AutoGuide
 
     if isinstance(guide, type) and issubclass(guide, AutoGuide):

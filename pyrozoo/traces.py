@@ -95,7 +95,8 @@ class Pair:
         """
         sites = [(name, site, self.log_density(site)) for name, site in self.sites("model")]
         weights = [d for _, s, d in sites if is_enumerated(s) or (is_factor(s) and d.dim() > self.nesting)]
-        total = self.sum_out(sum(weights, torch.zeros(())))
+        weights.append(torch.zeros((), device=sites[0][2].device))
+        total = self.sum_out(sum(weights))
         return {
             name: self.sum_out(sum(weights, density)) - total
             for name, site, density in sites
@@ -110,11 +111,34 @@ class Pair:
     def log_weights(self) -> Tensor:
         """Log probabilities of the values of the enumerated sites, given the data and the guide's latents.
 
-        Their dimensions stand left of the plates'; 0 where nothing is enumerated.
+        Their dimensions stand left of the plates'; 0 where nothing is enumerated. In double precision.
+
+        Raises:
+            ValueError: An enumerated site does not lie along the rows alone (`by_row`).
         """
-        densities = [self.log_density(site) for _, site in self.sites("model")]
-        joint = sum((d for d in densities if d.dim() > self.nesting), torch.zeros(()))
+        if not self.by_row:
+            raise ValueError("an enumerated site does not lie along the rows, so that no row decides on it by itself")
+        densities = [self.log_density(site).double() for _, site in self.sites("model")]
+        joint = sum((d for d in densities if d.dim() > self.nesting), densities[0].new_zeros(()))
         return joint - self.sum_out(joint)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether every enumerated site, and no other plate than `copies`, lies along the rows."""
+        own = [set(frames_of(site).values()) for _, site in self.sites("model") if is_enumerated(site)]
+        return all(plates - {"copies"} == {self.rows} for plates in own)
+
+    def target(self, name: str) -> dict:
+        """The site that a target is predicted by: of the guide where it samples it, else of the model.
+
+        Raises:
+            ValueError: The target is a function of other sites, which has no density of its own.
+        """
+        places = [(part, own) for part in (self.guide, self.model) for own in (name + UNOBSERVED, name)]
+        site = next(part.nodes[own] for part, own in places if own in part.nodes)
+        if site["infer"].get("_deterministic"):
+            raise ValueError(f"{name!r} is a function of other sites and has no density of its own")
+        return site
 
 
 def pair(
@@ -149,6 +173,21 @@ def pair(
         return Pair(guide_trace, poutine.trace(replayed).get_trace(**arguments), nesting, model.rows)
 
 
+def row_blocks(batch: Batch) -> Iterator[Batch]:
+    """The batch in blocks of rows whose numbers stay bounded, for what treats every row by itself."""
+    size = max(1, AT_ONCE * ROW_NUMBERS // max(row_numbers(batch), ROW_NUMBERS))
+    if size >= batch.n_rows:
+        yield batch
+        return
+    for rows in torch.arange(batch.n_rows).split(size):
+        yield batch.take(rows)
+
+
+def row_numbers(batch: Batch) -> int:
+    """Numbers that a row holds."""
+    return sum(t[0].numel() for name, t in batch.tensors.items() if batch.along[name] == batch.rows)
+
+
 def chunks(draws: int, batch: Batch, at_once: int | None = None) -> list[int]:
     """Numbers of draws that add up to `draws`, each so small that rows times draws in memory stay bounded.
 
@@ -158,8 +197,7 @@ def chunks(draws: int, batch: Batch, at_once: int | None = None) -> list[int]:
         at_once: Rows times draws; by default 20,000, or fewer where a row is long.
     """
     if at_once is None:
-        row = sum(t[0].numel() for name, t in batch.tensors.items() if batch.along[name] == batch.rows)
-        at_once = AT_ONCE * ROW_NUMBERS // max(row, ROW_NUMBERS)
+        at_once = AT_ONCE * ROW_NUMBERS // max(row_numbers(batch), ROW_NUMBERS)
     size = max(1, min(draws, at_once // batch.n_rows))
     return [min(size, draws - done) for done in range(0, draws, size)]
 

@@ -247,6 +247,11 @@ class Training:
                 warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss says it, and where
                 loss = self.loss(batch)
         except NO_DISTRIBUTION as error:  # Pyro's validation sees a NaN argument before the loss does
+            if "share a common poutine.scale" in str(error):
+                raise ValueError(
+                    "anneal: an annealed site depends on one that is summed out, and all that do must have one weight; "
+                    "use anneal=None, or leave it out of anneal_sites"
+                ) from error
             site = self._bad_site(batch, before)
             if not site:
                 raise

@@ -169,6 +169,8 @@ def test_a_guide_with_its_own_style_averages_over_it(known):
             term = term + torch.where(data["labelled"], p_y.log_prob(data["y"]), 0.0)
             term = term - torch.where(data["style_labelled"], 0.0, log_q[:, k])
             total = total + log_q[:, k].exp() * term
+        head = log_q.gather(-1, data["style"][:, None])[:, 0]
+        total = total + torch.where(data["style_labelled"], head, 0.0)
     assert loss == pytest.approx(-float(total.sum()), rel=EXACT)
 
 

@@ -1,5 +1,6 @@
 """auxvae: every experiment runs in its smoke profile, and says what it should."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):
     assert errors["ridge: difference"] < errors["ridge: none"]
 
 
+def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
+    EXPERIMENTS["figure6"](profile="smoke", out=tmp_path)
+    monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "epochs", 3)
+    with pytest.raises(ValueError, match="other settings; choose another folder"):
+        EXPERIMENTS["figure6"](profile="smoke", out=tmp_path)
+
+
 def test_results_of_other_data_are_not_mixed_in(tmp_path):
     EXPERIMENTS["ridge"](profile="smoke", out=tmp_path)
     with pytest.raises(ValueError, match="choose another folder"):
@@ -97,14 +105,28 @@ def fitted(variant="auxvae", **arguments):
     return zoo.fit(model, "paper", data, epochs=2, batch_size=8, progress=False), data
 
 
+def others(data):
+    """The same trials by people of other names."""
+    return dataclasses.replace(data, coords={**data.coords, "participant": np.array(["O0", "O1", "O2", "O3"])})
+
+
+def known(data):
+    return data.subset(np.flatnonzero(data.observed("y")))
+
+
 def test_probes_read_load_and_style_that_are_there():
     fit, data = fitted()
-    found = latent_probes(fit, data, data, draws=2)
+    data = known(data)
+    found = latent_probes(fit, data, others(data), draws=2)
     assert set(found) == {"load_r2", "load_rank", "style_accuracy", "active", "collapsed", "kl"}
     assert found["collapsed"] in (0.0, 1.0)
     shapes = {stage: h.shape for stage, h in features(fit, data).items()}
-    assert shapes == dict.fromkeys(STAGES, (16, 6, 4))
-    assert set(feature_probes(fit, data, data)) == set(STAGES)
+    assert shapes == dict.fromkeys(STAGES, (13, 6, 4))
+    assert set(feature_probes(fit, data, others(data))) == set(STAGES)
+    with pytest.raises(ValueError, match="in training and test data"):
+        latent_probes(fit, data, data)
+    with pytest.raises(ValueError, match="style: unknown on some trials"):
+        feature_probes(fit, data, others(data.relabel(np.arange(13) > 2, "style")))
 
 
 def test_features_around_attention_need_attention():

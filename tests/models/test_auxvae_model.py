@@ -1,5 +1,6 @@
 """auxvae: configurations, priors, guides, masks, and clear errors for what cannot be fitted."""
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo.contract.subject import default_dtype
 from pyrozoo.fitting import isolated
-from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
+from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide, StyleAwareGuide
 from pyrozoo.models.auxvae.model import AuxVAE, warm_up
 from pyrozoo.models.auxvae.nets import Decoder, Encoder, Stream, by_participant, receptive_field
 from pyrozoo.models.auxvae.runs import PAPER_SIZES, SETTINGS, step_decay
@@ -154,8 +155,12 @@ def test_with_a_point_guide_and_hardly_any_kl_the_model_is_an_autoencoder():
 
 
 def test_the_style_aware_guide_says_which_variant_it_needs():
-    with pytest.raises(ValueError, match="variant='style-in-guide'"):
+    with pytest.raises(ValueError, match=r"'delta'\]; it is one of variant \['style-in-guide'\]"):
         fitted(trials(dtype=torch.float32), guide="style_aware")
+    with pytest.raises(ValueError, match="variant='style-in-guide'"):
+        StyleAwareGuide(small_model(trials()))
+    with pytest.raises(ValueError, match=r"guide 'paper' does not suit variant 'style-in-guide'"):
+        fitted(trials(dtype=torch.float32), "style-in-guide", "paper")
 
 
 def test_trace_elbo_is_never_chosen_where_a_style_is_summed_out():
@@ -191,6 +196,34 @@ def test_hidden_loads_and_styles_do_not_count_whatever_their_values_are():
     assert losses[0] == losses[1]
 
 
+def test_a_prior_of_the_style_is_not_annealed():
+    with pytest.raises(ValueError, match="use anneal=None"):
+        fitted(trials(dtype=torch.float32), arguments={"z_prior": "style"}, anneal=2)
+
+
+def test_classes_in_another_order_are_refused():
+    data = trials(dtype=torch.float32)
+    fit = fitted(data)
+    coords = {**data.coords, "style_class": data.coords["style_class"][::-1]}
+    with pytest.raises(ValueError, match=r"style_class: the batch has .* give the same classes in the same order"):
+        zoo.metrics(fit, dataclasses.replace(data, coords=coords), draws=2)
+
+
+def test_the_latent_report_of_a_style_dependent_prior_averages_over_styles():
+    data = trials(dtype=torch.float32)
+    table = zoo.latent_report(fitted(data, arguments={"z_prior": "style"}), data, "z", draws=2).table
+    assert np.isfinite(table["kl"]).all()
+    assert (table["kl"] > 0).all()
+
+
+def test_scores_of_predicted_probabilities_sum_to_one():
+    data = trials(dtype=torch.float32)
+    for variant, guide in (("auxvae", "paper"), ("style-in-guide", "style_aware")):
+        table = zoo.predict(fitted(data, variant, guide), data, draws=3)
+        share = table[[c for c in table if c.startswith("style.p[")]].sum(axis=1)
+        assert np.allclose(share, 1.0, atol=1e-12)
+
+
 def test_data_without_any_style_or_load_can_still_be_drawn_from():
     data = trials(dtype=torch.float32)
     fit = fitted(data)
@@ -221,6 +254,11 @@ def test_the_unloaded_walks_of_training_are_not_kept_with_the_fit():
         ({"kernel": 9}, "the convolutions see 25 steps"),
         ({"z_prior": "aux", "fusion": "none"}, "fusion='none' leaves out"),
         ({"beta": 0.0}, "beta: 0.0; a positive weight"),
+        ({"recon_weight": -1.0}, "recon_weight: -1.0; a positive weight"),
+        ({"floor": -1.0}, "floor: -1.0; a positive scale"),
+        ({"n_styles": 0}, "n_styles: 0; use variant 'load-only'"),
+        *(({name: 0}, f"{name}: 0; whole numbers") for name in ("z_dim", "kernel", "pool", "heads", "segments")),
+        ({"channels": ()}, "channels: 0; whole numbers"),
         ({"z_prior": "style", "beta": 0.5}, "beta: 0.5 with z_prior='style'"),
         ({"priors": {"w": dist.Normal(0.0, 1.0)}}, r"unknown prior site\(s\) \['w'\]"),
     ],

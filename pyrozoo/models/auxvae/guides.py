@@ -76,24 +76,33 @@ class DeltaGuide(PaperGuide):
 class StyleAwareGuide(PaperGuide):
     """q(style | x, x_aux) q(z | x, x_aux): a posterior of the style of its own, read from the encoder directly.
 
-    TraceEnum_ELBO sums over the guide's styles where the style is not known. (A z that depends on a style enumerated in
-    the guide is refused by Pyro: the model's p(style | z) would then depend on the dimension it is enumerated in.)
+    TraceEnum_ELBO sums over the guide's styles where the style is not known; where it is known the ELBO has no term of
+    q(style), which learns there from its log probability, as factor ``style_head`` (a factor of the guide enters the
+    ELBO with a minus sign). (A z that depends on a style enumerated in the guide is refused by Pyro: the model's
+    p(style | z) would then depend on the dimension it is enumerated in.)
+
+    Args:
+        alpha: Weight of that factor; 0 for the ELBO alone, which teaches q(style) nothing where all styles are known.
     """
 
-    def __init__(self, model: StyleInGuide) -> None:
+    def __init__(self, model: StyleInGuide, alpha: float = 1.0) -> None:
         if not isinstance(model, StyleInGuide):
             raise ValueError(
                 "guide 'style_aware' covers the style, which this variant's model sums out; use "
                 "create_model('auxvae', data, variant='style-in-guide')"
             )
         super().__init__(model)
+        self.alpha = alpha
         self.classifier = nn.Linear(self.encoder.out_dim, model.n_styles)
 
     def sample_style(self, features: Tensor, style: Tensor | None, labelled: Tensor | None) -> None:
-        logits = self.classifier(features)
-        _, known = fill_style(logits, style, labelled)
+        q = dist.Categorical(logits=self.classifier(features))
+        style, known = fill_style(q.logits, style, labelled)
         with poutine.mask(mask=~known):
-            pyro.sample("style_unobserved", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+            pyro.sample("style_unobserved", q, infer={"enumerate": "parallel"})
+        if self.alpha:
+            head = torch.where(known, q.log_prob(style), torch.zeros_like(features[:, 0]))
+            pyro.factor("style_head", -self.alpha * head, has_rsample=True)
 
 
 class NoLatents(ComposedGuide):

@@ -16,6 +16,7 @@ from ...batch import Batch
 from ...diagnostics import latent_report
 from ...fitting import Fit
 from ...scores import accuracy, r2
+from .data import check_disjoint
 
 STAGES = ("loaded walk", "unloaded walk", "fused")
 
@@ -33,8 +34,12 @@ def latent_probes(fit: Fit, train: Batch, test: Batch, *, draws: int = 20, seed:
     Returns:
         load_r2: share of the load's variance along one linear direction of z; load_rank: Spearman's correlation of the
         load with the position along it (1: loads line up in order); style_accuracy: of a linear classifier of z; active
-        (units), collapsed, kl [nats per trial].
+        (units), collapsed, kl [nats per trial; NaN of a guide that is no diagonal normal].
+
+    Raises:
+        ValueError: A load or style is unknown, or a person is in both parts.
     """
+    _require_known(train, test)
     reports = [latent_report(fit, part, "z", draws=draws, seed=seed) for part in (train, test)]
     z, z_test = (report.means.to_numpy() for report in reports)
     load, load_test = (part["y"].cpu().numpy() for part in (train, test))
@@ -45,8 +50,16 @@ def latent_probes(fit: Fit, train: Batch, test: Batch, *, draws: int = 20, seed:
     return {
         "load_r2": r2(load_test, position), "load_rank": float(spearmanr(load_test, position).statistic),
         "style_accuracy": accuracy(style_test, classifier.predict(z_test)), "active": reports[1].active,
-        "collapsed": float(reports[1].collapsed), "kl": float(table["kl"].sum()),
+        "collapsed": float(reports[1].collapsed), "kl": float(table["kl"].sum(skipna=False)),
     }  # fmt: skip
+
+
+def _require_known(train: Batch, test: Batch) -> None:
+    check_disjoint(train, test)
+    for part in (train, test):
+        for target in ("y", "style"):
+            if not part.observed(target).all():
+                raise ValueError(f"{target}: unknown on some trials; give those where it is known (Batch.subset)")
 
 
 def features(fit: Fit, batch: Batch) -> dict[str, np.ndarray]:
@@ -66,7 +79,12 @@ def features(fit: Fit, batch: Batch) -> dict[str, np.ndarray]:
 
 
 def feature_probes(fit: Fit, train: Batch, test: Batch) -> dict[str, float]:
-    """Share of the load's variance that a linear map of the time-averaged features tells on other people, by stage."""
+    """Share of the load's variance that a linear map of the time-averaged features tells on other people, by stage.
+
+    Raises:
+        ValueError: As of `latent_probes` and `features`.
+    """
+    _require_known(train, test)
     found: Mapping[str, np.ndarray] = features(fit, train)
     other = features(fit, test)
     load, load_test = (part["y"].cpu().numpy() for part in (train, test))

@@ -79,8 +79,8 @@ class GaitModel(ZooModel):
     targets: tuple[str, ...] = ("y", "style")
     enumerated: tuple[str, ...] = ("style",)
     joint = True
-    # The loss is a sum over trials, so nearly every gradient is cut to the norm of 10: that of a mean over trials, as the
-    # paper has it, to which its weight decay is relative.
+    # The loss is a sum over trials, so nearly every gradient is cut to the norm of 10: about that of a mean over
+    # trials, as the paper has it, to which its weight decay is relative.
     fit_defaults: Mapping[str, Any] = {
         "epochs": 60, "batch_size": 64, "lr": 2e-3, "schedule": "cosine", "clip": 10.0,
         "optimizer": functools.partial(torch.optim.Adam, weight_decay=1e-4, fused=True),
@@ -92,6 +92,10 @@ class GaitModel(ZooModel):
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("y_likelihood", y_likelihood, Y_LIKELIHOODS)
+        if not floor > 0:
+            raise ValueError(f"floor: {floor}; a positive scale is needed")
+        if self.joint and n_styles < 2:
+            raise ValueError(f"n_styles: {n_styles}; use variant 'load-only' (or 'sequence-load-only') without styles")
         self.n_channels, self.n_steps, self.aux_steps, self.n_styles = n_channels, n_steps, aux_steps, n_styles
         self.y_likelihood, self.floor = y_likelihood, floor
         for name, value, size in (("x_loc", x_loc, n_channels), ("x_scale", x_scale, n_channels),
@@ -243,11 +247,12 @@ class AuxVAE(GaitModel):
         one_of("attention_residual", attention_residual, RESIDUALS)
         one_of("x_likelihood", x_likelihood, X_LIKELIHOODS)
         one_of("z_prior", z_prior, Z_PRIORS)
-        if not beta > 0:
-            raise ValueError(f"beta: {beta}; a positive weight is needed, however small")
+        for name, weight in (("beta", beta), ("recon_weight", recon_weight)):
+            if weight is not None and not weight > 0:
+                raise ValueError(f"{name}: {weight}; a positive weight is needed, however small")
+        self.z_dim, self.z_prior, self.beta = z_dim, z_prior, beta
         self._require_sizes(channels, d_model, kernel, pool, heads, segments, fusion)
         self._require_prior(z_prior, fusion, beta)
-        self.z_dim, self.z_prior, self.beta = z_dim, z_prior, beta
         self.recon_weight = 1.0 / (n_steps * n_channels) if recon_weight is None else recon_weight
         self.encoder_sizes = {
             "n_channels": n_channels, "channels": tuple(channels), "d_model": d_model, "kernel": kernel, "pool": pool,
@@ -273,6 +278,11 @@ class AuxVAE(GaitModel):
     def _require_sizes(
         self, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int, segments: int, fusion: str
     ) -> None:
+        sizes = {"z_dim": self.z_dim, "d_model": d_model, "kernel": kernel, "pool": pool, "heads": heads,
+                 "segments": segments, "channels": min(channels, default=0)}  # fmt: skip
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}: {size}; whole numbers of at least 1 are needed")
         if d_model % heads:
             raise ValueError(f"d_model: {d_model} does not divide into {heads} heads; choose a multiple")
         seen = receptive_field(kernel, len(channels))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,21 @@ def arguments_of(model: str, profile: str, loss: Mapping[str, Any] | None = None
     return variant, {**sizes, **own, **extra}
 
 
+def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
+    """What is fitted and how, of each row, in words: part of an experiment's identity."""
+    out = {}
+    for model in models:
+        variant, arguments = arguments_of(model, profile)
+        family = registry.entry("auxvae").parts.VARIANTS[variant]
+        defaults = {
+            name: p.default for name, p in inspect.signature(family).parameters.items() if p.default is not p.empty
+        }
+        settings = {**family.fit_defaults, **PROFILES[profile]["settings"]}
+        plain = {k: getattr(v, "__name__", None) or repr(v).replace("<class ", "") for k, v in settings.items()}
+        out[model] = f"{variant} {sorted({**defaults, **arguments}.items())} {sorted(plain.items())}"
+    return out
+
+
 @functools.lru_cache(maxsize=2)
 def data_of(seed: int, profile: str) -> Batch:
     """The simulated trials of one seed."""
@@ -128,16 +144,17 @@ def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str
     levels = {50: (0.25, 0.75), 80: (0.1, 0.9), 90: (0.05, 0.95)}
     quantiles = tuple(sorted(q for pair in levels.values() for q in pair))
     table = predict(found, test, draws=draws, seed=seed, quantiles=quantiles)
-    truth = test["y"].numpy().astype(float)
+    truth = test["y"].cpu().numpy().astype(float)
     out: dict[str, Any] = {"mae": mae(truth, table["y.mean"].to_numpy())}
     if "style.label" in table:
-        names = test.coords["style_class"][test["style"].numpy()]
+        names = test.coords["style_class"][test["style"].cpu().numpy()]
         out["accuracy"] = accuracy(names, table["style.label"].to_numpy())
-    for level, (low, high) in levels.items():
-        bounds = [table[f"y.q{round(100 * q):02d}"].to_numpy() for q in (low, high)]
-        out[f"cover{level}"] = coverage(truth, *bounds)
-    out["width90"] = float((table["y.q95"] - table["y.q05"]).mean())
+    if found.model.y_likelihood != "mae":  # whose scale is fixed, so that its intervals say nothing
+        for level, (low, high) in levels.items():
+            bounds = [table[f"y.q{round(100 * q):02d}"].to_numpy() for q in (low, high)]
+            out[f"cover{level}"] = coverage(truth, *bounds)
+        out["width90"] = float((table["y.q95"] - table["y.q05"]).mean())
     if "z" in found.model.row_sites:
         report = latent_report(found, test, "z", draws=5, seed=seed)
-        out |= {"active": report.active, "kl": float(report.table["kl"].sum())}
+        out |= {"active": report.active, "kl": float(report.table["kl"].sum(skipna=False))}
     return out

@@ -12,7 +12,7 @@ from ....jobs import run_jobs
 from ....record import format_table
 from ..card import CARD
 from ..latent import feature_probes, latent_probes
-from ..runs import data_of, fold_of, table_run
+from ..runs import configuration, data_of, fold_of, table_run
 
 JOINT, ALONE = "5: cross-attention, style", "4: cross-attention, no style"
 NOTE = (
@@ -58,11 +58,11 @@ def reference_experiment(
 ) -> dict[str, Any]:
     """Make the small fit that ships with the package: the first fold of the first simulation.
 
-    Its folder then goes to ``pyrozoo/models/auxvae/reference/simulated``.
+    Its folder then goes to ``pyrozoo/models/auxvae/reference/simulated``. It is one fit: `seeds` and `jobs` change
+    nothing.
     """
     started, out = time.perf_counter(), Path(out)
-    job = {"model": JOINT, "seed": 0, "fold": 0, "profile": known(profile), "save": str(out / "fit")}
-    result = run_jobs(table_run, {"reference": job}, out / "jobs", n_jobs=jobs)["reference"]
+    result = table_run(JOINT, 0, 0, known(profile), save=str(out / "fit"))
     rows = [{"model": JOINT, **{k: v for k, v in result.items() if k != "seconds"}}]
     print(format_table(rows))
     data = simulated_data("simulated gait, training people of the first fold", [fold_of(0, 0, profile)[0]])
@@ -76,7 +76,8 @@ def _experiment(
     started = time.perf_counter()
     numbers = range(seeds or {"smoke": 1, "quick": 2, "paper": 2}[known(profile)])
     data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
-    resumed = claim(CARD, out, data)
+    settings = configuration(models.values(), profile)
+    resumed = claim(CARD, out, data, settings)
     plan = {
         _job(title, seed): {
             "model": model, "seed": seed, "profile": profile, "folder": str(out / "fits" / _job(title, seed)),
@@ -84,10 +85,13 @@ def _experiment(
         for title, model in models.items() for seed in numbers
     }  # fmt: skip
     results = run_jobs(probe_run, plan, out / "jobs", n_jobs=jobs)
+    for job in plan:
+        if not (out / "fits" / job).is_dir():
+            raise FileNotFoundError(f"{out / 'fits' / job}: the fit of a finished job is gone; delete {out / 'jobs'}")
     rows = [{"model": title, **averages([results[_job(title, seed)] for seed in numbers])} for title in models]
     print(format_table(rows))
     _figure(name, models, out, profile)
-    extra = {"note": NOTE, **timing(results, resumed)}
+    extra = {"note": NOTE, "configuration": settings, **timing(results, resumed)}
     return finish(CARD, out, rows, name, profile, data, list(numbers), time.perf_counter() - started, extra)
 
 
