@@ -119,8 +119,7 @@ print(f"{test.n_rows} walks of others to test on: {', '.join(test.coords['partic
 # The same lines in the code: the statements of `AuxVAE.forward` and of the guide.
 
 # %%
-arguments = {"beta": 0.3}  # weight of the KL term; more of it in sections 6 and 7
-model = zoo.create_model("auxvae", train, **arguments)
+model = zoo.create_model("auxvae", train)
 guide = zoo.create_guide(model, "paper")
 
 
@@ -163,7 +162,7 @@ print(f"participant of trials 0, 1, 16, 17: {train['participant'][[0, 1, 16, 17]
 known = np.random.default_rng(0).random(train.n_rows) < 0.5
 half_hidden = train.relabel(known, "style")
 part = half_hidden.subset(np.arange(12)).to(dtype=torch.float64)
-exact_model = zoo.create_model("auxvae", train, **arguments).double().eval()
+exact_model = zoo.create_model("auxvae", train).double().eval()
 exact_guide = zoo.create_guide(exact_model, "paper").double().eval()
 with torch.no_grad():
     torch.manual_seed(0)
@@ -188,11 +187,12 @@ print(f"by Pyro {by_pyro:.10f}", f"by hand {by_hand:.10f}", sep="\n")
 # ## 4. Fit, and predict people left out
 #
 # The default fuses the two walks by cross-attention: each step of one walk looks for steps of the other one that are
-# like it. `beta` grows from 0 to its value over the first part of training (annealing, section 3.2.2 of the paper).
+# like it. The weight of the KL term, `beta`, grows from 0 to its value (annealing, section 3.2.2 of the paper).
 
 # %%
 settings = {"seed": 0, "progress": False}
 fit = zoo.fit(model, "paper", train, epochs=epochs, **settings)
+print(f"beta at the end: {fit.model.beta}")
 plots.elbo_curves({"cross-attention": fit.history}).figure
 
 # %% [markdown]
@@ -246,7 +246,7 @@ rows += ["6: difference from cross-attention, style"]
 fits, errors, accuracies = {}, {}, {}
 for name in rows:
     same = name.startswith("5")
-    own = zoo.create_model("auxvae", train, **auxvae.SETTINGS[name], **arguments)
+    own = zoo.create_model("auxvae", train, **auxvae.SETTINGS[name])
     fits[name] = fit if same else zoo.fit(own, "paper", train, epochs=epochs, **settings)
     predicted = zoo.predict(fits[name], test, draws=draws)
     errors[name] = scores.per_group(
@@ -271,7 +271,7 @@ ablation.assign(all=ablation.mean(axis=1), style_accuracy=accuracies).round(2)
 # people, and tries them on the others. Beside the joint model the one without any style (the paper's setting 4):
 
 # %%
-load_only_model = zoo.create_model("auxvae", train, **auxvae.SETTINGS["4: cross-attention, no style"], **arguments)
+load_only_model = zoo.create_model("auxvae", train, **auxvae.SETTINGS["4: cross-attention, no style"])
 load_only = zoo.fit(load_only_model, "paper", train, epochs=epochs, **settings)
 both_fits = {"load and style": fit, "load alone": load_only}
 reports = {name: zoo.latent_report(own, test, "z", draws=2) for name, own in both_fits.items()}
@@ -311,7 +311,8 @@ axes = az.plot_forest(
 places = axes[0].get_yticks()
 axes[0].plot(truth[order][::-1], np.sort(places), "D", color=plots.VERMILION, label="true load")
 axes[0].set_yticks(np.sort(places), list(forest["row"].values)[::-1])
-axes[0].set(xlabel="load [lb]", title=f"simulated person {one.coords['participant'][0]}, left out: 50% and 90% intervals")
+left_out = one.coords["participant"][0]
+axes[0].set(xlabel="load [lb]", title=f"simulated person {left_out}, left out: 50% and 90% intervals")
 legend = axes[0].legend()
 
 # %% [markdown]
@@ -320,8 +321,8 @@ legend = axes[0].legend()
 # For the signals a picture says more: one walk, and what the model thinks of it.
 
 # %%
-checked = zoo.ppc(fit, test, draws=max(2, draws // 10))
-checked[checked["site"] == "y"].drop(columns=["model", "component"]).round(2)
+checked = zoo.ppc(fit, test, draws=max(2, draws // 10), sites=["y"])
+checked.drop(columns=["model", "component"]).round(2)
 
 # %%
 walk = int(order[3])
@@ -354,7 +355,7 @@ _ = panels[1].legend(fontsize=8, loc="upper right", ncols=2)
 # * `beta=1`, the paper's weight;
 # * half of the styles hidden in training (section 3);
 # * the same with variant `style-in-guide`: the guide has its own $q(s | X, X_{aux})$, and Pyro sums over that. The ELBO
-#   asks it only where a style is unknown: with all styles known it would stay as it was made, and predict by chance.
+#   asks it only where a style is unknown; where it is known, a term of its own teaches it.
 
 # %%
 swaps = {
@@ -368,7 +369,7 @@ swaps = {
 }
 swapped = {}
 for name, options in swaps.items():
-    options = {**arguments, **options}
+    options = dict(options)
     own_guide, own_train = options.pop("guide", "paper"), options.pop("train", train)
     own = zoo.create_model("auxvae", own_train, **options)
     swapped[name] = zoo.fit(own, own_guide, own_train, epochs=short, **settings)
@@ -496,7 +497,7 @@ print(f"largest difference after loading: {np.abs(again['y.mean'] - answer['y.me
 # %%
 shift = right[50] - unloaded
 average = table.groupby("observed")["y.mean"].mean()
-extremes = checked[checked["site"] == "y"].set_index("statistic")["replicated"]
+extremes = checked.set_index("statistic")["replicated"]
 at = [channels.index(channel) for channel in shown]
 low, high = np.quantile(drawn[:, :, at], [0.05, 0.95], axis=0)
 own_range = np.ptp(test["x"][walk][:, at].numpy(), axis=0)

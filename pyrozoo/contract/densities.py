@@ -160,7 +160,7 @@ def log_densities(trace: Trace) -> dict[str, float]:
 
 
 def without_points(trace: Trace) -> Trace:
-    """The trace without Delta sites, whose density is zero where a minibatch rounds otherwise; nothing there is drawn."""
+    """The trace without Delta sites, whose density is zero where a minibatch rounds otherwise: they are not drawn."""
     kept = trace.copy()
     for name, site in trace.nodes.items():
         base = site.get("fn")
