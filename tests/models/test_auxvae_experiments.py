@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from auxvae_small import SIZES, trials
 import pyrozoo as zoo
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae import report, runs
+from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.latent import STAGES, feature_probes, features, latent_probes
 from pyrozoo.models.auxvae.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.reproduce import EXPERIMENTS
-from pyrozoo.record import PUBLISHED, paired_ratio
+from pyrozoo.record import PUBLISHED, paired_ratio, read_record
 
 
 def test_a_ratio_of_paired_errors_has_the_error_of_the_delta_method():
@@ -60,6 +62,36 @@ def test_the_figures_are_drawn_with_the_numbers_behind_them(name, tmp_path):
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     assert {"load_r2", "load_rank", "style_accuracy", "active", "collapsed", "kl"} <= set(record["rows"][0])
     assert (tmp_path / "fits" / "joint-0" / "run.json").exists() or any((tmp_path / "fits" / "joint-0").iterdir())
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
+def test_tables_in_the_page_are_those_of_the_committed_records(name):
+    folder = Path(auxvae.__file__).parent
+    record = read_record(folder / "results" / name)
+    assert table_text(record["rows"], record["extra"]) in (folder / "README.md").read_text()
+    assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
+    rows = [row["model"] for row in record["rows"] if row["source"] != PUBLISHED]
+    assert record["extra"]["configuration"] == runs.configuration(rows, "quick")
+
+
+def test_auxiliary_gait_helps_in_the_committed_record():
+    record = read_record(Path(auxvae.__file__).parent / "results" / "table2")
+    value, _ = record["extra"]["ratios"]["MAE of 3: concatenation, style / 2: no x_aux, style"]
+    assert value < 0.95
+    rows = {row["model"]: row for row in record["rows"] if row["source"] != PUBLISHED}
+    assert rows["5: cross-attention, style"]["accuracy"] > 0.9
+    assert 0.85 < rows["5: cross-attention, style"]["cover90"] < 0.95
+
+
+def test_the_reference_fit_predicts_as_its_record_says():
+    fit = zoo.load_reference("auxvae/simulated")
+    folder = Path(auxvae.__file__).parent / "reference" / "simulated"
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 2e6
+    _, test = runs.fold_of(0, 0, "quick")
+    recorded = read_record(folder)["rows"][0]
+    found = runs.scored(fit, test)
+    assert found["mae"] == pytest.approx(recorded["mae"], rel=0.01)
+    assert found["accuracy"] == pytest.approx(recorded["accuracy"], abs=0.02)
 
 
 def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):

@@ -73,13 +73,14 @@ def feature_figure(fit: Fit, batch: Batch, style: int = 0) -> Figure:
             if not len(lines):
                 continue
             line, colour = lines.mean(0), palette(colours(pounds))
-            if stage == STAGES[1]:
-                ax.plot(time, line, color=GREY, lw=1.4)
-                break  # one unloaded walk serves all trials of a person
+            if stage == STAGES[1]:  # one unloaded walk serves all trials of a person
+                ax.plot(time, line, color=GREY, lw=1.4, label="no load")
+                ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+                break
             ax.plot(time, line, color=colour, lw=1.6, label=f"{pounds:g} lb")
         ax.set(title=stage, ylabel="1st component of\nthe features")
         ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(title="load", ncols=len(loads), fontsize=8)
+    figure.axes[0].legend(title="load", loc="upper left", bbox_to_anchor=(1.01, 1.0))  # beside: the lines fill the axes
     figure.axes[-1].set_xlabel("time, share of the walk")
     name, kind = batch.coords["style_class"][style], "simulated" if batch.info.get("simulated") else "recorded"
     people = batch.sizes["participant"]

@@ -53,7 +53,8 @@ def table2_experiment(
     Arguments as of `table1_experiment`. ``extra`` holds the ratio of the errors of settings 3 and 2.
     """
     rows = list(SETTINGS)
-    pairs = [(rows[2], rows[1]), (rows[1], rows[0]), (rows[4], rows[2]), (rows[4], rows[3]), (rows[5], rows[2])]
+    none, concat, cross = rows[1], rows[2], rows[4]
+    pairs = [(concat, none), (cross, none), (none, rows[0]), (cross, concat), (cross, rows[3]), (rows[5], concat)]
     return _experiment("table2", rows, pairs, TABLE_2, profile, seeds, jobs, Path(out))
 
 
@@ -111,10 +112,10 @@ def table_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> s
     lines = [format_table(shown), ""]
     for name, sign in (("differences", "+.2f"), ("ratios", ".3f")):
         for what, (value, error) in extra[name].items():
-            over_folds = "" if error is None else f" ± {error:{sign[1:]}} (paired SE over folds)"
+            over_folds = "" if error is None else f" ± {error:{sign.lstrip('+')}} (paired SE over folds)"
             over_seeds = extra[f"{name} over seeds"][what][1]
             lines.append(
                 f"{what}: {value:{sign}}{over_folds}"
-                + ("" if over_seeds is None else f", ± {over_seeds:{sign[1:]}} over seeds")
+                + ("" if over_seeds is None else f", ± {over_seeds:{sign.lstrip('+')}} over seeds")
             )
     return "\n".join(lines)
