@@ -47,19 +47,18 @@ class Anneal(Messenger):
 class Watch(Messenger):
     """Remember the first site whose value or log density is not finite."""
 
-    def __init__(self, densities: bool = True) -> None:
+    def __init__(self, ruled_out: bool = False) -> None:
         super().__init__()
-        self.found, self.densities = "", densities
+        self.found, self.ruled_out = "", ruled_out
 
     def _pyro_post_sample(self, msg: dict) -> None:
         if self.found or not torch.is_tensor(msg["value"]):
             return
         if not torch.isfinite(msg["value"].double()).all():
             self.found = f" (site {msg['name']!r} has a non-finite value)"
-        if self.found or not self.densities:
             return
         density = scale_and_mask(torch.as_tensor(msg["fn"].log_prob(msg["value"])), 1.0, msg["mask"])
-        if msg["infer"].get("is_auxiliary"):  # a factor may rule values out
+        if self.ruled_out or msg["infer"].get("is_auxiliary"):  # a factor may rule values out
             density = density[density != -math.inf]
         if not torch.isfinite(density).all():
             self.found = f" (site {msg['name']!r} has a non-finite log density)"
@@ -93,7 +92,7 @@ def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
         loss(batch)
         ran = True
     if not ran and not watch.found:  # a guide that cannot even be run on the data: is it they that are not finite?
-        watch = Watch(densities=False)
+        watch = Watch(ruled_out=True)  # latents from their prior may be impossible with the data
         with validation(False), watch, torch.no_grad(), contextlib.suppress(*NO_DISTRIBUTION):
             loss.model(**loss.model.arguments(batch))
     return watch.found

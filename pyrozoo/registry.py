@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .base import ZooModel
     from .batch import Batch
 
-BUILT_IN = ("auxvae", "medication", "ssmtl")
+BUILT_IN = ("auxvae", "m3sense", "medication", "ssmtl")
 
 
 @dataclass(frozen=True)

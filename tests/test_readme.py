@@ -11,6 +11,7 @@ from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
 AUXVAE = Path(__file__).parents[1] / "pyrozoo" / "models" / "auxvae" / "README.md"
+M3SENSE = Path(__file__).parents[1] / "pyrozoo" / "models" / "m3sense" / "README.md"
 MEDICATION = Path(__file__).parents[1] / "pyrozoo" / "models" / "medication" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
 
@@ -34,6 +35,13 @@ def test_the_blocks_of_the_medication_page_run():
     for block in re.findall(r"```python\n(.*?)```", MEDICATION.read_text(), re.DOTALL):
         exec(compile(block, "README.md", "exec"), names)
     assert names["decoded"].scores(names["test"])["frame_accuracy"] > 0.9
+
+
+def test_the_blocks_of_the_m3sense_page_run():
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", M3SENSE.read_text(), re.DOTALL):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["zoo"].metrics(names["fit"], names["test"], draws=5)["y_stress.accuracy"] >= 0
 
 
 def test_the_blocks_of_the_auxvae_page_run(monkeypatch):

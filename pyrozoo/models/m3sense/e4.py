@@ -1,0 +1,286 @@
+"""Readers of Empatica E4 exports: a folder or zip file of one session, the nurses' and the Stress-Predict data."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from .recordings import (
+    MODALITIES,
+    MissingDataError,
+    Recording,
+    Recordings,
+    added,
+    cleaned,
+    find,
+    folder_of,
+    located,
+    read_columns,
+    read_sheet,
+    runs,
+    single,
+    wanted,
+)
+from .simulator import CLASSES
+
+CHANNELS = {"bvp": "BVP.csv", "eda": "EDA.csv", "temp": "TEMP.csv", "hr": "HR.csv"}
+NURSE_LEVELS = ("level 0", "level 1", "level 2")
+_SESSION = re.compile(r"([0-9A-Za-z]{2})_(\d{9,11})")
+_NURSE_ZONE = "America/Chicago"
+_SURVEY = ("ID", "Start time", "End time", "date", "Stress level")
+
+
+def read_e4(
+    path: str | Path, *, subject: str | None = None, modalities: Sequence[str] = MODALITIES, dataset: str = "e4"
+) -> Recordings:
+    """Read one session as the Empatica E4 exports it: a folder, or a zip file, with BVP.csv, EDA.csv, TEMP.csv ...
+
+    A file has no header: its first row is the start (unix seconds), the second the rate [Hz], then come the samples.
+    All channels are cut to begin with the one that begins last (HR begins 10 s after the others). A first EDA sample of
+    zero and temperatures of 382.18 are artefacts and replaced; ``notes`` count all of this.
+
+    Args:
+        path: The folder or zip file.
+        subject: Name of the person; by default that of the folder or file.
+        modalities: Of "bvp", "eda", "temp", "hr".
+        dataset: Name of the data set.
+
+    Returns:
+        Recordings: One recording, without labels.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        ValueError: A file is missing, empty or none of an E4; the message names file, row and remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such folder or zip file")
+    modalities = wanted(modalities, CHANNELS)
+    channels = {name: _channel(path, CHANNELS[name], name) for name in modalities}
+    start = max(begin for begin, _, _, _ in channels.values())
+    signals, rates = {}, {}
+    notes: dict[str, int] = {}
+    for name, (begin, rate, signal, own) in channels.items():
+        skip = round((start - begin) * rate)
+        if skip:
+            own[f"{name}: samples before the last channel begins, left out"] = skip
+        if skip >= len(signal):
+            raise MissingDataError(
+                f"{path}: {CHANNELS[name]} ends before another channel begins; leave the recording out"
+            )
+        signals[name], rates[name] = signal[skip:], rate
+        added(notes, own)
+    subject = path.stem if subject is None else subject
+    return Recordings([Recording(subject, signals, rates, start=start, dataset=dataset, notes=notes)])
+
+
+def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray, dict[str, int]]:
+    """Start, rate, samples and notes of one file of a session."""
+    with located(f"{path}/{file}"):
+        content = _member(path, file)
+        if not content.strip():
+            raise MissingDataError("the file is empty; leave it or the recording out")
+        try:
+            table = pd.read_csv(io.BytesIO(content.rstrip()), header=None, dtype=str, skip_blank_lines=False)
+        except (pd.errors.ParserError, UnicodeDecodeError) as error:
+            raise ValueError(f"not one column of numbers ({error})") from None
+        if table.shape[1] != 1:
+            raise ValueError(f"{table.shape[1]} columns, expected one: start, rate, then samples")
+        values = pd.to_numeric(table[0], errors="coerce").to_numpy(float)
+        if not np.isfinite(values).all():
+            row = int((~np.isfinite(values)).argmax())
+            raise ValueError(
+                f"row {row + 1}: {table[0].iloc[row]!r} is not a number; an E4 file holds start, rate, then samples"
+            )
+        if len(values) < 3:
+            raise MissingDataError("the channel is empty: no sample follows start and rate; leave the recording out")
+        if values[0] < 0 or values[1] <= 0:
+            raise ValueError(f"start {values[0]:g}, rate {values[1]:g}; rows 1 and 2 hold unix seconds and Hz")
+        signal, notes = cleaned(name, values[2:], first_row=3)
+        return float(values[0]), float(values[1]), signal, notes
+
+
+def _member(path: Path, file: str) -> bytes:
+    """Content of a file in a folder or zip file; nothing is unpacked."""
+    if path.is_dir():
+        if not (path / file).is_file():
+            raise MissingDataError("there is no such file; leave the modality or the recording out")
+        return (path / file).read_bytes()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == file and "__MACOSX" not in n]
+            if not names:
+                raise MissingDataError("the zip file has no such file; leave the modality or the recording out")
+            if len(names) > 1:
+                raise ValueError(f"the zip file has it twice, {names[0]} and {names[1]}; one session is needed")
+            return archive.read(names[0])
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"neither a folder nor a whole zip file ({error})") from None
+
+
+# -------------------------------------------------------------------- nurses
+def read_nurses(
+    root: str | Path, *, sessions: str = "one", labelled: bool = False, modalities: Sequence[str] = MODALITIES,
+    seed: int = 0,
+) -> Recordings:  # fmt: skip
+    """Read the nurses' data (Dryad 5hqbzkh6f): ``<ID>/<ID>_<unix start>.zip``, or the same as folders.
+
+    IDs are strings, among them "15" and "E4". Sessions with a missing or empty file are left out; ``skipped`` of the
+    result names them.
+
+    Args:
+        root: A folder that holds the sessions, at any depth.
+        sessions: "one" of each nurse at random among the complete ones, as in the paper, or "all".
+        labelled: Whether to read stress levels from SurveyResults.xlsx (needs openpyxl), as the task "nurse_stress"
+            with classes `NURSE_LEVELS`. In the paper the data are unlabelled.
+        modalities: Of "bvp", "eda", "temp", "hr".
+        seed: Of the choice of sessions.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds no sessions, none is complete, or a file is wrong.
+    """
+    root = folder_of(root)
+    if sessions not in ("one", "all"):
+        raise ValueError(f"sessions: {sessions!r} is none of ['one', 'all']")
+    found: dict[str, dict[str, Path]] = {}
+    for path in find(root, "*_*"):
+        match = _SESSION.fullmatch(path.stem)
+        if match and (path.is_dir() or path.suffix.lower() == ".zip"):
+            own = found.setdefault(match[1], {})
+            # A zip file beside the folder it was unpacked to is the same session.
+            if match[0] not in own or own[match[0]].suffix:
+                own[match[0]] = path
+    if not found:
+        raise ValueError(f"{root}: no session <ID>_<unix start>.zip is in it; unpack Stress_dataset.zip there")
+    survey = _survey(root) if labelled else {}
+    out, rng = Recordings(), np.random.default_rng(seed)
+    for subject, own in sorted(found.items()):
+        order = rng.permutation(sorted(own)).tolist() if sessions == "one" else sorted(own)
+        for session in order:
+            try:
+                recording = read_e4(own[session], subject=subject, modalities=modalities, dataset="nurses")[0]
+            except MissingDataError as error:
+                out.skip("a file is missing or empty", f"nurses/{subject}: {error}")
+                continue
+            out.append(_surveyed(recording, survey.get(subject, [])) if labelled else recording)
+            if sessions == "one":
+                break
+    if not out:
+        raise ValueError(f"{root}: no session is complete; {next(iter(out.skipped.values()))[0]}")
+    return out
+
+
+def _survey(root: Path) -> dict[str, list[tuple[float, float, str]]]:
+    """Subject -> (from, to [unix s], level) as reported; levels "na" are left out, for they say nothing."""
+    files = find(root, "SurveyResults.xlsx")
+    if not files:
+        raise FileNotFoundError(f"{root}: there is no SurveyResults.xlsx; leave labelled=False or add it")
+    path = single(files, "SurveyResults.xlsx")
+    table = read_sheet(path, _SURVEY, text=_SURVEY)
+    zone = ZoneInfo(_NURSE_ZONE)
+    out: dict[str, list[tuple[float, float, str]]] = {}
+    with located(str(path)):
+        for row, (subject, begin, end, date, level) in enumerate(table.itertuples(index=False), start=2):
+            if level.lower() in ("na", "", "nan"):
+                continue
+            if level not in ("0", "1", "2"):
+                raise ValueError(f"column 'Stress level', line {row}: {level!r}; expected 0, 1, 2 or na")
+            try:
+                day = datetime.date.fromisoformat(date[:10])
+                times = [datetime.time.fromisoformat(word) for word in (begin, end)]
+            except ValueError:
+                what = f"from {begin!r} to {end!r} on {date!r}"
+                raise ValueError(f"line {row}: {what}; expected times of day and a date") from None
+            # Reported in the hospital's own time, while the device counts in UTC.
+            start, stop = (datetime.datetime.combine(day, time, zone).timestamp() for time in times)
+            if stop < start:  # past midnight
+                stop += 86400
+            if stop > start:
+                out.setdefault(subject, []).append((start, stop, NURSE_LEVELS[int(level)]))
+    return out
+
+
+def _surveyed(recording: Recording, reports: Sequence[tuple[float, float, str]]) -> Recording:
+    """The recording with the levels reported within it, as far as they do not contradict one another."""
+    labels: list[tuple[float, float, str]] = []
+    notes = dict(recording.notes)
+    for start, stop, level in sorted(reports):
+        start, stop = max(start - recording.start, 0.0), min(stop - recording.start, recording.seconds)
+        if start >= stop:
+            continue
+        if labels and start < labels[-1][1]:
+            added(notes, {"labels: reports that overlap an earlier one, left out": 1})
+            continue
+        labels.append((start, stop, level))
+    return replace(recording, task="nurse_stress", classes=NURSE_LEVELS, labels=tuple(labels), notes=notes)
+
+
+# -------------------------------------------------------------------- Stress-Predict
+def read_stress_predict(root: str | Path, *, modalities: Sequence[str] = MODALITIES) -> Recordings:
+    """Read the Stress-Predict data (github italha-d/Stress-Predict-Dataset): E4 exports of 35 people.
+
+    Signals are in ``Raw_data/S05``, labels of every second in ``Processed_data/.../P5_comb_binary.csv`` with the
+    columns ``Time(sec)`` (unix seconds) and ``Label``: 1 during a stressful task, 0 otherwise. They begin with the
+    heart rate, 10 s after the signals. People without a file of labels (S01) are left out, see ``skipped``.
+
+    Args:
+        root: The unpacked repository.
+        modalities: Of "bvp", "eda", "temp", "hr".
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: No person is in it, or a file is missing or wrong.
+    """
+    root = folder_of(root)
+    people: dict[str, Path] = {}
+    for path in find(root, "S*"):
+        if path.is_dir() and re.fullmatch(r"S\d+", path.name):
+            people[path.name] = single([*([people[path.name]] if path.name in people else []), path], path.name)
+    if not people:
+        raise ValueError(f"{root}: no folder S01, S02, ... is in it; give the unpacked repository")
+    out = Recordings()
+    for subject, path in people.items():
+        files = find(root, f"P{int(subject[1:])}_comb_binary.csv")
+        if not files:
+            out.skip("there is no file of labels", f"stress_predict/{subject}")
+            continue
+        recording = read_e4(path, subject=subject, modalities=modalities, dataset="stress_predict")[0]
+        labels = _seconds(single(files, files[0].name), recording)
+        out.append(replace(recording, task="stress", classes=CLASSES["stress"][:2], labels=labels))
+    if not out:
+        raise ValueError(f"{root}: nobody has a file of labels P<n>_comb_binary.csv; unpack Processed_data, too")
+    return out
+
+
+def _seconds(path: Path, recording: Recording) -> tuple[tuple[float, float, str], ...]:
+    """Labels given for every second, as stretches within the recording."""
+    table = read_columns(path, ("Time(sec)", "Label"))
+    with located(str(path)):
+        times, labels = table["Time(sec)"].to_numpy() - recording.start, table["Label"].to_numpy()
+        odd = ~np.isin(labels, (0, 1)) | np.isnan(times)
+        if odd.any():
+            row = int(odd.argmax())
+            raise ValueError(f"line {row + 2}: time {times[row]:g}, label {labels[row]:g}; expected a time and 0 or 1")
+        if len(times) > 1 and (np.diff(times) <= 0).any():
+            raise ValueError(f"line {int((np.diff(times) <= 0).argmax()) + 3}: its time is not after the one before")
+        if not len(times) or times[-1] < 0 or times[0] > recording.seconds:
+            raise ValueError("its times are not those of the recording; the labels belong to another person or session")
+    out: list[tuple[float, float, str]] = []
+    gap = np.cumsum(np.diff(times, prepend=times[:1] - 1) > 1.5)  # a second that is missing has no label
+    for first, stop, key in runs(2 * gap + labels.astype(int)):
+        begin, end = max(float(times[first]), 0.0), min(float(times[stop - 1]) + 1, recording.seconds)
+        end = min(end, float(times[stop])) if stop < len(times) else end
+        if begin < end:
+            out.append((begin, end, CLASSES["stress"][key % 2]))
+    return tuple(out)

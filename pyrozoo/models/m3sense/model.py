@@ -1,0 +1,336 @@
+"""The paper's model as explicit Pyro, and the variants in which its latents take part in the prediction."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, TraceMeanField_ELBO
+from torch import Tensor, nn
+
+from ...base import ZooModel
+from ...batch import Batch
+from .nets import FUSIONS, UNIMODAL, Representation, classifier
+
+
+class AffectModel(ZooModel):
+    """What all variants share: modalities, tasks, the shared encoder, which runs once per step.
+
+    Shapes: a signal of each modality (B, samples); ``y_<task>`` (B,) with a mask of the windows where it is known;
+    window (B,); h (T, B, F), the representation X_T of every task, from `encode`.
+
+    Args:
+        modalities: Names of the K modalities, tensors of the batch.
+        tasks: Task -> number of classes.
+        unimodal: "last", "keyless" or "self", see `nets.UnimodalEncoder`.
+        fusion: "sum", "concat", "keyless", "hamlet" or "cam", see `nets.Fusion`.
+        segment: Samples per segment (the paper: 5, without a unit).
+        embedding: E (the paper: 128).
+        lstm_layers: Of each LSTM.
+        hidden: Widths of the two layers after fusion; the last is F.
+        head: Hidden units of the task learning networks.
+        dropout, lstm_dropout: Shares.
+        signal_loc, signal_scale: Standardisation by modality: networks see (signal - loc) / scale.
+
+    Raises:
+        ValueError: An argument out of its range or choices; a signal shorter than a segment.
+    """
+
+    rows = "window"
+    plate_dims = {"window": -1}
+    fit_defaults: Mapping[str, Any] = {
+        "epochs": 40, "batch_size": 64, "lr": 1e-3, "schedule": "cosine", "clip": 10.0,
+        "optimizer": functools.partial(torch.optim.Adam, weight_decay=1e-4, fused=True),
+    }  # fmt: skip
+
+    def __init__(
+        self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str, fusion: str, segment: int,
+        embedding: int, lstm_layers: int, hidden: tuple[int, int], head: int, dropout: float, lstm_dropout: float,
+        signal_loc: Mapping[str, float] | None, signal_scale: Mapping[str, float] | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value, choices in (("unimodal", unimodal, UNIMODAL), ("fusion", fusion, FUSIONS)):
+            if value not in choices:
+                raise ValueError(f"{name}: {value!r} is none of {list(choices)}")
+        if not modalities or not tasks:
+            raise ValueError("modalities, tasks: at least one of each is needed")
+        if segment < 3:
+            raise ValueError(f"segment: {segment}; at least the 3 samples that the convolution sees are needed")
+        single = [task for task, n in tasks.items() if n < 2]
+        if single:
+            raise ValueError(f"tasks: {single[0]!r} has one class, so there is nothing to tell apart; leave it out")
+        self.modalities, self.tasks = tuple(modalities), dict(tasks)
+        self.segment, self.embedding, self.head_width = segment, embedding, head
+        self.out_dim = tuple(hidden)[1]
+        self.representation = Representation(
+            self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, tuple(hidden), dropout,
+            lstm_dropout,
+        )  # fmt: skip
+        for name, given, default in (("signal_loc", signal_loc, 0.0), ("signal_scale", signal_scale, 1.0)):
+            values = [(given or {}).get(modality, default) for modality in self.modalities]
+            self.register_buffer(name, torch.tensor(values, dtype=torch.get_default_dtype()))
+        self.targets = tuple(f"y_{task}" for task in tasks)
+
+    @classmethod
+    def sizes_from(cls, data: Batch) -> dict[str, Any]:
+        """Modalities, tasks with their classes, and the standardisation of every modality.
+
+        Raises:
+            ValueError: A modality never changes; the data have no modality or no task.
+        """
+        modalities = [name for name, dims in data.dims.items() if dims == (f"{name}_time",) and name in data]
+        tasks = {target.removeprefix("y_"): data.coords.get(f"{target}_class") for target in data.labels}
+        loc, scale = {}, {}
+        for name in modalities:
+            signal = data[name].double()
+            loc[name], scale[name] = float(signal.mean()), float(signal.std())
+            if not scale[name] > 1e-9 * max(1e-9, abs(loc[name])):
+                raise ValueError(f"{name}: it never changes; leave the modality out")
+        classes = {
+            task: len(names) if names is not None else int(data[f"y_{task}"].max()) + 1 for task, names in tasks.items()
+        }
+        return {"modalities": tuple(modalities), "tasks": classes, "signal_loc": loc, "signal_scale": scale}
+
+    def check(self, data: Batch) -> None:
+        if data.n_rows < 2:
+            raise ValueError("window: a data set of one window has no batch statistics; give at least two windows")
+        self._require_signals(data)
+
+    def _require_signals(self, batch: Mapping[str, Any]) -> None:
+        for name in self.modalities:
+            if name not in batch:
+                raise ValueError(f"{name}: the data lack this modality; make a model of those that are there")
+            if batch[name].shape[1] < self.segment:
+                raise ValueError(
+                    f"{name}: windows of {batch[name].shape[1]} samples are shorter than a segment of {self.segment}"
+                )
+        if self.training and len(batch[self.modalities[0]]) < 2:
+            raise ValueError(
+                "window: a minibatch of one window has no batch statistics (batch norm); choose a batch_size that does "
+                "not leave one window over"
+            )
+
+    def encode(self, **batch: Any) -> Tensor:
+        """X_T of every task, (T, B, F): the representation that model and guide share."""
+        self._require_signals(batch)
+        signals = {
+            name: (batch[name] - self.signal_loc[i]) / self.signal_scale[i] for i, name in enumerate(self.modalities)
+        }
+        return self.representation(signals)
+
+    def known(self, task: str, batch: Mapping[str, Any], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B,) of a task and where they are known (B,); zeros and nowhere for data without the task."""
+        y = batch.get(f"y_{task}")
+        if y is None:
+            y = torch.zeros(like.shape[1], dtype=torch.long, device=like.device)
+            return y, torch.zeros_like(y, dtype=torch.bool)
+        # The first target's mask is named differently from the others'.
+        mask = batch.get(f"y_{task}_labelled", batch.get("labelled"))
+        return y, torch.ones_like(y, dtype=torch.bool) if mask is None else mask
+
+    def observe(self, task: str, logits: Tensor, batch: Mapping[str, Any], h: Tensor) -> None:
+        """The site ``y_<task>``, which counts on the windows where the label is known."""
+        y, known = self.known(task, batch, h)
+        with poutine.mask(mask=known):
+            pyro.sample(f"y_{task}", dist.Categorical(logits=logits), obs=y)
+
+
+class LatentModel(AffectModel):
+    """What the variants with a latent a_T per task share: its prior, its weight, an ELBO with an analytic KL.
+
+    Args:
+        a_dim: A, dimension of a task's latent (the paper does not say).
+        q_hidden: Hidden units of the networks of q(a_T | X_T).
+        gamma: Weight of the alignment term KL[q(a_T | X_T) || p(a_T)] (the paper: 0.3).
+        priors: ``{"a_<task>": distribution}`` in place of the standard normal.
+    """
+
+    def _latents(self, a_dim: int, q_hidden: int, gamma: float) -> None:
+        if not gamma > 0:
+            raise ValueError(f"gamma: {gamma}; a positive weight is needed (variant 'unaligned' has no alignment)")
+        self.a_dim, self.q_hidden, self.gamma = a_dim, q_hidden, gamma
+        self.row_sites = tuple(f"a_{task}" for task in self.tasks)
+        self.dims = {f"a_{task}": ("latent",) for task in self.tasks}
+
+    def priors(self) -> dict[str, Any]:
+        return {f"a_{task}": dist.Normal(self.signal_loc.new_zeros(self.a_dim), 1.0).to_event(1) for task in self.tasks}
+
+    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
+        """TraceMeanField_ELBO: the prior of a_T depends on no other latent, so that its analytic KL is exact."""
+        return TraceMeanField_ELBO(
+            num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting
+        )
+
+    def local_guide(self) -> nn.Module:
+        from .guides import PaperGuide
+
+        return PaperGuide(self)
+
+
+_SIZES = (
+    "modalities", "tasks", "unimodal", "fusion", "segment", "embedding", "lstm_layers", "hidden", "head", "dropout",
+    "lstm_dropout", "signal_loc", "signal_scale",
+)  # fmt: skip
+
+
+class M3Sense(LatentModel):
+    """The paper's model: labels from the representation, beside a latent per task that is drawn to its prior.
+
+    For windows n, of whatever data set, and tasks T::
+
+        a_nT ~ N(0_A, I_A), its log density times gamma           (eq. 12, 13)
+        y_nT ~ Categorical(F_T(X_T(x_n))), seen on the windows of the task's own data set        (eq. 14)
+
+    With q(a_T | X_T) from the guide the objective is the paper's, sum over windows of CE + gamma KL (eq. 15, 16).
+    Nothing reads a_T: its posterior can become its prior without any cost, and measured it does, so that the term
+    neither aligns nor learns from unlabelled windows for long. Variants "latent" and "generative" are those in which it
+    lives.
+
+    Reference: "M3Sense: Affect-Agnostic Multitask Representation Learning Using Multimodal Wearable Sensors",
+    equations 1 to 16; arguments of `AffectModel` and `LatentModel`.
+    """
+
+    def __init__(
+        self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
+        segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
+        dropout: float = 0.3, lstm_dropout: float = 0.1, a_dim: int = 16, q_hidden: int = 64, gamma: float = 0.3,
+        signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
+        priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        given = locals()
+        super().__init__(*(given[name] for name in _SIZES))
+        self._latents(a_dim, q_hidden, gamma)
+        self._networks()
+        self.set_priors(priors)
+
+    def _networks(self) -> None:
+        self.classifiers = nn.ModuleList(classifier(self.out_dim, self.head_width, n) for n in self.tasks.values())
+
+    def forward(
+        self, sizes: Mapping[str, int], window: Tensor | None = None, h: Tensor | None = None, **batch: Any
+    ) -> None:
+        h = self.encode(**batch) if h is None else h
+        with self.plate("window", sizes=sizes, window=window):
+            for i, task in enumerate(self.tasks):
+                with poutine.scale(scale=self.gamma):
+                    a = pyro.sample(f"a_{task}", self.prior(f"a_{task}"))  # eq. 12
+                self.observe(task, self.logits(i, h, a), batch, h)  # eq. 14
+
+    def logits(self, i: int, h: Tensor, a: Tensor) -> Tensor:
+        """Logits of task i (..., B, C), from its representation h[i]."""
+        return self.classifiers[i](h[i])
+
+
+class LatentM3Sense(M3Sense):
+    """As `M3Sense`, with labels from the latent: y_T ~ Categorical(F_T(a_T)), a variational information bottleneck.
+
+    a_T carries what the label needs and no more, at the price gamma per nat: the alignment stays alive.
+    """
+
+    def _networks(self) -> None:
+        self.classifiers = nn.ModuleList(classifier(self.a_dim, 0, n) for n in self.tasks.values())
+
+    def logits(self, i: int, h: Tensor, a: Tensor) -> Tensor:
+        return self.classifiers[i](a)
+
+
+class Unaligned(AffectModel):
+    """The same networks without alignment: y_T ~ Categorical(F_T(X_T)); with one task a single-task baseline."""
+
+    def __init__(
+        self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
+        segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
+        dropout: float = 0.3, lstm_dropout: float = 0.1, signal_loc: Mapping[str, float] | None = None,
+        signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        given = locals()
+        super().__init__(*(given[name] for name in _SIZES))
+        self.classifiers = nn.ModuleList(classifier(self.out_dim, head, n) for n in self.tasks.values())
+        self.set_priors(priors)
+
+    def forward(
+        self, sizes: Mapping[str, int], window: Tensor | None = None, h: Tensor | None = None, **batch: Any
+    ) -> None:
+        h = self.encode(**batch) if h is None else h
+        with self.plate("window", sizes=sizes, window=window):
+            for i, task in enumerate(self.tasks):
+                self.observe(task, self.classifiers[i](h[i]), batch, h)
+
+
+class Generative(LatentModel):
+    """A generative relative: classes have places in the latent space, and latents explain summaries of the signals.
+
+    For windows n and tasks T::
+
+        y_nT ~ Categorical(pi_T), summed out where it is not known
+        a_nT ~ N(m_T[y_nT], I_A)
+        f_n  ~ N(dec(a_n1, ..., a_nT), diag s^2),   f_n summaries of the signals of window n (`summaries`)
+
+    Here a missing label is informative, and unlabelled windows train the places of the classes. Labels are predicted by
+    p(y_T | a_T), proportional to pi_T N(a_T; m_T, I). Not in the paper. gamma weighs y_T and a_T together, which one
+    scale must have; 1 is a strict ELBO.
+    """
+
+    def __init__(
+        self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
+        segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
+        dropout: float = 0.3, lstm_dropout: float = 0.1, a_dim: int = 16, q_hidden: int = 64, gamma: float = 1.0,
+        signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
+        priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        given = locals()
+        super().__init__(*(given[name] for name in _SIZES))
+        self._latents(a_dim, q_hidden, gamma)
+        self.enumerated = self.targets
+        self.dims = {**self.dims, "f": ("summary",)}
+        self.class_logits = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.tasks.values())
+        self.places = nn.ParameterList(nn.Parameter(torch.randn(n, a_dim)) for n in self.tasks.values())
+        n_summaries = len(SUMMARIES) * len(self.modalities)
+        self.decoder = classifier(a_dim * len(self.tasks), head, n_summaries)
+        self.f_log_sd = nn.Parameter(torch.zeros(n_summaries))
+        self.set_priors(priors)
+
+    def priors(self) -> dict[str, Any]:
+        return {f"a_{task}": functools.partial(self._place, i) for i, task in enumerate(self.tasks)}
+
+    def _place(self, i: int, y: Tensor) -> dist.Distribution:
+        """p(a_T | y_T) of task i."""
+        return dist.Normal(self.places[i][y], 1.0).to_event(1)
+
+    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
+        return ZooModel.elbo(self, guide, batch, particles)
+
+    def summaries(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the latents explain: level, log spread and log step of every modality, standardised; (B, 3 K)."""
+        parts = []
+        for i, name in enumerate(self.modalities):
+            signal = (batch[name] - self.signal_loc[i]) / self.signal_scale[i]
+            spread = (signal.var(1) + 1e-6).log()
+            step = (signal.diff(dim=1).square().mean(1) + 1e-8).log()
+            parts += [signal.mean(1), 0.5 * spread, 0.25 * step]
+        return torch.stack(parts, -1)
+
+    def forward(self, sizes: Mapping[str, int], window: Tensor | None = None, **batch: Any) -> None:
+        f = self.summaries(batch)
+        latents = []
+        with self.plate("window", sizes=sizes, window=window):
+            for i, task in enumerate(self.tasks):
+                y, known = self.known(task, batch, f[None])
+                with poutine.scale(scale=self.gamma):
+                    drawn = pyro.sample(
+                        f"y_{task}", dist.Categorical(logits=self.class_logits[i]), infer={"enumerate": "parallel"}
+                    )
+                    ruled_out = torch.where(known & (drawn != y), -math.inf, 0.0).to(f)
+                    pyro.factor(f"y_{task}_label", ruled_out)
+                    latents.append(pyro.sample(f"a_{task}", self.prior(f"a_{task}", drawn)))
+            loc = self.decoder(torch.cat(latents, -1))
+            pyro.sample("f", dist.Normal(loc, 1e-3 + self.f_log_sd.exp()).to_event(1), obs=f)
+
+
+SUMMARIES = ("level", "log spread", "log step")

@@ -1,0 +1,141 @@
+"""The networks of the paper: plain torch, no Pyro.
+
+Letters in shapes: B windows, K modalities, L segments of a window, E embedding, T tasks, F representation, A latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+UNIMODAL = ("last", "keyless", "self")
+FUSIONS = ("sum", "concat", "keyless", "hamlet", "cam")
+CHANNELS = (64, 32)  # of the co-occurrence convolutions, kernels 1 and 3
+
+
+class UnimodalEncoder(nn.Module):
+    """Features of one modality, (B, samples) -> (B, E): segments, spatial encoder, LSTM, attention over segments.
+
+    Args:
+        segment: Samples per segment; what a last incomplete segment holds is not seen.
+        embedding: E.
+        lstm_layers: Of the LSTM.
+        attention: "last" (the last state), "keyless" (eq. 3 to 5) or "self" (as in HAMLET, averaged over segments).
+        dropout, lstm_dropout: Shares.
+    """
+
+    def __init__(
+        self, segment: int, embedding: int, lstm_layers: int, attention: str, dropout: float, lstm_dropout: float
+    ) -> None:
+        super().__init__()
+        first, second = CHANNELS
+        self.segment = segment
+        self.spatial = nn.Sequential(
+            nn.Conv1d(1, first, 1), nn.BatchNorm1d(first), nn.ReLU(),
+            nn.Conv1d(first, second, 3), nn.BatchNorm1d(second), nn.ReLU(),
+        )  # fmt: skip
+        self.embed = nn.Sequential(
+            nn.Linear(second * (segment - 2), embedding), nn.BatchNorm1d(embedding), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.lstm = nn.LSTM(
+            embedding, embedding, lstm_layers, batch_first=True, dropout=lstm_dropout if lstm_layers > 1 else 0.0
+        )
+        self.kind = attention
+        if attention == "keyless":
+            self.score = nn.Linear(embedding, 1, bias=False)  # a bias would cancel in the softmax
+        if attention == "self":
+            self.attend = nn.MultiheadAttention(embedding, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[1] // self.segment
+        segments = x[:, : n * self.segment].reshape(-1, 1, self.segment)
+        embedded = self.embed(self.spatial(segments).flatten(1)).reshape(len(x), n, -1)
+        states, _ = self.lstm(embedded)
+        if self.kind == "keyless":
+            weights = torch.softmax(self.score(states), 1)  # beta_i = w^T x_i
+            return (weights * states).sum(1)
+        if self.kind == "self":
+            attended, _ = self.attend(states, states, states, need_weights=False)
+            return attended.mean(1)
+        return states[:, -1]
+
+
+class Fusion(nn.Module):
+    """Features of all modalities to one vector per task, (B, K, E) -> (T, B, out); T is 1 where tasks share it.
+
+    "cam" is the paper's conditional attention: Q = T_i W^q, K = X^u W^K, V = X^u W^V, X'_T = softmax(Q K^T / sqrt(E)) V
+    (eq. 8 to 10, where the paper leaves sigma undefined).
+    """
+
+    def __init__(self, kind: str, embedding: int, n_modalities: int, n_tasks: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.norm = nn.BatchNorm1d(n_modalities)
+        self.out_dim = embedding * (n_modalities if kind == "concat" else 1)
+        if kind == "keyless":
+            self.score = nn.Linear(embedding, 1, bias=False)
+        if kind == "hamlet":
+            self.attend = nn.MultiheadAttention(embedding, 1, batch_first=True)
+        if kind == "cam":
+            self.query = nn.Parameter(torch.randn(n_tasks, embedding) / embedding**0.5)
+            self.key = nn.Linear(embedding, embedding, bias=False)
+            self.value = nn.Linear(embedding, embedding, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = functional.relu(self.norm(features))
+        if self.kind == "concat":
+            return features.flatten(1)[None]
+        if self.kind == "keyless":
+            return (torch.softmax(self.score(features), 1) * features).sum(1)[None]
+        if self.kind == "hamlet":
+            return self.attend(features, features, features, need_weights=False)[0].sum(1)[None]
+        if self.kind == "cam":
+            scores = torch.einsum("te,bke->tbk", self.query, self.key(features)) / features.shape[-1] ** 0.5
+            return torch.einsum("tbk,bke->tbe", torch.softmax(scores, -1), self.value(features))
+        return features.sum(1)[None]
+
+
+class Representation(nn.Module):
+    """Everything up to X_T, shared by tasks where the fusion is: {modality: (B, samples)} -> (T, B, F).
+
+    Args:
+        modalities: Names.
+        n_tasks: T.
+        segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout: Of each `UnimodalEncoder`.
+        fusion: Of `Fusion`.
+        hidden: Widths of the two fully connected layers after fusion; the last is F.
+    """
+
+    def __init__(
+        self, modalities: tuple[str, ...], n_tasks: int, segment: int, embedding: int, lstm_layers: int, unimodal: str,
+        fusion: str, hidden: tuple[int, int], dropout: float, lstm_dropout: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.encoders = nn.ModuleDict(
+            {m: UnimodalEncoder(segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout) for m in modalities}
+        )
+        self.fusion = Fusion(fusion, embedding, len(modalities), n_tasks)
+        out, (first, last) = self.fusion.out_dim, hidden
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm1d(out), nn.ReLU(), nn.Dropout(dropout), nn.Linear(out, first), nn.ReLU(),
+                nn.Linear(first, last), nn.ReLU(),
+            )
+            for _ in range(n_tasks)
+        )  # fmt: skip
+
+    def forward(self, signals: Mapping[str, Tensor]) -> Tensor:
+        features = torch.stack([encoder(signals[name]) for name, encoder in self.encoders.items()], 1)
+        fused = self.fusion(features)
+        fused = fused.expand(len(self.heads), *fused.shape[1:])
+        return torch.stack([head(part) for head, part in zip(self.heads, fused, strict=True)])
+
+
+def classifier(in_dim: int, hidden: int, n_classes: int) -> nn.Sequential:
+    """Task learning network: fully connected layer with ReLU, then logits (eq. 14); linear where `hidden` is 0."""
+    if not hidden:
+        return nn.Sequential(nn.Linear(in_dim, n_classes))
+    return nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
