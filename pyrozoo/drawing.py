@@ -288,7 +288,8 @@ def sums_out_by_row(run: Run, data: Mapping[str, Any]) -> bool:
     """Whether the model enumerates sites and each row decides on its own ones by itself, given the other latents."""
     if not run.model.enumerated or run.model.max_plate_nesting != 1:
         return False
-    return pair(run.model, run.guide, data, targets_only=True).by_row
+    with torch.random.fork_rng():  # a look that leaves the draws as they are
+        return pair(run.model, run.guide, data, targets_only=True).by_row
 
 
 def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:

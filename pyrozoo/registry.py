@@ -194,8 +194,8 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
             )
         name, variant = model.entry
         allowed = card(name).guides_of.get(variant)
-        if allowed is not None and guide in card(name).guides and guide not in allowed:
-            suits = [other for other, guides in card(name).guides_of.items() if guide in guides]
+        suits = [other for other, guides in card(name).guides_of.items() if guide in guides]
+        if allowed is not None and suits and guide not in allowed:  # a guide of no variant in particular says so itself
             raise ValueError(
                 f"guide {guide!r} does not suit variant {variant!r} of {name!r}, which has {list(allowed)}; it is one "
                 f"of variant {suits}"

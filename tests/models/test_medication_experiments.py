@@ -271,7 +271,7 @@ def test_a_folder_belongs_to_one_version_and_one_data_set(tmp_path):
     assert experiments.claim(CARD, tmp_path, data) is False
     (tmp_path / "jobs").mkdir()
     assert experiments.claim(CARD, tmp_path, data) is True
-    with pytest.raises(ValueError, match="holds results of another version of the entry or of other data"):
+    with pytest.raises(ValueError, match="holds results of another version of the entry, other data"):
         experiments.claim(CARD, tmp_path, {"sha256": "1" * 64})
     with pytest.raises(ValueError, match="choose another folder"):
         experiments.claim(zoo.card("ssmtl"), tmp_path, data)

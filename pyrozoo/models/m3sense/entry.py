@@ -19,7 +19,7 @@ EXPERIMENTS: dict[str, Any] = {}
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
     """Small simulated windows of all five sets, on which the contract runs."""
     windows = simulate_all(seed, n_subjects=1, n_windows=4, seconds=5.0, rates={"bvp": 8, "eda": 4, "temp": 4})
-    sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (24, 16), "head": 8, "a_dim": 2, "q_hidden": 16, "gamma": 1.0}
+    sizes = {"embedding": 16, "lstm_layers": 1, "hidden": (24, 16), "head": 8, "a_dim": 2, "q_hidden": 16, "gamma": 1.0}
     return windows.subset(np.arange(windows.n_rows)), sizes
 
 
