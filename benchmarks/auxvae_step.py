@@ -6,12 +6,8 @@ README.md beside this file says what each number means.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -20,8 +16,8 @@ import torch
 from plain_auxvae import PlainAuxVAE, plain_epoch
 from pyro import poutine
 from pyro.infer import SVI
-from sections import Stopwatch
-from timing import CLOCKS, alternate, environment, summary
+from sections import Stopwatch, by_section
+from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
 from pyrozoo.batch import Batch
@@ -36,7 +32,6 @@ from pyrozoo.training import Settings, Training
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
 KNOWN = {"all": "style known", "none": "style hidden", "some": "style mixed"}
 DRAWS = 200
-LAYOUT = ("display.float_format", "{:.3g}".format, "display.width", 120, "display.max_columns", None)
 SECTIONS = ("guide's encoder", "aux streams", "decoder", "heads", "guide", "model", "loss", "backward", "clip",
             "optimiser", "loop")  # fmt: skip
 
@@ -61,15 +56,7 @@ SIZES = {
 
 def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    record: dict = {"environment": environment(given.clock), "rounds": given.rounds}
-    print(*(f"{key} {value}" for key, value in record["environment"].items()), f"{given.rounds} rounds", sep=", ")
-    with pd.option_context(*LAYOUT):
-        for title, table in _tables(given):
-            print(f"\n{title}\n{table}", flush=True)
-            record[title] = json.loads(table.to_json(orient="index"))
-    if given.out is not None:
-        given.out.write_text(json.dumps(record, indent=2) + "\n")
+    report(given, _tables(given))
 
 
 def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -253,23 +240,12 @@ def profile(sizes: Sizes, known: str, rounds: int, clock: str = "wall") -> pd.Da
     """Milliseconds per step and section (minimum over the rounds); "beyond" is the zoo less the hand-written step."""
     watch, training = Stopwatch(CLOCKS[clock]), zoo_training(data(sizes, known), sizes)
     plain, plain_one = plain_variant(training, known)
-    epochs, lines = {"zoo": training._one_epoch, "plain": plain_one}, {"zoo": [], "plain": []}
-    with _watched(watch, training, plain):
-        for _ in range(rounds + 1):
-            for name, epoch in epochs.items():
-                watch.seconds.clear()
-                with watch.section("loop"):
-                    epoch()
-                lines[name].append(dict(watch.seconds))
-    columns = {name: pd.DataFrame(own[1:]).reindex(columns=SECTIONS).min() for name, own in lines.items()}
-    table = pd.DataFrame(columns).fillna(0.0) * 1e3 / steps_per_epoch(training.train, sizes.batch_size)
-    table["beyond"] = table["zoo"] - table["plain"]
-    table.loc["sum"] = table.sum()
-    return table
+    epochs = {"zoo": training._one_epoch, "plain": plain_one}
+    n_steps = steps_per_epoch(training.train, sizes.batch_size)
+    return by_section(watch, epochs, _watched(training, plain), SECTIONS, rounds, n_steps)
 
 
-@contextlib.contextmanager
-def _watched(watch: Stopwatch, training: Training, plain: PlainAuxVAE) -> Iterator[None]:
+def _watched(training: Training, plain: PlainAuxVAE) -> list[tuple[Any, str, str]]:
     model, guide = training.loss.model, training.loss.guide
     functions: list[tuple[Any, str, str]] = [
         (model, "forward", "model"), (guide, "forward", "guide"), (training.loss, "forward", "loss"),
@@ -282,23 +258,12 @@ def _watched(watch: Stopwatch, training: Training, plain: PlainAuxVAE) -> Iterat
                       (own.classifier, "forward", "heads"), (own.load_head, "forward", "heads")]  # fmt: skip
     for own in (guide, plain):
         functions += [(own.encoder, "forward", "guide's encoder"), (own.encoder.aux, "forward", "aux streams")]
-    with contextlib.ExitStack() as stack:
-        for owner, attribute, section in functions:
-            timed = watch.calls(section, getattr(owner, attribute))
-            stack.enter_context(mock.patch.object(owner, attribute, timed))
-        yield
+    return functions
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", action="store_true", help="instead: where the time of a step goes")
+    parser = options(__doc__, "one epoch per variant")
     parser.add_argument("--sizes", choices=list(SIZES), default="quick", help="of data and networks (default: quick)")
-    parser.add_argument("--rounds", type=int, default=30, help="each of one epoch per variant (default: 30)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
     return parser
 
 

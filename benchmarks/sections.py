@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -72,6 +72,38 @@ class Stopwatch:
         self._since = now
 
 
+def by_section(
+    watch: Stopwatch, epochs: Mapping[str, Callable[[], Any]], functions: Iterable[tuple[Any, str, str]],
+    sections: Sequence[str], rounds: int, n_steps: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Milliseconds per step and section (minimum over the rounds); "beyond" is the zoo less the hand-written step.
+
+    Args:
+        watch: Sections that it opens by itself count, too.
+        epochs: "zoo" and "plain", each `n_steps` steps.
+        functions: Owner, attribute and section of what is watched.
+        sections: All of them; "loop" is what is in no other.
+        rounds: Counted after a first one.
+        n_steps: In an epoch.
+    """
+    lines: dict[str, list] = {name: [] for name in epochs}
+    with contextlib.ExitStack() as stack:
+        for owner, attribute, section in functions:
+            timed = watch.calls(section, getattr(owner, attribute))
+            stack.enter_context(mock.patch.object(owner, attribute, timed))
+        for _ in range(rounds + 1):
+            for name, epoch in epochs.items():
+                watch.seconds.clear()
+                with watch.section("loop"):
+                    epoch()
+                lines[name].append(dict(watch.seconds))
+    columns = {name: pd.DataFrame(own[1:]).reindex(columns=list(sections)).min() for name, own in lines.items()}
+    table = pd.DataFrame(columns).fillna(0.0) * 1e3 / n_steps
+    table["beyond"] = table["zoo"] - table["plain"]
+    table.loc["sum"] = table.sum()
+    return table
+
+
 def profile(
     rows: int, particles: int, rounds: int, clock: str = "wall", units: int = 50, width: int = 200
 ) -> pd.DataFrame:
@@ -85,40 +117,23 @@ def profile(
     training = zoo_training(model_for(train, width), train, rows, particles)
     with mock.patch.object(variants, "plain_minibatches", watch.items("minibatch", variants.plain_minibatches)):
         plain, plain_one = plain_variant(training, rows, particles)
-    seconds: dict[str, list] = {"zoo": [], "plain": []}
-    with _watched(watch, training, plain):
-        for _ in range(rounds + 1):
-            for name, lines in seconds.items():
-                watch.seconds.clear()
-                with watch.section("loop"):
-                    if name == "zoo":
-                        training._one_epoch()
-                    else:
-                        for _ in range(STEPS):
-                            plain_one()
-                lines.append(dict(watch.seconds))
-    columns = {name: pd.DataFrame(lines[1:]).reindex(columns=SECTIONS).min() for name, lines in seconds.items()}
-    table = pd.DataFrame(columns).fillna(0.0) * 1e3 / STEPS
-    table["beyond"] = table["zoo"] - table["plain"]
-    table.loc["sum"] = table.sum()
-    return table
+
+    def plain_epoch() -> None:
+        for _ in range(STEPS):
+            plain_one()
+
+    epochs, minibatches = {"zoo": training._one_epoch, "plain": plain_epoch}, pyrozoo.training.sample_minibatches
+    with mock.patch.object(pyrozoo.training, "sample_minibatches", watch.items("minibatch", minibatches)):
+        return by_section(watch, epochs, _watched(training, plain), SECTIONS, rounds, STEPS)
 
 
-@contextlib.contextmanager
-def _watched(watch: Stopwatch, training: Training, plain: nn.Module) -> Iterator[None]:
+def _watched(training: Training, plain: nn.Module) -> list[tuple[Any, str, str]]:
     model, guide = training.loss.model, training.loss.guide
     networks = [part for whole in (model, guide, plain) for part in whole.modules() if isinstance(part, nn.Sequential)]
-    functions = [
+    return [
         *((network, "forward", "networks") for network in networks),
         (model, "forward", "model"), (guide, "forward", "guide"), (guide.local, "forward", "guide"),
         (training.loss, "forward", "loss"), (plain, "forward", "loss"), (torch.Tensor, "backward", "backward"),
         (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
         (torch.optim.Adam, "zero_grad", "optimiser"),
     ]  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for owner, attribute, section in functions:
-            timed = watch.calls(section, getattr(owner, attribute))
-            stack.enter_context(mock.patch.object(owner, attribute, timed))
-        minibatches = watch.items("minibatch", pyrozoo.training.sample_minibatches)
-        stack.enter_context(mock.patch.object(pyrozoo.training, "sample_minibatches", minibatches))
-        yield

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 import pyrozoo
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+LAYOUT = ("display.float_format", "{:.3g}".format, "display.width", 120, "display.max_columns", None)
 
 
 def alternate(variants: Mapping[str, Callable[[], Any]], rounds: int, clock: str = "wall") -> pd.DataFrame:
@@ -65,6 +68,32 @@ def environment(clock: str) -> dict[str, Any]:
         **{name: version(name) for name in ("torch", "pyro-ppl")},
         "pyrozoo": pyrozoo.__version__,
     }
+
+
+def report(given: argparse.Namespace, tables: Iterator[tuple[str, pd.DataFrame]]) -> None:
+    """Print titles and tables as they come, under what they depend on; write them as JSON, too, where asked to."""
+    torch.set_num_threads(given.threads)
+    record: dict = {"environment": environment(given.clock), "rounds": given.rounds}
+    print(*(f"{key} {value}" for key, value in record["environment"].items()), f"{given.rounds} rounds", sep=", ")
+    with pd.option_context(*LAYOUT):
+        for title, table in tables:
+            print(f"\n{title}\n{table}", flush=True)
+            record[title] = json.loads(table.to_json(orient="index"))
+    if given.out is not None:
+        given.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def options(doc: str, each: str) -> argparse.ArgumentParser:
+    """Parser of what `report` reads; `each`: what a round is of."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--profile", action="store_true", help="instead: where the time of a step goes")
+    parser.add_argument("--rounds", type=int, default=30, help=f"each of {each} (default: 30)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
+    return parser
 
 
 def _cpu_model() -> str:

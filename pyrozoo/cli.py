@@ -102,6 +102,9 @@ def _parser() -> _Parser:
     reproduce.add_argument("--profile", choices=("smoke", "quick", "paper"), default="quick", help="default: quick")
     reproduce.add_argument("--seeds", type=_positive, metavar="N", help="repeats; the profile's own number by default")
     reproduce.add_argument("--jobs", type=_positive, metavar="N", default=1, help="worker processes; default: 1")
+    reproduce.add_argument(
+        "--data", metavar="PATH", help="your own copy of the recordings, where an experiment takes one"
+    )
     reproduce.add_argument("--out", metavar="DIR", help="folder; default: results/NAME-EXPERIMENT")
     check = add("check", _check, "check an entry against the contract of the zoo")
     check.add_argument("name", metavar="NAME")
@@ -453,7 +456,10 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         raise KeyError(f"{arguments.experiment!r} is no experiment of {arguments.name!r}; {known}")
     out = Path(arguments.out or f"results/{arguments.name}-{arguments.experiment}")
     experiment = experiments[arguments.experiment]
-    experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out)
+    given = {} if arguments.data is None else {"data": arguments.data}
+    if given and "data" not in inspect.signature(experiment).parameters:
+        raise ValueError(f"--data: {arguments.experiment!r} of {arguments.name!r} takes none; leave it out")
+    experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out, **given)
     return 0
 
 

@@ -32,7 +32,8 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
 
     Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), nll (of the predictive mixture, per
     row), cover50, cover80, cover90; several components are pooled. Discrete:
-    accuracy, balanced_accuracy, macro_f1, log_loss. Named ``<target>.<score>``.
+    accuracy, balanced_accuracy, macro_f1, log_loss, ece (calibration of the most probable class; `scores.reliability`
+    is its table). Named ``<target>.<score>``.
     """
     levels = sorted({q / 100 for level in LEVELS for q in _bounds(level)})
     table = predict(fit, test, draws=draws, seed=seed, quantiles=tuple(levels))
@@ -80,7 +81,8 @@ def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict
         "macro_f1": scores.macro_f1,
     }
     out = {name: function(truth, label) for name, function in functions.items()}
-    out["log_loss"] = scores.log_loss(truth, probabilities, classes)
+    for name, score in (("log_loss", scores.log_loss), ("ece", scores.ece)):
+        out[name] = score(truth, probabilities, classes)
     return {f"{target}.{name}": value for name, value in out.items()}
 
 

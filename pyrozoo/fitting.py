@@ -134,6 +134,7 @@ class Fit:
 
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
+            ValueError: The batch has other names along a dimension, or is standardised otherwise.
         """
         run = run or self.best
         checked = {dim for dims in self.prototype.dims.values() for dim in dims}
@@ -145,6 +146,12 @@ class Fit:
                     f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
                     f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
                 )
+        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
+        if own != known:
+            raise ValueError(
+                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
+                f"{known}; treat both alike"
+            )
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
             if not holds_group(run.model, group):

@@ -229,6 +229,52 @@ def interval_coverage(nominal: Any, empirical: Mapping[str, Any], ax: Axes | Non
     return ax
 
 
+def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """How often the most probable class is right against how probable it was said to be.
+
+    Honest probabilities lie on the diagonal. The area of a point is its share of the rows, a bar the 90% interval of
+    the accuracy for independent rows; the legend gives the expected calibration error, the mean distance to the
+    diagonal.
+
+    Args:
+        tables: model -> table of `pyrozoo.scores.reliability`.
+        ax: axes to draw into.
+
+    Raises:
+        ValueError: no table, one without a line, or one that lacks a column.
+    """
+    if not tables:
+        raise ValueError("no table to draw")
+    ax = _axes(ax, (7.4, 5.2))
+    ax.plot([0, 1], [0, 1], color=BLACK, lw=1.2)
+    least = 1.0
+    for index, (model, table) in enumerate(tables.items()):
+        table = _table(table, ("confidence", "accuracy", "lower", "upper", "count"))
+        if table.empty:
+            raise ValueError(f"the table of {model!r} has no line to draw")
+        share = (table["count"] / table["count"].sum()).to_numpy()
+        stated, right = table["confidence"].to_numpy(), table["accuracy"].to_numpy()
+        error = (share * np.abs(stated - right)).sum()
+        line = _line(index)
+        ax.vlines(stated, table["lower"], table["upper"], color=line["color"], lw=1.4, alpha=0.6, zorder=2.5)
+        ax.plot(stated, right, lw=1.6, label=f"{model}: {error:.1%}", clip_on=False, zorder=3, **line)
+        ax.scatter(stated, right, s=8 + 400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
+        least = min(least, stated.min(), table["lower"].min())
+    # Where all is high, the whole square would hide what differs.
+    low = np.floor(10 * least - 1e-9) / 10 - 0.05 if least > 0.4 else 0.0
+    for place, meaning in (((0.1, 0.16), "too cautious"), ((0.16, 0.1), "too sure")):
+        ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
+    ax.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
+    ax.set(xlabel="probability of the most probable class, mean of the bin", ylabel="share of rows where it is right")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    note = "area of a point: its share of the rows\nbar: 90% interval"
+    ax.text(0.98, 0.03, note, ha="right", color=GREY, fontsize=9, transform=ax.transAxes)
+    # Beside the axes: bins with few rows lie anywhere inside.
+    ax.legend(title="expected\ncalibration error", loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=9)
+    return ax
+
+
 def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = "", ax: Axes | None = None) -> Axes:
     """Histogram of the observed values against those of replicated data sets.
 

@@ -1,4 +1,4 @@
-"""Scores of predictions: plain functions of ``(truth, prediction)`` that return one float.
+"""Scores of predictions: plain functions of ``(truth, prediction)`` that return one float (`reliability` a table).
 
 N rows come first in every argument; a pandas Series is taken by position, whatever its index. Arguments that differ in
 length, are empty, or hold NaN or infinity raise ``ValueError``: a score over the rows that happen to be present hides
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 
@@ -175,6 +176,54 @@ def log_loss(truth: Any, prediction: Any, classes: Sequence | None = None) -> fl
     """
     codes, probabilities = _probabilities(truth, prediction, classes)
     return float(sk.log_loss(codes, probabilities, labels=np.arange(probabilities.shape[1])))
+
+
+def ece(truth: Any, prediction: Any, classes: Sequence | None = None, bins: int = 10) -> float:
+    """Expected calibration error of the most probable class, from 0 to 1; lower is better.
+
+    Mean distance of confidence and accuracy over the bins of `reliability`, weighted by their rows (Guo et al. 2017,
+    eq. 3). With few rows in a bin it is above 0 also for honest probabilities: compare models on the same rows.
+
+    Args:
+        truth: labels, shape (N,).
+        prediction: probabilities, shape (N, C).
+        classes: label of each column; 0 ... C - 1 by default.
+        bins: number of bins of equal width.
+    """
+    table = reliability(truth, prediction, classes, bins)
+    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["count"]))
+
+
+def reliability(truth: Any, prediction: Any, classes: Sequence | None = None, bins: int = 10) -> pd.DataFrame:
+    """How often the most probable class is right, by how probable it was said to be.
+
+    Bins are of equal width, ((k - 1) / bins, k / bins], the most common choice; those without a row are left out.
+
+    Args:
+        truth: labels, shape (N,).
+        prediction: probabilities, shape (N, C).
+        classes: label of each column; 0 ... C - 1 by default.
+        bins: number of bins.
+
+    Returns:
+        One line per bin, indexed by its upper end: mean ``confidence``, ``accuracy``, ``lower`` and ``upper``, the 90 %
+        interval of the accuracy by Wilson's score for independent rows, and ``count``.
+
+    Raises:
+        ValueError: ``bins`` is no whole number of at least 1, or an argument is wrong.
+    """
+    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
+        raise ValueError(f"bins is {bins!r}: give a whole number of at least 1, such as 10")
+    codes, probabilities = _probabilities(truth, prediction, classes)
+    confidence = np.minimum(probabilities.max(axis=1), 1.0)
+    # Rounded, so that 0.6 lies in the same bin in single and in double precision.
+    place = np.clip(np.ceil(np.round(confidence * bins, 6)), 1, bins)
+    rows = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(axis=1) == codes})
+    parts = rows.groupby(pd.Index(place / bins, name="bin"))
+    hits, count = parts["accuracy"].sum(), parts.size()
+    ends = [binomtest(k, n).proportion_ci(0.9, method="wilson") for k, n in zip(hits, count, strict=True)]
+    table = parts.mean().astype(float)
+    return table.assign(lower=[end.low for end in ends], upper=[end.high for end in ends], count=count)
 
 
 def per_group(metric: Callable[..., float], truth: Any, prediction: Any, groups: Any, **options: Any) -> pd.Series:

@@ -3,6 +3,7 @@
 import contract.entry_events as entry_events
 import contract.entry_mixture as entry_mixture
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,6 +12,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 import pyrozoo as zoo
+from pyrozoo import diagnostics, scores
 from pyrozoo.diagnostics import rank_p_value
 from pyrozoo.drawing import prior_predictive
 from pyrozoo.importance import pareto_k
@@ -96,6 +98,16 @@ def test_metrics_and_coverage_agree_with_the_predictions(data, paper):
     inside = ((prediction["y.q05"] <= truth) & (truth <= prediction["y.q95"])).mean()
     assert found["y.cover90"] == pytest.approx(inside)
     assert zoo.coverage(paper, data, levels=(90,), draws=20)["empirical"].item() == pytest.approx(inside)
+
+
+def test_scores_of_a_discrete_target_are_those_of_its_probabilities():
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 50)
+    names, truth = np.array(["a", "b", "c"]), np.arange(50) % 3
+    part = pd.DataFrame(probabilities, columns=[f"k.p[{name}]" for name in names])
+    found = diagnostics._discrete_scores("k", truth, part.assign(**{"k.label": names[probabilities.argmax(1)]}))
+    assert list(found) == [f"k.{name}" for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")]
+    assert found["k.accuracy"] == (probabilities.argmax(1) == truth).mean()
+    assert found["k.ece"] == scores.ece(names[truth], probabilities, names)
 
 
 def test_ppc_notices_a_model_that_has_not_seen_the_data(data, paper):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pyrozoo import plots
+from pyrozoo import plots, scores
 
 RNG = np.random.default_rng(0)
 
@@ -119,6 +119,33 @@ def test_interval_coverage():
     assert "nominal coverage" in text
 
 
+def said(confidence, right, bins=10):
+    """Table of two classes whose first is said to have these probabilities."""
+    confidence = np.asarray(confidence)
+    return scores.reliability(1 - np.asarray(right, int), np.stack([confidence, 1 - confidence], 1), bins=bins)
+
+
+def test_reliability_shows_error_intervals_and_shares():
+    sure = said(np.repeat([0.6, 0.9], [100, 300]), np.arange(400) % 10 < np.repeat([6, 5], [100, 300]))
+    ax = plots.reliability({"sure": sure, "honest": said(np.ones(10), np.ones(10))})
+    text = draw(ax)
+    for words in (
+        "sure: 30.0%",
+        "honest: 0.0%",
+        "calibration error",
+        "too sure",
+        "90% interval",
+        "share of rows where",
+    ):
+        assert words in text
+    np.testing.assert_allclose(ax.get_lines()[1].get_xydata(), [[0.6, 0.6], [0.9, 0.5]])
+    bars, points = ax.collections[:2]
+    np.testing.assert_allclose([bar.vertices[:, 1] for bar in bars.get_paths()], sure[["lower", "upper"]])
+    np.testing.assert_allclose(np.diff(points.get_sizes()), 200)
+    assert plots.reliability({"a": said([0.6, 0.6], [0, 0])}).get_xlim() == (0, 1)
+    assert plots.reliability({"a": said(np.full(500, 0.95), np.arange(500) % 20 > 0)}).get_xlim()[0] > 0.8
+
+
 @pytest.mark.parametrize("observed", [RNG.normal(size=200), np.full(200, 3.0)], ids=["spread", "constant"])
 def test_ppc_density(observed):
     observed[5] = np.nan
@@ -192,6 +219,9 @@ def test_pictures_go_into_given_axes():
         (lambda: plots.unit_lines(predictions(), "unit"), r"no column \['unit'\]"),
         (lambda: plots.unit_lines(predictions(), "batch", units=[]), "no unit to show"),
         (lambda: plots.interval_coverage([0.5], {"a": [0.5, 0.6]}), "a has 2 coverages for 1"),
+        (lambda: plots.reliability({}), "no table"),
+        (lambda: plots.reliability({"a": said([0.9], [1]).drop(columns="upper")}), r"no column \['upper'\]"),
+        (lambda: plots.reliability({"a": said([0.9], [1]).iloc[:0]}), "the table of 'a' has no line"),
         (lambda: plots.ppc_density(np.zeros(3), np.zeros((3, 4))), "not \\(n,\\) and \\(S, n\\)"),
         (lambda: plots.ppc_density(np.full(3, np.nan), np.zeros((2, 3))), "no observed value"),
         (lambda: plots.khat_plot(pd.Series([], dtype=float)), "empty"),

@@ -13,6 +13,7 @@ from pyrozoo.scores import (
     coverage,
     crps_normal,
     crps_samples,
+    ece,
     interval_score,
     interval_width,
     log_loss,
@@ -22,6 +23,7 @@ from pyrozoo.scores import (
     nll_normal,
     per_group,
     r2,
+    reliability,
     rmse,
     summarise,
     wmape,
@@ -119,6 +121,44 @@ def test_two_class_brier_is_the_usual_one():
     assert log_loss([1, 1, 1], probabilities) == pytest.approx(-np.log([0.2, 0.6, 0.1]).mean())
 
 
+def test_calibration_error_by_hand_in_bins_of_equal_width():
+    """Confidences 0.6, 0.6 | 0.9, 0.9, 0.81 with one right of two and two of three; the truth "c" is never probable."""
+    probabilities = [[0.6, 0.4, 0], [0.4, 0.6, 0], [0.9, 0.1, 0], [0.05, 0.9, 0.05], [0.19, 0.81, 0]]
+    truth, classes = ["b", "c", "b", "a", "c"], ["b", "a", "c"]
+    table = reliability(truth, probabilities, classes)
+    assert list(table.index) == pytest.approx([0.6, 0.9])  # a bin holds its upper end
+    np.testing.assert_allclose(table["confidence"], [0.6, 0.87])
+    np.testing.assert_allclose(table["accuracy"], [1 / 2, 2 / 3])
+    assert table["count"].tolist() == [2, 3]
+    expected = (2 * 0.1 + 3 * (0.87 - 2 / 3)) / 5
+    assert ece(truth, probabilities, classes) == pytest.approx(expected)
+    assert type(ece(truth, probabilities, classes)) is float
+    assert ece(truth, probabilities, classes, bins=1) == pytest.approx(abs(3.81 / 5 - 3 / 5))
+
+
+def test_precision_does_not_move_a_row_to_another_bin():
+    top = np.linspace(0.5, 1, 51)
+    probabilities, truth = np.stack([top, 1 - top], 1), np.zeros(51)
+    counts = reliability(truth, probabilities)["count"]
+    assert counts.tolist() == [1, 10, 10, 10, 10, 10]
+    assert reliability(truth, probabilities.astype(np.float32))["count"].tolist() == counts.tolist()
+
+
+def test_honest_probabilities_are_calibrated_and_sure_ones_are_not():
+    rng = np.random.default_rng(4)
+    probabilities = rng.dirichlet([0.5, 0.5, 0.5], 20_000)
+    truth = (rng.random((20_000, 1)) > probabilities.cumsum(1)).sum(1)
+    assert ece(truth, probabilities) < 0.01
+    sharp = probabilities**3 / (probabilities**3).sum(1, keepdims=True)
+    assert ece(truth, sharp) > 0.08
+    table = reliability(truth, probabilities)
+    assert ((table["lower"] <= table["accuracy"]) & (table["accuracy"] <= table["upper"])).all()
+    share, _, _, upper, count = table[["accuracy", "confidence", "lower", "upper", "count"]].iloc[-1]
+    half = 1.6448536 * np.sqrt(share * (1 - share) / count + 1.6448536**2 / (4 * count**2))
+    assert upper == pytest.approx((share + 1.6448536**2 / (2 * count) + half) / (1 + 1.6448536**2 / count))
+    assert table["count"].sum() == 20_000
+
+
 def test_scores_per_group_and_their_summary():
     groups = ["w2", "w1", "w2"]
     scores = per_group(mae, TRUTH, PREDICTION, groups)
@@ -161,6 +201,10 @@ def test_group_scores_agree_with_pandas():
         (lambda: log_loss([0, 5], [[0.5, 0.5], [0.5, 0.5]]), "not among the classes"),
         (lambda: log_loss([0], [[0.5, 0.5]], ["a"]), "1 classes for 2 columns"),
         (lambda: log_loss([0], [0.5]), "at least two classes"),
+        (lambda: ece([0, 5], [[0.5, 0.5], [0.5, 0.5]]), "not among the classes"),
+        (lambda: ece([0], [[0.5, 0.6]]), "sum to 1"),
+        (lambda: ece([0], [[0.5, 0.5]], bins=0), "bins is 0: give a whole number of at least 1"),
+        (lambda: reliability([0], [[0.5, 0.5]], bins=2.5), "bins is 2.5"),
         (lambda: per_group(rmse, [1.0], [1.0], ["a", "b"]), "2 groups"),
         (lambda: per_group(rmse, [], [], []), "no rows"),
         (lambda: per_group(rmse, [1.0, 2.0], [1.0, 2.0], ["a", None]), "row 1 has no group"),

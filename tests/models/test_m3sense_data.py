@@ -1,7 +1,11 @@
 """The data of the m3sense entry: readers on miniature folders, windows, splits, features, and bad input."""
 
+import contextlib
+import copyreg
 import datetime
+import functools
 import importlib.util
+import operator
 import pickle
 import re
 import sys
@@ -71,7 +75,7 @@ def zipped(folder: Path, inside: str = "") -> Path:
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as archive:
         for file in folder.iterdir():
-            archive.write(file, inside + file.name)
+            archive.writestr(zipfile.ZipInfo(inside + file.name), file.read_bytes())  # the name as it is
     return path
 
 
@@ -236,6 +240,17 @@ def test_a_missing_or_empty_file_is_named(tmp_path):
         read_e4(folder, modalities=("acc",))
 
 
+def test_a_rate_that_does_not_match_the_other_channels_is_refused(tmp_path):
+    file = write_e4(tmp_path / "s") / "EDA.csv"
+    file.write_text(file.read_text().replace("\n4.000000\n", "\n32.000000\n"))
+    with refuses("s: EDA.csv lasts 7.5 s at 32 Hz and BVP.csv 60 s at 64 Hz; the rates do not match"):
+        read_e4(file.parent)
+
+
+def test_a_folder_keeps_its_whole_name(tmp_path):
+    assert read_e4(write_e4(tmp_path / "P1.2"))[0].subject == "P1.2"
+
+
 # ------------------------------------------------------------------ WESAD
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_wesad_is_read_with_its_classes(tmp_path, protocol):
@@ -297,26 +312,109 @@ class Payload:
         return self.call
 
 
-def test_a_malicious_pickle_in_a_wesad_folder_does_not_run(tmp_path):
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_malicious_pickle_in_a_wesad_folder_does_not_run(tmp_path, protocol):
     traces = [tmp_path / f"ran{k}" for k in range(4)]
+    code = [f"__import__('pathlib').Path({str(trace)!r}).touch()" for trace in traces]
     payloads = [
-        Payload(eval, f"__import__('pathlib').Path({str(traces[0])!r}).touch()"),
-        Payload(exec, f"__import__('pathlib').Path({str(traces[1])!r}).touch()"),
+        Payload(eval, code[0]),
+        Payload(exec, code[1]),
         Payload(Path.touch, traces[2]),
         Payload(open, str(traces[3]), "w"),
         Payload(getattr, dict, "clear"),
-        Payload(np.load, str(tmp_path)),
+        Payload(getattr, Payload(__import__, "os"), "system"),
+        Payload(str, Payload(eval, code[0])),
+        Payload(list, Payload(map, Payload(getattr, Payload(importlib.import_module, "builtins"), "exec"), code[1:2])),
+        Payload(np.load, str(tmp_path), None, True),
+        Payload(np.fromfile, str(tmp_path)),
+        Payload(np.memmap, str(traces[3]), "u1", "w+", 0, 8),
+        Payload(np.frompyfunc, dict, 1, 1),
+        Payload(importlib.import_module, "numpy.f2py"),
+        Payload(operator.methodcaller, "touch"),
+        Payload(functools.partial, eval, code[0]),
+        Payload(pickle.loads, pickle.dumps(Payload(eval, code[0]))),
         np.array([Payload(open, str(traces[3]), "w")], dtype=object),
-    ]
+        {Payload(eval, code[0]): 1},
+        [(Payload(eval, code[0]),)],
+        eval,
+        print,
+    ]  # fmt: skip
     for k, payload in enumerate(payloads):
-        root = write_wesad(tmp_path / str(k), extra=payload)
+        root = write_wesad(tmp_path / str(k), protocol=protocol, extra=payload)
         with refuses("S2/S2.pkl: "):
             read_wesad(root)
-    with refuses("it calls __builtin__.eval, which a file of signals does not need, so it was not run"):
+    with refuses(
+        f"it calls {'__builtin__' if protocol < 3 else 'builtins'}.eval, which a file of signals does not need"
+    ):
         read_wesad(tmp_path / "0")
     assert not any(trace.exists() for trace in traces)
     pickle.loads(pickle.dumps(payloads[0]))  # the payload is a real one
     assert traces[0].exists()
+
+
+def short(text: str) -> bytes:
+    """A text on the stack, as protocol 4 writes it."""
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+def test_a_pickle_made_by_hand_does_not_run(tmp_path):
+    """What no Python object pickles as: every other way to name a function, and to call one."""
+    trace, file = tmp_path / "ran", tmp_path / "a.pkl"
+    code = f"open({str(trace)!r}, 'w')"
+    text = b"X" + len(code).to_bytes(4, "little") + code.encode()
+    multi = np.array(0).__reduce__()[0].__module__
+    for content in (
+        b"c__builtin__\neval\n(V" + code.encode() + b"\ntR.",
+        b"(V" + code.encode() + b"\ni__builtin__\neval\n.",  # INST
+        b"(cbuiltins\neval\n" + text + b"o.",  # OBJ
+        b"\x80\x02cbuiltins\neval\n" + text + b"\x85\x81.",  # NEWOBJ
+        b"\x80\x04" + short("builtins") + short("eval") + b"\x93" + text + b"\x85R.",  # STACK_GLOBAL
+        b"\x80\x04" + short("builtins") + short("str.__class__") + b"\x93.",
+        b"\x80\x04" + short("numpy") + short("dtype.type.mro") + b"\x93.",
+        b"\x80\x04" + short("numpy") + short("ndarray.tofile") + b"\x93" + text + b"\x85R.",
+        b"\x80\x04" + short("numpy") + short("f2py.os.system") + b"\x93" + text + b"\x85R.",
+        b"cnumpy.f2py\nos\n.", b"cnumpy\nload\n.", b"cnumpy.core.multiarray\nfromfile\n.",
+        b"c" + multi.encode() + b"\nfrompyfunc\n.", b"cnumpy._core.numeric\nfromfunction\n.",
+        b"cnumpy.testing._private.utils\nrunstring\n(V" + code.encode() + b"\n}tR.",
+        b"ccopyreg\n_reconstructor\n.", b"c_codecs\ndecode\n.", b"cbuiltins\nobject\n.", b"cbuiltins\ntype\n.",
+        b"ccopyreg\nadd_extension\n.", b"c__main__\nx\n.", b"c\n\n.",
+        b"Pbuiltins.eval\n.", b"\x80\x02X\x04\x00\x00\x00evalQ.",  # persistent ids
+        b"\x80\x02\x82\xf0.", b"\x80\x02\x83\xf0\x00.", b"\x80\x02\x84\xf0\x00\x00\x00.",  # extensions
+        b"\x80\x05\x97.", b"\x80\x05\x97\x98.",  # buffers from elsewhere
+        b"\x80\x02cbuiltins\nstr\n}X\x05\x00\x00\x00upper" + text + b"sb.",  # BUILD on a type
+        b"\x80\x02cnumpy\ndtype\n}X\x08\x00\x00\x00function" + text + b"sb.",
+    ):  # fmt: skip
+        file.write_bytes(content)
+        with refuses("a.pkl: "):
+            pickles.load(file)
+    assert not trace.exists()
+    assert str.upper("a") == "A"
+
+
+def test_an_extension_that_was_used_before_is_not_taken_from_the_cache(tmp_path):
+    copyreg.add_extension("builtins", "eval", 240)
+    try:
+        assert pickle.loads(b"\x80\x02\x82\xf0.") is eval  # now in copyreg's cache
+        (tmp_path / "a.pkl").write_bytes(b"\x80\x02\x82\xf0X\x03\x00\x00\x001+1\x85R.")
+        with refuses("it calls builtins.eval"):
+            pickles.load(tmp_path / "a.pkl")
+    finally:
+        copyreg.remove_extension("builtins", "eval", 240)
+
+
+def test_a_damaged_pickle_is_refused_or_read_but_nothing_else(tmp_path):
+    whole = pickle.dumps({"a": np.arange(3.0), "b": ["x", np.float32(1)]}, protocol=4)
+    rng, file = np.random.default_rng(0), tmp_path / "a.pkl"
+    for k in range(len(whole)):
+        file.write_bytes(whole[:k])
+        with refuses("a.pkl: truncated or no pickle of arrays"):
+            pickles.load(file)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] = rng.integers(256)
+        file.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            pickles.load(file)
 
 
 def test_a_pickle_cannot_change_the_reader_or_forge_an_array(tmp_path):
@@ -532,6 +630,24 @@ def test_the_nurses_survey_is_in_local_time(tmp_path):
     assert found["15"].task == "nurse_stress"
 
 
+@needs_openpyxl
+def test_ids_that_a_spreadsheet_changed_are_named(tmp_path):
+    eight = 1586869200
+    write_e4(tmp_path / f"15/15_{eight}", seconds=30, start=eight)
+    write_e4(tmp_path / f"E4/E4_{eight}", seconds=30, start=eight)
+    table = pd.read_excel(write_survey(tmp_path / "SurveyResults.xlsx"), dtype=object)
+    table.loc[0, "ID"] = 50  # what was 5E1
+    table.loc[2, "ID"] = 15.0
+    table.to_excel(tmp_path / "SurveyResults.xlsx", index=False)
+    found = read_nurses(tmp_path, labelled=True)
+    assert {r.subject: len(r.labels) for r in found} == {"15": 1, "E4": 0}
+    assert found.skipped == {"reports of somebody who has no session": ["nurses/50"]}
+    table.loc[2, "ID"] = 16
+    table.to_excel(tmp_path / "SurveyResults.xlsx", index=False)
+    with refuses("SurveyResults.xlsx reports on ['16', '50'], but the sessions are of ['15', 'E4']"):
+        read_nurses(tmp_path, labelled=True)
+
+
 # ------------------------------------------------------------------ nurses and Stress-Predict
 def test_ids_of_nurses_are_strings_and_one_session_each_is_taken(tmp_path):
     for subject in ("15", "E4", "5C"):
@@ -543,6 +659,31 @@ def test_ids_of_nurses_are_strings_and_one_session_each_is_taken(tmp_path):
     chosen = {tuple(r.start for r in read_nurses(tmp_path, seed=seed)) for seed in range(8)}
     assert len(chosen) > 1
     assert [r.start for r in read_nurses(tmp_path, seed=3)] == [r.start for r in read_nurses(tmp_path, seed=3)]
+
+
+@pytest.mark.parametrize("inside", ["../", "../../", "a/../../", "/tmp/"])
+def test_a_zip_file_that_reaches_outside_is_refused_and_writes_nothing(tmp_path, inside):
+    folder = write_e4(tmp_path / f"root/15/15_{T0}", seconds=5)
+    path = zipped(folder, inside)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    before = sorted(tmp_path.rglob("*"))
+    with refuses(f"15_{T0}.zip/BVP.csv: the zip file holds '{inside}"):
+        read_nurses(tmp_path / "root")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(path.parent.glob("*.csv"))
+
+
+def test_a_damaged_zip_file_is_refused(tmp_path):
+    path = zipped(write_e4(tmp_path / "s", seconds=5))
+    with zipfile.ZipFile(path) as archive:
+        at = archive.getinfo("EDA.csv").header_offset + 60
+    whole = path.read_bytes()
+    for content in (whole[:-30], whole[: len(whole) // 2], whole[:at] + b"9999" + whole[at + 4 :]):
+        path.write_bytes(content)
+        with refuses("neither a folder nor a whole zip file"):
+            read_e4(path)
 
 
 def test_sessions_with_empty_files_are_skipped_and_named(tmp_path):
@@ -602,7 +743,21 @@ def test_windows_of_stress_predict_are_read_from_one_file(tmp_path):
     assert [float(batch[m][0, 0]) for m in ("bvp", "eda", "temp")] == pytest.approx([-1.5, 0.5, 33.5])
     assert batch["y_stress"].tolist() == [0, 1, 0]
     assert batch.group_names("subject").tolist() == ["stress_predict/S02"] * 2 + ["stress_predict/S11"]
+    for changes, message in (
+        ({"label": label + 5}, "labels, row 0: 5; classes are numbered 0 to 1, -1 where unknown"),
+        ({"label": label * 0 - 1}, "task 'stress': no window has a label"),
+        ({"label": label / 2}, "array 'label': float64; expected whole numbers"),
+        ({"subject": np.array([2, 2, 11.5])}, "array 'subject': float64"),
+        ({"subject": np.array(2)}, "array 'subject': shape ()"),
+        ({"bvp_x10": np.ones((3, 640), int)}, "bvp: 640 samples at 64 Hz are 10 s, but windows of all modalities"),
+    ):
+        np.savez(tmp_path / "a.npz", **(arrays | changes))
+        with refuses(f"a.npz: {message}" if "array" not in message else message):
+            read_stress_predict_windows(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", label=label)
+    with refuses("a.npz: no npz file of windows: array 'eda_nS': there is none"):
+        read_stress_predict_windows(tmp_path / "a.npz")
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:40])
     with refuses("a.npz: no npz file of windows"):
         read_stress_predict_windows(tmp_path / "a.npz")
 
@@ -793,6 +948,7 @@ def test_arrays_make_a_batch():
     assert batch.coords["subject"].tolist() == ["own/15", "own/E4", "own/007"]
     assert batch.coords["y_calm_class"].tolist() == ["no", "yes"]
     assert (batch.info["name"], batch.info["simulated"]) == ("mine", False)
+    assert from_arrays(arrays(2), list(np.array([0, 1])), list("ab"), "t")["y_t"].tolist() == [0, 1]
     ids = from_arrays(arrays(2), None, np.array([15, 16]), None)
     assert ids.coords["subject"].tolist() == ["own/15", "own/16"]
     assert ids.labels == {}
@@ -814,7 +970,7 @@ def test_arrays_that_are_wrong_are_refused():
         ({"eda": np.ones((3, 9))}, [0, 1], people, "t", "eda: float64 of shape (3, 9); give numbers, (2 windows"),
         ({"eda": np.ones((2, 0))}, [0, 1], people, "t", "eda: the channel is empty"),
         ({"eda": np.ones((2, 4))}, [0, 1], people, "t", "eda: a window has 4 samples, fewer than a segment of 5"),
-        ({"eda": np.full((2, 9), np.nan)}, [0, 1], people, "t", "eda, entry 0: not finite"),
+        ({"eda": np.full((2, 9), np.nan)}, [0, 1], people, "t", "eda, row 0: sample 0 is not finite; interpolate it"),
         (good, [0, -2], people, "t", "labels, row 1: -2; classes are numbered 0 to 0, -1 where unknown"),
         (good, [0.0, 1.0], people, "t", "labels, row 0: 0.0; give whole numbers"),
         (good, [0, 0], people, "t", "task 't': all labelled windows are '0'"),
@@ -824,11 +980,27 @@ def test_arrays_that_are_wrong_are_refused():
         (good, [0, 1], people, None, "task: name what the labels are of"),
         (good, [0, 1], [15.0, 8000.0], "t", "subject, row 0: 15.0 is a number with decimals; read the column as text"),
         (good, [0, 1], ["a", " "], "t", "subject, row 1: the name is missing"),
+        (good, [0, 1], [15.0, "E4"], "t", "subject, row 0: 15.0 is a number with decimals"),  # not made text by numpy
+        (good, [0, 1], pd.Series([np.float32(50.0), "E4"]), "t", "subject, row 0: 50.0 is a number with decimals"),
+        (good, [0, 1], ["a", float("nan")], "t", "subject, row 1: the name is missing"),
+        (good, [0, 1], ["15", "50.0"], "t", "subject, row 1: 50.0 is a number with decimals"),
+        (good, [0, 1], pd.array(["a", None], dtype="string"), "t", "subject, row 1: the name is missing"),
+        (good, [0, 1], "ab", "t", "subject: 'ab'; give one value per window"),
+        (good, ["a", "nan"], people, "t", "labels, row 1: 'nan'; it looks like a label that is missing"),
+        (good, ["a", "-1"], people, "t", "labels, row 1: '-1'; it looks like a label that is missing"),
     ):
         with refuses(message):
             from_arrays(signals, labels, subject, task)
     with refuses("labels, row 0: 'x'; it is none of the classes ['a', 'b']"):
         from_arrays(good, ["x", "a"], people, "t", classes=("a", "b"))
+    for rates, message in (
+        ({"bvp": 64.0, "temp": 4.0}, "temp: 10 samples at 4 Hz are 2.5 s, but windows of bvp last 0.625 s; the rates"),
+        ({"bvp": 16.0}, "rates: 'temp' has signals but no rate"),
+    ):
+        with refuses(message):
+            from_arrays(good, [0, 1], people, "t", rates=rates)
+    with refuses("bvp: 40 samples at 16 Hz are 2.5 s, but windows of all modalities should last 20 s"):
+        from_arrays(good, [0, 1], people, "t", rates={"bvp": 16.0, "temp": 4.0}, seconds=20.0)
 
 
 # ------------------------------------------------------------------ batches

@@ -10,6 +10,7 @@ from pyrozoo import Batch
 from pyrozoo.contract.subject import default_dtype
 from pyrozoo.fitting import isolated
 from pyrozoo.losses import Loss
+from pyrozoo.models.m3sense.domain import DomainGenerative
 from pyrozoo.models.m3sense.guides import GUIDES
 from pyrozoo.models.m3sense.model import Generative, LatentM3Sense, M3Sense, Unaligned
 
@@ -18,14 +19,20 @@ TASKS = {"anxiety": 2, "emotion": 2, "stress": 3}
 SMALL = {"embedding": 5, "lstm_layers": 1, "hidden": (6, 5), "head": 4}
 
 
-def windows(n=15, seed=0):
-    """Random windows of three tasks and an unlabelled set, every window labelled for one task at most."""
+def windows(n=15, seed=0, labels="mixed"):
+    """Random windows of three tasks and an unlabelled set, every window labelled for one task at most, if not several.
+
+    Labels: "mixed", "known" on every window, "missing" on every window, or "several" tasks' on some.
+    """
     rng = np.random.default_rng(seed)
-    owner = np.arange(n) % 4
+    owner = np.arange(n) % (3 if labels == "known" else 4)
+    known = {f"y_{task}": (owner == i) & (labels != "missing") for i, task in enumerate(TASKS)}
+    if labels == "several":
+        known["y_anxiety"] = known["y_anxiety"] | (owner == 2)
     return Batch.from_arrays(
         rows={"bvp": rng.normal(size=(n, 40)), "eda": rng.normal(size=(n, 20)),
               **{f"y_{task}": rng.integers(c, size=n) for task, c in TASKS.items()}},
-        labels={f"y_{task}": owner == i for i, task in enumerate(TASKS)}, row_plate="window",
+        labels=known, row_plate="window",
         dims={"bvp": ("bvp_time",), "eda": ("eda_time",)}, dtype=torch.float64, name="random", simulated=True,
         coords={f"y_{task}_class": [f"{task} {k}" for k in range(c)] for task, c in TASKS.items()},
     )  # fmt: skip
@@ -118,6 +125,34 @@ def test_missing_labels_are_summed_out_of_the_generative_model(gamma):
     loc = model.decoder(torch.cat([a for _, a in latents.values()], -1))
     loss = loss - dist.Normal(loc, 1e-3 + model.f_log_sd.exp()).log_prob(model.summaries(data)).sum()
     same(found, loss, model, guide)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.4])
+@pytest.mark.parametrize("labels", ["known", "missing", "mixed", "several"])
+def test_domains_and_missing_labels_are_summed_out_together(labels, gamma):
+    data = windows(labels=labels)
+    model, guide = built(DomainGenerative, data, gamma=gamma)
+    found = loss_and_gradients(model, guide, data)
+    latents = drawn_latents(model, guide, data)
+    joint, log_q = torch.log_softmax(model.domain_logits, -1)[:, None], 0.0  # (D, B)
+    for i, ((task, (q, a)), known) in enumerate(zip(latents.items(), masks(data), strict=True)):
+        places = model.places[i][:, None, None] + model.shifts[i][:, None]  # (C, D, 1, A)
+        terms = torch.log_softmax(model.class_logits[i], -1)[:, None, None]
+        terms = terms + dist.Normal(places, 1.0).to_event(1).log_prob(a)  # (C, D, B)
+        given = terms[data[f"y_{task}"], :, torch.arange(data.n_rows)].T
+        joint, log_q = joint + torch.where(known, given, terms.logsumexp(0)), log_q + q.log_prob(a)
+    known = torch.stack(masks(data))
+    joint = torch.where(known | ~known.any(0), joint, -torch.inf)
+    loss = -gamma * (joint.logsumexp(0) - log_q).sum()
+    loc = model.decoder(torch.cat([a for _, a in latents.values()], -1))
+    loss = loss - dist.Normal(loc, 1e-3 + model.f_log_sd.exp()).log_prob(model.summaries(data)).sum()
+    same(found, loss, model, guide)
+
+
+def test_domains_need_a_second_task():
+    data = windows()
+    with pytest.raises(ValueError, match="make one domain; take variant 'generative'"):
+        built(DomainGenerative, data, tasks={"stress": 3})
 
 
 def test_without_alignment_the_loss_is_the_cross_entropy_of_labelled_windows():

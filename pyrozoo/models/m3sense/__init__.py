@@ -10,6 +10,7 @@ from ...lazy import names_of
 _HOMES = {
     "nets": (),
     "model": ("Generative", "LatentM3Sense", "M3Sense", "Unaligned"),
+    "domain": ("DomainGenerative", "domain_probabilities"),
     "guides": ("DeltaGuide", "LowRankGuide", "PaperGuide"),
     "presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),
     "simulator": ("DATASETS_SIMULATED", "Physiology", "simulate", "simulate_all"),
@@ -17,8 +18,11 @@ _HOMES = {
     "e4": ("read_e4", "read_nurses", "read_stress_predict"),
     "datasets": ("read_kemocon", "read_verbio", "read_wesad"),
     "windowing": ("filtered", "windows"),
-    "batches": ("from_arrays", "merge", "read_stress_predict_windows", "standardise"),
+    "batches": ("at_rates", "from_arrays", "merge", "read_stress_predict_windows", "read_windows", "standardise"),
     "splits": ("leave_subjects_out", "split_subjects", "split_windows"),
+    "transferring": ("transfer",),
+    "aligning": ("Alignment", "alignment"),
+    "study": ("read_study",),
     "features": ("BASELINES", "handcrafted"),
 }
 

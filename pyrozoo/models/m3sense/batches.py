@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,53 +46,200 @@ def from_arrays(
         ValueError: A shape, label or subject is wrong, a value is not finite, a task has one class, or a window is
             shorter than a segment. The message names field, row and remedy.
     """
+    if task is None and labels is not None:
+        raise ValueError("task: name what the labels are of, such as 'stress', or give labels=None")
+    if task is not None and labels is None:
+        raise ValueError(f"labels: there are none for the task {task!r}; give them, or task=None")
+    given = {} if task is None else {task: labels}
+    batch, targets = _checked(
+        signals, subject, given, {} if classes is None else dict.fromkeys(given, classes), "labels", dataset, segment,
+        dtype, {"name": dataset, "simulated": False, **info},
+    )  # fmt: skip
+    require_classes(targets)
+    return batch
+
+
+def read_windows(
+    path: str | Path, *, classes: Mapping[str, Sequence[str]] | None = None, dataset: str = "own",
+    segment: int = SEGMENT, dtype: torch.dtype | None = None,
+) -> Batch:  # fmt: skip
+    """Read windows that are cut already from one npz file of N windows, of any number of tasks.
+
+    Its arrays: ``subject``, names of people as text or whole numbers, (N,); of every modality, by any name, its windows
+    (N, samples). It may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or whole
+    numbers, -1 where unknown; ``rates_<modality>``, samples per second, of all modalities; ``standardised``, "subject"
+    or "window", where the signals are standardised already (`standardise`). No object is unpickled.
+
+    Args:
+        path: The file.
+        classes: Task -> names of its classes, as those of a fit. Then these tasks, and no other, are in the batch,
+            whether the file has labels of them or not.
+        dataset: Name of the data set; people of data sets of different names are different people.
+        segment: Samples in a segment of the encoder; a window has at least one.
+        dtype: Floating type; torch's default where None.
+
+    Returns:
+        Batch: As `windows` gives it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no npz file of these arrays, or as `from_arrays`; the message names file, array and row.
+    """
+    path = Path(path)
+    arrays = _arrays(path)
+    with located(str(path)):
+        if "subject" not in arrays:
+            raise ValueError(f"there is no array 'subject', only {sorted(arrays)}; name the person of every window")
+        info: dict[str, Any] = {"name": path.name, "simulated": False}
+        if "standardised" in arrays:
+            info["standardised"] = str(arrays["standardised"])
+            if info["standardised"] not in ("subject", "window"):
+                raise ValueError(
+                    f"array 'standardised': {info['standardised']!r}; give 'subject' or 'window', or leave it out "
+                    "where the signals are not standardised"
+                )
+        rates: dict[str, float] = {}
+        labels: dict[str, Any] = {}
+        signals: dict[str, np.ndarray] = {}
+        for name, array in arrays.items():
+            if name.startswith("label_"):
+                labels[name.removeprefix("label_")] = array
+            elif name.startswith("rates_"):
+                if array.ndim or array.dtype.kind not in "fiu":
+                    raise ValueError(f"array {name!r}: {array.dtype} of shape {array.shape}; give one number [Hz]")
+                rates[name.removeprefix("rates_")] = float(array)
+            elif name not in ("subject", "standardised"):
+                signals[name] = array
+        if rates:
+            info["rates"] = rates
+        if classes is not None:
+            labels = {task: labels.get(task) for task in classes}
+        batch, targets = _checked(
+            signals, arrays["subject"], labels, classes or {}, "label_{task}", dataset, segment, dtype, info
+        )
+        if classes is None:
+            require_classes(targets)
+        return batch
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file."""
+    arrays: dict[str, Any] = {}
+    with path.open("rb") as stream, located(str(path)):
+        try:
+            file = np.load(stream, allow_pickle=False)
+            names = file.files if isinstance(file, np.lib.npyio.NpzFile) else []
+        except Exception as error:  # a damaged archive raises whatever its parts stumble over
+            raise ValueError(f"no npz file of windows ({error}); write one by numpy.savez") from error
+        if not names:
+            raise ValueError("no npz file of windows, or an empty one; write one by numpy.savez")
+        for name in names:
+            try:
+                arrays[name] = file[name]
+            except Exception as error:
+                raise ValueError(
+                    f"array {name!r} cannot be read ({error}); save numbers or text, no Python objects"
+                ) from error
+            if not isinstance(arrays[name], np.ndarray):
+                raise ValueError(f"{name!r} is no array; leave it out")
+    return arrays
+
+
+def _checked(
+    signals: Mapping[str, Any], subject: Any, labels: Mapping[str, Any], classes: Mapping[str, Sequence[str]],
+    field: str, dataset: str, segment: int, dtype: torch.dtype | None, info: Mapping[str, Any],
+) -> tuple[Batch, dict[str, Labels]]:  # fmt: skip
+    """The batch of these windows, and its labels by task; `field` is what messages call the labels of a task."""
     if not signals:
         raise ValueError("signals: there are none; give at least one modality")
     taken = [name for name in signals if name in ("dataset", "subject", "window") or name.startswith("y_")]
     if taken:
         raise ValueError(f"signals: the name {taken[0]!r} is taken; call the modality otherwise")
-    arrays = {name: np.asarray(value) for name, value in signals.items()}
-    n = len(np.asarray(subject))
+    people = _values(subject, "subject")
+    n, arrays = len(people), {name: np.asarray(value) for name, value in signals.items()}
     for name, array in arrays.items():
         if array.ndim != 2 or len(array) != n or array.dtype.kind not in "fiu":
             raise ValueError(f"{name}: {array.dtype} of shape {array.shape}; give numbers, ({n} windows, samples)")
         if not array.shape[1]:
             raise ValueError(f"{name}: the channel is empty; leave the modality out")
-    require_segment({name: array.shape[1] for name, array in arrays.items()}, segment)
-    names = np.array([f"{dataset}/{_subject(value, row)}" for row, value in enumerate(np.asarray(subject).tolist())])
-    targets: dict[str, Labels] = {}
-    if task is not None:
-        if labels is None:
-            raise ValueError(f"labels: there are none for the task {task!r}; give them, or task=None")
-        targets[task] = _coded(labels, classes, n, task)
-    elif labels is not None:
-        raise ValueError("task: name what the labels are of, such as 'stress', or give labels=None")
-    require_classes(targets)
-    info = {"name": dataset, "simulated": False, **info}
-    return build(
-        {name: array.astype(float) for name, array in arrays.items()}, np.full(n, dataset), names, targets, dtype,
-        **info,
-    )  # fmt: skip
+        if not np.isfinite(array).all():
+            row, sample = np.argwhere(~np.isfinite(array))[0]
+            raise ValueError(
+                f"{name}, row {row}: sample {sample} is not finite; interpolate it or leave the window out"
+            )
+    counts = {name: array.shape[1] for name, array in arrays.items()}
+    require_segment(counts, segment)
+    info = dict(info)
+    if info.get("rates"):
+        info["seconds"] = _require_rates(counts, info["rates"], info.get("seconds"))
+    names = np.array([f"{dataset}/{_subject(value, row)}" for row, value in enumerate(people)])
+    targets = {
+        task: (tuple(classes[task]), np.full(n, -1))
+        if given is None
+        else _coded(given, classes.get(task), n, task, field.format(task=task))
+        for task, given in labels.items()
+    }
+    signals = {name: array.astype(float) for name, array in arrays.items()}
+    return build(signals, np.full(n, dataset), names, targets, dtype, **info), targets
+
+
+def _values(given: Any, field: str) -> list[Any]:
+    """One value per window, as Python's own where they are numpy's; a list is not made an array, which mixes types."""
+    values = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ValueError(f"{field}: {values!r}; give one value per window")
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    odd = [value for value in values if isinstance(value, list | tuple | np.ndarray)]
+    if odd:
+        raise ValueError(f"{field}: {odd[0]!r} in the place of one value; give one per window")
+    return values
+
+
+def _require_rates(counts: Mapping[str, int], rates: Mapping[str, float], seconds: float | None) -> float:
+    """Refuse rates by which windows of the modalities differ in duration; the duration [s]."""
+    for name in (*counts, *rates):
+        if name not in rates or name not in counts:
+            have, lack = ("signals", "rate") if name in counts else ("rate", "signals")
+            raise ValueError(f"rates: {name!r} has {have} but no {lack}; give the rate of every modality, or of none")
+        if not 0 < rates[name] < np.inf:
+            raise ValueError(f"rates: {name} at {rates[name]} Hz; give samples per second")
+    first = next(iter(counts))
+    expected = counts[first] / rates[first] if seconds is None else seconds
+    for name, n in counts.items():
+        # Windows may end within a sample of one another.
+        if abs(n / rates[name] - expected) > 1 / min(rates.values()) - 1e-9:
+            raise ValueError(
+                f"{name}: {n} samples at {rates[name]:g} Hz are {n / rates[name]:g} s, but windows of "
+                f"{f'{first} last' if seconds is None else 'all modalities should last'} {expected:g} s; the rates do "
+                "not match: correct them"
+            )
+    return expected
+
+
+_NO_NAMES = ("nan", "None", "<NA>", "NaT")  # what a missing value is called once it was made text
 
 
 def _subject(value: Any, row: int) -> str:
     """Name of a person, however it was given."""
-    if isinstance(value, float):
+    if isinstance(value, bytes):
+        raise ValueError(f"subject, row {row}: {value!r} are bytes; give text")
+    name = "" if value is None else str(value).strip()
+    if not name or name in _NO_NAMES:
+        raise ValueError(f"subject, row {row}: the name is missing; name the person or drop the row")
+    if isinstance(value, float) or re.fullmatch(r"\d+\.0+", name):
         raise ValueError(
             f"subject, row {row}: {value} is a number with decimals; read the column as text (dtype=str), for '15' and "
             "'1E4' are names"
         )
-    name = "" if value is None else str(value).strip()
-    if not name:
-        raise ValueError(f"subject, row {row}: the name is missing; name the person or drop the row")
     return name
 
 
-def _coded(labels: Any, classes: Sequence[str] | None, n: int, task: str) -> Labels:
+def _coded(labels: Any, classes: Sequence[str] | None, n: int, task: str, field: str) -> Labels:
     """Names of the classes, and the number of each label, -1 where unknown."""
-    values = np.asarray(labels.tolist() if hasattr(labels, "tolist") else list(labels), dtype=object)
+    values = np.empty(len(given := _values(labels, field)), dtype=object)
+    values[:] = given
     if values.shape != (n,):
-        raise ValueError(f"labels: shape {values.shape}, expected ({n},)")
+        raise ValueError(f"{field}: shape {values.shape}, expected ({n},)")
     whole = [isinstance(value, int) and not isinstance(value, bool) for value in values]
     if all(whole):
         code = values.astype(int)
@@ -100,15 +249,18 @@ def _coded(labels: Any, classes: Sequence[str] | None, n: int, task: str) -> Lab
     else:
         odd = np.array([value is not None and not isinstance(value, str) for value in values])
         remedy = "give whole numbers, -1 where unknown, or names, None where unknown"
-        given = [value or "" if isinstance(value, str | None) else "" for value in values]
-        known = sorted(set(given) - {""})
+        words = [value.strip() if isinstance(value, str) else "" for value in values]
+        known = sorted(set(words) - {""})
         names = _ordered(task, known) if classes is None else tuple(classes)
+        if classes is None and not odd.any():
+            odd = np.array([word in (*_NO_NAMES, "-1") for word in words])
+            remedy = "it looks like a label that is missing; give '' where unknown" if odd.any() else remedy
         if not odd.any():
-            odd = np.array([value not in ("", *names) for value in given])
+            odd = np.array([word not in ("", *names) for word in words])
             remedy = f"it is none of the classes {list(names)}" if odd.any() else remedy
-        code = np.array([names.index(value) if value in names else -1 for value in given], dtype=int)
+        code = np.array([names.index(word) if word in names else -1 for word in words], dtype=int)
     if odd.any():
-        raise ValueError(f"labels, row {int(odd.argmax())}: {values[odd.argmax()]!r}; {remedy}")
+        raise ValueError(f"{field}, row {int(odd.argmax())}: {values[odd.argmax()]!r}; {remedy}")
     return names, code
 
 
@@ -123,12 +275,15 @@ def read_stress_predict_windows(path: str | Path) -> Batch:
         ValueError: It is no npz file of these arrays.
     """
     path = Path(path)
-    with path.open("rb") as stream, located(str(path)):
-        try:
-            with np.load(stream, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in ("eda_nS", "bvp_x10", "temp_cC", "label", "subject")}
-        except (OSError, EOFError, AttributeError, KeyError, ValueError) as error:
-            raise ValueError(f"no npz file of windows ({error})") from error
+    arrays = _arrays(path)
+    with located(str(path)):
+        wanted = ("eda_nS", "bvp_x10", "temp_cC", "label", "subject")
+        for key in wanted:
+            if key not in arrays or arrays[key].dtype.kind not in "iu":
+                kind = arrays[key].dtype if key in arrays else "there is none"
+                raise ValueError(f"no npz file of windows: array {key!r}: {kind}; expected whole numbers in {wanted}")
+        if arrays["subject"].ndim != 1:
+            raise ValueError(f"array 'subject': shape {arrays['subject'].shape}; expected one number per window")
         units = {"bvp": ("bvp_x10", 10.0), "eda": ("eda_nS", 1000.0), "temp": ("temp_cC", 100.0)}
         return from_arrays(
             {name: arrays[key] / unit for name, (key, unit) in units.items()}, arrays["label"],
@@ -174,6 +329,33 @@ def standardise(data: Batch, by: str = "subject") -> Batch:
         tensors[name] = torch.as_tensor(centred / sd[index, None]).to(data[name])
     data = data.with_tensors(tensors)
     return replace(data, info={**data.info, "standardised": by})
+
+
+def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
+    """Every signal at another sampling rate, each window by itself (polyphase filter).
+
+    Args:
+        data: Windows whose rates are known.
+        rates: Modality -> samples per second, for all modalities.
+
+    Raises:
+        ValueError: A rate is missing or unknown, or makes no whole number of samples.
+    """
+    from scipy.signal import resample_poly
+
+    own, tensors = data.info.get("rates") or {}, {}
+    for name in modalities(data):
+        if name not in own or name not in rates:
+            raise ValueError(f"rates: that of {name} is unknown; the data have {dict(own)}, given are {dict(rates)}")
+        ratio = Fraction(rates[name] / own[name]).limit_denominator(1000)
+        if ratio <= 0 or (data[name].shape[1] * ratio).denominator != 1:
+            raise ValueError(f"rates: {name} from {own[name]:g} to {rates[name]:g} Hz makes no whole number of samples")
+        signal = data[name].double().cpu().numpy()
+        if ratio != 1:
+            signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+        tensors[name] = torch.as_tensor(signal).to(data[name])
+    info = {**data.info, "rates": {name: float(rates[name]) for name in tensors}}
+    return replace(data, tensors={**data.tensors, **tensors}, info=info)
 
 
 def modalities(data: Batch) -> list[str]:

@@ -11,6 +11,12 @@ _Y = Site(
     "partly observed", ("window",), (), "", "class of a task, seen on windows of the task's own data set (eq. 14)"
 )
 _Y_SUMMED = Site("enumerated", ("window",), (), "", "class of a task, summed out where it is not known")
+_A_GIVEN_Y_D = Site(
+    "latent", ("window",), ("latent",), "Normal(m[y] + delta[d], 1)", "latent of a task, about its class in the domain"
+)
+_DOMAIN = Site(
+    "enumerated", ("window",), (), "", "task whose situation a window belongs to, summed out where no label tells"
+)
 _F = Site("observed", ("window",), ("summary",), "", "summaries of the signals, explained by all latents together")
 
 CARD = Card(
@@ -24,6 +30,7 @@ CARD = Card(
         "m3sense": "the paper: labels from the representation, beside a latent per task drawn to its prior",
         "latent": "labels from the latent: an information bottleneck, whose alignment stays alive",
         "generative": "classes have places in the latent space; missing labels are summed out and inform",
+        "generative-domain": "as generative; classes shift with the task whose situation a window belongs to",
         "unaligned": "without alignment: multitask, or with one task a single-task baseline",
     },
     sites={
@@ -31,6 +38,12 @@ CARD = Card(
         "latent": {**{f"a_{task}": _A for task in _TASKS}, **{f"y_{task}": _Y for task in _TASKS}},
         "generative": {
             **{f"a_{task}": _A_GIVEN_Y for task in _TASKS},
+            **{f"y_{task}": _Y_SUMMED for task in _TASKS},
+            "f": _F,
+        },
+        "generative-domain": {
+            "domain": _DOMAIN,
+            **{f"a_{task}": _A_GIVEN_Y_D for task in _TASKS},
             **{f"y_{task}": _Y_SUMMED for task in _TASKS},
             "f": _F,
         },
@@ -46,6 +59,7 @@ CARD = Card(
         "m3sense": ("paper", "lowrank", "delta"),
         "latent": ("paper", "lowrank", "delta"),
         "generative": ("paper", "lowrank", "delta"),
+        "generative-domain": ("paper", "lowrank", "delta"),
         "unaligned": ("none",),
     },
     datasets={"simulated": "simulated: five sets of wrist signals, three labelled for one task each, two unlabelled"},
@@ -59,6 +73,7 @@ CARD = Card(
         "m3sense": -120.42243637872264,
         "latent": -120.39086574790812,
         "generative": -939.9428688482186,
+        "generative-domain": -953.477166705511,
         "unaligned": -9.849363403497115,
     },
 )

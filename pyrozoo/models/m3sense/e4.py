@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import io
+import lzma
 import re
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -36,6 +37,7 @@ from .simulator import CLASSES
 CHANNELS = {"bvp": "BVP.csv", "eda": "EDA.csv", "temp": "TEMP.csv", "hr": "HR.csv"}
 NURSE_LEVELS = ("level 0", "level 1", "level 2")
 _SESSION = re.compile(r"([0-9A-Za-z]{2})_(\d{9,11})")
+_SHORTEST, _GAP_S = 0.8, 20.0  # how much shorter than the longest a channel may be: by a fifth, and by 20 s
 _NURSE_ZONE = "America/Chicago"
 _SURVEY = ("ID", "Start time", "End time", "date", "Stress level")
 
@@ -80,7 +82,17 @@ def read_e4(
             )
         signals[name], rates[name] = signal[skip:], rate
         added(notes, own)
-    subject = path.stem if subject is None else subject
+    seconds = {name: len(signal) / rates[name] for name, signal in signals.items()}
+    short, long = min(seconds, key=seconds.__getitem__), max(seconds, key=seconds.__getitem__)
+    # Channels of real exports end up to some seconds apart; by a wrong rate they differ by a factor.
+    if seconds[short] < _SHORTEST * seconds[long] - _GAP_S:
+        raise MissingDataError(
+            f"{path}: {CHANNELS[short]} lasts {seconds[short]:g} s at {rates[short]:g} Hz and {CHANNELS[long]} "
+            f"{seconds[long]:g} s at {rates[long]:g} Hz; the rates do not match, or a file is not whole: correct row "
+            "2, or leave the recording out"
+        )
+    if subject is None:
+        subject = path.name if path.is_dir() else path.stem
     return Recordings([Recording(subject, signals, rates, start=start, dataset=dataset, notes=notes)])
 
 
@@ -118,13 +130,20 @@ def _member(path: Path, file: str) -> bytes:
         return (path / file).read_bytes()
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == file and "__MACOSX" not in n]
+            names = archive.namelist()
+            odd = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]
+            if odd:
+                raise ValueError(
+                    f"the zip file holds {odd[0]!r}, a place outside of it; nothing was read or written: do not trust "
+                    "this file, get it from its source"
+                )
+            names = [n for n in names if n.rsplit("/", 1)[-1] == file and "__MACOSX" not in n]
             if not names:
                 raise MissingDataError("the zip file has no such file; leave the modality or the recording out")
             if len(names) > 1:
                 raise ValueError(f"the zip file has it twice, {names[0]} and {names[1]}; one session is needed")
             return archive.read(names[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"neither a folder nor a whole zip file ({error})") from None
 
 
@@ -135,8 +154,8 @@ def read_nurses(
 ) -> Recordings:  # fmt: skip
     """Read the nurses' data (Dryad 5hqbzkh6f): ``<ID>/<ID>_<unix start>.zip``, or the same as folders.
 
-    IDs are strings, among them "15" and "E4". Sessions with a missing or empty file are left out; ``skipped`` of the
-    result names them.
+    IDs are strings, among them "15" and "E4". Sessions with a missing or empty file are left out, as are reports of
+    nobody whose session is here; ``skipped`` of the result names them.
 
     Args:
         root: A folder that holds the sessions, at any depth.
@@ -165,6 +184,13 @@ def read_nurses(
         raise ValueError(f"{root}: no session <ID>_<unix start>.zip is in it; unpack Stress_dataset.zip there")
     survey = _survey(root) if labelled else {}
     out, rng = Recordings(), np.random.default_rng(seed)
+    for name in sorted(survey.keys() - found.keys()):  # of nurses who are not here, or an ID that a spreadsheet changed
+        out.skip("reports of somebody who has no session", f"nurses/{name}")
+    if survey and not survey.keys() & found.keys():
+        raise ValueError(
+            f"{root}: SurveyResults.xlsx reports on {sorted(survey)}, but the sessions are of {sorted(found)}; IDs are "
+            "text there, such as '15' and '5E1'"
+        )
     for subject, own in sorted(found.items()):
         order = rng.permutation(sorted(own)).tolist() if sessions == "one" else sorted(own)
         for session in order:
@@ -177,7 +203,7 @@ def read_nurses(
             if sessions == "one":
                 break
     if not out:
-        raise ValueError(f"{root}: no session is complete; {next(iter(out.skipped.values()))[0]}")
+        raise ValueError(f"{root}: no session is complete; {out.skipped['a file is missing or empty'][0]}")
     return out
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...batch import Batch
+from ...drawing import predict
+from ...files import naming
+from ...fitting import Fit
+from .batches import modalities, read_windows
+from .domain import DomainGenerative
 from .guides import GUIDES
 from .model import Generative, LatentM3Sense, M3Sense, Unaligned
+from .reproduce import EXPERIMENTS
 from .simulator import simulate_all
 
-VARIANTS = {"m3sense": M3Sense, "latent": LatentM3Sense, "generative": Generative, "unaligned": Unaligned}
+VARIANTS = {
+    "m3sense": M3Sense, "latent": LatentM3Sense, "generative": Generative, "generative-domain": DomainGenerative,
+    "unaligned": Unaligned,
+}  # fmt: skip
 DATASETS = {"simulated": simulate_all}
-EXPERIMENTS: dict[str, Any] = {}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
@@ -23,4 +33,61 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
     return windows.subset(np.arange(windows.n_rows)), sizes
 
 
-__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "tiny"]
+def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
+    """Read windows for the command line (`read_windows`), at prediction with the classes of the training data.
+
+    Nothing is standardised here: the file says whether its signals are, and at prediction they must be as those of the
+    training data.
+    """
+    if rate is not None:
+        raise ValueError("--rate: a file of windows names its own rates, rates_<modality>; leave it out")
+    if Path(path).is_dir():
+        raise ValueError(
+            f"{path}: a folder, whose kind of recordings is not guessed; read it in Python, by read_e4, read_wesad, "
+            "read_kemocon, read_verbio, read_nurses or read_stress_predict of pyrozoo.models.m3sense, and cut it by "
+            "windows; or give an npz file of windows"
+        )
+    if like is None:
+        batch = read_windows(path)
+        if not batch.labels:
+            raise ValueError(f"{path}: there is no array label_<task>, so there is nothing to learn; add one")
+        return batch
+    tasks = [target.removeprefix("y_") for target in like.labels]
+    batch = read_windows(path, classes={task: tuple(like.coords[f"y_{task}_class"].tolist()) for task in tasks})
+    with naming(path):
+        _require_alike(batch, like)
+    return batch
+
+
+def _require_alike(batch: Batch, like: Batch) -> None:
+    """Refuse windows that are not made as those of the training data."""
+    for name in modalities(like):
+        if name not in modalities(batch):
+            raise ValueError(f"there is no array {name!r}, only {modalities(batch)}; the fit needs {modalities(like)}")
+        mine, others = batch[name].shape[1], like[name].shape[1]
+        if mine != others:
+            raise ValueError(f"array {name!r}: {mine} samples in a window, but {others} in training; cut windows alike")
+        mine, others = (data.info.get("rates", {}).get(name) for data in (batch, like))
+        if mine is not None and others is not None and mine != others:
+            raise ValueError(f"array 'rates_{name}': {mine:g} Hz, but {others:g} Hz in training; resample the windows")
+    mine, others = (data.info.get("standardised") for data in (batch, like))
+    if mine != others:
+        said = {None: "are not standardised", "subject": "are standardised by person"}
+        mine, others = (said.get(by, f"are standardised by {by}") for by in (mine, others))
+        raise ValueError(
+            f"array 'standardised': the signals {mine}, but those of the training data {others}; treat both alike "
+            "(pyrozoo.models.m3sense.standardise) and say so in the file"
+        )
+
+
+def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
+    """What the command line writes: of every window the person, and for every task label and probabilities."""
+    table = predict(found, batch)
+    people = batch.group_names("subject")
+    if len(batch.coords["dataset_class"]) == 1:
+        people = np.array([name.partition("/")[2] for name in people.tolist()])  # as the file calls them
+    table.insert(0, "subject", people)
+    return {"": table.reset_index()}
+
+
+__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "read", "tables", "tiny"]

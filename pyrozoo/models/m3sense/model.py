@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from ...base import ZooModel
 from ...batch import Batch
-from .nets import FUSIONS, UNIMODAL, Representation, classifier
+from .nets import FROZEN, FUSIONS, UNIMODAL, Representation, classifier
+
+
+def n_classes(data: Batch) -> dict[str, int]:
+    """Task -> number of its classes, named or not."""
+    names = {target.removeprefix("y_"): data.coords.get(f"{target}_class") for target in data.labels}
+    return {t: int(data[f"y_{t}"].max()) + 1 if known is None else len(known) for t, known in names.items()}
 
 
 class AffectModel(ZooModel):
@@ -36,6 +42,8 @@ class AffectModel(ZooModel):
         hidden: Widths of the two layers after fusion; the last is F.
         head: Hidden units of the task learning networks.
         dropout, lstm_dropout: Shares.
+        frozen: What is not trained, see `transfer`: "none"; "encoders", the unimodal ones; "representation", all up to
+            X_T. Its weights take no gradient, and its batch norm and dropout stay as in evaluation.
         signal_loc, signal_scale: Standardisation by modality: networks see (signal - loc) / scale.
 
     Raises:
@@ -52,10 +60,11 @@ class AffectModel(ZooModel):
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str, fusion: str, segment: int,
         embedding: int, lstm_layers: int, hidden: tuple[int, int], head: int, dropout: float, lstm_dropout: float,
-        signal_loc: Mapping[str, float] | None, signal_scale: Mapping[str, float] | None,
+        frozen: str, signal_loc: Mapping[str, float] | None, signal_scale: Mapping[str, float] | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value, choices in (("unimodal", unimodal, UNIMODAL), ("fusion", fusion, FUSIONS)):
+        chosen = (("unimodal", unimodal, UNIMODAL), ("fusion", fusion, FUSIONS), ("frozen", frozen, FROZEN))
+        for name, value, choices in chosen:
             if value not in choices:
                 raise ValueError(f"{name}: {value!r} is none of {list(choices)}")
         if not modalities or not tasks:
@@ -70,7 +79,7 @@ class AffectModel(ZooModel):
         self.out_dim = tuple(hidden)[1]
         self.representation = Representation(
             self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, tuple(hidden), dropout,
-            lstm_dropout,
+            lstm_dropout, frozen,
         )  # fmt: skip
         for name, given, default in (("signal_loc", signal_loc, 0.0), ("signal_scale", signal_scale, 1.0)):
             values = [(given or {}).get(modality, default) for modality in self.modalities]
@@ -85,20 +94,16 @@ class AffectModel(ZooModel):
             ValueError: A modality never changes; the data have no modality or no task.
         """
         modalities = [name for name, dims in data.dims.items() if dims == (f"{name}_time",) and name in data]
-        tasks = {target.removeprefix("y_"): data.coords.get(f"{target}_class") for target in data.labels}
         loc, scale = {}, {}
         for name in modalities:
             signal = data[name].double()
             loc[name], scale[name] = float(signal.mean()), float(signal.std())
             if not scale[name] > 1e-9 * max(1e-9, abs(loc[name])):
                 raise ValueError(f"{name}: it never changes; leave the modality out")
-        classes = {
-            task: len(names) if names is not None else int(data[f"y_{task}"].max()) + 1 for task, names in tasks.items()
-        }
-        return {"modalities": tuple(modalities), "tasks": classes, "signal_loc": loc, "signal_scale": scale}
+        return {"modalities": tuple(modalities), "tasks": n_classes(data), "signal_loc": loc, "signal_scale": scale}
 
     def check(self, data: Batch) -> None:
-        if data.n_rows < 2:
+        if data.n_rows < 2 and self.representation.frozen != "representation":
             raise ValueError("window: a data set of one window has no batch statistics; give at least two windows")
         self._require_signals(data)
 
@@ -110,7 +115,7 @@ class AffectModel(ZooModel):
                 raise ValueError(
                     f"{name}: windows of {batch[name].shape[1]} samples are shorter than a segment of {self.segment}"
                 )
-        if self.training and len(batch[self.modalities[0]]) < 2:
+        if len(batch[self.modalities[0]]) < 2 and self.representation.training:
             raise ValueError(
                 "window: a minibatch of one window has no batch statistics (batch norm); choose a batch_size that does "
                 "not leave one window over"
@@ -147,7 +152,8 @@ class LatentModel(AffectModel):
     Args:
         a_dim: A, dimension of a task's latent (the paper does not say).
         q_hidden: Hidden units of the networks of q(a_T | X_T).
-        gamma: Weight of the alignment term KL[q(a_T | X_T) || p(a_T)] (the paper: 0.3).
+        gamma: Weight of the alignment term KL[q(a_T | X_T) || p(a_T)]; by default 0.3, as in the paper, in "latent"
+            0.03.
         priors: ``{"a_<task>": distribution}`` in place of the standard normal.
     """
 
@@ -175,7 +181,7 @@ class LatentModel(AffectModel):
 
 _SIZES = (
     "modalities", "tasks", "unimodal", "fusion", "segment", "embedding", "lstm_layers", "hidden", "head", "dropout",
-    "lstm_dropout", "signal_loc", "signal_scale",
+    "lstm_dropout", "frozen", "signal_loc", "signal_scale",
 )  # fmt: skip
 
 
@@ -196,16 +202,18 @@ class M3Sense(LatentModel):
     equations 1 to 16; arguments of `AffectModel` and `LatentModel`.
     """
 
+    default_gamma = 0.3
+
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
         segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
-        dropout: float = 0.3, lstm_dropout: float = 0.1, a_dim: int = 16, q_hidden: int = 64, gamma: float = 0.3,
-        signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
-        priors: Mapping[str, Any] | None = None,
+        dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
+        gamma: float | None = None, signal_loc: Mapping[str, float] | None = None,
+        signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in _SIZES))
-        self._latents(a_dim, q_hidden, gamma)
+        self._latents(a_dim, q_hidden, self.default_gamma if gamma is None else gamma)
         self._networks()
         self.set_priors(priors)
 
@@ -230,8 +238,12 @@ class M3Sense(LatentModel):
 class LatentM3Sense(M3Sense):
     """As `M3Sense`, with labels from the latent: y_T ~ Categorical(F_T(a_T)), a variational information bottleneck.
 
-    a_T carries what the label needs and no more, at the price gamma per nat: the alignment stays alive.
+    a_T carries what the label needs and no more, at the price gamma per nat: the alignment stays alive. The price is
+    paid on every window for every task, also where another task or none is labelled: with the paper's 0.3 little is
+    left of a weak label, so that the default is a tenth of it.
     """
+
+    default_gamma = 0.03
 
     def _networks(self) -> None:
         self.classifiers = nn.ModuleList(classifier(self.a_dim, 0, n) for n in self.tasks.values())
@@ -246,8 +258,9 @@ class Unaligned(AffectModel):
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
         segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
-        dropout: float = 0.3, lstm_dropout: float = 0.1, signal_loc: Mapping[str, float] | None = None,
-        signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
+        dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none",
+        signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
+        priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in _SIZES))
@@ -280,21 +293,24 @@ class Generative(LatentModel):
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
         segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
-        dropout: float = 0.3, lstm_dropout: float = 0.1, a_dim: int = 16, q_hidden: int = 64, gamma: float = 1.0,
-        signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
-        priors: Mapping[str, Any] | None = None,
+        dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
+        gamma: float = 1.0, signal_loc: Mapping[str, float] | None = None,
+        signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in _SIZES))
         self._latents(a_dim, q_hidden, gamma)
         self.enumerated = self.targets
         self.dims = {**self.dims, "f": ("summary",)}
-        self.class_logits = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.tasks.values())
-        self.places = nn.ParameterList(nn.Parameter(torch.randn(n, a_dim)) for n in self.tasks.values())
-        n_summaries = len(SUMMARIES) * len(self.modalities)
-        self.decoder = classifier(a_dim * len(self.tasks), head, n_summaries)
-        self.f_log_sd = nn.Parameter(torch.zeros(n_summaries))
+        self._networks()
         self.set_priors(priors)
+
+    def _networks(self) -> None:
+        self.class_logits = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.tasks.values())
+        self.places = nn.ParameterList(nn.Parameter(torch.randn(n, self.a_dim)) for n in self.tasks.values())
+        n_summaries = len(SUMMARIES) * len(self.modalities)
+        self.decoder = classifier(self.a_dim * len(self.tasks), self.head_width, n_summaries)
+        self.f_log_sd = nn.Parameter(torch.zeros(n_summaries))
 
     def priors(self) -> dict[str, Any]:
         return {f"a_{task}": functools.partial(self._place, i) for i, task in enumerate(self.tasks)}
@@ -302,6 +318,10 @@ class Generative(LatentModel):
     def _place(self, i: int, y: Tensor) -> dist.Distribution:
         """p(a_T | y_T) of task i."""
         return dist.Normal(self.places[i][y], 1.0).to_event(1)
+
+    def shared_parents(self, f: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Sample what stands beside y_T as a parent of every a_T: here nothing."""
+        return ()
 
     def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
         return ZooModel.elbo(self, guide, batch, particles)
@@ -317,18 +337,23 @@ class Generative(LatentModel):
         return torch.stack(parts, -1)
 
     def forward(self, sizes: Mapping[str, int], window: Tensor | None = None, **batch: Any) -> None:
+        if "h" not in batch:
+            _ = self.representation  # only the guide runs it: here plain SVI learns that it is to be trained
         f = self.summaries(batch)
         latents = []
         with self.plate("window", sizes=sizes, window=window):
-            for i, task in enumerate(self.tasks):
-                y, known = self.known(task, batch, f[None])
-                with poutine.scale(scale=self.gamma):
+            with poutine.scale(scale=self.gamma):
+                shared = self.shared_parents(f, batch)
+                for i, task in enumerate(self.tasks):
+                    y, known = self.known(task, batch, f[None])
                     drawn = pyro.sample(
                         f"y_{task}", dist.Categorical(logits=self.class_logits[i]), infer={"enumerate": "parallel"}
                     )
                     ruled_out = torch.where(known & (drawn != y), -math.inf, 0.0).to(f)
                     pyro.factor(f"y_{task}_label", ruled_out)
-                    latents.append(pyro.sample(f"a_{task}", self.prior(f"a_{task}", drawn)))
+                    # In one shape, so that a prior given by the user may leave a parent out.
+                    parents = torch.broadcast_tensors(drawn, *shared)
+                    latents.append(pyro.sample(f"a_{task}", self.prior(f"a_{task}", *parents)))
             loc = self.decoder(torch.cat(latents, -1))
             pyro.sample("f", dist.Normal(loc, 1e-3 + self.f_log_sd.exp()).to_event(1), obs=f)
 

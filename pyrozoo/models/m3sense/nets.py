@@ -13,6 +13,7 @@ from torch.nn import functional
 
 UNIMODAL = ("last", "keyless", "self")
 FUSIONS = ("sum", "concat", "keyless", "hamlet", "cam")
+FROZEN = ("none", "encoders", "representation")
 CHANNELS = (64, 32)  # of the co-occurrence convolutions, kernels 1 and 3
 
 
@@ -107,11 +108,13 @@ class Representation(nn.Module):
         segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout: Of each `UnimodalEncoder`.
         fusion: Of `Fusion`.
         hidden: Widths of the two fully connected layers after fusion; the last is F.
+        frozen: What takes no gradient and stays in evaluation mode, whatever mode is asked for: "none", "encoders" or
+            "representation" (all of it).
     """
 
     def __init__(
         self, modalities: tuple[str, ...], n_tasks: int, segment: int, embedding: int, lstm_layers: int, unimodal: str,
-        fusion: str, hidden: tuple[int, int], dropout: float, lstm_dropout: float,
+        fusion: str, hidden: tuple[int, int], dropout: float, lstm_dropout: float, frozen: str = "none",
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoders = nn.ModuleDict(
@@ -126,6 +129,17 @@ class Representation(nn.Module):
             )
             for _ in range(n_tasks)
         )  # fmt: skip
+        self.frozen = frozen
+        for part in {"none": (), "encoders": (self.encoders,), "representation": (self,)}[frozen]:
+            part.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Representation:
+        """Set the mode of what is not frozen: batch norm and dropout would change a part whose weights stay."""
+        super().train(mode and self.frozen != "representation")
+        if self.frozen == "encoders":
+            self.encoders.eval()
+        return self
 
     def forward(self, signals: Mapping[str, Tensor]) -> Tensor:
         features = torch.stack([encoder(signals[name]) for name, encoder in self.encoders.items()], 1)

@@ -6,6 +6,7 @@ made of, and those are stand-ins: even numpy's own constructors, which trust the
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import re
 from collections.abc import Callable
@@ -38,6 +39,8 @@ def load(path: str | Path) -> Any:
             run. The message names the file and the thing.
     """
     with Path(path).open("rb") as stream, naming(str(path)):
+        # What a program registered as an extension and used once would be taken from this cache, unseen by find_class.
+        copyreg.clear_extension_cache()
         try:
             return _resolve(_Reader(stream, encoding="latin1").load())
         except _Refused:

@@ -1,0 +1,368 @@
+"""M3Sense: all tasks at once beside three single-task models, and one training step beside hand-written PyTorch.
+
+README.md beside this file says what each number means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import plain_m3sense
+import pyro
+import torch
+from plain_m3sense import PLAIN, UNKNOWN, PlainM3Sense, plain_epoch
+from pyro.infer import SVI
+from sections import Stopwatch, by_section
+from timing import CLOCKS, alternate, options, report, summary
+from torch import Tensor, nn
+
+from pyrozoo.batch import Batch
+from pyrozoo.fitting import build, isolated
+from pyrozoo.losses import validation
+from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
+from pyrozoo.models.m3sense.batches import build as batch_of
+from pyrozoo.models.m3sense.entry import VARIANTS
+from pyrozoo.models.m3sense.guides import NoLatents, PaperGuide
+from pyrozoo.models.m3sense.model import AffectModel, Generative
+from pyrozoo.models.m3sense.presets import PAPER_LATENTS, PAPER_SIZES, PRESETS
+from pyrozoo.models.m3sense.simulator import CLASSES
+from pyrozoo.training import Settings, Training
+
+FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
+PARTS = ("inference", "training", "parameters", "steps")
+# Multitask preset -> the single-task preset that it is compared with.
+PAIRS = {
+    "M3Sense (Non-Attention)": "Non-Attention", "M3Sense (Keyless)": "Keyless", "M3Sense (HAMLET)": "HAMLET",
+    "M3Sense (CAM)": "Keyless",
+}  # fmt: skip
+# As published: thousands of parameters (table 6, single-task models each), and milliseconds per batch of two windows on
+# a P100 (table 7, single-task models together).
+TABLE_6 = {
+    "Non-Attention": 1110, "Keyless": 1113, "HAMLET": 1115, "M3Sense (Non-Attention)": 2244, "M3Sense (Keyless)": 2248,
+    "M3Sense (HAMLET)": 2250, "M3Sense (CAM)": 2251,
+}  # fmt: skip
+TABLE_7 = {
+    "Non-Attention": 426, "Keyless": 517, "HAMLET": 583, "M3Sense (Non-Attention)": 172, "M3Sense (Keyless)": 191,
+    "M3Sense (HAMLET)": 212, "M3Sense (CAM)": 203,
+}  # fmt: skip
+SECTIONS = ("encoders", "fusion", "heads", "guide", "model", "loss", "backward", "clip", "optimiser", "loop")
+
+
+class Sizes(NamedTuple):
+    """Of the data, and constructor arguments of the models: of the presets, and of the steps beside the defaults."""
+
+    samples: Mapping[str, int]
+    batches: tuple[int, ...]
+    network: Mapping[str, Any]
+    latents: Mapping[str, Any]
+    seconds: int
+    bvp_rates: tuple[int, ...]
+    windows: int
+    batch_size: int
+    arguments: Mapping[str, Any]
+
+
+_SMALL = {"embedding": 6, "hidden": (6, 5), "head": 4}
+_SMALL_LATENTS = {"a_dim": 3, "q_hidden": 4}
+SIZES = {
+    "quick": Sizes({"bvp": 1280, "eda": 80, "temp": 80}, (2, 64), PAPER_SIZES, PAPER_LATENTS, 20, (8, 16), 256, 64, {}),
+    "smoke": Sizes(
+        {"bvp": 20, "eda": 10, "temp": 10}, (2,), {**PAPER_SIZES, **_SMALL}, _SMALL_LATENTS, 5, (4,), 24, 12,
+        {**_SMALL, **_SMALL_LATENTS},
+    ),
+}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    report(given, _tables(given))
+
+
+def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
+    sizes, timed = SIZES[given.sizes], (given.rounds, given.clock)
+    if given.profile:
+        for variant in PLAIN:
+            title = f"milliseconds per section of a step, {variant}, bvp at {sizes.bvp_rates[0]} Hz"
+            yield title, profile(sizes, variant, *timed)
+        return
+    if "parameters" in given.parts:
+        yield "parameters, millions", parameters(sizes)
+    for what, times in (("inference", inference), ("training", training)):
+        for batch in sizes.batches if what in given.parts else ():
+            yield f"{what} of all tasks, batches of {batch}", times(sizes, batch, *timed)
+    if "steps" in given.parts:
+        different = pd.DataFrame({variant: disagreement(sizes, variant) for variant in PLAIN}).T
+        yield "zoo and plain PyTorch in double precision: relative difference", different
+        for rate in sizes.bvp_rates:
+            yield f"a step, bvp at {rate} Hz", steps(sizes, rate, *timed)
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+def data(samples: Mapping[str, int], n: int, known: str = "own", dtype: torch.dtype = torch.float32) -> Batch:
+    """Random windows; every task is known on all, or ("own") on those of its own data set, one set having no labels."""
+    rng, datasets = np.random.default_rng(0), np.arange(n) % (len(CLASSES) + 1)
+    codes = {task: np.arange(n) // (len(CLASSES) + 1) % len(names) for task, names in CLASSES.items()}
+    return batch_of(
+        {name: 2.0 * rng.normal(size=(n, length)) + 1.0 for name, length in samples.items()},
+        np.char.add("set ", datasets.astype(str)), np.char.add("S", datasets.astype(str)),
+        {
+            task: (names, np.where((datasets == i) | (known == "all"), codes[task], -1))
+            for i, (task, names) in enumerate(CLASSES.items())
+        },
+        dtype, name="random", simulated=True,
+    )  # fmt: skip
+
+
+def quick_samples(sizes: Sizes, rate: int) -> dict[str, int]:
+    return {"bvp": rate * sizes.seconds, "eda": 4 * sizes.seconds, "temp": 4 * sizes.seconds}
+
+
+def model_for(train: Batch, variant: str, **arguments: Any) -> AffectModel:
+    kind = VARIANTS[variant]
+    return kind(**{**kind.sizes_from(train), **arguments})
+
+
+def zoo_training(model: AffectModel, train: Batch, batch_size: int) -> Training:
+    """A training as `pyrozoo.fit` sets it up, with the entry's own settings, on fresh copies."""
+    with isolated(0):
+        own, guide = build(model, PaperGuide if model.row_sites else NoLatents)
+        options = Settings.resolve(own, guide, {"steps": FOREVER, "batch_size": batch_size})
+        return Training(own, guide, train, None, options, 0, None)
+
+
+# ----------------------------------------------------------------------------------- three tasks beside single tasks
+def preset(name: str, train: Batch, sizes: Sizes, task: str | None = None) -> AffectModel:
+    """A model of the paper's tables, of all tasks or of one."""
+    given = {**PRESETS[name], **sizes.network}
+    if given["variant"] == "m3sense":
+        given |= sizes.latents
+    return model_for(train, **given, **({} if task is None else {"tasks": {task: len(CLASSES[task])}}))
+
+
+def presets(sizes: Sizes, n: int) -> dict[str, list[Training]]:
+    """Trainings by preset, one for all tasks or one per task, on the same n windows, which are one minibatch."""
+    train = data(sizes.samples, n, "all")
+    tasks = {name: [None] for name in PAIRS} | {name: list(CLASSES) for name in PAIRS.values()}
+    return {name: [zoo_training(preset(name, train, sizes, t), train, n) for t in of] for name, of in tasks.items()}
+
+
+def logits(model: AffectModel, batch: Batch) -> list[Tensor]:
+    """Logits of all tasks of a model."""
+    h = model.encode(**batch)
+    return [classifier(h[i]) for i, classifier in enumerate(model.classifiers)]
+
+
+def inference(sizes: Sizes, n: int, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds for the logits of all tasks of n windows, in evaluation mode and without gradients."""
+    found = presets(sizes, n)
+    for model in (each.loss.model for trainings in found.values() for each in trainings):
+        model.eval()
+
+    def run(trainings: list[Training]) -> Callable[[], Any]:
+        return lambda: [logits(each.loss.model, each.train) for each in trainings]
+
+    with torch.no_grad():
+        return _pairs(alternate({name: run(trainings) for name, trainings in found.items()}, rounds, clock))
+
+
+def training(sizes: Sizes, n: int, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds for a step of every model on the same n windows, labelled for all tasks."""
+
+    def run(trainings: list[Training]) -> Callable[[], Any]:
+        return lambda: [each._one_epoch() for each in trainings]
+
+    variants = {name: run(trainings) for name, trainings in presets(sizes, n).items()}
+    return _pairs(alternate(variants, rounds, clock))
+
+
+def _pairs(seconds: pd.DataFrame) -> pd.DataFrame:
+    """The models of all tasks beside three of one task, and the published ratio."""
+    lines = {}
+    for several, single in PAIRS.items():
+        table = summary(seconds[[single, several]], single)
+        lines[several] = {
+            "singles_ms": table["min_ms"][single], "ms": table["min_ms"][several], "ratio": table["ratio"][several],
+            "ratio_rounds": table["ratio_rounds"][several], "published": TABLE_7[several] / TABLE_7[single],
+        }  # fmt: skip
+    return pd.DataFrame(lines).T
+
+
+def parameters(sizes: Sizes) -> pd.DataFrame:
+    """Millions of parameters, guide included, beside those published."""
+    count = {
+        name: sum(p.numel() for each in trainings for p in each.loss.parameters()) / 1e6
+        for name, trainings in presets(sizes, 2).items()
+    }
+    lines = {}
+    for several, single in PAIRS.items():
+        lines[several] = {
+            "single": count[single] / len(CLASSES), "singles": count[single], "multitask": count[several],
+            "ratio": count[several] / count[single], "published single": TABLE_6[single] / 1e3,
+            "published multitask": TABLE_6[several] / 1e3, "published ratio": TABLE_6[several] / (3 * TABLE_6[single]),
+        }  # fmt: skip
+    return pd.DataFrame(lines).T
+
+
+# ------------------------------------------------------------------------------------------------------------ steps
+def plain_copy(own: Training) -> PlainM3Sense:
+    """The hand-written model with the networks and weights of the zoo's."""
+    model, guide, variant = own.loss.model, own.loss.guide, own.loss.model.entry[1]
+    networks = {name: getattr(model, name) for name in ("representation", *PLAIN[variant].uses)}
+    return PLAIN[variant](
+        copy.deepcopy({**networks, "posteriors": guide.networks}), model.gamma, own.train.sizes["window"]
+    )
+
+
+def plain_data(own: Training) -> dict[str, Any]:
+    """Standardised signals, labels and summaries, as `PlainM3Sense` takes them."""
+    model, train = own.loss.model, own.train
+    signals = {
+        name: (train[name] - model.signal_loc[i]) / model.signal_scale[i] for i, name in enumerate(model.modalities)
+    }
+    labels = tuple(train[y].where(train[mask], UNKNOWN) for y, mask in train.labels.items())
+    return {"signals": signals, "labels": labels, "summaries": Generative.summaries(model, train)}
+
+
+def plain_variant(own: Training) -> tuple[PlainM3Sense, Callable[[], None]]:
+    plain = plain_copy(own)
+    return plain, plain_epoch(plain, **plain_data(own), batch_size=own.options.batch_size)
+
+
+def step_training(sizes: Sizes, variant: str, rate: int, dtype: torch.dtype = torch.float32, **more: Any) -> Training:
+    train = data(quick_samples(sizes, rate), sizes.windows, "own", dtype)
+    model = model_for(train, variant, **{**sizes.arguments, **more})
+    model.entry = ("m3sense", variant)
+    return zoo_training(model, train, sizes.batch_size)
+
+
+def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
+    """Largest relative difference of loss, gradients, and weights after an epoch, between zoo and hand-written model.
+
+    In double precision, with the same weights, and with the same noise: with the same seed, since a_T is all that
+    either draws. Loss and gradients: in evaluation mode, on all windows; a gradient's difference is relative to the
+    parameter's largest entry. Weights: without dropout, since the zoo's "m3sense" draws a_T, too, and the hand-written
+    one does not; the difference is relative to the largest change of the parameter.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        own = step_training(sizes, variant, sizes.bvp_rates[0], torch.float64, dropout=0.0, lstm_dropout=0.0)
+        loss = own.loss.eval()
+        with isolated(2), torch.no_grad():
+            for parameter in loss.parameters():  # away from initial values, some of which are 0
+                parameter += 0.1 * torch.randn_like(parameter)
+        plain, epoch = plain_variant(own)
+        plain.eval()
+        with isolated(1):
+            zoo_loss = loss(own.train)
+        with isolated(1):
+            plain_loss = plain(**plain_data(own))
+        zoo_loss.backward()
+        plain_loss.backward()
+        twins, before = _twins(plain, own), [p.detach().clone() for p in plain.parameters()]
+        gradients = [_relative(p.grad, zoo.grad, zoo.grad) for p, zoo in twins]
+        with isolated(1):
+            own._one_epoch()
+        with isolated(1):
+            epoch()
+    finally:
+        torch.set_default_dtype(default)
+    weights = [_relative(p, zoo, zoo - old) for (p, zoo), old in zip(twins, before, strict=True)]
+    difference = abs(float(plain_loss.detach() / zoo_loss.detach()) - 1)
+    return {"loss": difference, "gradients": max(gradients), "weights": max(weights)}
+
+
+def _relative(own: Tensor, zoo: Tensor, scale: Tensor) -> float:
+    return float((own - zoo).detach().abs().max() / scale.detach().abs().max())
+
+
+def _twins(plain: PlainM3Sense, own: Training) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """The parameters of the hand-written model, each with the zoo's."""
+    zoo = {name.removeprefix("model."): p for name, p in own.loss.named_parameters()}
+    zoo = {name.replace("guide.networks", "posteriors"): p for name, p in zoo.items()}
+    mine = dict(plain.named_parameters())
+    if set(mine) != set(zoo):
+        raise ValueError(f"parameters of one side only: {sorted(set(mine) ^ set(zoo))}")
+    return [(p, zoo[name]) for name, p in mine.items()]
+
+
+def svi_epoch(own: Training, arguments: Mapping[str, Any]) -> Callable[[], None]:
+    """Pyro's ``SVI.step`` on the zoo's model and guide, as Pyro comes, on minibatches of one epoch, drawn before.
+
+    Model and guide each compute the representation.
+    """
+    batches = list(sample_minibatches(own.train, own.options.batch_size, torch.Generator().manual_seed(0)))
+    store = pyro.get_param_store()
+    with store.scope() as state:
+        model = model_for(own.train, own.loss.model.entry[1], **arguments)
+        guide = PaperGuide(model)
+        optimizer = pyro.optim.Adam({"lr": 1e-3, "weight_decay": 1e-4})
+        svi = SVI(model, guide, optimizer, model.elbo(guide, own.train))
+
+    def epoch() -> None:
+        with store.scope(state), validation(True):
+            for batch in batches:
+                svi.step(**batch)
+
+    return epoch
+
+
+def steps(sizes: Sizes, rate: int, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds per step, the mean over an epoch, and ratios to the hand-written step of the same variant."""
+    runs: dict[str, dict[str, Callable[[], Any]]] = {}
+    for variant in PLAIN:
+        own = step_training(sizes, variant, rate)
+        runs[variant] = {
+            f"zoo, {variant}": own._one_epoch,
+            f"Pyro SVI.step, {variant}": svi_epoch(own, sizes.arguments),
+            f"plain PyTorch, {variant}": plain_variant(own)[1],
+        }
+        n_steps = steps_per_epoch(own.train, sizes.batch_size)
+    every = {name: run for variants in runs.values() for name, run in variants.items()}
+    seconds = alternate(every, rounds, clock) / n_steps
+    return pd.concat(
+        [summary(seconds[list(variants)], f"plain PyTorch, {variant}") for variant, variants in runs.items()]
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- profile
+def profile(sizes: Sizes, variant: str, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds per step and section (minimum over the rounds); "beyond" is the zoo less the hand-written step."""
+    watch, own = Stopwatch(CLOCKS[clock]), step_training(sizes, variant, sizes.bvp_rates[0])
+    plain, plain_one = plain_variant(own)
+    epochs = {"zoo": own._one_epoch, "plain": plain_one}
+    n_steps = steps_per_epoch(own.train, sizes.batch_size)
+    return by_section(watch, epochs, _watched(own, plain), SECTIONS, rounds, n_steps)
+
+
+def _watched(own: Training, plain: PlainM3Sense) -> list[tuple[Any, str, str]]:
+    model, guide = own.loss.model, own.loss.guide
+    functions: list[tuple[Any, str, str]] = [
+        (model, "forward", "model"), (model, "encode", "model"), (guide, "forward", "guide"),
+        (own.loss, "forward", "loss"), (plain, "forward", "loss"), (torch.Tensor, "backward", "backward"),
+        (own, "_clip", "clip"), (plain_m3sense, "clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
+        (torch.optim.Adam, "zero_grad", "optimiser"),
+    ]  # fmt: skip
+    for side, posteriors in ((model, guide.networks), (plain, plain.posteriors)):
+        functions += [(encoder, "forward", "encoders") for encoder in side.representation.encoders.values()]
+        functions += [(side.representation, "forward", "fusion"), (side.representation.fusion, "forward", "fusion")]
+        heads = [*side.representation.heads, *posteriors, *getattr(side, "classifiers", [])]
+        heads += [side.decoder] if hasattr(side, "decoder") else []
+        functions += [(head, "forward", "heads") for head in heads]
+    return functions
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options(__doc__, "one call or one epoch per variant")
+    parser.add_argument("--sizes", choices=list(SIZES), default="quick", help="of data and networks (default: quick)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The experiments of the entry, one file each; `reproduce` lists them."""

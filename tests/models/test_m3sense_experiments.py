@@ -1,0 +1,245 @@
+"""m3sense: every experiment runs in its smoke profile and says what it should; records, page and fits agree."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pyrozoo as zoo
+from pyrozoo.cli import main
+from pyrozoo.models import m3sense
+from pyrozoo.models.m3sense import runs
+from pyrozoo.models.m3sense.experiments import stress
+from pyrozoo.models.m3sense.experiments.figure7 import few_of
+from pyrozoo.models.m3sense.experiments.sizes import sizes_text
+from pyrozoo.models.m3sense.experiments.tables import CAM, table_text
+from pyrozoo.models.m3sense.published import TABLE_2, TABLE_4, TABLE_5
+from pyrozoo.models.m3sense.reproduce import EXPERIMENTS
+from pyrozoo.record import PUBLISHED, read_record
+
+HOME = Path(m3sense.__file__).parent
+STRESS_PREDICT = Path(__file__).parents[3] / "shared" / "data" / "stress_predict_10.npz"
+real_windows = pytest.mark.skipif(not STRESS_PREDICT.exists(), reason="no copy of the Stress-Predict windows here")
+SCORES = {"accuracy", "balanced_accuracy", "macro_f1", "majority"}
+
+
+def ours_of(record):
+    return [row for row in record["rows"] if row["source"] != PUBLISHED]
+
+
+@pytest.fixture(autouse=True)
+def fewer_models(monkeypatch):
+    """The smoke profile with one of each kind of model, so that the tests are quick; all presets in the slow test."""
+    from pyrozoo.models.m3sense.experiments import tables
+
+    monkeypatch.setattr(tables, "BASELINES", {"extra trees": m3sense.BASELINES["extra trees"]})
+    monkeypatch.setattr(tables, "SINGLE_TASK", {"Keyless": m3sense.SINGLE_TASK["Keyless"]})
+    monkeypatch.setattr(tables, "MULTITASK", {CAM: m3sense.MULTITASK[CAM]})
+
+
+@pytest.mark.parametrize(("name", "published"), [("table2", TABLE_2), ("table4", TABLE_4), ("table5", TABLE_5)])
+def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, published, tmp_path, capsys):
+    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    theirs = [row for row in record["rows"] if row["source"] == PUBLISHED]
+    assert [(r["task"], r["model"], r["accuracy"]) for r in theirs] == [
+        (r["task"], r["model"], r["accuracy"]) for r in published
+    ]
+    assert {row["source"] for row in ours_of(record)} == {"ours (simulated data)"}
+    assert all(np.isfinite(row[score]) for row in ours_of(record) for score in SCORES)
+    assert record["extra"]["differences"]
+    job = next((tmp_path / "jobs").glob("*.json"))
+    before = job.stat().st_mtime_ns
+    assert EXPERIMENTS[name](profile="smoke", out=tmp_path)["rows"] == record["rows"]
+    assert job.stat().st_mtime_ns == before
+    assert "(published, own data)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["table2", "table5"])
+def test_every_preset_runs(name, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    models = {row["model"] for row in ours_of(EXPERIMENTS[name](profile="smoke", out=tmp_path))}
+    assert any(preset in model for preset in m3sense.PRESETS for model in models)
+
+
+def test_the_modalities_are_left_out_one_by_one(tmp_path, monkeypatch):
+    from pyrozoo.models.m3sense.experiments import tables
+
+    monkeypatch.setattr(tables, "modalities", lambda data: ["bvp", "temp"])
+    record = EXPERIMENTS["figure8"](profile="smoke", out=tmp_path)
+    subsets = {row["model"].split(": ")[1] for row in record["rows"]}
+    assert subsets == {"bvp", "temp", "bvp+temp"}
+    assert (tmp_path / "figures" / "figure8.png").stat().st_size > 10_000
+
+
+def test_a_new_task_is_learned_from_few_labels_in_every_way(tmp_path):
+    from pyrozoo.models.m3sense.experiments import figure7
+
+    record = EXPERIMENTS["figure7"](profile="smoke", out=tmp_path)
+    assert {row["model"] for row in record["rows"]} == set(figure7.METHODS)
+    assert all(np.isfinite(row["balanced_accuracy"]) for row in record["rows"])
+    assert (tmp_path / "figures" / "figure7.png").stat().st_size > 10_000
+
+
+def test_few_labels_hold_every_class_and_no_other_task():
+    train, _ = runs.parts_of(0, "smoke")
+    few = few_of(train, "stress", 8, 0)
+    assert few.n_rows == 8 and few.observed("y_stress").all()
+    assert set(few["y_stress"].tolist()) == {0, 1, 2}
+    assert not few.observed("y_anxiety").any()
+    with pytest.raises(ValueError, match="labelled windows for training"):
+        few_of(train, "stress", 10_000, 0)
+
+
+@pytest.mark.parametrize("name", ["alignment", "calibration"])
+def test_alignment_and_calibration_are_drawn_with_the_numbers_behind_them(name, tmp_path):
+    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
+    own = {"kl", "alignment_gradient", "label_gradient"} if name == "alignment" else {"ece", "log_loss"}
+    assert all(np.isfinite([row[score] for score in own]).all() for row in record["rows"])
+
+
+def test_alignment_is_the_term_of_the_objective():
+    data = m3sense.simulate_all(0, n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 8, "eda": 4, "temp": 4})
+    model = zoo.create_model("m3sense", data, embedding=4, lstm_layers=1, hidden=(4, 4), head=3, a_dim=2, q_hidden=3)
+    fit = zoo.fit(model, "paper", data, epochs=1, progress=False)
+    found = m3sense.alignment(fit, data)
+    with torch.no_grad():
+        h = fit.model.encode(**fit.prepare(data))
+        total = 0.0
+        for i in range(3):
+            q = fit.guide.posterior(fit.guide.networks[i](h[i])).base_dist
+            total += (0.5 * (q.loc**2 + q.scale**2 - 1) - q.scale.log()).sum(-1).mean()
+    assert found.kl == pytest.approx(float(total), rel=1e-5)
+    assert found.alignment_gradient > 0 and found.label_gradient > 0
+    other = zoo.create_model("m3sense", data, variant="unaligned", embedding=4, lstm_layers=1, hidden=(4, 4), head=3)
+    with pytest.raises(ValueError, match="variant 'm3sense' or 'latent'"):
+        m3sense.alignment(zoo.fit(other, "none", data, epochs=1, progress=False), data)
+
+
+@pytest.mark.parametrize("name", ["table6", "table7"])
+def test_parameters_and_times_stand_beside_the_published_ones(name, tmp_path):
+    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    what = "parameters" if name == "table6" else "ms"
+    assert all(row[what] > 0 for row in record["rows"])
+    assert {row["model"] for row in record["rows"] if row["source"] == PUBLISHED} == set(m3sense.PRESETS)
+
+
+def test_one_model_has_fewer_parameters_than_three_at_the_papers_sizes():
+    rows = {row["model"]: row for row in ours_of(read_record(HOME / "results" / "table6"))}
+    assert rows["Non-Attention"]["parameters"] == pytest.approx(1110, rel=0.01)
+    assert rows[CAM]["parameters"] == pytest.approx(2251, rel=0.02)
+    assert all(row["share"] < 0.70 for row in rows.values() if row.get("share") is not None)
+
+
+def test_all_tasks_at_once_take_less_than_half_the_time_in_the_committed_record():
+    rows = [row for row in ours_of(read_record(HOME / "results" / "table7")) if row.get("ratio") is not None]
+    assert {row["batch"] for row in rows} == {2, 64}
+    assert all(row["ratio"] < 0.5 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["table2", "table4", "table5", "table6", "table7"])
+def test_tables_in_the_page_are_those_of_the_committed_records(name):
+    record = read_record(HOME / "results" / name)
+    text = sizes_text(record["rows"]) if name in ("table6", "table7") else table_text(record["rows"], record["extra"])
+    page = (HOME / "README.md").read_text()
+    assert text.split("\n\n" + next(iter(record["extra"].get("differences", {"-": 0})), "-"))[0] in page
+    assert record["model"] == f"m3sense@{zoo.card('m3sense').version}"
+
+
+@pytest.mark.parametrize("name", ["table2", "table4", "table5", "figure7", "figure8", "alignment", "calibration"])
+def test_committed_records_are_of_the_configurations_in_the_code(name):
+    recorded = read_record(HOME / "results" / name)["extra"]["configuration"]
+    models = [model for model in recorded if model in runs.MODELS]
+    assert {model: recorded[model] for model in models} == runs.configuration(models, "quick")
+
+
+def test_the_alignment_of_the_paper_dies_and_that_of_the_latents_lives_in_the_committed_record():
+    rows = ours_of(read_record(HOME / "results" / "alignment"))
+    last = {row["model"]: row for row in rows if row["epochs"] == max(r["epochs"] for r in rows)}
+    assert last[CAM]["kl"] < 0.1 * last["latent (CAM)"]["kl"]
+    assert last[CAM]["alignment_gradient"] < 0.1 * last["latent (CAM)"]["alignment_gradient"]
+
+
+def test_the_reference_fit_predicts_as_its_record_says():
+    fit = zoo.load_reference("m3sense/simulated")
+    folder = HOME / "reference" / "simulated"
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 2e6
+    train, test = runs.parts_of(0, "quick")
+    recorded = read_record(folder)["rows"][0]
+    found = runs.scored(fit, runs.chosen(train, runs.TASKS), test, runs.TASKS)
+    for task in runs.TASKS:
+        assert found[f"{task}.balanced_accuracy"] == pytest.approx(recorded[f"{task}.balanced_accuracy"], abs=0.02)
+
+
+def test_nobody_is_in_training_and_test_and_single_tasks_see_their_own_windows():
+    train, test = runs.parts_of(1, "smoke")
+    assert not set(train.group_names("subject")) & set(test.group_names("subject"))
+    own = runs.chosen(train, ["stress"], unlabelled=False)
+    assert own.observed("y_stress").all()
+    both = runs.chosen(train, ["stress"])
+    blank = ~(both.observed("y_anxiety") | both.observed("y_emotion") | both.observed("y_stress"))
+    assert 0 < blank.sum() == both.n_rows - own.n_rows
+
+
+def test_the_papers_profile_has_the_papers_sizes_and_learning_rate():
+    variant, arguments = runs.arguments_of(CAM, "paper")
+    assert (variant, arguments["embedding"], arguments["gamma"]) == ("m3sense", 128, 0.3)
+    rate = [runs.warm_restarts(epoch / 65) for epoch in (0, 15, 29.999, 30, 60)]
+    assert rate == pytest.approx([1, 0.5, 0, 1, 0.5], abs=1e-3)
+
+
+def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
+    EXPERIMENTS["alignment"](profile="smoke", out=tmp_path)
+    monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "batch_size", 16)
+    with pytest.raises(ValueError, match="other settings; choose another folder"):
+        EXPERIMENTS["alignment"](profile="smoke", out=tmp_path)
+
+
+def test_experiments_run_on_folders_of_real_data(tmp_path):
+    from test_m3sense_data import write_stress_predict  # the miniature folder of the readers' tests
+
+    write_stress_predict(tmp_path / "study" / "stress_predict")
+    data = m3sense.read_study(tmp_path / "study", (("bvp", 8.0), ("eda", 4.0), ("temp", 4.0)), seconds=5.0)
+    assert data.info["simulated"] is False and data["bvp"].shape[1] == 40
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="name the data sets' folders"):
+        m3sense.read_study(tmp_path / "empty", (("bvp", 8.0),))
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        m3sense.read_study(tmp_path / "nowhere", (("bvp", 8.0),))
+
+
+def test_the_command_line_hands_data_to_experiments_that_take_them(tmp_path, capsys):
+    assert main(["reproduce", "m3sense", "table6", "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    assert "takes none" in capsys.readouterr().err
+    assert main(["reproduce", "m3sense", "stress-predict", "--out", str(tmp_path / "o")]) == 2
+    assert "needs the recordings" in capsys.readouterr().err
+
+
+@real_windows
+def test_networks_for_people_left_out_are_chosen_without_them(tmp_path, monkeypatch):
+    data = stress.stress_windows(str(STRESS_PREDICT))
+    people = stress.people_of(data)
+    train, test = stress._fold(data, people[0], None)
+    assert set(test.group_names("subject")) == {people[0]}
+    for inner in range(stress.INNER):
+        own, other = stress._fold(data, people[0], inner)
+        assert people[0] not in {*own.group_names("subject"), *other.group_names("subject")}
+        assert not set(own.group_names("subject")) & set(other.group_names("subject"))
+        assert own.n_rows + other.n_rows == train.n_rows
+    few = stress._without(data, people[:3])[1]
+    monkeypatch.setattr(stress, "stress_windows", lambda path: few)
+    monkeypatch.setattr(stress, "INNER", 2)
+    command = ["reproduce", "m3sense", "stress-predict", "--data", str(STRESS_PREDICT), "--profile", "smoke"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    record = read_record(tmp_path)
+    assert {row["source"] for row in record["rows"]} == {"ours (real data)"}
+    assert set(record["extra"]["chosen"].values()) <= set(stress.CANDIDATES)
+
+
+def test_the_network_is_not_below_logistic_regression_by_more_than_one_standard_error_in_the_record():
+    record = read_record(HOME / "results" / "stress-predict")
+    value, error = record["extra"]["differences"][f"balanced accuracy of {stress.CHOSEN} - {stress.LOGISTIC}"]
+    assert value > -error
+    assert record["data"]["simulated"] is False
