@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def simulated_data(name: str, batches: Iterable[Batch]) -> dict[str, Any]:
 def timing(results: Mapping[str, Mapping[str, Any]], resumed: bool) -> dict[str, Any]:
     """Time in the jobs, of earlier calls too; ``wall_time_s`` of the record is that of the last call."""
     return {"job_seconds": sum(r["seconds"] for r in results.values()), "threads_per_job": 1, "resumed": resumed}
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments of a function or class that have a default."""
+    parameters = inspect.signature(function).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 def averages(found: Sequence[Mapping[str, float]]) -> dict[str, float | None]:

@@ -9,8 +9,9 @@ import pytest
 import pyrozoo as zoo
 from pyrozoo.cli import main
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.batches import merge, read_windows
+from pyrozoo.models.m3sense.batches import merge
 from pyrozoo.models.m3sense.entry import read, tables
+from pyrozoo.models.m3sense.window_files import read_windows
 
 SMALL = [
     f"--set={text}"
@@ -180,5 +181,5 @@ def test_data_that_are_standardised_otherwise_than_those_of_the_fit_are_refused(
     data = m3sense.simulate_all(0, n_subjects=2, n_windows=4, seconds=5.0, rates={"bvp": 8, "eda": 4, "temp": 4})
     model = zoo.create_model("m3sense", data, embedding=4, lstm_layers=1, hidden=(4, 4), head=3, a_dim=2, q_hidden=3)
     fit = zoo.fit(model, "paper", m3sense.standardise(data), epochs=1, progress=False)
-    with pytest.raises(ValueError, match="standardised by None where .* standardised by subject; treat both alike"):
+    with pytest.raises(ValueError, match=r"standardised by None where .* standardised by subject; treat both alike"):
         zoo.predict(fit, data)

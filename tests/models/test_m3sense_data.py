@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pyrozoo.models.m3sense import pickles, recordings
-from pyrozoo.models.m3sense.batches import from_arrays, merge, read_stress_predict_windows, standardise
+from pyrozoo.models.m3sense.batches import from_arrays, merge, standardise
 from pyrozoo.models.m3sense.datasets import (
     minutes_seconds,
     read_kemocon,
@@ -31,6 +31,7 @@ from pyrozoo.models.m3sense.features import BASELINES, handcrafted
 from pyrozoo.models.m3sense.recordings import Recording, Recordings
 from pyrozoo.models.m3sense.simulator import simulate
 from pyrozoo.models.m3sense.splits import leave_subjects_out, split_subjects, split_windows
+from pyrozoo.models.m3sense.window_files import read_stress_predict_windows
 from pyrozoo.models.m3sense.windowing import filtered, fir, low_pass, windows
 
 RATES = {"bvp": 64.0, "eda": 4.0, "temp": 4.0}

@@ -85,7 +85,8 @@ def test_a_new_task_is_learned_from_few_labels_in_every_way(tmp_path):
 def test_few_labels_hold_every_class_and_no_other_task():
     train, _ = runs.parts_of(0, "smoke")
     few = few_of(train, "stress", 8, 0)
-    assert few.n_rows == 8 and few.observed("y_stress").all()
+    assert few.n_rows == 8
+    assert few.observed("y_stress").all()
     assert set(few["y_stress"].tolist()) == {0, 1, 2}
     assert not few.observed("y_anxiety").any()
     with pytest.raises(ValueError, match="labelled windows for training"):
@@ -112,7 +113,8 @@ def test_alignment_is_the_term_of_the_objective():
             q = fit.guide.posterior(fit.guide.networks[i](h[i])).base_dist
             total += (0.5 * (q.loc**2 + q.scale**2 - 1) - q.scale.log()).sum(-1).mean()
     assert found.kl == pytest.approx(float(total), rel=1e-5)
-    assert found.alignment_gradient > 0 and found.label_gradient > 0
+    assert found.alignment_gradient > 0
+    assert found.label_gradient > 0
     other = zoo.create_model("m3sense", data, variant="unaligned", embedding=4, lstm_layers=1, hidden=(4, 4), head=3)
     with pytest.raises(ValueError, match="variant 'm3sense' or 'latent'"):
         m3sense.alignment(zoo.fit(other, "none", data, epochs=1, progress=False), data)
@@ -202,7 +204,8 @@ def test_experiments_run_on_folders_of_real_data(tmp_path):
 
     write_stress_predict(tmp_path / "study" / "stress_predict")
     data = m3sense.read_study(tmp_path / "study", (("bvp", 8.0), ("eda", 4.0), ("temp", 4.0)), seconds=5.0)
-    assert data.info["simulated"] is False and data["bvp"].shape[1] == 40
+    assert data.info["simulated"] is False
+    assert data["bvp"].shape[1] == 40
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="name the data sets' folders"):
         m3sense.read_study(tmp_path / "empty", (("bvp", 8.0),))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from ... import registry
 from ...batch import Batch
 from ...diagnostics import latent_report
 from ...drawing import predict
+from ...experiments import defaults_of
 from ...fitting import Fit, fit
 from ...scores import accuracy, coverage, mae
 from .data import participant_folds
@@ -76,12 +76,9 @@ def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
     for model in models:
         variant, arguments = arguments_of(model, profile)
         family = registry.entry("auxvae").parts.VARIANTS[variant]
-        defaults = {
-            name: p.default for name, p in inspect.signature(family).parameters.items() if p.default is not p.empty
-        }
         settings = {**family.fit_defaults, **PROFILES[profile]["settings"]}
         plain = {k: getattr(v, "__name__", None) or repr(v).replace("<class ", "") for k, v in settings.items()}
-        out[model] = f"{variant} {sorted({**defaults, **arguments}.items())} {sorted(plain.items())}"
+        out[model] = f"{variant} {sorted({**defaults_of(family), **arguments}.items())} {sorted(plain.items())}"
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import torch
 from ... import registry, scores
 from ...batch import Batch
 from ...drawing import predict
+from ...experiments import defaults_of
 from ...fitting import Fit, fit
 from .batches import modalities, standardise
 from .features import BASELINES, handcrafted
@@ -106,10 +106,7 @@ def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
     for model in models:
         variant, arguments = arguments_of(model, profile)
         family = registry.entry("m3sense").parts.VARIANTS[variant]
-        defaults = {
-            name: p.default for name, p in inspect.signature(family).parameters.items() if p.default is not p.empty
-        }
-        used = {**defaults, **arguments}
+        used = {**defaults_of(family), **arguments}
         if used.get("gamma", 0.0) is None:
             used["gamma"] = family.default_gamma
         plain = {k: _word(v) for k, v in _settings(family.fit_defaults, PROFILES[profile]["settings"]).items()}

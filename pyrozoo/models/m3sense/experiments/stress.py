@@ -16,11 +16,12 @@ from ....batch import Batch
 from ....experiments import averages, claim, finish, known
 from ....jobs import run_jobs
 from ....record import format_table, paired_difference
-from ..batches import at_rates, read_stress_predict_windows, standardise
+from ..batches import at_rates, standardise
 from ..card import CARD
 from ..e4 import read_stress_predict
 from ..features import BASELINES, handcrafted
 from ..runs import MODELS, class_scores, configuration, fitted, most_frequent, names_of, probabilities_of
+from ..window_files import read_stress_predict_windows
 from ..windowing import filtered, windows
 
 TASK, INNER, MEMBERS = "stress", 3, 3
@@ -124,9 +125,11 @@ def _balanced(train: Batch, p: np.ndarray) -> np.ndarray:
     return classes[(p / share).argmax(1)]
 
 
-def _scores(train: Batch, test: Batch, p: np.ndarray) -> dict[str, float]:
+def _scores(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, float]:
+    """Scores from the probability of stress, (N,)."""
     from sklearn.metrics import roc_auc_score
 
+    p = np.stack([1 - stressed, stressed], 1)
     truth, classes = names_of(test, TASK)[1], train.coords[f"y_{TASK}_class"]
     found = class_scores(truth, _balanced(train, p), most_frequent(train, TASK), p, classes)
     argmax = scores.balanced_accuracy(truth, classes[p.argmax(1)])
@@ -141,7 +144,7 @@ def stress_predict_experiment(
 
     Args:
         profile: "smoke" (three people, one epoch), "quick", or "paper", which is the same.
-        seeds: Repeats of the networks with other seeds; their scores are averaged for each person.
+        seeds: Number of fits, of seeds 0, 1, ..., whose probabilities are averaged; 3 where None.
         jobs: Processes.
         out: Folder for record.json and table.csv.
         data: The data set's folder, or windows in an npz file.
@@ -153,81 +156,82 @@ def stress_predict_experiment(
     smoke = known(profile) == "smoke"
     if data is None:
         raise ValueError("data: the experiment needs the recordings of Stress-Predict; name their folder, or windows")
-    windows_ = stress_windows(data)
-    people, repeats = people_of(windows_)[: 3 if smoke else None], range(seeds or 1)
+    all_windows = stress_windows(data)
+    people, members = people_of(all_windows)[: 3 if smoke else None], range(seeds or (1 if smoke else MEMBERS))
     candidates = CANDIDATES[:2] if smoke else CANDIDATES
-    identity = {"name": windows_.info["name"], "sha256": windows_.sha256, "simulated": False}
+    identity = {"name": all_windows.info["name"], "sha256": all_windows.sha256, "simulated": False}
     settings = {
         **configuration(NETS, "quick"),
-        "candidates": f"{CANDIDATES} {SIZES} {LATENTS} {REGULARISATION} {INNER} {MEMBERS} {PENALTIES}",
+        "candidates": f"{CANDIDATES} {SIZES} {LATENTS} {REGULARISATION} {INNER} {PENALTIES}",
     }
     claim(CARD, out, identity, settings)
-    inner = range(INNER)
 
-    def net(candidate: str, person: str, fold: int | None, seed: int) -> dict[str, Any]:
+    def net(candidate: str, person: str, fold: int | None, seed: int = 0) -> dict[str, Any]:
         return {"path": data, "candidate": candidate, "person": person, "inner": fold, "seed": seed, "smoke": smoke}
 
-    plan = {_job(c, p, k, s): net(c, p, k, s) for c in candidates for p in people for k in inner for s in repeats}
+    plan = {_job(c, p, k): net(c, p, k) for c in candidates for p in people for k in range(INNER)}
     found = run_jobs(net_run, plan, out / "jobs", n_jobs=jobs)
     logistic = {
-        _job(f"logistic-{c}", p, k): {"path": data, "penalty": c, "person": p, "inner": k}
-        for c in PENALTIES for p in people for k in (*inner, None)
+        _job(c, p, k): {"path": data, "penalty": c, "person": p, "inner": k}
+        for c in PENALTIES for p in people for k in (*range(INNER), None)
     }  # fmt: skip
     found |= run_jobs(logistic_run, logistic, out / "jobs", n_jobs=jobs)
-
-    def best(names: Sequence[Any], job: Any) -> Any:
-        return max(names, key=lambda name: _mean(found[job(name, k)] for k in inner))
-
-    picked = {(p, s): best(candidates, lambda c, k, p=p, s=s: _job(c, p, k, s)) for p in people for s in repeats}
-    members = [(p, s, m) for p, s in picked for m in range(1 if smoke else MEMBERS)]
-    final = {_job(picked[p, s], p, None, 100 * s + m): net(picked[p, s], p, None, 100 * s + m) for p, s, m in members}
+    chosen = {person: _best(candidates, person, found) for person in people}
+    final = {_job(chosen[p], p, None, m): net(chosen[p], p, None, m) for p in people for m in members}
     found |= run_jobs(net_run, final, out / "jobs", n_jobs=jobs)
 
     table: dict[str, list[dict[str, float]]] = {CHOSEN: [], LOGISTIC: [], **{name: [] for name in BASELINES}}
     for person in people:
-        train, test = _fold(windows_, person, None)
-        own = []
-        for seed in repeats:
-            p1 = [
-                found[_job(picked[p, s], p, None, 100 * s + m)]["p"] for p, s, m in members if (p, s) == (person, seed)
-            ]
-            own.append(_scores(train, test, _both(np.mean(p1, 0))))
-        table[CHOSEN].append({name: float(np.mean([scores_[name] for scores_ in own])) for name in own[0]})
-        penalty = best(PENALTIES, lambda c, k, person=person: _job(f"logistic-{c}", person, k))
-        p1 = np.array(found[_job(f"logistic-{penalty}", person, None)]["p"])
-        table[LOGISTIC].append(_scores(train, test, _both(p1)))
-        truth, majority = names_of(test, TASK)[1], most_frequent(train, TASK)
-        x, x_test = handcrafted(train)[0], handcrafted(test)[0]
-        for name, make in BASELINES.items():
-            label = make(0).fit(x, names_of(train, TASK)[1]).predict(x_test)
-            plain = class_scores(truth, label, majority)
-            table[name].append({**plain, "argmax": plain["balanced_accuracy"]})
+        train, test = _fold(all_windows, person, None)
+        mean = np.mean([found[_job(chosen[person], person, None, m)]["p"] for m in members], 0)
+        table[CHOSEN].append(_scores(train, test, mean))
+        penalty = _best(PENALTIES, person, found)
+        table[LOGISTIC].append(_scores(train, test, np.array(found[_job(penalty, person, None)]["p"])))
+        for name in BASELINES:
+            table[name].append(_classical(name, train, test))
     rows = [{"model": name, **averages(values)} for name, values in table.items()]
-    print(format_table(rows))
-    balanced = {name: [person["balanced_accuracy"] for person in values] for name, values in table.items()}
-    difference = paired_difference(balanced[CHOSEN], balanced[LOGISTIC])
-    print(f"\nbalanced accuracy, network - logistic regression: {difference[0]:+.3f} ± {difference[1]:.3f} (paired SE)")
+    balanced = {name: [one["balanced_accuracy"] for one in values] for name, values in table.items()}
     extra = {
-        "note": NOTE, "configuration": settings, "people": people, "balanced_accuracy": balanced,
-        "chosen": {f"{p}, seed {s}": name for (p, s), name in picked.items()},
-        "differences": {f"balanced accuracy of {CHOSEN} - {LOGISTIC}": difference},
-        "inner": {
-            c: _mean(found[_job(c, p, k, s)] for p in people for k in inner for s in repeats) for c in candidates
+        "note": NOTE, "configuration": settings, "people": people, "balanced_accuracy": balanced, "chosen": chosen,
+        "inner": {c: _mean(found[_job(c, p, k)] for p in people for k in range(INNER)) for c in candidates},
+        "differences": {
+            f"balanced accuracy of {CHOSEN} - {LOGISTIC}": paired_difference(balanced[CHOSEN], balanced[LOGISTIC])
         },
         "job_seconds": sum(result["seconds"] for result in found.values()), "threads_per_job": 1,
     }  # fmt: skip
+    print(stress_text(rows, extra))
     seconds = time.perf_counter() - started
-    return finish(CARD, out, rows, "stress-predict", profile, identity, list(repeats), seconds, extra)
+    return finish(CARD, out, rows, "stress-predict", profile, identity, list(members), seconds, extra)
+
+
+def stress_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> str:
+    """The table for the terminal, with the paired difference below."""
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "majority", "auroc", "ece", "argmax")
+    shown = [
+        {"model": row["model"], **{k: row[k] for name in names for k in (name, f"{name}_se") if k in row}}
+        for row in rows
+    ]
+    lines = [f"{what}: {value:+.3f} ± {error:.3f} (paired SE)" for what, (value, error) in extra["differences"].items()]
+    return "\n".join([format_table(shown), "", *lines])
+
+
+def _best(names: Sequence[Any], person: str, found: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The candidate (or penalty) with the best balanced accuracy over the inner folds of the other people."""
+    return max(names, key=lambda name: _mean(found[_job(name, person, k)] for k in range(INNER)))
+
+
+def _classical(name: str, train: Batch, test: Batch) -> dict[str, float]:
+    model = BASELINES[name](0).fit(handcrafted(train)[0], names_of(train, TASK)[1])
+    found = class_scores(names_of(test, TASK)[1], model.predict(handcrafted(test)[0]), most_frequent(train, TASK))
+    return {**found, "argmax": found["balanced_accuracy"]}
 
 
 def _mean(results: Iterable[Mapping[str, Any]]) -> float:
     return float(np.mean([result["balanced_accuracy"] for result in results]))
 
 
-def _both(p: np.ndarray) -> np.ndarray:
-    return np.stack([1 - p, p], 1)
-
-
-def _job(what: str, person: str, fold: int | None, seed: int = 0) -> str:
+def _job(what: str | float, person: str, fold: int | None, seed: int = 0) -> str:
+    """File name of a job; a number is a penalty of logistic regression."""
+    what = what if isinstance(what, str) else f"logistic-{what}"
     words = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{what}-{person}")
     return f"{'-'.join(filter(None, words.split('-')))}-{'all' if fold is None else fold}-{seed}"
