@@ -268,10 +268,10 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
     ax.set(xlabel="probability of the most probable class, mean of the bin", ylabel="share of rows where it is right")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
-    note = "area of a point: its share of the rows\nbar: 90% interval"
-    ax.text(0.98, 0.03, note, ha="right", color=GREY, fontsize=9, transform=ax.transAxes)
     # Beside the axes: bins with few rows lie anywhere inside.
     ax.legend(title="expected\ncalibration error", loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=9)
+    note = "area of a point: its\nshare of the rows\nbar: 90% interval"
+    ax.text(1.03, 0.03, note, color=GREY, fontsize=9, transform=ax.transAxes)
     return ax
 
 

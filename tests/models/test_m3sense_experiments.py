@@ -105,6 +105,7 @@ def test_alignment_is_the_term_of_the_objective():
     data = m3sense.simulate_all(0, n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 8, "eda": 4, "temp": 4})
     model = zoo.create_model("m3sense", data, embedding=4, lstm_layers=1, hidden=(4, 4), head=3, a_dim=2, q_hidden=3)
     fit = zoo.fit(model, "paper", data, epochs=1, progress=False)
+    before = {name: buffer.clone() for name, buffer in fit.model.named_buffers()}
     found = m3sense.alignment(fit, data)
     with torch.no_grad():
         h = fit.model.encode(**fit.prepare(data))
@@ -113,6 +114,9 @@ def test_alignment_is_the_term_of_the_objective():
             q = fit.guide.posterior(fit.guide.networks[i](h[i])).base_dist
             total += (0.5 * (q.loc**2 + q.scale**2 - 1) - q.scale.log()).sum(-1).mean()
     assert found.kl == pytest.approx(float(total), rel=1e-5)
+    assert not fit.model.representation.training
+    after = {name: buffer.clone() for name, buffer in fit.model.named_buffers()}
+    assert all(torch.equal(after[name], buffer) for name, buffer in before.items())
     assert found.alignment_gradient > 0
     assert found.label_gradient > 0
     other = zoo.create_model("m3sense", data, variant="unaligned", embedding=4, lstm_layers=1, hidden=(4, 4), head=3)

@@ -22,7 +22,7 @@ EPOCHS = {"smoke": (1, 2), "quick": (1, 2, 4, 8, 16, 32), "paper": (1, 2, 4, 8, 
 NOTE_ALIGNMENT = (
     "Simulated wrist signals. Fits of 1, 2, 4 ... epochs at a constant learning rate and one seed, which are one "
     "course of training. KL[q(a | X) || N(0, I)] summed over tasks, nats per window; norms of the gradients with "
-    "respect to the representation, of gamma KL and of the cross-entropy; training windows, networks in evaluation."
+    "respect to the representation, of gamma KL and of the cross-entropy, as in training; training windows."
 )
 CALIBRATED = ("Keyless", CAM, "latent (CAM)", "generative (CAM)")
 
