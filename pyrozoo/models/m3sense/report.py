@@ -91,7 +91,7 @@ def alignment_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def reliability_figure(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
     """Reliability curves, a panel per task, from (task, model) -> table of `pyrozoo.scores.reliability`."""
     tasks = list(dict.fromkeys(task for task, _ in curves))
-    figure = Figure(figsize=(7.4, 4.9 * len(tasks)), layout="constrained")
+    figure = Figure(figsize=(8.6, 4.9 * len(tasks)), layout="constrained")
     for ax, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
         plots.reliability({model: table for (own, model), table in curves.items() if own == task}, ax)
         ax.set_title(task)
