@@ -544,9 +544,7 @@ claims = {
         and compared.loc["beta = 1", "mae [lb]"] > compared.loc["paper", "mae [lb]"] + 1
     ),
     "hidden styles have a price, and are better than chance": (
-        0.3
-        < compared.loc["half of the styles hidden", "style accuracy"]
-        < compared.loc["paper", "style accuracy"]
+        0.3 < compared.loc["half of the styles hidden", "style accuracy"] < compared.loc["paper", "style accuracy"]
     ),
     "conformal intervals come near 90% on average, single choices less": (
         abs(calibrated["conformal: inside"].mean() - 0.9) < 0.08

@@ -206,12 +206,21 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
 
 
 def test_experiments_run_on_folders_of_real_data(tmp_path):
-    from test_m3sense_data import write_stress_predict  # the miniature folder of the readers' tests
+    import test_m3sense_data as miniature
 
-    write_stress_predict(tmp_path / "study" / "stress_predict")
-    data = m3sense.read_study(tmp_path / "study", (("bvp", 8.0), ("eda", 4.0), ("temp", 4.0)), seconds=5.0)
-    assert data.info["simulated"] is False
-    assert data["bvp"].shape[1] == 40
+    study = tmp_path / "study"
+    miniature.write_verbio(study / "verbio")
+    for number in (1, 2):
+        miniature.write_kemocon(study / "kemocon", number)
+    with pytest.raises(ValueError, match="no data set of task 'stress'; the tables need verbio"):
+        runs.data_of(0, "smoke", str(study))
+    for person in ("S2", "S3"):
+        miniature.write_wesad(study / "wesad", person)
+    runs.read_study.cache_clear()
+    record = EXPERIMENTS["table4"](profile="smoke", out=tmp_path / "out", data=str(study))
+    assert {row["source"] for row in ours_of(record)} == {"ours (real data)"}
+    assert record["data"]["simulated"] is False
+    assert "another split of the same people" in record["extra"]["note"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="name the data sets' folders"):
         m3sense.read_study(tmp_path / "empty", (("bvp", 8.0),))

@@ -60,11 +60,22 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 # -------------------------------------------------------------------- data
 @functools.lru_cache(maxsize=2)
 def data_of(seed: int, profile: str, data: str | None = None) -> Batch:
-    """Windows standardised by person: simulated from a seed, or of the real folders in `data`."""
-    rates = PROFILES[profile]["rates"]
+    """Windows standardised by person: simulated from a seed, or of the real folders in `data`.
+
+    Raises:
+        ValueError: The folders lack a task.
+    """
+    rates, design = PROFILES[profile]["rates"], PROFILES[profile]["data"]
     if data is None:
-        return standardise(simulate_all(seed, rates=rates, **PROFILES[profile]["data"]))
-    return standardise(read_study(data, tuple(rates.items())))
+        return standardise(simulate_all(seed, rates=rates, **design))
+    windows = read_study(data, tuple(rates.items()), design.get("seconds", 20.0))
+    lacking = [task for task in TASKS if f"y_{task}" not in windows.labels]
+    if lacking:
+        raise ValueError(
+            f"{data}: no data set of task {lacking[0]!r}; the tables need verbio (anxiety), kemocon (emotion), and wesad "
+            "or stress_predict (stress)"
+        )
+    return standardise(windows)
 
 
 def parts_of(seed: int, profile: str, data: str | None = None, split: str = "subject") -> tuple[Batch, Batch]:
