@@ -72,8 +72,8 @@ def data_of(seed: int, profile: str, data: str | None = None) -> Batch:
     lacking = [task for task in TASKS if f"y_{task}" not in windows.labels]
     if lacking:
         raise ValueError(
-            f"{data}: no data set of task {lacking[0]!r}; the tables need verbio (anxiety), kemocon (emotion), and wesad "
-            "or stress_predict (stress)"
+            f"{data}: no data set of task {lacking[0]!r}; the tables need verbio (anxiety), kemocon (emotion), and "
+            "wesad or stress_predict (stress)"
         )
     return standardise(windows)
 
