@@ -155,7 +155,9 @@ def stress_predict_experiment(
     started, out = time.perf_counter(), Path(out)
     smoke = known(profile) == "smoke"
     if data is None:
-        raise ValueError("data: the experiment needs the recordings of Stress-Predict; name their folder, or windows")
+        raise ValueError(
+            "data: the experiment needs the recordings of Stress-Predict; name their folder, or windows in a file (--data)"
+        )
     all_windows = stress_windows(data)
     people, members = people_of(all_windows)[: 3 if smoke else None], range(seeds or (1 if smoke else MEMBERS))
     candidates = CANDIDATES[:2] if smoke else CANDIDATES
