@@ -156,7 +156,7 @@ def stress_predict_experiment(
     smoke = known(profile) == "smoke"
     if data is None:
         raise ValueError(
-            "data: the experiment needs the recordings of Stress-Predict; name their folder, or windows in a file (--data)"
+            "data: this needs the recordings of Stress-Predict; name their folder, or a file of windows (--data)"
         )
     all_windows = stress_windows(data)
     people, members = people_of(all_windows)[: 3 if smoke else None], range(seeds or (1 if smoke else MEMBERS))
