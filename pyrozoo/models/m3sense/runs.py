@@ -247,14 +247,20 @@ def classical_run(
 ) -> dict[str, Any]:  # fmt: skip
     """Fit one of the scikit-learn baselines to handcrafted features and score it; arguments as of `deep_run`."""
     started = time.perf_counter()
-    train, test = (part.subset(names_of(part, task)[0]) for part in parts_of(seed, profile, data, split))
+    found = classical_scores(model, task, *parts_of(seed, profile, data, split), seed, only)
+    seconds = round(time.perf_counter() - started, 2)
+    return {f"{task}.{name}": value for name, value in found.items()} | {"seconds": seconds}
+
+
+def classical_scores(
+    model: str, task: str, train: Batch, test: Batch, seed: int, only: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Scores of a scikit-learn baseline on the windows where a task's label is known; see `class_scores`."""
+    train, test = (part.subset(names_of(part, task)[0]) for part in (train, test))
     columns = [f"{name}_" for name in only or modalities(train)]
     x, x_test = (_features(part, columns) for part in (train, test))
     label = BASELINES[model](seed).fit(x, names_of(train, task)[1]).predict(x_test)
-    found = class_scores(names_of(test, task)[1], label, most_frequent(train, task))
-    return {f"{task}.{name}": value for name, value in found.items()} | {
-        "seconds": round(time.perf_counter() - started, 2)
-    }
+    return class_scores(names_of(test, task)[1], label, most_frequent(train, task))
 
 
 def _features(data: Batch, prefixes: Sequence[str]) -> np.ndarray:

@@ -14,8 +14,7 @@ from ....fitting import Fit, fit
 from ....jobs import run_jobs
 from ....record import format_table, paired_difference
 from ..card import CARD
-from ..features import BASELINES, handcrafted
-from ..runs import TASKS, chosen, class_scores, configuration, fitted, most_frequent, names_of, parts_of, scored
+from ..runs import TASKS, chosen, classical_scores, configuration, fitted, names_of, parts_of, scored
 from ..transferring import transfer
 from .tables import CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name
 
@@ -52,7 +51,7 @@ def transfer_run(task: str, seed: int, profile: str, data: str | None = None) ->
     for n in FEW[profile]:
         few = few_of(train, task, n, seed)
         found = {
-            CLASSICAL: [_classical(few, test, task, seed)],
+            CLASSICAL: [classical_scores("extra trees", task, few, test, seed)],
             SCRATCH: [_score(_alone(few, task, profile, seed), few, test, task, seed)],
             BEFORE_SINGLE: [
                 _score(_tuned(s, few, task, profile, seed, "representation"), few, test, task, seed) for s in single
@@ -96,12 +95,6 @@ def _tuned(before: Fit, few: Batch, task: str, profile: str, seed: int, frozen: 
 def _score(found: Fit, few: Batch, test: Batch, task: str, seed: int) -> dict[str, float]:
     values = scored(found, few, test, [task], seed)
     return {name.removeprefix(f"{task}."): value for name, value in values.items()}
-
-
-def _classical(few: Batch, test: Batch, task: str, seed: int) -> dict[str, float]:
-    rows, truth = names_of(test, task)
-    model = BASELINES["extra trees"](seed).fit(handcrafted(few)[0], names_of(few, task)[1])
-    return class_scores(truth, model.predict(handcrafted(test.subset(rows))[0]), most_frequent(few, task))
 
 
 def figure7_experiment(

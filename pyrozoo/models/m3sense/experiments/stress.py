@@ -20,7 +20,16 @@ from ..batches import at_rates, standardise
 from ..card import CARD
 from ..e4 import read_stress_predict
 from ..features import BASELINES, handcrafted
-from ..runs import MODELS, class_scores, configuration, fitted, most_frequent, names_of, probabilities_of
+from ..runs import (
+    MODELS,
+    class_scores,
+    classical_scores,
+    configuration,
+    fitted,
+    most_frequent,
+    names_of,
+    probabilities_of,
+)
 from ..window_files import read_stress_predict_windows
 from ..windowing import filtered, windows
 
@@ -190,7 +199,8 @@ def stress_predict_experiment(
         penalty = _best(PENALTIES, person, found)
         table[LOGISTIC].append(_scores(train, test, np.array(found[_job(penalty, person, None)]["p"])))
         for name in BASELINES:
-            table[name].append(_classical(name, train, test))
+            plain = classical_scores(name, TASK, train, test, 0)
+            table[name].append({**plain, "argmax": plain["balanced_accuracy"]})
     rows = [{"model": name, **averages(values)} for name, values in table.items()]
     balanced = {name: [one["balanced_accuracy"] for one in values] for name, values in table.items()}
     extra = {
@@ -220,12 +230,6 @@ def stress_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> 
 def _best(names: Sequence[Any], person: str, found: Mapping[str, Mapping[str, Any]]) -> Any:
     """The candidate (or penalty) with the best balanced accuracy over the inner folds of the other people."""
     return max(names, key=lambda name: _mean(found[_job(name, person, k)] for k in range(INNER)))
-
-
-def _classical(name: str, train: Batch, test: Batch) -> dict[str, float]:
-    model = BASELINES[name](0).fit(handcrafted(train)[0], names_of(train, TASK)[1])
-    found = class_scores(names_of(test, TASK)[1], model.predict(handcrafted(test)[0]), most_frequent(train, TASK))
-    return {**found, "argmax": found["balanced_accuracy"]}
 
 
 def _mean(results: Iterable[Mapping[str, Any]]) -> float:
