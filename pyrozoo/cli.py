@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import csv
 import importlib
 import inspect
@@ -101,7 +102,12 @@ def _parser() -> _Parser:
     reproduce.add_argument("experiment", metavar="EXPERIMENT", help="one of those that `show NAME` lists")
     reproduce.add_argument("--profile", choices=("smoke", "quick", "paper"), default="quick", help="default: quick")
     reproduce.add_argument("--seeds", type=_positive, metavar="N", help="repeats; the profile's own number by default")
-    reproduce.add_argument("--jobs", type=_positive, metavar="N", default=1, help="worker processes; default: 1")
+    where = reproduce.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=_positive, metavar="N", default=1, help="worker processes; default: 1")
+    where.add_argument(
+        "--cluster", metavar="ADDRESS",
+        help="of a dask scheduler, e.g. tcp://10.0.0.5:8786, all of whose workers run the jobs",
+    )  # fmt: skip
     reproduce.add_argument(
         "--data", metavar="PATH", help="your own copy of the recordings, where an experiment takes one"
     )
@@ -459,7 +465,15 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     given = {} if arguments.data is None else {"data": arguments.data}
     if given and "data" not in inspect.signature(experiment).parameters:
         raise ValueError(f"--data: {arguments.experiment!r} of {arguments.name!r} takes none; leave it out")
-    experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out, **given)
+    with contextlib.ExitStack() as stack:
+        if arguments.cluster is not None:
+            from .jobs import on_cluster
+
+            try:
+                stack.enter_context(on_cluster(arguments.cluster))
+            except ImportError as error:
+                raise ValueError(f"--cluster: {error}") from error
+        experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out, **given)
     return 0
 
 

@@ -4,17 +4,21 @@ A job is a name and the JSON keyword arguments of one importable function. Each 
 run that was interrupted, or lost a worker, goes on where it stopped.
 """
 
+import asyncio
 import importlib
 import json
 import re
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
@@ -22,8 +26,15 @@ from tqdm.auto import tqdm
 
 from .files import atomic_write_json, jsonable, read_json_object
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 _FIELDS = {"job", "function", "arguments", "result", "seconds"}
+_ANSWER_SECONDS = 10.0
+# The threads of a dask worker share torch's and NumPy's global random state, and so do not run two jobs at a time.
+_ALONE = threading.RLock()
+_CLUSTER: ContextVar["Client | None"] = ContextVar("cluster", default=None)
 
 
 class JobError(RuntimeError):
@@ -50,10 +61,10 @@ def run_jobs(
     function: Callable[..., dict[str, Any]],
     jobs: Mapping[str, Mapping[str, Any]],
     out: Path,
-    n_jobs: int | None = None,
+    n_jobs: int = 1,
+    cluster: str | None = None,
     retries: int = 2,
     progress: bool = True,
-    backend: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Runs `function(**arguments)` for each job that has no result yet, and returns all results.
 
@@ -61,25 +72,37 @@ def run_jobs(
     Every job runs with one thread, so that its result does not depend on `n_jobs`; its random numbers must come from a
     seed among its arguments.
 
+    On a cluster the results come back over the network and are written by this process, so that `out` need not be
+    visible there. The workers must be able to import `function` and pyrozoo, in the same versions of the packages, and
+    the same dask as the scheduler's; files that `function` itself reads or writes must be in reach of all of them. A
+    run that is stopped leaves the jobs being run to end on their workers, without a result.
+
     Args:
         function: At the top level of an importable module; returns a dict with a JSON form (see `files.jsonable`).
         jobs: The JSON keyword arguments of each job, by the job's name, which becomes a file name.
         out: The folder of the result files; made if missing.
-        n_jobs: The number of worker processes; 1 runs the jobs in this process. None means 1, or what an active
-            `joblib.parallel_config` says.
-        retries: How often the jobs that a killed worker took along are started again.
+        n_jobs: The number of worker processes on this machine; 1 runs the jobs in this process. Of no effect on a
+            cluster, where every worker is used.
+        cluster: The address of a dask scheduler, such as "tcp://10.0.0.5:8786", whose workers run the jobs. None means
+            that of an enclosing `on_cluster`, or else this machine.
+        retries: How often the jobs that a killed worker took along are started again. A cluster's scheduler has by
+            then started each of them several times by itself (`distributed.scheduler.allowed-failures`, 3 more times
+            by default) while it went on with the others.
         progress: Whether to show the number of finished jobs and the time left on standard error.
-        backend: A joblib backend. None means "loky", or that of an active `joblib.parallel_config(backend="dask")`,
-            which runs the jobs on a cluster.
 
     Returns:
         The result of each job, in the order of `jobs`, in JSON's types: the same whether it was run now or earlier.
 
     Raises:
         TypeError: The arguments of a job have no JSON form. Nothing has been run.
-        ValueError: `function` is not importable by its name, a job's name is no plain file name, or a result file is
-            truncated, foreign, or of a job with other arguments. Nothing has been run.
-        JobError: Jobs raised exceptions. The traceback of the first of them is the cause.
+        ValueError: `function` is not importable by its name, a job's name is no plain file name, a result file is
+            truncated, foreign, or of a job with other arguments, or a worker of the cluster has several threads.
+            Nothing has been run.
+        ImportError: The cluster needs packages that are not installed. Nothing has been run.
+        ConnectionError: No scheduler answers at the address. Nothing has been run. Or the connection to it was lost:
+            finished jobs are kept.
+        JobError: Jobs raised exceptions, or cannot be imported on the cluster. The traceback of the first of them is
+            the cause.
         concurrent.futures.BrokenExecutor: Workers were killed more than `retries` times. Finished jobs are kept.
     """
     identities = _identify(function, jobs)
@@ -87,8 +110,11 @@ def run_jobs(
     results = {name: _read_result(paths[name], identities[name]) for name in jobs if paths[name].exists()}
     arguments = {name: identities[name]["arguments"] for name in jobs if name not in results}
     failed = {}
-    with tqdm(total=len(jobs), initial=len(results), desc="jobs", unit="job", disable=not progress) as bar:
-        for outcome in _outcomes(function, arguments, n_jobs, retries, backend):
+    with (
+        tqdm(total=len(jobs), initial=len(results), desc="jobs", unit="job", disable=not progress) as bar,
+        closing(_outcomes(function, arguments, n_jobs, cluster, retries)) as outcomes,
+    ):
+        for outcome in outcomes:
             name = outcome.pop("job")
             if "error" in outcome:
                 failed[name] = outcome
@@ -104,27 +130,131 @@ def run_jobs(
     return {name: results[name] for name in jobs}
 
 
-def _outcomes(
-    function: Callable, arguments: dict[str, dict[str, Any]], n_jobs: int | None, retries: int, backend: str | None
-) -> Iterator[dict[str, Any]]:
-    """Yields what `_run_one` returns for each job, as the jobs end.
+@contextmanager
+def on_cluster(address: str) -> Iterator[None]:
+    """Makes every `run_jobs` within the context run on a cluster, whatever its `n_jobs`.
 
-    When a worker process is killed (out of memory, for instance), joblib drops all jobs in flight and those not
-    started: they are started again.
+    Args:
+        address: That of a dask scheduler; see `run_jobs`.
+
+    Raises:
+        ImportError: The cluster needs packages that are not installed.
+        ConnectionError: No scheduler answers at the address.
     """
-    missing = dict(arguments)
-    for attempt in range(retries + 1):
-        # With batch_size="auto" a killed worker would also take the finished jobs of its batch along.
-        parallel = Parallel(n_jobs=n_jobs, backend=backend, batch_size=1, return_as="generator_unordered")
+    with _connected(address) as client:
+        token = _CLUSTER.set(client)
         try:
-            for outcome in parallel([delayed(_run_one)(function, name, missing[name]) for name in missing]):
-                del missing[outcome["job"]]
+            yield
+        finally:
+            _CLUSTER.reset(token)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator["Client"]:
+    """Connects to a dask scheduler, or says within seconds why not."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise ImportError(
+            "a cluster needs the packages dask and distributed: pip install 'pyrozoo[cluster]'"
+        ) from error
+
+    async def identity() -> dict[str, Any]:
+        connection = distributed.Security().get_connection_args("client")
+        async with distributed.rpc(address, timeout=_ANSWER_SECONDS, connection_args=connection) as scheduler:
+            return await asyncio.wait_for(scheduler.identity(), _ANSWER_SECONDS)
+
+    # Asked first, because a Client that fails to connect may hang, now or when it is collected. In a thread, because a
+    # notebook has an event loop in this one.
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            kind = thread.submit(asyncio.run, identity()).result()["type"]
+    except Exception as error:  # of any kind, where something else than dask answers
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ConnectionError(f"no dask scheduler answers at {address!r} ({reason})") from error
+    if kind != "Scheduler":
+        raise ConnectionError(f"no dask scheduler answers at {address!r}, but a dask {kind.lower()}")
+    with distributed.Client(address, timeout=_ANSWER_SECONDS, set_as_default=False) as client:
+        yield client
+
+
+def _outcomes(
+    function: Callable, arguments: dict[str, dict[str, Any]], n_jobs: int, cluster: str | None, retries: int
+) -> Generator[dict[str, Any], None, None]:
+    """Yields what `_run_one` returns for each job, as the jobs end; those lost with a killed worker begin again."""
+    missing = dict(arguments)
+    with _connected(cluster) if cluster is not None and missing else nullcontext(_CLUSTER.get()) as client:
+        for attempt in range(retries + 1):
+            try:
+                attempted = _on_machine(function, missing, n_jobs) if client is None else _on(client, function, missing)
+                for outcome in attempted:
+                    del missing[outcome["job"]]
+                    yield outcome
+                return
+            except BrokenExecutor:
+                if attempt == retries:
+                    raise
+                tqdm.write(f"A worker process was killed: starting {len(missing)} job(s) again.", file=sys.stderr)
+
+
+def _on_machine(function: Callable, arguments: dict[str, dict[str, Any]], n_jobs: int) -> Iterator[dict[str, Any]]:
+    """Runs jobs on this machine; a killed worker process takes along all jobs in flight and those not started."""
+    # With batch_size="auto" a killed worker would also take the finished jobs of its batch along.
+    parallel = Parallel(n_jobs=n_jobs, backend="loky", batch_size=1, return_as="generator_unordered")
+    yield from parallel([delayed(_run_one)(function, name, arguments[name]) for name in arguments])
+
+
+def _on(client: "Client", function: Callable, arguments: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Runs jobs on a cluster; those whose workers are always killed are lost, but only after the others have ended.
+
+    joblib's own dask backend is no help: it waits for ever for a job whose workers were killed.
+    """
+    from distributed import KilledWorker, as_completed
+
+    threads = client.nthreads()
+    if several := sorted(address for address, number in threads.items() if number > 1):
+        raise ValueError(
+            f"the worker {several[0]} of the cluster has {threads[several[0]]} threads, and jobs share no process: "
+            "start workers with one thread each (dask worker --nthreads 1 --nworkers N)"
+        )
+    if not threads:
+        tqdm.write("The cluster has no workers yet: waiting.", file=sys.stderr)
+
+    def run_there(function_name: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        # Local, and so sent by value: a worker that cannot import what it is sent breaks down without an answer.
+        import importlib
+
+        module, _, attribute = function_name.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        return importlib.import_module("pyrozoo.jobs")._run_one(found, name, arguments)
+
+    # Keys of their own, since the scheduler would hand a job of an earlier, stopped run the fate of that one.
+    run = uuid.uuid4().hex
+    waiting = {}
+    for position, (name, given) in enumerate(arguments.items()):
+        options = {"key": f"{name}-{run}", "pure": False, "priority": -position}
+        waiting[client.submit(run_there, _function_name(function), name, given, **options)] = name
+    killed = []
+    try:
+        for future in as_completed(list(waiting), loop=client.loop):
+            name = waiting.pop(future)
+            try:
+                outcome = future.result()
+            except KilledWorker:
+                killed.append(name)
+            except CancelledError as error:
+                raise ConnectionError("the connection to the cluster was lost; the finished jobs are kept") from error
+            except Exception as error:  # the cluster cannot import the function, for instance
+                yield {"job": name, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            else:
+                # Else the scheduler would run a finished job again when the worker that keeps its result is killed.
+                future.release()
                 yield outcome
-            return
-        except BrokenExecutor:
-            if attempt == retries:
-                raise
-            tqdm.write(f"A worker process was killed: starting {len(missing)} job(s) again.", file=sys.stderr)
+    finally:
+        if waiting:
+            client.cancel(list(waiting))
+    if killed:
+        raise BrokenExecutor(f"every worker that ran them was killed (out of memory?): {', '.join(sorted(killed))}")
 
 
 def _identify(function: Callable, jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -181,13 +311,14 @@ def _read_result(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 def _run_one(function: Callable[..., dict[str, Any]], name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Runs one job, in whatever process; its exception is returned as text so that it stops no other job."""
-    start = time.perf_counter()
     try:
-        with _one_thread():
+        with _ALONE, _one_thread():
+            start = time.perf_counter()
             result = function(**arguments)
+            seconds = time.perf_counter() - start
         if not isinstance(result, dict):
             raise TypeError(f"a job returns a dict, not a {type(result).__name__}")
-        return {"job": name, "result": jsonable(result, "result"), "seconds": time.perf_counter() - start}
+        return {"job": name, "result": jsonable(result, "result"), "seconds": seconds}
     except (Exception, SystemExit) as error:
         return {"job": name, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
 

@@ -64,3 +64,28 @@ def return_list(index):
 def sleep_long(index):
     time.sleep(0 if index == 0 else 60)
     return {"index": index}
+
+
+def process(index):
+    time.sleep(0.2)
+    return {"process": os.getpid()}
+
+
+def log_and_die(index, log, times):
+    """Logs each run; job 2 kills its own process the first `times` times."""
+    with open(log, "a") as file:
+        file.write(f"{index}\n")
+    if index == 2 and Path(log).read_text().split().count("2") <= times:
+        time.sleep(0.5)  # the results of jobs that this process finished are under way
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"index": index}
+
+
+def log_and_wait(index, log, flag):
+    """All but job 0 end only when the flag is there."""
+    with open(log, "a") as file:
+        file.write(f"{index}\n")
+    deadline = time.monotonic() + 30
+    while index and not Path(flag).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return {"index": index}

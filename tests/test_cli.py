@@ -477,6 +477,8 @@ def test_bad_usage_of_fit(csv, tmp_path, fail, given, message):
         (["fit", "ssmtl", "--data", __file__, "--out", "r"], "is a table: name its columns by --unit COL and --x COL"),
         (["reproduce", "ssmtl", "nothing"], "'nothing' is no experiment of 'ssmtl'"),
         (["reproduce", "ssmtl", "table1", "--jobs", "-1"], "'-1' is not a whole number of at least 1"),
+        (["reproduce", "ssmtl", "table1", "--jobs", "2", "--cluster", "tcp://a:1"], "--cluster: not allowed with"),
+        (["reproduce", "ssmtl", "table1", "--cluster", "nowhere"], "no dask scheduler answers at 'nowhere'"),
     ],
 )
 def test_bad_usage(fail, arguments, message, tmp_path, monkeypatch):
