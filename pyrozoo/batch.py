@@ -28,6 +28,22 @@ FRAMES = "frame"
 
 
 @dataclass(frozen=True, eq=False)
+class OnDisk:
+    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.on_disk`.
+
+    Attributes:
+        tensors: The tensors as they were opened.
+        support: Group -> the most support rows that its tables were written with.
+        device, dtype: Where minibatches are moved when they are taken, and their floating type; None: as in the files.
+    """
+
+    tensors: Mapping[str, Tensor]
+    support: Mapping[str, int] = field(default_factory=dict)
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Batch(Mapping):
     """A frozen mapping of named tensors with the plates they lie along.
 
@@ -46,6 +62,7 @@ class Batch(Mapping):
         dims: Tensor or site -> names of its event dimensions.
         truth: What a simulator knows and no model sees: arrays, by name.
         info: Provenance: ``name``, ``simulated``, and the ``columns`` a data frame was read by.
+        on_disk: What is known of a data set whose tensors are mapped from files, else None; a part has them in memory.
     """
 
     tensors: Mapping[str, Tensor]
@@ -59,6 +76,7 @@ class Batch(Mapping):
     dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    on_disk: OnDisk | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("tensors", "along", "sizes", "labels", "strata", "coords", "dims", "truth", "info"):
@@ -97,7 +115,7 @@ class Batch(Mapping):
         for name in sorted(self.tensors):
             array = np.ascontiguousarray(self.tensors[name].detach().cpu().numpy())
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
+            digest.update(array.reshape(-1).view(np.uint8).data)  # no copy: the data may be larger than the memory
         return digest.hexdigest()
 
     # ---------------------------------------------------------------- construction
@@ -276,7 +294,8 @@ class Batch(Mapping):
             tensors["weight"], along["weight"] = weight, self.rows
         for group, counts in (group_rows or {}).items():
             self._keep_present(group, counts, weight, tensors, along)
-        return replace(self, tensors=tensors, along=along, strata={})
+        part = replace(self, tensors=tensors, along=along, strata={}, on_disk=None)
+        return part if self.on_disk is None else part.to(device=self.on_disk.device, dtype=self.on_disk.dtype)
 
     def _keep_present(
         self, group: str, counts: Tensor, weight: Tensor | None, tensors: dict[str, Tensor], along: dict[str, str]
@@ -462,7 +481,24 @@ class Batch(Mapping):
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
-        return replace(self, tensors={k: move(v) for k, v in self.tensors.items()})
+        return replace(self, tensors={k: move(v) for k, v in self.tensors.items()}, on_disk=None)
+
+    def read_to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """As `to`, but rows on disk stay there: each minibatch is moved when it is taken."""
+        if self.on_disk is None:
+            return self.to(device=device, dtype=dtype)
+        others = {k: v for k, v in self.tensors.items() if self.along[k] != self.rows}
+        moved = replace(self, tensors=others).to(device=device, dtype=dtype)
+        on_disk = replace(self.on_disk, device=device, dtype=dtype)
+        return replace(self, tensors={k: moved.tensors.get(k, v) for k, v in self.tensors.items()}, on_disk=on_disk)
+
+    def support_rows(self, group: str) -> int | None:
+        """The most support rows that tables on disk were written with; None where they are not those of these rows."""
+        if self.on_disk is None or group not in self.on_disk.support:
+            return None
+        plates = {self.rows, group}
+        same = all(self.tensors.get(k) is v for k, v in self.on_disk.tensors.items() if self.along.get(k) in plates)
+        return self.on_disk.support[group] if same else None
 
     # ---------------------------------------------------------------- inside
     def _mask_name(self, target: str) -> str:

@@ -71,7 +71,20 @@ def _auto(model: ZooModel, kind: type[AutoGuide], options: dict) -> AutoGuide:
 
 
 def with_support(guide: Any, data: Batch) -> Batch:
-    """Add the support rows that an amortised guide reads; before any minibatch is taken, so that they stay fixed."""
+    """Add the support rows that an amortised guide reads; before any minibatch is taken, so that they stay fixed.
+
+    Data on disk have them already: choosing them again would go through all rows.
+
+    Raises:
+        ValueError: Data on disk were written with another number of support rows than the guide reads.
+    """
     for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
-        data = data.with_support(guide.support, group)
+        held = data.support_rows(group)
+        if held is None:
+            data = data.with_support(guide.support, group)
+        elif held != guide.support:
+            raise ValueError(
+                f"support: the data were written with up to {held} support rows per {group}, the guide reads up to "
+                f"{guide.support}; write them with support={guide.support}, or give a guide with support={held}"
+            )
     return data

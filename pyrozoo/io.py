@@ -27,6 +27,7 @@ from .batch import Batch
 from .files import atomic_write_bytes, sha256_file
 from .fitting import Fit, Run, build, isolated
 from .losses import materialise
+from .minibatches import some_rows
 
 FORMAT = 1
 
@@ -121,7 +122,7 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
         with isolated(run["seed"]), _default_dtype(record["dtype"]):
             template = _model(record, path, priors, model)
             run_model, run_guide = build(template, _guide(record, path, guide, template))
-            materialise(run_model, run_guide, prototype)
+            materialise(run_model, run_guide, some_rows(run_model, run_guide, prototype))
             for part, module in (("model", run_model), ("guide", run_guide)):
                 prefix = f"{index}/{part}/"
                 own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -16,6 +16,8 @@ from ...base import ZooModel
 from ...batch import Batch
 from .nets import GaussianMLP, mlp
 
+WHOLE, CHUNK = 2**18, 2**16  # rows of a table that is read as a whole; rows that are read at a time of a larger one
+
 
 class ContextModel(ZooModel):
     """What SSMTL and its relatives share: sizes, units of measure, and the context c of each unit.
@@ -71,11 +73,11 @@ class ContextModel(ZooModel):
             ValueError: A column is constant, so that it says nothing and has no scale.
         """
         y = data.tensors.get("y")
-        labelled = data.tensors.get("labelled", torch.ones(data.n_rows, dtype=torch.bool, device=data["x"].device))
+        labelled = data.tensors.get("labelled")
         sizes = {"x_dim": data["x"].shape[1], "y_dim": 1 if y is None else y.shape[1], "n_units": data.sizes["unit"]}
         sizes |= _standardisation("x", data["x"], data.coords.get("input"))
-        if y is not None and bool(labelled.any()):
-            sizes |= _standardisation("y", y[labelled], data.coords.get("target"))
+        if y is not None and (labelled is None or bool(labelled.any())):
+            sizes |= _standardisation("y", y, data.coords.get("target"), labelled)
         return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
 
     def standard_normal(self, size: int) -> dist.Distribution:
@@ -309,9 +311,9 @@ def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: in
     return y, torch.ones(len(x), dtype=torch.bool, device=x.device) if labelled is None else labelled
 
 
-def _standardisation(name: str, values: Tensor, columns: Any) -> dict[str, list[float]]:
-    values = values.double()
-    loc, scale = values.mean(0), values.std(0, unbiased=False)
+def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | None = None) -> dict[str, list[float]]:
+    """Mean and standard deviation of the columns of `values`, (N, D), over the rows `where`, (N,); N is above 0."""
+    loc, scale = _moments(values, where)
     constant = scale <= 1e-12 * loc.abs().clamp(min=1e-300)
     if bool(constant.any()):
         j = int(constant.nonzero()[0, 0])
@@ -320,3 +322,23 @@ def _standardisation(name: str, values: Tensor, columns: Any) -> dict[str, list[
             f"{name}, column {label!r}: the training values are all {loc[j]:g}; leave a constant column out"
         )
     return {f"{name}_loc": loc.tolist(), f"{name}_scale": scale.tolist()}
+
+
+def _moments(values: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in double precision, (D,) each; of very many rows in two passes by chunks."""
+
+    def chunk(start: int, size: int = CHUNK) -> Tensor:
+        part = values[start : start + size]
+        return (part if where is None else part[where[start : start + size]]).double()
+
+    if len(values) <= WHOLE:
+        whole = chunk(0, WHOLE)
+        return whole.mean(0), whole.std(0, unbiased=False)
+    starts = range(0, len(values), CHUNK)
+    n, total, squares = 0, *values.new_zeros(2, *values.shape[1:], dtype=torch.double)
+    for start in starts:  # added in place: small results between large pieces would keep their memory apart
+        part = chunk(start)
+        n, total = n + len(part), total.add_(part.sum(0))
+    for start in starts:
+        squares.add_((chunk(start) - total / n).square().sum(0))
+    return total / n, (squares / n).sqrt()
