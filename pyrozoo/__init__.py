@@ -23,6 +23,7 @@ _HOMES = {
     ),
     "batch": ("Batch",),
     "base": ("ZooModel", "LocalParams"),
+    "compiling": ("CompiledLoss", "CompileWarning"),
     "fitting": ("Fit", "NonFiniteLoss", "fit"),
     "drawing": ("draw", "predict", "prior_predictive"),
     "arviz_bridge": ("Draws", "load_netcdf", "save_netcdf", "summary", "to_arviz"),
@@ -32,6 +33,7 @@ _HOMES = {
     "reweighting": ("predict_by_importance",),
     "sensitivity": ("PriorSensitivity", "prior_sensitivity"),
     "io": ("load", "load_reference", "save"),
+    "on_disk": ("open_rows", "predict_rows", "write_rows"),
     "jobs": ("run_jobs",),
     "record": ("read_record", "write_record"),
 }

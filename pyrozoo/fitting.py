@@ -24,8 +24,10 @@ from torch import nn
 from . import registry
 from .base import ZooModel, make_local
 from .batch import Batch
+from .distributed import Processes, joined
 from .guides import with_support
 from .losses import Loss, NonFiniteLoss, bad_site, materialise
+from .minibatches import some_rows
 from .training import Settings, Training
 
 __all__ = ["Fit", "NonFiniteLoss", "Run", "fit"]
@@ -203,6 +205,10 @@ def fit(
     Nothing that is passed in changes: not the model, not a guide instance, not the caller's random state, parameter
     store or Pyro settings. The same arguments give bit-equal results on the same machine and thread count.
 
+    With ``distributed=True``, in a script that ``torchrun`` starts several times, each process takes its share of
+    every minibatch and all return the same fit; the first one shows the progress, calls back and writes checkpoints
+    (into a folder that all of them see).
+
     Args:
         model: A model; its constructor arguments, not its parameters, are used.
         guide: Name of a guide of the entry, an AutoGuide class, a factory ``model -> guide module``, or a guide
@@ -227,6 +233,7 @@ def fit(
         NonFiniteLoss: The loss or a gradient is not finite; names step and site; its ``fit`` is the last good state.
         KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
         ValueError, TypeError: An argument does not fit the data or the model.
+        RuntimeError: ``distributed=True`` in a process that ``torchrun`` did not start.
     """
     started = time.perf_counter()
     options = Settings.resolve(model, guide, settings).for_data(train)
@@ -237,33 +244,37 @@ def fit(
     if settings.get("patience") is not None and valid is None:
         raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
-    for index in range(restarts):
-        own_seed = run_seed(seed, index)
-        file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
-        if file is not None and file.exists() and not resume:
-            raise ValueError(f"{file} is there already; resume=True goes on from it, or choose another folder")
-        label = f"{type(model).__name__} x {result.guide_name}" + (f" {index + 1}/{restarts}" if restarts > 1 else "")
-        try:
-            with isolated(own_seed):
-                run_model, run_guide = build(model, guide)
-                run = Run(own_seed, run_model, run_guide, pd.DataFrame(), "failed")
-                result.runs.append(run)
-                training = _prepared(result, run, train, valid, warm_start, options, file)
-                if training is not None:
-                    train_run(training, run, resume, label if progress else None, callback)
-        except NonFiniteLoss as error:
-            error.fit = result
-            raise
-        finally:
-            result.seconds = time.perf_counter() - started
-        if run.status == "interrupted":
-            break
+    with joined(options.distributed, options.device) as processes:
+        for index in range(restarts):
+            own_seed = run_seed(seed, index)
+            file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
+            if file is not None and file.exists() and not resume:
+                raise ValueError(f"{file} is there already; resume=True goes on from it, or choose another folder")
+            label = f"{type(model).__name__} x {result.guide_name}" + (
+                f" {index + 1}/{restarts}" if restarts > 1 else ""
+            )
+            try:
+                with isolated(own_seed):
+                    run_model, run_guide = build(model, guide)
+                    run = Run(own_seed, run_model, run_guide, pd.DataFrame(), "failed")
+                    result.runs.append(run)
+                    training = _prepared(result, run, train, valid, warm_start, options, file, processes)
+                    if training is not None:
+                        shown = label if progress and processes.first else None
+                        train_run(training, run, resume, shown, callback if processes.first else None)
+            except NonFiniteLoss as error:
+                error.fit = result
+                raise
+            finally:
+                result.seconds = time.perf_counter() - started
+            if run.status == "interrupted":
+                break
     return result
 
 
 def _prepared(
     result: Fit, run: Run, train: Batch, valid: Batch | None, warm_start: Fit | None, options: Settings,
-    file: Path | None,
+    file: Path | None, processes: Processes,
 ) -> Training | None:  # fmt: skip
     """The training of one restart, or None where its guide has been solved in closed form."""
     device = options.device or train.tensors[train.rows].device
@@ -271,16 +282,17 @@ def _prepared(
     run.guide.to(device)
     run.model.check(train)
     data, reference = with_support(run.guide, train), reference_tensor(run.model)
-    data = data.to(device=device, dtype=None if reference is None else reference.dtype)
+    data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
         result.prototype = prototype_of(data, run.model)
     if warm_start is not None:
-        _warm(run.model, run.guide, warm_start, data)
+        few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
+        _warm(run.model, run.guide, warm_start, few)
     if hasattr(run.guide, "solve"):
         _solve(run, data, result)
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
-    return Training(run.model, run.guide, data, run_valid, options, run.seed, file)
+    return Training(run.model, run.guide, data, run_valid, options, run.seed, file, processes)
 
 
 def holds_group(model: ZooModel, group: str) -> bool:

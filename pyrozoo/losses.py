@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pyro
@@ -35,12 +35,12 @@ class Anneal(Messenger):
     Only sites that the guide samples: enumerated sites of the model must share one scale.
     """
 
-    def __init__(self, sites: set[str], weight: float) -> None:
+    def __init__(self, sites: Set[str], weight: float | Tensor) -> None:
         super().__init__()
         self.sites, self.weight = sites, weight
 
     def _pyro_sample(self, msg: dict) -> None:
-        if self.weight != 1.0 and msg["name"] in self.sites:
+        if msg["name"] in self.sites and (isinstance(self.weight, Tensor) or self.weight != 1.0):
             msg["scale"] = msg["scale"] * self.weight
 
 
@@ -65,16 +65,20 @@ class Watch(Messenger):
 
 
 class Loss(nn.Module):
-    """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once."""
+    """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once.
 
-    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO) -> None:
+    Its call takes the weight of the annealed sites, a number or (an input of a compiled loss) a tensor ().
+    """
+
+    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO, annealed: Set[str] = frozenset()) -> None:
         super().__init__()
-        self.model, self.guide, self.elbo = model, guide, elbo
+        self.model, self.guide, self.elbo, self.annealed = model, guide, elbo, annealed
 
-    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+    def forward(self, batch: Mapping[str, Any], weight: float | Tensor = 1.0) -> Tensor:
         token = QUIET.set(True)
         try:
-            return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
+            with Anneal(self.annealed, weight):
+                return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
         finally:
             QUIET.reset(token)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pyro import poutine
@@ -25,8 +26,10 @@ from tqdm import tqdm
 from . import priors as prior_tools
 from .base import ZooModel
 from .batch import Batch
+from .compiling import MODES, CompiledLoss, mode_for
+from .distributed import ALONE, Processes
 from .losses import NO_DISTRIBUTION, Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
-from .minibatches import can_take_present, rows_per_group, sample_minibatches, steps_per_epoch
+from .minibatches import can_take_present, rows_per_group, sample_minibatches, some_rows, steps_per_epoch
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -68,6 +71,11 @@ class Settings:
         valid_particles: Samples of the validation ELBO.
         optimizer: ``parameter groups -> torch optimiser``.
         device: Where to train, e.g. "cuda"; None for where the data are.
+        compile: "none": Pyro runs at every step. "graph" and "inductor": its tensor operations are captured once and
+            replayed or compiled, see `pyrozoo.CompiledLoss`; where that cannot be done the fit goes on eagerly and a
+            warning says why. "auto": whichever pays for the number of steps of the whole fit.
+        distributed: Whether this is one of several processes that ``torchrun`` started, which share every minibatch.
+            A minibatch that cannot be divided evenly (the ragged last one) is computed by all of them.
         validate: Pyro's and torch's validation: True always, False never, None in the first epoch (a bad argument
             shows at once; later a non-finite loss is still caught).
     """
@@ -87,6 +95,8 @@ class Settings:
     valid_particles: int = 4
     optimizer: Callable[[list], torch.optim.Optimizer] = FUSED_ADAM
     device: str | None = None
+    compile: str = "none"
+    distributed: bool = False
     validate: bool | None = None
     lenient_groups: bool = dataclasses.field(default=False, repr=False)
     default_strata: bool = dataclasses.field(default=False, repr=False)
@@ -115,6 +125,8 @@ class Settings:
             options.steps = 1000
         if isinstance(options.schedule, str) and options.schedule not in SCHEDULES:
             raise ValueError(f"schedule: {options.schedule!r} is none of {sorted(SCHEDULES)}")
+        if options.compile not in MODES:
+            raise ValueError(f"compile: {options.compile!r} is none of {list(MODES)}")
         if options.groups not in GROUPS:
             raise ValueError(f"groups: {options.groups!r} is none of {list(GROUPS)}")
         if options.clip is not None and options.clip <= 0:
@@ -148,14 +160,16 @@ class Training:
 
     def __init__(
         self, model: ZooModel, guide: nn.Module, train: Batch, valid: Batch | None, options: Settings, seed: int,
-        checkpoint: Path | None,
+        checkpoint: Path | None, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
-        materialise(model, guide, _some_rows(train))
+        self.processes, self.seed = processes, seed
+        materialise(model, guide, some_rows(model, guide, train))
         self.loss = Loss(model, guide, model.elbo(guide, train, options.particles))
         self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
+        self._draws_of_own()
         self.group_rows = self._group_rows()
         self.optimizers = self._optimizers()
         self.base_lrs = [group["lr"] for group in self._parameter_groups()]
@@ -167,12 +181,19 @@ class Training:
         self.anneal_sites = self._anneal_sites(set(latents))
         along_rows = {n for n, s in latents.items() if train.rows in {frame.name for frame in s["cond_indep_stack"]}}
         self.outer_sites = set(latents) - along_rows
+        self.loss.annealed = self.anneal_sites
+        mode = mode_for(options.compile, self.total_steps)
+        self.step_loss = processes.wrap(self.loss if mode == "none" else CompiledLoss(self.loss, mode))
+        # Where the graph is compiled, a weight that changes is one of its inputs.
+        self.weight_is_input = mode != "none" and options.anneal is not None
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.good = self._state()
         self.best_state: dict[str, Tensor] | None = None
+        # The machine may be another one when the fit goes on, with more processes or fewer.
+        settings = {k: v for k, v in options.as_json().items() if k not in ("distributed", "device")}
         self.fingerprint = {
-            "settings": options.as_json(), "data": train.sha256, "validation data": valid and valid.sha256,
+            "settings": settings, "data": train.sha256, "validation data": valid and valid.sha256,
             "model": _describe(model), "guide": sorted(k for k, _ in guide.named_parameters()), "seed": seed,
         }  # fmt: skip
 
@@ -219,7 +240,10 @@ class Training:
         total = norm = 0.0
         beta, lr, first = 1.0, 0.0, self.step
         with validation(self.options.validate, self.epoch):
-            for batch in sample_minibatches(self.train, self.options.batch_size, self.generator, self.group_rows):
+            share = self.processes.rank, self.processes.size
+            for batch in sample_minibatches(
+                self.train, self.options.batch_size, self.generator, self.group_rows, share
+            ):
                 progress = self.step / self.total_steps
                 lr, beta = self._set_rates(progress), self._beta(progress)
                 loss, norm = self._update(batch, beta)
@@ -230,6 +254,7 @@ class Training:
         row = {"epoch": self.epoch, "step": self.step, "elbo": -total / (self.step - first) / self.n_rows,
                "beta": beta, "lr": lr, "grad_norm": norm}  # fmt: skip
         self.epoch += 1
+        self.processes.from_first(list(self.loss.buffers()))  # running means are those of each one's own rows
         if self.valid is not None:
             row["valid_elbo"] = self._validate()
             if beta >= 1.0 and row["valid_elbo"] > self.best:
@@ -243,21 +268,25 @@ class Training:
             optimizer.zero_grad(set_to_none=True)
         before = torch.get_rng_state()
         try:
-            with Anneal(self.anneal_sites, beta), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss says it, and where
-                loss = self.loss(batch)
+                loss = self.step_loss(batch, self._weight(beta))
         except NO_DISTRIBUTION as error:  # Pyro's validation sees a NaN argument before the loss does
             if "share a common poutine.scale" in str(error):
                 raise ValueError(
                     "anneal: an annealed site depends on one that is summed out, and all that do must have one weight; "
                     "use anneal=None, or leave it out of anneal_sites"
                 ) from error
+            self.processes.mean(self._scalar(math.nan))  # the others wait for this one's loss, and shall fail, too
             site = self._bad_site(batch, before)
             if not site:
                 raise
             self._fail(str(error).splitlines()[0] + site)
-        if not math.isfinite(loss.item()):
-            self._fail(f"the loss is {loss.item()}" + self._bad_site(batch, before))
+        value = self.processes.mean(loss)
+        if not math.isfinite(value):
+            own = math.isfinite(loss.item())
+            where = " in another process's share" if own else self._bad_site(batch, before)
+            self._fail(f"the loss is {value}{where}")
         loss.backward()
         norm = self._clip()
         if not math.isfinite(norm):
@@ -266,7 +295,13 @@ class Training:
             self._fail(f"the gradient of {bad[:3]} is not finite" + self._bad_site(batch, before))
         for optimizer in self.optimizers:
             optimizer.step()
-        return loss.item(), norm
+        return value, norm
+
+    def _weight(self, beta: float) -> float | Tensor:
+        return self._scalar(beta) if self.weight_is_input else beta
+
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self.parameters[0].device)
 
     def _clip(self) -> float:
         """Norm of the gradient before it is cut to ``clip``; a sparse gradient has its values only."""
@@ -299,7 +334,9 @@ class Training:
         share = self.valid.sizes[self.valid.rows] / self.n_rows
         with torch.random.fork_rng(), torch.no_grad(), Anneal(self.outer_sites, share):
             torch.manual_seed(VALIDATION_SEED)
-            return -self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows]
+            value = self._scalar(-self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows])
+        self.processes.from_first([value])  # whoever stops early, all do
+        return value.item()
 
     # ---------------------------------------------------------------- rates
     def _group_rows(self) -> dict[str, Tensor] | None:
@@ -310,7 +347,7 @@ class Training:
         if self.options.groups == "all" or self.options.batch_size is None:
             return None
         if self.options.groups == "auto":
-            if not (able and many and self.options.optimizer is FUSED_ADAM):
+            if not (able and many and self.options.optimizer is FUSED_ADAM) or self._tables_are_shared():
                 return None
             with contextlib.suppress(ValueError):  # a group without such rows is reached by steps that hold all groups
                 return rows_per_group(self.train, self.options.batch_size)
@@ -320,7 +357,16 @@ class Training:
                 f"groups='present': {type(model).__name__} with {type(guide).__name__} cannot do with the groups of a "
                 "minibatch's rows alone; use groups='all'"
             )
+        if self._tables_are_shared():
+            raise ValueError(
+                f"groups='present': {type(guide).__name__} has parameters per group, whose lazy updates cannot be "
+                "distributed; use groups='all', or a guide that is amortised over groups"
+            )
         return rows_per_group(self.train, self.options.batch_size)
+
+    def _tables_are_shared(self) -> bool:
+        """Whether several processes would have to average gradients of the few lines of a table that each touches."""
+        return self.processes.size > 1 and any(getattr(self.loss.guide, "sparse", {}).values())
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimiser, and a lazy one for tables of which a step touches only the groups present."""
@@ -374,7 +420,7 @@ class Training:
         """Latents that the guide samples, by name."""
         self.loss.eval()
         with torch.random.fork_rng(), torch.no_grad(), validation(False):
-            arguments = self.loss.model.arguments(_some_rows(self.train))
+            arguments = self.loss.model.arguments(some_rows(self.loss.model, self.loss.guide, self.train))
             trace = poutine.trace(self.loss.guide).get_trace(**arguments)
         return {n: s for n, s in trace.iter_stochastic_nodes() if not site_is_subsample(s)}
 
@@ -385,6 +431,15 @@ class Training:
             raise ValueError(f"anneal_sites: the guide does not sample {unknown}, only {sorted(latents)}")
         return given
 
+    def _draws_of_own(self, step: int = 0) -> None:
+        """Let processes other than the first draw other latents, for the same order of minibatches.
+
+        From a later step on, where the random states of this number of processes are not known, all draw anew.
+        """
+        if step or not self.processes.first:
+            own = np.random.SeedSequence([self.seed, self.processes.rank, step])
+            torch.manual_seed(int(own.generate_state(1)[0]))
+
     # ---------------------------------------------------------------- state
     def _state(self) -> dict[str, Tensor]:
         return {k: v.detach().clone() for k, v in self.loss.state_dict().items()}
@@ -392,9 +447,24 @@ class Training:
     def _restore(self, state: dict[str, Tensor]) -> None:
         self.loss.load_state_dict(state)
 
+    def _random_state(self) -> Tensor:
+        """That of the processor and, behind it, that of the GPU that is trained on."""
+        device = self.parameters[0].device
+        states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+        return torch.cat(states)
+
+    def _set_random_state(self, state: Tensor) -> None:
+        own, device = len(torch.get_rng_state()), self.parameters[0].device
+        torch.set_rng_state(state[:own].clone())
+        if len(state) > own and device.type == "cuda":
+            torch.cuda.set_rng_state(state[own:].clone(), device)
+
     def _save(self, status: str) -> None:
         from .io import save_tensors
 
+        draws = self.processes.gather(self._random_state())
+        if not self.processes.first:
+            return
         moments = {
             f"optimizer/{which}/{i}/{k}": v
             for which, optimizer in enumerate(self.optimizers)
@@ -404,9 +474,8 @@ class Training:
         tensors = {f"module/{k}": v for k, v in self.good.items()}
         tensors |= {f"best/{k}": v for k, v in (self.best_state or {}).items()}
         tensors |= {k: torch.as_tensor(v) for k, v in moments.items()}
-        tensors |= {"rng/torch": torch.get_rng_state(), "rng/minibatches": self.generator.get_state()}
-        if torch.cuda.is_available():
-            tensors |= {f"rng/cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+        tensors |= {"rng/torch": draws[0], "rng/minibatches": self.generator.get_state()}
+        tensors |= {f"rng/process/{rank}": state for rank, state in enumerate(draws[1:], 1)}
         state = {"epoch": self.epoch, "step": self.step, "best": self.best, "bad_epochs": self.bad_epochs,
                  "history": self.rows, "status": status, "fingerprint": self.fingerprint}  # fmt: skip
         save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
@@ -431,10 +500,12 @@ class Training:
                 counts = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)  # a number there, no tensor
                 moments.setdefault(int(index), {})[name] = value.item() if counts else value
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        torch.set_rng_state(tensors["rng/torch"])
+        others = _under(tensors, "rng/process/")
+        if self.processes.size == len(others) + 1:
+            self._set_random_state({"0": tensors["rng/torch"], **others}[str(self.processes.rank)])
+        else:  # another number of processes than before: new draws, and the same order of minibatches
+            self._draws_of_own(state["step"])
         self.generator.set_state(tensors["rng/minibatches"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(list(_under(tensors, "rng/cuda/").values()))
         self.rows = state["history"]
         self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
         return state["status"]
@@ -451,7 +522,3 @@ def _describe(model: ZooModel) -> str:
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _some_rows(train: Batch, n: int = 2) -> Batch:
-    return train.take(torch.arange(min(n, train.n_rows)))

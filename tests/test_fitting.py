@@ -392,17 +392,17 @@ def test_annealing_rises_to_one_and_stays(model, train):
 
 
 def test_annealing_scales_what_the_guide_samples_and_nothing_else(model, train, monkeypatch):
-    from pyrozoo import training
+    from pyrozoo import losses
 
     scales = {}
 
-    class Seeing(training.Anneal):
+    class Seeing(losses.Anneal):
         def _pyro_post_sample(self, msg):
             if msg["name"] in ("unit", "row"):
                 return
             scales.setdefault(msg["name"], set()).add(float(msg["scale"]))
 
-    monkeypatch.setattr(training, "Anneal", Seeing)
+    monkeypatch.setattr(losses, "Anneal", Seeing)
     fit(model, "paper", train, steps=1, anneal=3)
     annealed = {name for name, scale in scales.items() if 0.25 in scale}
     assert annealed == {"c", "z", "y_unobserved"}
