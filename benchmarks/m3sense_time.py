@@ -127,11 +127,11 @@ def model_for(train: Batch, variant: str, **arguments: Any) -> AffectModel:
     return kind(**{**kind.sizes_from(train), **arguments})
 
 
-def zoo_training(model: AffectModel, train: Batch, batch_size: int) -> Training:
+def zoo_training(model: AffectModel, train: Batch, batch_size: int, **settings: Any) -> Training:
     """A training as `pyrozoo.fit` sets it up, with the entry's own settings, on fresh copies."""
     with isolated(0):
         own, guide = build(model, PaperGuide if model.row_sites else NoLatents)
-        options = Settings.resolve(own, guide, {"steps": FOREVER, "batch_size": batch_size})
+        options = Settings.resolve(own, guide, {"steps": FOREVER, "batch_size": batch_size, **settings})
         return Training(own, guide, train, None, options, 0, None)
 
 
@@ -233,11 +233,14 @@ def plain_variant(own: Training) -> tuple[PlainM3Sense, Callable[[], None]]:
     return plain, plain_epoch(plain, **plain_data(own), batch_size=own.options.batch_size)
 
 
-def step_training(sizes: Sizes, variant: str, rate: int, dtype: torch.dtype = torch.float32, **more: Any) -> Training:
+def step_training(
+    sizes: Sizes, variant: str, rate: int, dtype: torch.dtype = torch.float32,
+    settings: Mapping[str, Any] | None = None, **more: Any,
+) -> Training:  # fmt: skip
     train = data(quick_samples(sizes, rate), sizes.windows, "own", dtype)
     model = model_for(train, variant, **{**sizes.arguments, **more})
     model.entry = ("m3sense", variant)
-    return zoo_training(model, train, sizes.batch_size)
+    return zoo_training(model, train, sizes.batch_size, **(settings or {}))
 
 
 def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
