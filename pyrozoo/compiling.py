@@ -34,7 +34,7 @@ from .losses import validation
 
 MODES = ("none", "graph", "inductor", "auto")
 SHAPES = 8  # shapes of the batch for which a graph is captured; with more, capturing costs more than it saves
-GRAPH_FROM, INDUCTOR_FROM = 1_500, 10_000  # steps from which on a mode pays, see benchmarks/README.md
+GRAPH_FROM, INDUCTOR_FROM = 1_500, 5_000  # steps from which on a mode pays, see benchmarks/README.md
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -56,13 +56,13 @@ class Captured:
         used: Positions of those parameters.
         constant: Inputs that have been the same tensor, unchanged, in every call so far, by their position, with their
             version: the graph might hold a value of theirs as a constant.
-        calls: Number of calls so far.
+        calls: Number of calls so far, the one that captured it included.
     """
 
     run: Callable[..., list[Tensor]]
     used: list[int]
     constant: dict[int, tuple[Tensor, int]]
-    calls: int = 0
+    calls: int = 1
 
     def news(self, inputs: Sequence[Tensor]) -> bool:
         """Whether this call tells more about the graph than those before: other parameters, or other inputs."""
@@ -119,13 +119,7 @@ class CompiledLoss(nn.Module):
             return self.loss(*args, **kwargs)
         if not self._parts and any(isinstance(p, AutoGuide) and p.prototype_trace is None for p in self.loss.modules()):
             return self.loss(*args, **kwargs)  # an AutoGuide makes its parameters when it is first called
-        given, inputs = (args, kwargs), []
-        key = (_form(given, inputs), self._state_of_modules())
-        if key not in self._graphs:
-            self._graphs[key] = self._capture(given, inputs)
-        graph = self._graphs[key]
-        if graph is not None and graph.news(inputs) and graph.calls > 1:
-            graph = self._graphs[key] = self._confirm(graph, given, inputs)
+        graph, inputs = self._graph((args, kwargs))
         if graph is None:
             return self.loss(*args, **kwargs)
         return _Replay.apply(graph, *self._trained, *self._rest, *inputs)
@@ -147,9 +141,25 @@ class CompiledLoss(nn.Module):
 
     # ---------------------------------------------------------------- inside
     def _forget(self) -> None:
-        self._graphs: dict[Any, Captured | None] = {}
+        self._graphs: dict[Any, Captured] = {}
         self._eagerly = False
         self._parts: list[nn.Module] = []
+
+    def _graph(self, given: Any) -> tuple[Captured | None, list[Tensor]]:
+        """The graph of arguments of this form, captured and compared where that is due, and their tensors."""
+        inputs: list[Tensor] = []
+        try:
+            key = (_form(given, inputs), self._state_of_modules())
+        except TypeError as error:
+            return self._give_up(f"an argument is neither a tensor nor a constant ({error})"), inputs
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._capture(given, inputs)
+            if graph is not None:
+                self._graphs[key] = graph
+        elif graph.news(inputs):
+            graph = self._confirm(graph, given, inputs)
+        return graph, inputs
 
     def _state_of_modules(self) -> tuple:
         """What the operations depend on beside the arguments: every part's mode, and which parameters are trained."""
@@ -178,7 +188,7 @@ class CompiledLoss(nn.Module):
         return step
 
     def _capture(self, given: Any, inputs: list[Tensor]) -> Captured | None:
-        if sum(graph is not None for graph in self._graphs.values()) >= self.shapes:
+        if len(self._graphs) >= self.shapes:
             if not self._said:
                 self._said = True
                 _warn(f"the arguments have had {self.shapes} shapes, each with its graph: others run eagerly")
@@ -200,8 +210,7 @@ class CompiledLoss(nn.Module):
             return self._give_up(f"it is no fixed sequence of tensor operations ({_reason(error)})")
         if difference := _difference(expected, found):
             return self._give_up(f"the graph differs from the eager loss ({difference})")
-        first = not any(self._graphs.values())
-        run = self._compile(graph, inputs, expected) if self.mode == "inductor" and first else graph
+        run = self._compile(graph, inputs, expected) if self.mode == "inductor" and not self._graphs else graph
         return Captured(run, used, {i: (tensor, tensor._version) for i, tensor in enumerate(inputs)})
 
     def _confirm(self, graph: Captured, given: Any, inputs: list[Tensor]) -> Captured | None:
@@ -286,7 +295,11 @@ def mode_for(asked: str, steps: int) -> str:
 
 
 def _form(value: Any, tensors: list[Tensor]) -> Any:
-    """What a graph depends on of an argument: the form of its tensors, which are collected, and all else by value."""
+    """What a graph depends on of an argument: the form of its tensors, which are collected, and all else by value.
+
+    Raises:
+        TypeError: Something is neither a tensor nor hashable.
+    """
     if isinstance(value, Tensor):
         tensors.append(value)
         return value.shape, value.dtype, value.device, value.requires_grad, value.is_contiguous()
@@ -294,10 +307,7 @@ def _form(value: Any, tensors: list[Tensor]) -> Any:
         return tuple([(name, _form(part, tensors)) for name, part in value.items()])
     if type(value) in (list, tuple):
         return type(value), *[_form(part, tensors) for part in value]
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
+    hash(value)  # raises where it is no constant
     return type(value), value
 
 

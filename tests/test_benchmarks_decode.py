@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import decode
+import decode_stream
 import units
 
 needs_hmmlearn = pytest.mark.skipif(decode._hmmc is None, reason="hmmlearn is not installed")
@@ -106,3 +107,39 @@ def test_the_length_comes_alone(monkeypatch, capsys):
     monkeypatch.setattr(decode, "against_length", lambda *given: pd.DataFrame({"min_us": {"MAP": float(given[0])}}))
     decode.main(["--length", "--rounds", "20"])
     assert "MAP       2" in capsys.readouterr().out
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """What is for fresh processes, which take seconds to start, is called here."""
+    monkeypatch.setattr(decode_stream, "fresh", lambda function, *given: function(*given))
+    original = decode_stream.folder_peaks
+    monkeypatch.setattr(decode_stream, "folder_peaks", lambda *given: original(*given, n_jobs=1))
+
+
+def test_a_folder_as_a_stream(tmp_path, here, monkeypatch):
+    monkeypatch.setattr(decode_stream, "LONGEST_CSV", 300)
+    run = decode_stream.saved_fit(tmp_path / "run")
+    table = decode_stream.against_files(run, tmp_path / "folders", (1, 2), recordings=1)
+    assert list(table.index) == ["1 files", "2 files"]
+    assert table["recordings"].tolist() == [1, 2]
+    assert table["frames"].is_monotonic_increasing
+    assert units.CLEAR.exists() == bool(table["caller_MB"].notna().all())
+    table = decode_stream.against_processes(run, tmp_path / "speed", 1, 1, processes=(1,), recordings=1)
+    assert table.loc["1 processes", "ratio"] == 1
+    assert (table["frames_per_s"] > 0).all()
+    table = decode_stream.against_length(run, tmp_path / "length", (300, 400))
+    assert len(table) == 6
+    assert table.index[-1] == "csv, 300 frames, mea"
+
+
+def test_the_parts_of_the_stream(monkeypatch, capsys):
+    monkeypatch.setattr(decode_stream, "saved_fit", lambda path: path)
+    for name in ("against_files", "against_processes", "against_length"):
+        monkeypatch.setattr(decode_stream, name, lambda *_, name=name: pd.DataFrame({"MB": {name: 1.5}}))
+    decode_stream.main(["--part", "speed"])
+    assert "against_processes" in (printed := capsys.readouterr().out)
+    assert "against_files" not in printed
+    decode_stream.main([])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("against_files", "against_processes", "against_length"))

@@ -93,7 +93,7 @@ def move(module):
 
 
 def graphs(loss):
-    return [graph for graph in loss._graphs.values() if graph is not None]
+    return list(loss._graphs.values())
 
 
 # ---------------------------------------------------------------- every entry
@@ -356,6 +356,13 @@ def test_an_argument_that_requires_a_gradient_gets_one():
     with pytest.warns(CompileWarning, match="an argument requires a gradient"):
         compiled(x, y).backward()
     assert x.grad is not None
+
+
+def test_an_argument_that_is_neither_tensor_nor_constant():
+    eager = Trace_ELBO()(Regression().double(), Point().double())
+    compiled = CompiledLoss(eager, "graph")
+    with pytest.warns(CompileWarning, match="neither a tensor nor a constant .*ndarray"):
+        compiled(*rows(), weight=np.ones(()))
 
 
 def test_without_a_compiler_the_graph_is_replayed():

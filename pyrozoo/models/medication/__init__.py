@@ -18,6 +18,7 @@ _HOMES = {
     "readers": ("read",),
     "protocols": ("INHALER", "PEN", "PROTOCOLS", "Protocol"),
     "segments": ("edit_score", "frame_accuracy", "scores", "segment_f1", "segment_table"),
+    "streaming": ("decode_folder", "read_performed", "read_segments"),
     "uses": ("Decoded", "decode_recordings", "plug_in", "replicate"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,33 +112,81 @@ def decode_with(
     model: LabelModel, guide: nn.Module, data: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0
 ) -> Decoded:
     """`decode_recordings` of a model and guide, for data in the terms of their fit."""
-    decoder = decoder or model.default_decoder
+    plan = Plan.of(model, guide, data, decoder, draws=draws, average=average)
     names = data.names("recording")
     shown = [str(name) for name in names]
-    parameters, power = model.mean_parameters(guide, data, draws)
-    mean = model.process(parameters)
     potentials = log_scores(model, data)
-    own = [power * q for q in potentials]
-    if average and decoder not in ("marginal", "mea"):
-        raise ValueError(f"average: the decoder {decoder!r} plugs in the means; 'marginal' and 'mea' can average")
-    found: list[tuple[list[np.ndarray], np.ndarray]] = []
-    for _ in range(average):
-        values = model.guide_values(guide, data)
-        process = model.process(model.parameters_of(values))
-        drawn = [float(values.get("power", power)) * q for q in potentials]
-        found.append(
-            (decode.marginals(drawn, process, names=shown), decode.step_performed(drawn, process, names=shown))
-        )
-    if not average:
-        found = [(decode.marginals(own, mean, names=shown), decode.step_performed(own, mean, names=shown))]
-    marginals = [np.mean(parts, 0) for parts in zip(*(gamma for gamma, _ in found), strict=True)]
-    performed = np.mean([p for _, p in found], 0)
-    labels = decode.decode(own, mean, decoder, marginals=marginals, names=shown)
-    table = pd.DataFrame(performed, index=pd.Index(names, name="recording"), columns=list(model.names[1:]))
-    return Decoded(names, model.names, _rate(model, data), labels, marginals, table, decoder)
+    marginals = plan.marginals(potentials, shown)
+    table = pd.DataFrame(
+        plan.performed(potentials, shown), index=pd.Index(names, name="recording"), columns=list(model.names[1:])
+    )
+    labels = plan.labels(potentials, shown, marginals)
+    return Decoded(names, model.names, frame_rate(model, data), labels, marginals, table, plan.decoder)
 
 
-def _rate(model: LabelModel, data: Batch) -> float:
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a fit decodes with, the same for all recordings; so many can be decoded one after the other.
+
+    Attributes:
+        decoder: A name in `decode.DECODERS`.
+        mean: The process at the posterior means of its parameters, and the mean power.
+        drawn: Draws of both, over which marginals and step probabilities are averaged; empty where they use the means.
+    """
+
+    decoder: str
+    mean: tuple[Any, float]
+    drawn: tuple[tuple[Any, float], ...]
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, model: LabelModel, guide: nn.Module, data: Batch, decoder: str | None, *, draws: int, average: int
+    ) -> Plan:
+        """The plan of a model and guide; of `data`, in the terms of the fit, only the layout counts.
+
+        Raises:
+            ValueError: `average` with a decoder that plugs in the means.
+        """
+        decoder = decoder or model.default_decoder
+        parameters, power = model.mean_parameters(guide, data, draws)
+        mean = model.process(parameters)
+        if average and decoder not in ("marginal", "mea"):
+            raise ValueError(f"average: the decoder {decoder!r} plugs in the means; 'marginal' and 'mea' can average")
+        drawn = []
+        for _ in range(average):
+            values = model.guide_values(guide, data)
+            drawn.append((model.process(model.parameters_of(values)), float(values.get("power", power))))
+        return cls(decoder, (mean, power), tuple(drawn))
+
+    def marginals(self, potentials: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
+        """Posterior probability of every label in every frame, shapes (T, K), from log potentials before the power."""
+        # A running sum: the memory is that of one draw.
+        total: list[np.ndarray] = []
+        for own, process in self._uses(potentials):
+            found = decode.marginals(own, process, names=names)
+            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        return [gamma / max(1, len(self.drawn)) for gamma in total]
+
+    def performed(self, potentials: list[np.ndarray], names: list[str]) -> np.ndarray:
+        """Posterior probability that each step was performed at all, shape (recordings, K − 1)."""
+        return np.mean([decode.step_performed(own, process, names=names) for own, process in self._uses(potentials)], 0)
+
+    def labels(
+        self, potentials: list[np.ndarray], names: list[str], marginals: list[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Labels of each recording, shapes (T,), with `marginals` where they are at hand already."""
+        if marginals is None and self.decoder in ("marginal", "mea"):
+            marginals = self.marginals(potentials, names)
+        process, power = self.mean
+        return decode.decode([power * q for q in potentials], process, self.decoder, marginals=marginals, names=names)
+
+    def _uses(self, potentials: list[np.ndarray]) -> Iterator[tuple[list[np.ndarray], Any]]:
+        for process, power in self.drawn or (self.mean,):
+            yield [power * q for q in potentials], process
+
+
+def frame_rate(model: LabelModel, data: Batch) -> float:
     """Frames per second: the model's where it has one, which data that say theirs must share."""
     check_rate(data, model)
     return float(getattr(model, "rate", None) or data.info.get("rate", 1.0))
@@ -188,7 +237,7 @@ def replicate(fit: Fit, batch: Batch, *, draws: int = 50, seed: int = 0) -> Repl
     if not seen:
         raise ValueError("batch: no recording is labelled, so there is nothing to compare with; give labelled ones")
     model, lengths = fit.model, torch.tensor([len(own) for own in seen])
-    rate = _rate(model, batch)
+    rate = frame_rate(model, batch)
     tables, steps = [], []
     with isolated(seed), torch.no_grad():
         data = fit.prepare(batch)
