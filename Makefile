@@ -61,7 +61,7 @@ demo: venv  ## fit the first entry to real data: results/ssmtl-dryer
 	$(VENV)/bin/pyrozoo reproduce ssmtl dryer --profile quick --jobs 2 --out results/ssmtl-dryer
 
 PYTEST = if [ -f $(VENV_ARVIZ1)/.installed ]; then export PYROZOO_ARVIZ1_PYTHON="$$PWD/$(VENV_ARVIZ1)/bin/python"; fi; \
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 test: venv venv-arviz1  ## run the default test suite
 	@$(PYTEST)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+PATIENCE = 1800.0  # seconds in which all processes must have started
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -108,7 +110,7 @@ def _agreed_name(store: dist.Store, rank: int, size: int) -> str:
 
     torchrun may keep its store when it restarts them, where they would find the addresses of those that were killed.
     """
-    own, until = uuid.uuid4().hex, time.monotonic() + store.timeout.total_seconds()
+    own, until = uuid.uuid4().hex, time.monotonic() + PATIENCE
     if rank:
         store.set(f"pyrozoo/asks/{rank}", own)
         name = store.get(f"pyrozoo/answer/{own}").decode()  # waits for it

@@ -27,7 +27,7 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
         exec(compile(code, "README.md", "exec"), names)
     assert "y.rmse" in capsys.readouterr().out
     assert (tmp_path / "runs" / "dryer" / "run.json").exists()
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_the_blocks_of_the_medication_page_run():
