@@ -141,6 +141,10 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--steps", type=_positive, metavar="N", help="optimiser steps")
     fit.add_argument("--batch-size", type=_positive, metavar="N", help="rows per step; the model's default or all")
     fit.add_argument("--lr", type=float, metavar="RATE", help="learning rate")
+    fit.add_argument(
+        "--compile", choices=("none", "graph", "inductor", "auto"),  # compiling.MODES, which import torch
+        help="capture the step as a graph and replay or compile it; auto: where that pays (default: none)",
+    )  # fmt: skip
     fit.add_argument("--seed", type=_natural, metavar="N", default=0, help="default: 0")
     fit.add_argument("--restarts", type=_positive, metavar="N", default=1, help="independent fits; default: 1")
     fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch")
@@ -285,7 +289,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch) -> Fit:
     from .fitting import NonFiniteLoss, fit
 
-    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr")}
+    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr", "compile")}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's; the error below says more

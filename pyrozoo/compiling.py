@@ -229,6 +229,8 @@ class CompiledLoss(nn.Module):
         on_cpu = all(p.device.type == "cpu" for p in self._trained)
         options = {"fallback_random": True, "triton.cudagraphs": not on_cpu}
         why = "no C++ compiler was found (set CXX)" if on_cpu and not _has_compiler() else ""
+        if any(node.target is torch.ops.aten.mkldnn_rnn_layer.default for node in graph.graph.nodes):
+            why = "a fused recurrent layer cannot be compiled"  # its workspace is lost, after half a minute
         if not why:
             try:
                 with warnings.catch_warnings():

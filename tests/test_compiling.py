@@ -377,6 +377,24 @@ def test_without_a_compiler_the_graph_is_replayed():
     assert graphs(compiled)
 
 
+class Recurrent(Regression):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 3, batch_first=True)
+
+    def forward(self, x, y):
+        super().forward(self.lstm(x[:, None].expand(-1, 4, -1))[0][:, -1], y)
+
+
+def test_a_recurrent_layer_is_replayed():
+    eager = Trace_ELBO()(Recurrent(), Point())
+    compiled = CompiledLoss(eager, "inductor")
+    args = rows(dtype=torch.float32)
+    with pytest.warns(CompileWarning, match="'graph' instead of 'inductor': a fused recurrent layer"):
+        found = gradients(compiled, *args)
+    assert_equal(found, gradients(eager, *args), 1e-5)
+
+
 def test_only_the_first_shape_is_compiled(monkeypatch):
     made = []
     monkeypatch.setattr(torch, "compile", lambda graph, **_: made.append(graph) or graph)
