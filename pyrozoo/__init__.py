@@ -34,7 +34,7 @@ _HOMES = {
     "sensitivity": ("PriorSensitivity", "prior_sensitivity"),
     "io": ("load", "load_reference", "save"),
     "on_disk": ("open_rows", "predict_rows", "write_rows"),
-    "jobs": ("run_jobs",),
+    "jobs": ("JobError", "on_cluster", "run_jobs"),
     "record": ("read_record", "write_record"),
 }
 

@@ -54,7 +54,8 @@ def decode_folder(
     recording that you want to look at with `decode_recordings`.
 
     The call may be stopped at any time, or lose a worker; the same call then goes on. A finished file is not decoded
-    again; files that have been added to the folder are.
+    again; files that have been added to the folder are decoded then. What is killed while it writes may leave a hidden
+    ``.tmp`` file in `out`, which nothing reads.
 
     Args:
         run: Folder of a fit, as `pyrozoo.load` reads it; each worker process reads it once.
