@@ -233,12 +233,14 @@ class CompiledLoss(nn.Module):
             why = "a fused recurrent layer cannot be compiled"  # its workspace is lost, after half a minute
         if not why:
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), _validation_kept():
                     warnings.simplefilter("ignore")  # of the compiler's own parts
                     run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
                     why = _difference(expected, self._evaluate(partial(_run, run), inputs))
             except Exception as error:  # uncompiled it ran
                 why = _reason(error)
+                if " " in torch.__file__:
+                    why += "; torch's compiler fails where torch is installed in a folder with a space in its name"
         if not why:
             return run
         self.mode = "graph"
@@ -330,6 +332,12 @@ def _random_state(inputs: Sequence[Tensor]) -> Iterator[None]:
     devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
     with torch.random.fork_rng(devices=sorted(devices)):
         yield
+
+
+def _validation_kept() -> contextlib.AbstractContextManager:
+    """Leave the validation of arguments as it is: torch's compiler turns it off in the whole process."""
+    names = ("validate_distributions_pyro", "validate_distributions_torch")
+    return pyro.settings.context(**{name: pyro.settings.get(name) for name in names})
 
 
 @contextlib.contextmanager
