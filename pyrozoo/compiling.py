@@ -25,7 +25,6 @@ from pyro.infer import trace_elbo, trace_mean_field_elbo, traceenum_elbo, util
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch._functorch.compile_utils import fx_graph_cse
 from torch.autograd.function import once_differentiable
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -393,6 +392,8 @@ def _indexes(node: torch.fx.Node) -> bool:
 
 def _simplify(graph: torch.fx.GraphModule) -> None:
     """Compute equal things once, and leave out what does nothing: replayed, every operation costs microseconds."""
+    from torch._functorch.compile_utils import fx_graph_cse  # here: some 500 modules that an eager fit does without
+
     same = (torch.ops.aten.expand.default, torch.ops.aten.view.default, torch.ops.aten.detach.default)
     for node in list(graph.graph.nodes):
         if node.target in same and node.args[0].meta["val"].shape == node.meta["val"].shape:
