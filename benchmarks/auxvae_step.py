@@ -20,14 +20,17 @@ from sections import Stopwatch, by_section
 from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
-from pyrozoo.batch import Batch
-from pyrozoo.drawing import predict
-from pyrozoo.fitting import Fit, build, fit, isolated
-from pyrozoo.losses import validation
-from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
-from pyrozoo.models.auxvae.guides import PaperGuide
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.fit import fit
+from pyrozoo.inference.fitted import Fit
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import validation
+from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
+from pyrozoo.inference.settings import Settings
+from pyrozoo.models.auxvae.local_guide import PaperGuide
 from pyrozoo.models.auxvae.model import AuxVAE
-from pyrozoo.training import Settings, Training
+from pyrozoo.posterior.predicting import predict
 
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
 KNOWN = {"all": "style known", "none": "style hidden", "some": "style mixed"}

@@ -17,10 +17,10 @@ import variants
 from timing import alternate, report
 from torch import distributed as dist
 
-from pyrozoo.distributed import ALONE, Processes, joined
-from pyrozoo.losses import validation
-from pyrozoo.minibatches import sample_minibatches
-from pyrozoo.training import Training
+from pyrozoo.inference.distributed import ALONE, Processes, joined
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import validation
+from pyrozoo.inference.minibatches import sample_minibatches
 
 STEPS = 100
 

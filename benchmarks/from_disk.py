@@ -30,16 +30,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 from timing import alternate, options, report, summary
 from units import STATUS
 
 import pyrozoo as zoo
-from pyrozoo.batch import Batch
-from pyrozoo.fitting import build, isolated
-from pyrozoo.losses import validation
-from pyrozoo.minibatches import rows_per_group, sample_minibatches
-from pyrozoo.models.ssmtl.data import PRESETS, simulate
-from pyrozoo.training import Settings, Training
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import validation
+from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
+from pyrozoo.inference.settings import Settings
 
 SIZES = (10**5, 10**6, 10**7)
 PER_UNIT, LABELLED = 100, 10

@@ -21,17 +21,19 @@ from sections import Stopwatch, by_section
 from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
-from pyrozoo.batch import Batch
-from pyrozoo.fitting import build, isolated
-from pyrozoo.losses import validation
-from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
-from pyrozoo.models.m3sense.batches import build as batch_of
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import validation
+from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
+from pyrozoo.inference.settings import Settings
+from pyrozoo.models.m3sense.data.batches import build as batch_of
+from pyrozoo.models.m3sense.data.simulator import CLASSES
 from pyrozoo.models.m3sense.entry import VARIANTS
-from pyrozoo.models.m3sense.guides import NoLatents, PaperGuide
+from pyrozoo.models.m3sense.experiments.presets import PAPER_LATENTS, PAPER_SIZES, PRESETS
+from pyrozoo.models.m3sense.guides import NoLatents
+from pyrozoo.models.m3sense.local_guide import PaperGuide
 from pyrozoo.models.m3sense.model import AffectModel, Generative
-from pyrozoo.models.m3sense.presets import PAPER_LATENTS, PAPER_SIZES, PRESETS
-from pyrozoo.models.m3sense.simulator import CLASSES
-from pyrozoo.training import Settings, Training
 
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
 PARTS = ("inference", "training", "parameters", "steps")

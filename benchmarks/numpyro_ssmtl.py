@@ -27,7 +27,7 @@ from numpyro.optim import Adam
 from torch import nn
 from variants import data, first_minibatch, model_for, zoo_training
 
-from pyrozoo.training import Training
+from pyrozoo.inference.loop import Training
 
 LR = {"networks": 1e-3, "contexts": 1e-2}  # as plain_optimizer
 CONTEXTS = ("c_loc", "c_log_scale")

@@ -16,8 +16,8 @@ from timing import CLOCKS
 from torch import nn
 from variants import STEPS, data, model_for, plain_variant, zoo_training
 
-import pyrozoo.training
-from pyrozoo.training import Training
+import pyrozoo.inference.loop
+from pyrozoo.inference.loop import Training
 
 SECTIONS = ("minibatch", "networks", "model", "guide", "loss", "backward", "clip", "optimiser", "loop")
 
@@ -122,8 +122,8 @@ def profile(
         for _ in range(STEPS):
             plain_one()
 
-    epochs, minibatches = {"zoo": training._one_epoch, "plain": plain_epoch}, pyrozoo.training.sample_minibatches
-    with mock.patch.object(pyrozoo.training, "sample_minibatches", watch.items("minibatch", minibatches)):
+    epochs, minibatches = {"zoo": training._one_epoch, "plain": plain_epoch}, pyrozoo.inference.loop.sample_minibatches
+    with mock.patch.object(pyrozoo.inference.loop, "sample_minibatches", watch.items("minibatch", minibatches)):
         return by_section(watch, epochs, _watched(training, plain), SECTIONS, rounds, STEPS)
 
 

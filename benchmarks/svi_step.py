@@ -25,15 +25,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from vae import Product, floor
 
-import pyrozoo.compiling
-import pyrozoo.training
-from pyrozoo.batch import Batch
-from pyrozoo.compiling import CompiledLoss
-from pyrozoo.fitting import isolated
-from pyrozoo.losses import validation
-from pyrozoo.minibatches import steps_per_epoch
+import pyrozoo.inference.compiling
+import pyrozoo.inference.loop
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.compiling import CompiledLoss
+from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import validation
+from pyrozoo.inference.minibatches import steps_per_epoch
+from pyrozoo.inference.settings import FUSED_ADAM
 from pyrozoo.models.ssmtl.guides import PaperGuide
-from pyrozoo.training import FUSED_ADAM, Training
 
 MODES = ("none", "graph", "inductor")
 PARTS = ("ssmtl", "auxvae", "m3sense", "vae", *(("gpu",) if torch.cuda.is_available() else ()))
@@ -268,15 +269,15 @@ def profile(size: str, rounds: int, clock: str) -> pd.DataFrame:
             backward(self, *args, **kwargs)
 
     watched = [
-        (pyrozoo.compiling, "_run", "graph"), (CompiledLoss, "forward", "around it"), (plain, "forward", "loss"),
+        (pyrozoo.inference.compiling, "_run", "graph"), (CompiledLoss, "forward", "around it"), (plain, "forward", "loss"),
         (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
         (torch.optim.Adam, "zero_grad", "optimiser"),
     ]  # fmt: skip
     watched += [(net, "forward", "networks") for net in plain.modules() if isinstance(net, nn.Sequential)]
     epochs = {"zoo": training._one_epoch, "plain": _repeat(plain_one)}
-    drawn = watch.items("minibatch", pyrozoo.training.sample_minibatches)
+    drawn = watch.items("minibatch", pyrozoo.inference.loop.sample_minibatches)
     with (
-        mock.patch.object(pyrozoo.training, "sample_minibatches", drawn),
+        mock.patch.object(pyrozoo.inference.loop, "sample_minibatches", drawn),
         mock.patch.object(torch.Tensor, "backward", timed_backward),
     ):
         return by_section(watch, epochs, watched, SECTIONS, rounds, STEPS)

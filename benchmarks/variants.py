@@ -10,17 +10,18 @@ import pyro
 import torch
 from plain_ssmtl import PlainSSMTL, plain_minibatches, plain_optimizer, plain_step
 from pyro.infer import SVI
+from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 from timing import alternate, summary
 from torch import Tensor, nn
 
-from pyrozoo.batch import Batch
-from pyrozoo.fitting import build, isolated
-from pyrozoo.losses import validation
-from pyrozoo.minibatches import sample_minibatches
-from pyrozoo.models.ssmtl.data import PRESETS, simulate
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import validation
+from pyrozoo.inference.minibatches import sample_minibatches
+from pyrozoo.inference.settings import FUSED_ADAM, Settings
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
-from pyrozoo.training import FUSED_ADAM, Settings, Training
 
 STEPS = 20  # per round and variant: an epoch of the data below
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay

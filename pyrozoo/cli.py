@@ -23,13 +23,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import __version__, registry
+from . import __version__
 from .files import atomic_write_text, naming, one_line
+from .modeling import registry
 
 if TYPE_CHECKING:
-    from .base import ZooModel
-    from .batch import Batch
-    from .fitting import Fit
+    from .data.batch import Batch
+    from .inference.fitted import Fit
+    from .modeling.base import ZooModel
 
 _BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
 _MARGIN = 110
@@ -287,7 +288,8 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch) -> Fit:
-    from .fitting import NonFiniteLoss, fit
+    from .inference.fit import fit
+    from .inference.losses import NonFiniteLoss
 
     settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr", "compile")}
     try:
@@ -332,10 +334,10 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
         raise ValueError(f"--rate belongs to recordings; {card.name!r} is fitted to a table")
     if not (arguments.unit and arguments.x):
         raise ValueError(f"{arguments.data} is a table: name its columns by --unit COL and --x COL,COL")
-    from .batch import Batch
+    from .data.batch import Batch
 
     x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
-    from .tables import read_table
+    from .data.tables import read_table
 
     table = read_table(arguments.data, arguments.unit, [*x, *y])
     with naming(arguments.data):
@@ -351,7 +353,7 @@ def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Bat
 
 
 def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
-    from .priors import parse
+    from .modeling.priors import parse
 
     priors = {site: parse(text) for site, text in _unique("--prior", arguments.prior).items()}
     values = _unique("--set", arguments.values)
@@ -414,9 +416,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     if out.is_dir() or (out.exists() and out.samefile(arguments.data)):
         raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'the input'}; choose another file for --out")
 
-    from .drawing import predict
-    from .io import load
-    from .tables import read_table
+    from .data.tables import read_table
+    from .inference.saving import load
+    from .posterior.predicting import predict
 
     fit = load(arguments.run)
     name = fit.model.entry[0] if fit.model.entry else None
@@ -471,7 +473,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--data: {arguments.experiment!r} of {arguments.name!r} takes none; leave it out")
     with contextlib.ExitStack() as stack:
         if arguments.cluster is not None:
-            from .jobs import on_cluster
+            from .experiments.jobs import on_cluster
 
             try:
                 stack.enter_context(on_cluster(arguments.cluster))

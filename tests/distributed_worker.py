@@ -19,18 +19,18 @@ from typing import Any
 from unittest import mock
 
 import torch
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.batch import Batch
-from pyrozoo.compiling import CompiledLoss
 from pyrozoo.contract.densities import latents, rows_of
 from pyrozoo.contract.subject import Subject, guides_of
-from pyrozoo.distributed import Processes
-from pyrozoo.losses import Loss
-from pyrozoo.minibatches import rows_per_group, sample_minibatches
-from pyrozoo.models.ssmtl.data import simulate
-from pyrozoo.training import Training
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.compiling import CompiledLoss
+from pyrozoo.inference.distributed import Processes
+from pyrozoo.inference.loop import Training
+from pyrozoo.inference.losses import Loss
+from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
 
 SSMTL = Subject("ssmtl", "ssmtl", "paper")
 AMORTIZED = Subject("ssmtl", "ssmtl", "amortized")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyrozoo import arviz_bridge as bridge
-from pyrozoo.arviz_bridge import Draws
+from pyrozoo.posterior import export as bridge
+from pyrozoo.posterior.draws import Draws
 
 BRIDGE_FILE = Path(bridge.__file__)
 OTHER_PYTHON = os.environ.get("PYROZOO_ARVIZ1_PYTHON")
@@ -279,7 +279,7 @@ def test_to_arviz_draws_from_a_fit_and_takes_draws_as_they_are(monkeypatch):
         calls.append((args, kwargs))
         return make_draws()
 
-    monkeypatch.setitem(sys.modules, "pyrozoo.drawing", types.SimpleNamespace(draw=draw))
+    monkeypatch.setitem(sys.modules, "pyrozoo.posterior.drawing", types.SimpleNamespace(draw=draw))
     assert_same(bridge.to_arviz("a fit", "a batch", draws=7, seed=1, prior=True), make_draws())
     assert calls == [(("a fit", "a batch"), {"draws": 7, "seed": 1, "prior": True})]
     assert_same(bridge.to_arviz(make_draws()), make_draws())

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pyrozoo as zoo
-from pyrozoo.batch import Batch
+from pyrozoo.data.batch import Batch
 
 
 def table(**columns):

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import auxvae_step as bench
 from plain_auxvae import PlainAuxVAE
 
-from pyrozoo.drawing import predict
-from pyrozoo.fitting import isolated
+from pyrozoo.inference.copies import isolated
+from pyrozoo.posterior.predicting import predict
 
 SMOKE = bench.SIZES["smoke"]
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import pyrozoo as zoo
-from pyrozoo import fitting, training
 from pyrozoo.cli import main
+from pyrozoo.inference import fit as fitting
+from pyrozoo.inference import loop as training
 
 UNITS = ("007", "08", "NA", "a,b")
 QUICK = ["--steps", "20", "--set", "width=8", "--set", "depth=1"]

@@ -13,9 +13,11 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo
-from pyrozoo import CompiledLoss, CompileWarning, compiling, fit, registry
+from pyrozoo import CompiledLoss, CompileWarning, fit
 from pyrozoo.contract.subject import Subject, guides_of
-from pyrozoo.losses import Loss
+from pyrozoo.inference import compiling
+from pyrozoo.inference.losses import Loss
+from pyrozoo.modeling import registry
 
 ROWS = 12
 

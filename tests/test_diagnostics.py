@@ -12,11 +12,12 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 import pyrozoo as zoo
-from pyrozoo import diagnostics, scores
-from pyrozoo.diagnostics import rank_p_value
-from pyrozoo.drawing import prior_predictive
-from pyrozoo.importance import pareto_k
+from pyrozoo.criticism import scores
+from pyrozoo.criticism import scoring as diagnostics
+from pyrozoo.criticism.importance import pareto_k
+from pyrozoo.criticism.sbc import rank_p_value
 from pyrozoo.models.ssmtl.entry import tiny
+from pyrozoo.posterior.drawing import prior_predictive
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.diagnostics import log_predictive
+from pyrozoo.criticism.scoring import log_predictive
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -15,15 +15,15 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.losses import NonFiniteLoss
-from pyrozoo.minibatches import sample_minibatches, steps_per_epoch
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.inference.losses import NonFiniteLoss
+from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
+from pyrozoo.inference.settings import SCHEDULES
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import MTL, SSMTL
-from pyrozoo.training import SCHEDULES
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 
@@ -392,7 +392,7 @@ def test_annealing_rises_to_one_and_stays(model, train):
 
 
 def test_annealing_scales_what_the_guide_samples_and_nothing_else(model, train, monkeypatch):
-    from pyrozoo import losses
+    from pyrozoo.inference import losses
 
     scales = {}
 
@@ -497,7 +497,7 @@ def test_an_interrupted_fit_is_usable(model, train, tmp_path):
 
 
 def test_an_interruption_inside_an_epoch_goes_back_to_the_last_whole_one(model, train, monkeypatch):
-    from pyrozoo import training
+    from pyrozoo.inference import loop as training
 
     whole = fit(model, "paper", train, steps=12, batch_size=10, callback=lambda row: stop_after(row, 1))
     steps = iter(range(100))
@@ -516,7 +516,7 @@ def test_an_interruption_inside_an_epoch_goes_back_to_the_last_whole_one(model, 
 
 
 def test_an_interruption_before_the_first_epoch_leaves_the_start(model, train, monkeypatch):
-    from pyrozoo import training
+    from pyrozoo.inference import loop as training
 
     def interrupt(self):
         raise KeyboardInterrupt
@@ -666,7 +666,7 @@ JOB = """
 import json, sys, time
 import torch
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.models.ssmtl.data.simulator import simulate
 torch.set_num_threads(1)
 folder, what, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 train, valid = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
@@ -731,7 +731,7 @@ SIGINT_JOB = """
 import sys
 import torch
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.models.ssmtl.data.simulator import simulate
 torch.set_num_threads(1)
 train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
 model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 
-from pyrozoo import frame_plots
+from pyrozoo.models.medication.uses.decoding import plots as frame_plots
 
 NAMES = ["no event", "shake", "breathe out", "hold breath"]
 TRUTH = np.repeat([0, 1, 0, 2, 0], [10, 20, 5, 40, 25])
@@ -222,6 +222,6 @@ def test_bad_input_is_named(call, message):
 
 
 def test_module_leaves_pyplot_alone():
-    script = "import sys, pyrozoo.frame_plots; print('matplotlib.pyplot' in sys.modules)"
+    script = "import sys, pyrozoo.models.medication.uses.plots; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
 from pyrozoo import Batch
-from pyrozoo.intervals import Conformal, conformal, cross_conformal, fit_folds, fold_data, hold_out, label_folds, rank
-from pyrozoo.models.ssmtl.data import simulate
-from pyrozoo.reweighting import predict_by_importance
-from pyrozoo.scores import coverage, interval_score
+from pyrozoo.criticism.conformal import Conformal, conformal, cross_conformal, rank
+from pyrozoo.criticism.folds import fit_folds, fold_data, hold_out, label_folds
+from pyrozoo.criticism.reweighting import predict_by_importance
+from pyrozoo.criticism.scores import coverage, interval_score
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import job_functions
 import pytest
 import torch
-
-from pyrozoo.jobs import JobError, run_jobs
+from pyrozoo.experiments.running.jobs import JobError, run_jobs
 
 JOBS = {f"ssmtl-seed={seed}": {"a": seed, "b": 1} for seed in range(3)}
 
@@ -169,7 +168,7 @@ def test_progress_bar_on_stderr(tmp_path, capfd):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_an_interrupt_keeps_finished_files(tmp_path, n_jobs):
     code = (
-        "import job_functions; from pyrozoo.jobs import run_jobs; from pathlib import Path; import sys\n"
+        "import job_functions; from pyrozoo.experiments.jobs import run_jobs; from pathlib import Path; import sys\n"
         "jobs = {f'job{index}': {'index': index} for index in range(4)}\n"
         f"run_jobs(job_functions.sleep_long, jobs, Path({str(tmp_path)!r}), n_jobs={n_jobs})"
     )

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import pyrozoo as zoo
-from pyrozoo import minibatches, on_disk
-from pyrozoo.batch import Batch
-from pyrozoo.minibatches import rows_per_group, sample_minibatches
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference import minibatches
+from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
 from pyrozoo.models.ssmtl import model as ssmtl_model
 from pyrozoo.models.ssmtl.guides import AmortizedGuide
 from pyrozoo.models.ssmtl.model import SSMTL
+from pyrozoo.store import rows as on_disk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import pyrozoo
-from pyrozoo import paths
+from pyrozoo.data import folders as paths
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pyrozoo import plots, scores
+from pyrozoo.criticism import scores
+from pyrozoo.plots.predictions import predictions as plots
 
 RNG = np.random.default_rng(0)
 
@@ -240,6 +241,6 @@ def test_unknown_unit_is_named():
 
 
 def test_module_leaves_pyplot_alone():
-    script = "import sys, pyrozoo.plots; print('matplotlib.pyplot' in sys.modules)"
+    script = "import sys, pyrozoo.plots.predictions; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

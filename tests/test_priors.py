@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo import priors
-from pyrozoo.drawing import prior_predictive
-from pyrozoo.guides import auto
-from pyrozoo.models.ssmtl.data import simulate
-from pyrozoo.priors import LearnedScale, Mixture
+from pyrozoo.modeling import priors
+from pyrozoo.modeling.guides import auto
+from pyrozoo.modeling.priors import LearnedScale, Mixture
+from pyrozoo.posterior.drawing import prior_predictive
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-
-from pyrozoo.record import (
+from pyrozoo.experiments.running.record import (
     OURS_REAL,
     OURS_SEMI_SYNTHETIC,
     OURS_SIMULATED,

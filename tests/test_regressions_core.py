@@ -6,12 +6,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from scipy.stats import multivariate_normal
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.importance import pareto_k
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.criticism.importance import pareto_k
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -149,7 +149,7 @@ def test_plain_svi_trains_the_networks_of_a_fit_or_says_why_not(wells):
 
 def test_many_groups_fall_back_to_steps_with_all_where_steps_cannot_reach_each(wells, monkeypatch):
     train, _ = wells
-    monkeypatch.setattr("pyrozoo.training.MANY_GROUPS", 2)
+    monkeypatch.setattr("pyrozoo.inference.loop.MANY_GROUPS", 2)
     labels = train.relabel(train["unit"].numpy() > 0)
     assert zoo.fit(small(train, "mtl"), "paper", labels, steps=1, progress=False).status == "finished"
     own = zoo.fit(small(train), "paper", train, steps=1, progress=False, optimizer=torch.optim.SGD)
@@ -171,7 +171,7 @@ def test_a_prior_that_was_given_moves_with_its_model(wells):
 
 
 def test_a_learned_prior_of_the_wrong_size_is_an_error_at_once(wells):
-    from pyrozoo.priors import LearnedScale
+    from pyrozoo.modeling.priors import LearnedScale
 
     with pytest.raises(ValueError, match="prior of 'c'"):
         small(wells[0], priors={"c": LearnedScale(3)})

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyrozoo.experiments.running.record import PUBLISHED, read_record
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl import tune
-from pyrozoo.models.ssmtl.calibration import MODES
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.criticism.scores import rmse
+from pyrozoo.models.ssmtl.experiments import tuning as tune
 from pyrozoo.models.ssmtl.experiments.dryer import RESTARTS, dryer_experiment
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
 from pyrozoo.models.ssmtl.experiments.figure11 import figure11_experiment, figure11_table
 from pyrozoo.models.ssmtl.experiments.guides import guides_experiment, guides_table
 from pyrozoo.models.ssmtl.experiments.intervals import intervals_table
+from pyrozoo.models.ssmtl.experiments.runs import dryer_data
 from pyrozoo.models.ssmtl.experiments.shared import summary_table
 from pyrozoo.models.ssmtl.experiments.table1 import table1_experiment
-from pyrozoo.models.ssmtl.runs import dryer_data
-from pyrozoo.record import PUBLISHED, read_record
-from pyrozoo.scores import rmse
+from pyrozoo.models.ssmtl.uses.calibration import MODES
 
 RESULTS = Path(tune.__file__).parent / "results"
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import integrate, stats
 from sklearn import metrics as sk
 
-from pyrozoo.scores import (
+from pyrozoo.criticism.scores import (
     accuracy,
     balanced_accuracy,
     brier,

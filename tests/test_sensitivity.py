@@ -15,9 +15,9 @@ from scipy.stats import norm
 
 import pyrozoo as zoo
 from pyrozoo import Batch, LocalParams, ZooModel
-from pyrozoo.guides import auto
+from pyrozoo.criticism.sensitivity import _sensitivity, _shift, _Weighed, cjs_distance, prior_sensitivity, smoothed
+from pyrozoo.modeling.guides import auto
 from pyrozoo.models.ssmtl.entry import tiny
-from pyrozoo.sensitivity import _sensitivity, _shift, _Weighed, cjs_distance, prior_sensitivity, smoothed
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -30,8 +30,10 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo import arviz_bridge, plots, priors
+from pyrozoo.modeling import priors
 from pyrozoo.models import ssmtl
+from pyrozoo.plots.predictions import predictions as plots
+from pyrozoo.posterior import export as arviz_bridge
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, refits, draws, inner = (3, 3, 8, 2) if smoke else (800, 400, 100, 50)

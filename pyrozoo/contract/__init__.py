@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .. import registry
+from ..modeling import registry
 from . import densities, fits, inference, sites
 from .subject import Skipped, Subject, subjects
 

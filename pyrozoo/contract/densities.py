@@ -21,11 +21,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..base import ZooModel
-from ..batch import Batch
-from ..fitting import isolated
-from ..losses import Loss
-from ..minibatches import can_take_present, rows_per_group, sample_minibatches
+from ..data.batch import Batch
+from ..inference.copies import isolated
+from ..inference.losses import Loss
+from ..inference.minibatches import can_take_present, rows_per_group, sample_minibatches
+from ..modeling.base import ZooModel
 from .subject import Skipped, Subject, default_dtype
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13

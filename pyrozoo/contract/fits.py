@@ -18,14 +18,17 @@ import numpy as np
 import pyro
 import torch
 
-from .. import priors as prior_tools
-from ..arviz_bridge import Draws
-from ..batch import FRAMES, Batch
-from ..drawing import draw
-from ..fitting import Fit, NonFiniteLoss, fit, isolated
-from ..guides import with_support
-from ..losses import Loss
-from ..registry import BUILT_IN, create_guide, entry
+from ..data.batch import Batch
+from ..data.build import FRAMES
+from ..inference.copies import isolated
+from ..inference.fit import fit
+from ..inference.fitted import Fit
+from ..inference.losses import Loss, NonFiniteLoss
+from ..modeling import priors as prior_tools
+from ..modeling.guides import with_support
+from ..modeling.registry import BUILT_IN, create_guide, entry
+from ..posterior.drawing import draw
+from ..posterior.draws import Draws
 from .densities import density_sites, require, trace_of
 from .subject import Skipped, Subject, subjects, swappable
 

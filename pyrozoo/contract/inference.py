@@ -19,13 +19,14 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..arviz_bridge import to_arviz
-from ..base import ZooModel
-from ..batch import Batch
-from ..diagnostics import rank_p_value, sbc
-from ..fitting import Run, isolated
-from ..guides import auto, with_support
-from ..registry import create_guide
+from ..criticism.sbc import rank_p_value, sbc
+from ..data.batch import Batch
+from ..inference.copies import isolated
+from ..inference.fitted import Run
+from ..modeling.base import ZooModel
+from ..modeling.guides import auto, with_support
+from ..modeling.registry import create_guide
+from ..posterior.export import to_arviz
 from .densities import latents, log_densities, require, trace_of
 from .fits import N_DRAWS, short_fit
 from .subject import Skipped, Subject, default_dtype

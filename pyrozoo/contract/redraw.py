@@ -12,9 +12,9 @@ import sys
 
 import torch
 
-from .. import registry
-from ..drawing import draw
-from ..io import load
+from ..inference.saving import load
+from ..modeling import registry
+from ..posterior.drawing import draw
 
 
 def main() -> None:

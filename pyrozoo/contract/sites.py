@@ -14,12 +14,12 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch.distributions import biject_to
 
-from .. import priors as prior_tools
-from ..base import ZooModel
-from ..batch import Batch
-from ..guides import auto
-from ..losses import Loss
-from ..registry import Site
+from ..data.batch import Batch
+from ..inference.losses import Loss
+from ..modeling import priors as prior_tools
+from ..modeling.base import ZooModel
+from ..modeling.guides import auto
+from ..modeling.registry import Site
 from .densities import EXACT, density_sites, latents, latents_only, log_densities, require, trace_of
 from .subject import Subject, guides_of, other_prior, other_priors, swappable
 

@@ -13,13 +13,13 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from .. import priors as prior_tools
-from .. import registry
-from ..base import ZooModel
-from ..batch import Batch
-from ..fitting import isolated
-from ..guides import with_support
-from ..losses import materialise
+from ..data.batch import Batch
+from ..inference.copies import isolated
+from ..inference.losses import materialise
+from ..modeling import priors as prior_tools
+from ..modeling import registry
+from ..modeling.base import ZooModel
+from ..modeling.guides import with_support
 
 
 class Skipped(Exception):

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import pyrozoo
 from pyrozoo import Batch, Card, LocalParams, Site, ZooModel
-from pyrozoo.guides import auto
+from pyrozoo.modeling.guides import auto
 
 RATES, SHARES = np.array([0.5, 2.0, 4.0]), np.array([0.2, 0.3, 0.5])
 

@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyrozoo import Batch, Card, LocalParams, Site, ZooModel
-from pyrozoo.guides import auto
+from pyrozoo.modeling.guides import auto
 
 
 class Mixture(ZooModel):

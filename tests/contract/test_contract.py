@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import pyrozoo
-from pyrozoo import contract, registry
+from pyrozoo import contract
 from pyrozoo.contract import Subject
+from pyrozoo.modeling import registry
 
 CARDS = [*map(pyrozoo.card, registry.BUILT_IN), entry_mixture.CARD, entry_events.CARD]
 

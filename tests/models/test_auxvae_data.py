@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pyrozoo.models.auxvae.data.datasets.simulator import CHANNELS, LOADS_LB, STYLES, Gait, resample, simulate
 
-from pyrozoo.batch import Batch
-from pyrozoo.models.auxvae import data, probe, readers, simulator
-from pyrozoo.models.auxvae.simulator import CHANNELS, LOADS_LB, STYLES, Gait, resample, simulate
+from pyrozoo.data.batch import Batch
+from pyrozoo.models.auxvae.data.datasets import datasets as data
+from pyrozoo.models.auxvae.data.datasets import readers, simulator
+from pyrozoo.models.auxvae.experiments import probe
 
 RIGHT, LEFT, BOTH, ANTERIOR = range(4)
 ACC = [k for k, name in enumerate(CHANNELS) if "_acc_" in name]

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 import pyrozoo as zoo
 from pyrozoo.contract.subject import default_dtype
-from pyrozoo.fitting import isolated
-from pyrozoo.losses import Loss
-from pyrozoo.models.auxvae.guides import PaperGuide, StyleAwareGuide
+from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.losses import Loss
+from pyrozoo.models.auxvae.local_guide import PaperGuide, StyleAwareGuide
 
 EXACT = 1e-10
 
@@ -177,7 +177,7 @@ def test_a_guide_with_its_own_style_averages_over_it(known):
 def test_an_enumerated_style_stays_in_the_trace_of_a_mixed_batch():
     data = trials(known="mixed")
     model, guide = built(data)
-    from pyrozoo.traces import pair
+    from pyrozoo.posterior.traces import pair
 
     drawn = pair(model, guide, data)
     assert drawn.model.nodes["style"]["infer"]["_enumerate_dim"] is not None

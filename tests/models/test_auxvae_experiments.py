@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from auxvae_small import SIZES, trials
+from pyrozoo.experiments.running.record import PUBLISHED, paired_ratio, read_record
 
 import pyrozoo as zoo
 from pyrozoo.models import auxvae
-from pyrozoo.models.auxvae import report, runs
+from pyrozoo.models.auxvae.experiments import report, runs
+from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
-from pyrozoo.models.auxvae.latent import STAGES, feature_probes, features, latent_probes
-from pyrozoo.models.auxvae.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.reproduce import EXPERIMENTS
-from pyrozoo.record import PUBLISHED, paired_ratio, read_record
+from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
 
 
 def test_a_ratio_of_paired_errors_has_the_error_of_the_delta_method():

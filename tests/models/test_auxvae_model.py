@@ -14,11 +14,12 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.contract.subject import default_dtype
-from pyrozoo.fitting import isolated
-from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide, StyleAwareGuide
+from pyrozoo.inference.copies import isolated
+from pyrozoo.models.auxvae.experiments.runs import PAPER_SIZES, SETTINGS, step_decay
+from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
+from pyrozoo.models.auxvae.local_guide import StyleAwareGuide
 from pyrozoo.models.auxvae.model import AuxVAE, warm_up
 from pyrozoo.models.auxvae.nets import Decoder, Encoder, Stream, by_participant, receptive_field
-from pyrozoo.models.auxvae.runs import PAPER_SIZES, SETTINGS, step_decay
 
 
 def fitted(data, variant="auxvae", guide="paper", arguments=None, **settings):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrozoo.models.auxvae.nets import receptive_field
-from pyrozoo.models.auxvae.sequence_nets import (
+from pyrozoo.models.auxvae.experiments.sequence_nets import (
     ENCODERS,
     TCN,
     Embedding,
@@ -22,6 +21,7 @@ from pyrozoo.models.auxvae.sequence_nets import (
     sparse_attention,
     unfold,
 )
+from pyrozoo.models.auxvae.nets import receptive_field
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

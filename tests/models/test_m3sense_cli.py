@@ -9,9 +9,9 @@ import pytest
 import pyrozoo as zoo
 from pyrozoo.cli import main
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.batches import merge
+from pyrozoo.models.m3sense.data.batches import merge
+from pyrozoo.models.m3sense.data.window_files import read_windows
 from pyrozoo.models.m3sense.entry import read, tables
-from pyrozoo.models.m3sense.window_files import read_windows
 
 SMALL = [
     f"--set={text}"

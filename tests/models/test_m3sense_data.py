@@ -17,22 +17,22 @@ import pandas as pd
 import pytest
 import torch
 
-from pyrozoo.models.m3sense import pickles, recordings
-from pyrozoo.models.m3sense.batches import from_arrays, merge, standardise
-from pyrozoo.models.m3sense.datasets import (
+from pyrozoo.models.m3sense.data import pickles, recordings
+from pyrozoo.models.m3sense.data.batches import from_arrays, merge, standardise
+from pyrozoo.models.m3sense.data.e4 import read_e4, read_nurses, read_stress_predict
+from pyrozoo.models.m3sense.data.published_sets import (
     minutes_seconds,
     read_kemocon,
     read_verbio,
     read_wesad,
     read_wesad_protocol,
 )
-from pyrozoo.models.m3sense.e4 import read_e4, read_nurses, read_stress_predict
-from pyrozoo.models.m3sense.features import BASELINES, handcrafted
-from pyrozoo.models.m3sense.recordings import Recording, Recordings
-from pyrozoo.models.m3sense.simulator import simulate
-from pyrozoo.models.m3sense.splits import leave_subjects_out, split_subjects, split_windows
-from pyrozoo.models.m3sense.window_files import read_stress_predict_windows
-from pyrozoo.models.m3sense.windowing import filtered, fir, low_pass, windows
+from pyrozoo.models.m3sense.data.recordings import Recording, Recordings
+from pyrozoo.models.m3sense.data.simulator import simulate
+from pyrozoo.models.m3sense.data.splits import leave_subjects_out, split_subjects, split_windows
+from pyrozoo.models.m3sense.data.window_files import read_stress_predict_windows
+from pyrozoo.models.m3sense.data.windowing import filtered, fir, low_pass, windows
+from pyrozoo.models.m3sense.experiments.baselines import BASELINES, handcrafted
 
 RATES = {"bvp": 64.0, "eda": 4.0, "temp": 4.0}
 HZ = {"ACC": 32, "BVP": 64, "EDA": 4, "TEMP": 4, "HR": 1}

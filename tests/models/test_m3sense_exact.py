@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from pyrozoo import Batch
 from pyrozoo.contract.subject import default_dtype
-from pyrozoo.fitting import isolated
-from pyrozoo.losses import Loss
-from pyrozoo.models.m3sense.domain import DomainGenerative
+from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.losses import Loss
 from pyrozoo.models.m3sense.guides import GUIDES
 from pyrozoo.models.m3sense.model import Generative, LatentM3Sense, M3Sense, Unaligned
+from pyrozoo.models.m3sense.uses.domain import DomainGenerative
 
 EXACT = 1e-10
 TASKS = {"anxiety": 2, "emotion": 2, "stress": 3}

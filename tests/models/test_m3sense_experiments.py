@@ -5,18 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pyrozoo.experiments.running.record import PUBLISHED, read_record
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense import runs
-from pyrozoo.models.m3sense.experiments import stress
+from pyrozoo.models.m3sense.experiments import runs, stress
 from pyrozoo.models.m3sense.experiments.figure7 import few_of
+from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
 from pyrozoo.models.m3sense.experiments.tables import CAM, table_text
-from pyrozoo.models.m3sense.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.reproduce import EXPERIMENTS
-from pyrozoo.record import PUBLISHED, read_record
 
 HOME = Path(m3sense.__file__).parent
 STRESS_PREDICT = Path(__file__).parents[3] / "shared" / "data" / "stress_predict_10.npz"

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 import pyrozoo as zoo
 from pyrozoo.contract.subject import default_dtype
-from pyrozoo.fitting import isolated
+from pyrozoo.inference.copies import isolated
+from pyrozoo.modeling.priors import LearnedScale, Mixture
 from pyrozoo.models.m3sense import domain_probabilities
 from pyrozoo.models.m3sense.entry import VARIANTS, tiny
-from pyrozoo.models.m3sense.guides import PaperGuide
-from pyrozoo.priors import LearnedScale, Mixture
+from pyrozoo.models.m3sense.local_guide import PaperGuide
 
 TASKS = {"anxiety": 2, "emotion": 2, "stress": 3}
 CLASSIC, GENERATIVE = ("m3sense", "latent"), ("generative", "generative-domain")

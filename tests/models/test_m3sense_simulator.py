@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.signal import find_peaks
 
-from pyrozoo.batch import Batch
-from pyrozoo.models.m3sense.simulator import (
+from pyrozoo.data.batch import Batch
+from pyrozoo.models.m3sense.data.simulator import (
     CLASSES,
     DATASETS_SIMULATED,
     STATES,

@@ -12,12 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyrozoo.models.medication.data.recordings.protocols import INHALER, PEN, PROTOCOLS, Protocol
+from pyrozoo.models.medication.data.recordings.validation import check_labels
 
-from pyrozoo.batch import Batch
-from pyrozoo.models.medication import data, readers, segments, simulator
-from pyrozoo.models.medication.checks import check_labels
-from pyrozoo.models.medication.protocols import INHALER, PEN, PROTOCOLS, Protocol
-from pyrozoo.paths import data_path
+from pyrozoo.data.batch import Batch
+from pyrozoo.data.folders import data_path
+from pyrozoo.models.medication.data.recordings import readers, segments, simulator
+from pyrozoo.models.medication.data.recordings import recordings as data
 
 LABELS = ["non-event", "shake", "press"]
 DEVICES = list(PROTOCOLS)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyrozoo.experiments.running.record import OURS_SEMI_SYNTHETIC, OURS_SIMULATED, read_record
+from pyrozoo.models.medication.data.recordings.datasets import watch_sessions_all
 from scipy.stats import norm
 
 import pyrozoo as zoo
-from pyrozoo import experiments
-from pyrozoo.models.medication import plug_in, report, runs, simulate, watch_sessions
-from pyrozoo.models.medication.data import watch_sessions_all
-from pyrozoo.models.medication.experiments import decoders, implied, unlabelled, watch
-from pyrozoo.record import OURS_SEMI_SYNTHETIC, OURS_SIMULATED, read_record
+from pyrozoo.experiments.running import running as experiments
+from pyrozoo.models.medication import plug_in, simulate, watch_sessions
+from pyrozoo.models.medication.experiments import decoders, implied, report, runs, unlabelled, watch
 
 CARD = zoo.card("medication")
 

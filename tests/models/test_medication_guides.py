@@ -8,13 +8,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import autoguide
+from pyrozoo.models.medication.process.process.counts import labelled_sequences
 
 import pyrozoo as zoo
-from pyrozoo.guides import ComposedGuide
-from pyrozoo.models.medication import FrameHMM, StepProcess, decode, recordings
-from pyrozoo.models.medication.counts import labelled_sequences
+from pyrozoo.modeling.guides import ComposedGuide
+from pyrozoo.models.medication import FrameHMM, StepProcess, recordings
+from pyrozoo.models.medication.decoding import log_scores
 from pyrozoo.models.medication.guides import MaximumLikelihood, fit_power
-from pyrozoo.models.medication.uses import log_scores
+from pyrozoo.models.medication.process.process import decode
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

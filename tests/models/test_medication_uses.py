@@ -7,13 +7,17 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from pyrozoo.models.medication.data.recordings.segments import runs, scores
+from pyrozoo.models.medication.process.process.counts import labelled_sequences
+from pyrozoo.models.medication.process.process.decode import NoPossiblePath
+from pyrozoo.models.medication.uses.decoding.decoding import decode_recordings
+from pyrozoo.models.medication.uses.decoding.replication import Replicated
 
 import pyrozoo as zoo
-from pyrozoo.models.medication import decode, plug_in, recordings, replicate, report, separate_steps, simulate
-from pyrozoo.models.medication.counts import labelled_sequences
-from pyrozoo.models.medication.decode import NoPossiblePath
-from pyrozoo.models.medication.segments import runs, scores
-from pyrozoo.models.medication.uses import Replicated, decode_recordings, log_scores
+from pyrozoo.models.medication import plug_in, recordings, replicate, separate_steps, simulate
+from pyrozoo.models.medication.decoding import log_scores
+from pyrozoo.models.medication.experiments import report
+from pyrozoo.models.medication.process.process import decode
 
 DECODERS = {
     "semi-markov": ("argmax", "paper", "map", "marginal", "mea"),

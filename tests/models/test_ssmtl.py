@@ -5,10 +5,10 @@ import pyro
 import pytest
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
-from pyrozoo.minibatches import sample_minibatches
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.inference.minibatches import sample_minibatches
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

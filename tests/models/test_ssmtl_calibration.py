@@ -2,15 +2,15 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
-from pyrozoo.batch import Batch
-from pyrozoo.losses import NonFiniteLoss
-from pyrozoo.models.ssmtl import calibration, refinement
-from pyrozoo.models.ssmtl.calibration import calibrate
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.data.batch import Batch
+from pyrozoo.inference.losses import NonFiniteLoss
 from pyrozoo.models.ssmtl.experiments.figure11 import new_units
-from pyrozoo.models.ssmtl.refinement import refine
+from pyrozoo.models.ssmtl.uses import calibration, refinement
+from pyrozoo.models.ssmtl.uses.calibration import calibrate
+from pyrozoo.models.ssmtl.uses.refinement import refine
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pyrozoo.experiments.running.record import PUBLISHED
+from pyrozoo.models.ssmtl.data.simulator.datasets import DATASETS, draw_labels, dryer
+from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 
-from pyrozoo.batch import Batch
-from pyrozoo.models.ssmtl.baselines import BASELINES, stl
-from pyrozoo.models.ssmtl.data import DATASETS, PRESETS, draw_labels, dryer, simulate
-from pyrozoo.models.ssmtl.published import TABLE_1, TABLE_2
-from pyrozoo.paths import data_path
-from pyrozoo.record import PUBLISHED
+from pyrozoo.data.batch import Batch
+from pyrozoo.data.folders import data_path
+from pyrozoo.models.ssmtl.experiments.baselines import BASELINES, stl
+from pyrozoo.models.ssmtl.experiments.published import TABLE_1, TABLE_2
 
 small = partial(simulate, n_units=8, n_labelled=4, n_unlabelled=6, n_test=10)
 

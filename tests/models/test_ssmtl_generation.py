@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import pyrozoo as zoo
-from pyrozoo.arviz_bridge import from_draws
-from pyrozoo.fitting import isolated
-from pyrozoo.models.ssmtl import generation
-from pyrozoo.models.ssmtl.generation import impute, what_if
+from pyrozoo.inference.copies import isolated
 from pyrozoo.models.ssmtl.guides import GUIDES
-from pyrozoo.models.ssmtl.sampling import R_HAT, Sampler, groups, nested_r_hat
+from pyrozoo.models.ssmtl.uses import generation
+from pyrozoo.models.ssmtl.uses.generation import impute, what_if
+from pyrozoo.models.ssmtl.uses.sampling import R_HAT, Sampler, groups, nested_r_hat
+from pyrozoo.posterior.export import from_draws
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

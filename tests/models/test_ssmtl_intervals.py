@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
-from pyrozoo.intervals import conformal
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.criticism.conformal import conformal
+from pyrozoo.criticism.reweighting import predict_by_importance
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
-from pyrozoo.reweighting import predict_by_importance
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -86,7 +86,9 @@ def test_blocks_rows_and_seeds(monkeypatch):
     assert torch.equal(state, torch.get_rng_state())
     pd.testing.assert_frame_equal(first, predict_by_importance(fitted, batch, **call))
     assert (first["y.mean"] != predict_by_importance(fitted, batch, **{**call, "seed": 6})["y.mean"]).all()
-    monkeypatch.setattr("pyrozoo.reweighting.ROWS", 4000)  # 100 particles of 40 rows at once, and one left over
+    monkeypatch.setattr(
+        "pyrozoo.criticism.reweighting.ROWS", 4000
+    )  # 100 particles of 40 rows at once, and one left over
     table = predict_by_importance(fitted, batch, draws=2, particles=2001, seed=5)
     assert np.abs(table["y.mean"] - exact_prediction()[0] * batch["x"][:, 0].numpy()).max() < 0.3
     assert (table["y.ess"] <= 4002).all()

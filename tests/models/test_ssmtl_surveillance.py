@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from pyrozoo.models.ssmtl.data.simulator.datasets import dryer
+from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from sklearn.metrics import roc_auc_score
 
 import pyrozoo as zoo
-from pyrozoo.importance import log_density
-from pyrozoo.models.ssmtl.data import dryer, simulate
+from pyrozoo.criticism.importance import log_density
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.models.ssmtl.experiments import faults
-from pyrozoo.models.ssmtl.surveillance import alarm_threshold, inject_fault, monitor, trailing_mean
+from pyrozoo.models.ssmtl.uses.surveillance import alarm_threshold, inject_fault, monitor, trailing_mean
 
 PRESSURE = "pressure_bar"
 

@@ -1,6 +1,6 @@
 """Facts of the entry, free of torch."""
 
-from ...registry import Card, Site
+from ...modeling.registry import Card, Site
 
 _Z = Site("latent", ("row",), ("latent",), "Normal(0, 1)", "state of a trial (eq. 2)")
 _X = Site("observed", ("row",), ("time", "channel"), "", "loaded walk, sensor signals over time (eq. 3, 6)")

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...batch import Batch
-from ...drawing import predict
-from ...fitting import Fit
-from . import readers
-from .baselines import SequenceNet, SequenceNetLoadOnly
-from .data import DATASETS, to_batch
+from ...data.batch import Batch
+from ...inference.fitted import Fit
+from ...posterior.predicting import predict
+from .data import readers
+from .data.batches import to_batch
+from .data.datasets import DATASETS
+from .data.simulator import simulate
+from .experiments.baselines import SequenceNet, SequenceNetLoadOnly
+from .experiments.runs import table_run
 from .guides import GUIDES
 from .model import AuxVAE, LoadOnly, StyleInGuide
 from .reproduce import EXPERIMENTS
-from .runs import table_run
-from .simulator import simulate
 
 VARIANTS = {
     "auxvae": AuxVAE,

@@ -15,8 +15,8 @@ from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...base import ZooModel
-from ...batch import Batch
+from ...data.batch import Batch
+from ...modeling.base import ZooModel
 from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant, head, receptive_field
 
 X_LIKELIHOODS = ("normal", "mse")
@@ -358,7 +358,7 @@ class AuxVAE(GaitModel):
             self.observe_load(self.load_given(*self.load_head(z, carried)), y, labelled)  # eq. 5
 
     def local_guide(self) -> nn.Module:
-        from .guides import PaperGuide, StyleAwareGuide
+        from .local_guide import PaperGuide, StyleAwareGuide
 
         return (StyleAwareGuide if "style_unobserved" in self.row_sites else PaperGuide)(self)
 

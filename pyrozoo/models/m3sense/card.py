@@ -1,6 +1,6 @@
 """Facts of the entry, free of torch."""
 
-from ...registry import Card, Site
+from ...modeling.registry import Card, Site
 
 _TASKS = ("anxiety", "emotion", "stress")
 _A = Site("latent", ("window",), ("latent",), "Normal(0, 1)", "latent of a task, drawn to its prior (eq. 12, 13)")

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...batch import Batch
-from ...drawing import predict
+from ...data.batch import Batch
 from ...files import naming
-from ...fitting import Fit
-from .batches import modalities
-from .domain import DomainGenerative
+from ...inference.fitted import Fit
+from ...posterior.predicting import predict
+from .data.batches import modalities
+from .data.simulator import simulate_all
+from .data.window_files import read_windows
+from .experiments.runs import TASKS, deep_run
 from .guides import GUIDES
 from .model import Generative, LatentM3Sense, M3Sense, Unaligned
 from .reproduce import EXPERIMENTS
-from .runs import TASKS, deep_run
-from .simulator import simulate_all
-from .window_files import read_windows
+from .uses.domain import DomainGenerative
 
 VARIANTS = {
     "m3sense": M3Sense, "latent": LatentM3Sense, "generative": Generative, "generative-domain": DomainGenerative,

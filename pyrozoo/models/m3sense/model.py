@@ -14,8 +14,8 @@ from pyro import poutine
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from ...base import ZooModel
-from ...batch import Batch
+from ...data.batch import Batch
+from ...modeling.base import ZooModel
 from .nets import FROZEN, FUSIONS, UNIMODAL, Representation, classifier
 
 
@@ -174,7 +174,7 @@ class LatentModel(AffectModel):
         )
 
     def local_guide(self) -> nn.Module:
-        from .guides import PaperGuide
+        from .local_guide import PaperGuide
 
         return PaperGuide(self)
 

@@ -1,6 +1,6 @@
 """Facts of the entry, free of torch."""
 
-from ...registry import Card, Site
+from ...modeling.registry import Card, Site
 
 _STICK = Site(
     "latent", (), ("pair",), "Beta(alpha, alpha × entries after it)",

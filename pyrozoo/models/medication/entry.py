@@ -10,18 +10,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ... import registry
-from ...batch import Batch
-from ...fitting import Fit, fit, isolated
-from . import decode, readers
-from .data import DATASETS
-from .evidence import log_potentials
+from ...data.batch import Batch
+from ...inference.copies import isolated
+from ...inference.fit import fit
+from ...inference.fitted import Fit
+from ...modeling import registry
+from .data import readers
+from .data.datasets import DATASETS
+from .data.simulator import simulate
 from .guides import GUIDES
 from .label_model import LabelModel
 from .model import FrameHMM, PaperProcess, StepProcess
+from .process import decode
+from .process.evidence import log_potentials
 from .reproduce import EXPERIMENTS
-from .simulator import simulate
-from .uses import decode_recordings
+from .uses.decoding import decode_recordings
 
 VARIANTS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": FrameHMM}
 

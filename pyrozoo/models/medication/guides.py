@@ -16,13 +16,13 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from ...base import LocalParams
-from ...batch import Batch
-from ...guides import auto
-from .counts import Counts, labelled_sequences
-from .decode import log_evidence
+from ...data.batch import Batch
+from ...modeling.base import LocalParams
+from ...modeling.guides import auto
 from .label_model import LabelModel
 from .model import FrameHMM, StepProcess
+from .process.counts import Counts, labelled_sequences
+from .process.decode import log_evidence
 
 LEAST_SD = 0.5  # frames; a standard deviation cannot be told below the rounding to whole frames
 POWERS = 1e-3, 10.0  # where the power is looked for

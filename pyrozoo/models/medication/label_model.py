@@ -15,11 +15,11 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ...base import ZooModel
-from ...batch import Batch
-from .checks import check_labels
-from .evidence import PAD, LabelSequences, log_evidence, log_potentials
-from .process import Process
+from ...data.batch import Batch
+from ...modeling.base import ZooModel
+from .data.validation import check_labels
+from .process.evidence import PAD, LabelSequences, log_evidence, log_potentials
+from .process.process import Process
 
 EMISSIONS = ("score", "beta", "scaled")
 
@@ -206,6 +206,6 @@ class LabelModel(ZooModel):
         Returns:
             Index (recording, frame); ``label.label``, and ``label.p[name]`` of every label.
         """
-        from .uses import decode_with
+        from .decoding import decode_with
 
         return decode_with(self, guide, data, decoder, draws=draws).frames()

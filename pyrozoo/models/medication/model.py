@@ -14,13 +14,13 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ...batch import Batch
-from . import durations
-from .checks import check_labels
-from .counts import Counts, labelled_sequences
-from .evidence import FrameChain, SemiMarkov
+from ...data.batch import Batch
+from .data.validation import check_labels
 from .label_model import LabelModel
-from .process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
+from .process import durations
+from .process.counts import Counts, labelled_sequences
+from .process.evidence import FrameChain, SemiMarkov
+from .process.process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
 
 LONGEST_WAIT = 500  # frames before the first step that are told apart: the cost of a frame grows with them
 

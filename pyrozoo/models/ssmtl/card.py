@@ -1,6 +1,6 @@
 """Facts of the entry, free of torch."""
 
-from ...registry import Card, Site
+from ...modeling.registry import Card, Site
 
 _C = Site(
     "latent", ("unit",), ("context",), "Normal(0, 1)", "context of a unit: what makes its response its own (eq. 1)"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...batch import Batch
-from ...drawing import predict
-from ...fitting import fit
-from ...scores import mape
-from .data import DATASETS, simulate
+from ...criticism.scores import mape
+from ...data.batch import Batch
+from ...inference.fit import fit
+from ...posterior.predicting import predict
+from .data.datasets import DATASETS
+from .data.simulator import simulate
 from .guides import GUIDES
 from .model import MLVAE, MTL, SSLVAE, SSMTL
 from .reproduce import EXPERIMENTS

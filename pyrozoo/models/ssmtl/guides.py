@@ -9,62 +9,22 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.distributions import transforms
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from ...base import LocalParams
-from ...guides import ComposedGuide, auto
-from .model import ContextModel, fill_targets
-from .nets import GaussianMLP, SetEncoder
+from ...modeling.base import LocalParams
+from ...modeling.guides import ComposedGuide, auto
+from .local_guide import RowGuide
+from .model import ContextModel
+from .nets import SetEncoder
 
 C_SPREAD = 0.1
+
+
 C_SCALE = math.exp(-3.0)
-
-
-class RowGuide(LocalParams, PyroModule):
-    """q(y, z | x, c) = q(y | x, c) q(z | x, y, c) of every row (eq. 12, 13), y only where it is not observed.
-
-    q(y | x, c) is also the soft sensor that predicts. Its log density on the labelled rows, times alpha, joins the
-    objective (eq. 20) as the factor ``y_head``: a factor of the guide enters the ELBO with a minus sign.
-
-    Of a model without contexts it is q(y | x) q(z | x, y), of one without targets q(z | x, c).
-
-    Shapes: c (..., M, K), one context per unit; head_weight (B,), in place of N / N^l in the alpha term: N_i / N_i^l of
-    the row's unit where units are to count as if each were trained alone; the others as in `SSMTL`.
-    """
-
-    def __init__(self, model: ContextModel) -> None:
-        super().__init__()
-        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
-        seen = model.x_dim + model.c_dim
-        self.g_y = GaussianMLP(seen, model.y_dim, model.width, model.depth, model.floor) if model.y_dim else None
-        self.g_z = GaussianMLP(seen + model.y_dim, model.z_dim, model.width, model.depth)
-
-    def forward(
-        self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], c: Tensor | None = None, y: Tensor | None = None,
-        labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
-        head_weight: Tensor | None = None, **_: Any,
-    ) -> None:  # fmt: skip
-        model = self._model[0]
-        x, context = model.standardise_x(x), [] if c is None else [c[..., unit, :]]
-        with model.plate("row", sizes=sizes, row=row), model.weighted(weight):
-            if self.g_y is None:
-                pyro.sample("z", dist.Normal(*self.g_z(x, *context)).to_event(1))
-                return
-            y, labelled = fill_targets(x, y, labelled, model.y_dim)
-            q_y = model.y_given(*self.g_y(x, *context))
-            with poutine.mask(mask=~labelled):
-                y_unobserved = pyro.sample("y_unobserved", q_y)  # eq. 12
-            if model.alpha and sizes.get("labelled", 0):
-                share = sizes["row"] / sizes["labelled"] if head_weight is None else head_weight
-                head = torch.where(labelled, q_y.log_prob(y), torch.zeros(()).to(y))
-                pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 20, times N
-            y = model.standardise_y(torch.where(labelled[:, None], y, y_unobserved))
-            pyro.sample("z", dist.Normal(*self.g_z(x, y, *context)).to_event(1))  # eq. 13
 
 
 class ContextGuide(LocalParams, PyroModule):

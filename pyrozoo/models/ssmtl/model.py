@@ -12,8 +12,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ...base import ZooModel
-from ...batch import Batch
+from ...data.batch import Batch
+from ...modeling.base import ZooModel
 from .nets import GaussianMLP, mlp
 
 WHOLE, CHUNK = 2**18, 2**16  # rows of a table that is read as a whole; rows that are read at a time of a larger one
@@ -164,7 +164,7 @@ class SSMTL(ContextModel):
             pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
 
     def local_guide(self) -> nn.Module:
-        from .guides import RowGuide
+        from .local_guide import RowGuide
 
         return RowGuide(self)
 
@@ -255,7 +255,7 @@ class SSLVAE(ContextModel):
             pyro.sample("y", self.y_given(y_loc, y_scale), obs=y, obs_mask=labelled)
 
     def local_guide(self) -> nn.Module:
-        from .guides import RowGuide
+        from .local_guide import RowGuide
 
         return RowGuide(self)
 
@@ -299,7 +299,7 @@ class MLVAE(ContextModel):
             pyro.sample("x", self.x_given(*self.decoder(z, c[..., unit, :])), obs=x)
 
     def local_guide(self) -> nn.Module:
-        from .guides import RowGuide
+        from .local_guide import RowGuide
 
         return RowGuide(self)
 

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ....experiments import averages, claim, finish, known, simulated_data, timing
-from ....io import load
-from ....jobs import run_jobs
-from ....record import format_table
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table
+from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....inference.saving import load
 from ..card import CARD
-from ..latent import feature_probes, latent_probes
-from ..runs import configuration, data_of, fold_of, table_run
+from ..uses.latent import feature_probes, latent_probes
+from .runs import configuration, data_of, fold_of, table_run
 
 JOINT, ALONE = "5: cross-attention, style", "4: cross-attention, no style"
 NOTE = (
@@ -97,7 +97,7 @@ def _experiment(
 
 def _figure(name: str, models: dict[str, str], out: Path, profile: str) -> None:
     """Draw the figure of the first seed."""
-    from ..report import feature_figure, latent_figure
+    from .report import feature_figure, latent_figure
 
     train, test = fold_of(0, 0, profile)
     fits = {title: load(out / "fits" / _job(title, 0)) for title in models}

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ....experiments import averages, claim, finish, known, simulated_data, timing
-from ....jobs import run_jobs
-from ....record import format_table, paired_difference
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, claim, finish, known, simulated_data, timing
 from ..card import CARD
-from ..probe import ridge_probe
-from ..runs import data_of
+from .probe import ridge_probe
+from .runs import data_of
 
 ORDER = ("mean", "none", "concatenation", "difference", "difference and style")
 NOTE = (

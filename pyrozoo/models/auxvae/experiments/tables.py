@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ....experiments import averages, claim, finish, known, simulated_data, timing
-from ....jobs import run_jobs
-from ....record import PUBLISHED, format_table, paired_difference, paired_ratio
+from ....experiments.jobs import run_jobs
+from ....experiments.record import PUBLISHED, format_table, paired_difference, paired_ratio
+from ....experiments.running import averages, claim, finish, known, simulated_data, timing
 from ..card import CARD
-from ..published import TABLE_1, TABLE_2, TABLE_3
-from ..runs import ENCODERS, PROFILES, SETTINGS, configuration, data_of, table_run
+from .published import TABLE_1, TABLE_2, TABLE_3
+from .runs import ENCODERS, PROFILES, SETTINGS, configuration, data_of, table_run
 
 NOTE = (
     "Simulated gait, not recorded: 22 people, 4 styles x 4 loads and one unloaded walk each. Mean absolute error of "

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ....experiments import averages, claim, finish, known, timing
-from ....jobs import run_jobs
-from ....record import format_table
-from ....scores import ece, log_loss, reliability
-from ..aligning import alignment
+from ....criticism.scores import ece, log_loss, reliability
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table
+from ....experiments.running import averages, claim, finish, known, timing
 from ..card import CARD
-from ..runs import TASKS, chosen, configuration, fitted, parts_of, probabilities_of
+from ..uses.aligning import alignment
+from .runs import TASKS, chosen, configuration, fitted, parts_of, probabilities_of
 from .tables import CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name
 
 ALIGNED = (CAM, "latent (CAM)")
@@ -46,7 +46,7 @@ def alignment_experiment(
         jobs: Processes.
         out: Folder for record.json, table.csv and the figure.
     """
-    from ..report import alignment_figure
+    from .report import alignment_figure
 
     started, out = time.perf_counter(), Path(out)
     numbers = range(seeds or SEEDS[known(profile)])
@@ -91,7 +91,7 @@ def calibration_experiment(
 
     Arguments as of `alignment_experiment`. Curves pool the windows of all seeds.
     """
-    from ..report import reliability_figure
+    from .report import reliability_figure
 
     started, out = time.perf_counter(), Path(out)
     numbers = range(seeds or SEEDS[known(profile)])

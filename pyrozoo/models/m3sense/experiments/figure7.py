@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ....batch import Batch
-from ....experiments import averages, claim, finish, known, timing
-from ....fitting import Fit, fit
-from ....jobs import run_jobs
-from ....record import format_table, paired_difference
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, claim, finish, known, timing
+from ....inference.fit import fit
+from ....inference.fitted import Fit
 from ..card import CARD
-from ..runs import TASKS, chosen, classical_scores, configuration, fitted, names_of, parts_of, scored
-from ..transferring import transfer
+from ..uses.transferring import transfer
+from .runs import TASKS, chosen, classical_scores, configuration, fitted, names_of, parts_of, scored
 from .tables import CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name
 
 FEW = {"smoke": (8,), "quick": (8, 24, 72), "paper": (8, 24, 72, 216)}
@@ -110,7 +111,7 @@ def figure7_experiment(
         out: Folder for record.json, table.csv and the figure.
         data: Folder of real data sets, see `study.read_study`; simulated ones where None.
     """
-    from ..report import transfer_figure
+    from .report import transfer_figure
 
     started, out = time.perf_counter(), Path(out)
     numbers = range(seeds or SEEDS[known(profile)])

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ....experiments import finish, known, simulated_data
-from ....record import format_table
+from ....experiments.record import format_table
+from ....experiments.running import finish, known, simulated_data
 from ..card import CARD
-from ..runs import TASKS, chosen, deep_run, parts_of
+from .runs import TASKS, chosen, deep_run, parts_of
 
 MODEL = "latent (CAM)"
 

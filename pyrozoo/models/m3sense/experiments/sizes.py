@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from .... import registry
-from ....batch import Batch
-from ....experiments import finish, known, simulated_data
-from ....fitting import build, isolated
-from ....losses import materialise
-from ....record import PUBLISHED, format_table
+from ....data.batch import Batch
+from ....experiments.record import PUBLISHED, format_table
+from ....experiments.running import finish, known, simulated_data
+from ....inference.copies import build, isolated
+from ....inference.losses import materialise
+from ....modeling import registry
 from ..card import CARD
-from ..presets import MULTITASK, SINGLE_TASK
-from ..published import PARAMETERS, REFERENCE, TIMES
-from ..runs import PROFILES, TASKS, arguments_of
-from ..simulator import simulate_all
+from ..data.simulator import simulate_all
+from .presets import MULTITASK, SINGLE_TASK
+from .published import PARAMETERS, REFERENCE, TIMES
+from .runs import PROFILES, TASKS, arguments_of
 
 # Multitask model -> the single-task model of the same encoders.
 MATCH = {

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .... import scores
-from ....batch import Batch
-from ....experiments import averages, claim, finish, known
-from ....jobs import run_jobs
-from ....record import format_table, paired_difference
-from ..batches import at_rates, standardise
+from ....criticism import scores
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, claim, finish, known
 from ..card import CARD
-from ..e4 import read_stress_predict
-from ..features import BASELINES, handcrafted
-from ..runs import (
+from ..data.batches import at_rates, standardise
+from ..data.e4 import read_stress_predict
+from ..data.window_files import read_stress_predict_windows
+from ..data.windowing import filtered, windows
+from .baselines import BASELINES, handcrafted
+from .runs import (
     MODELS,
     class_scores,
     classical_scores,
@@ -30,8 +32,6 @@ from ..runs import (
     names_of,
     probabilities_of,
 )
-from ..window_files import read_stress_predict_windows
-from ..windowing import filtered, windows
 
 TASK, INNER, MEMBERS = "stress", 3, 3
 RATES: Mapping[str, float] = {"bvp": 8.0, "eda": 4.0, "temp": 4.0}

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....experiments import averages, claim, finish, known, simulated_data, timing
-from ....jobs import run_jobs
-from ....record import PUBLISHED, format_table, paired_difference
-from ..batches import modalities
+from ....experiments.jobs import run_jobs
+from ....experiments.record import PUBLISHED, format_table, paired_difference
+from ....experiments.running import averages, claim, finish, known, simulated_data, timing
 from ..card import CARD
-from ..features import BASELINES
-from ..presets import MULTITASK, SINGLE_TASK
-from ..published import TABLE_2, TABLE_4, TABLE_5
-from ..runs import TASKS, classical_run, configuration, data_of, deep_run
+from ..data.batches import modalities
+from .baselines import BASELINES
+from .presets import MULTITASK, SINGLE_TASK
+from .published import TABLE_2, TABLE_4, TABLE_5
+from .runs import TASKS, classical_run, configuration, data_of, deep_run
 
 CAM = "M3Sense (CAM)"
 SEEDS = {"smoke": 1, "quick": 1, "paper": 10}
@@ -125,7 +125,7 @@ def figure8_experiment(
     pairs = [(f"{CAM}: {whole}", f"{CAM}: {'+'.join(subset)}") for subset in subsets[1:]]
 
     def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        from ..report import modality_figure
+        from .report import modality_figure
 
         modality_figure(rows).savefig(folder / "figure8.png", dpi=110)
 

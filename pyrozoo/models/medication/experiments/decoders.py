@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ....experiments import averages, claim, finish, known, simulated_data, timing
-from ....jobs import run_jobs
-from ....record import format_table
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table
+from ....experiments.running import averages, claim, finish, known, simulated_data, timing
 from ..card import CARD
-from ..runs import simulated_run
-from ..simulator import DIFFICULTIES, simulate
+from ..data.simulator import DIFFICULTIES, simulate
+from .runs import simulated_run
 
 DEVICES = ("pen", "inhaler")
 SCORES = ("frame_accuracy", "segment_f1", "edit", "frame_nll")
@@ -66,7 +66,7 @@ def decoders_experiment(
     rows = [row for case in cases for row in _rows(results, *case, numbers)]
     print(format_table([{k: v for k, v in row.items() if "nats" not in k} for row in rows]))
     if profile != "smoke":
-        from ..report import simulated_figures
+        from .report import simulated_figures
 
         simulated_figures(out / "figures")
     extra = {"note": NOTE, **timing(results, resumed)}

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....experiments import finish, known
+from ....experiments.record import format_table
+from ....experiments.running import finish, known
 from ....files import atomic_write_json
-from ....frame_plots import implied_durations
-from ....record import format_table
-from .. import durations
 from ..card import CARD
+from ..process import durations
+from ..uses.process_plots import implied_durations
 
 STEP = 8.0, 2.5  # seconds: a physical step, at every frame rate the same
 RATES = (1, 2, 5, 10, 20, 30)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .... import registry
-from ....drawing import draw
-from ....experiments import averages, claim, finish, known, simulated_data, timing
-from ....fitting import fit
-from ....jobs import run_jobs
-from ....record import format_table, paired_difference
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....inference.fit import fit
+from ....modeling import registry
+from ....posterior.drawing import draw
 from ..card import CARD
-from ..protocols import PROTOCOLS
-from ..simulator import simulate
-from ..uses import decode_recordings
+from ..data.protocols import PROTOCOLS
+from ..data.simulator import simulate
+from ..uses.decoding import decode_recordings
 
 SITES = ("duration_mean", "duration_sd", "gap_mean", "gap_sd")
 NOTE = (

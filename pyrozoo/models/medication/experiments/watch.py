@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ....experiments import averages, claim, finish, known, timing
-from ....jobs import run_jobs
-from ....record import format_table, paired_difference
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, claim, finish, known, timing
 from ..card import CARD
-from ..data import watch_sessions, watch_sessions_all
-from ..runs import fitted, watch_run
-from ..uses import plug_in
+from ..data.datasets import watch_sessions, watch_sessions_all
+from ..uses.decoding import plug_in
+from .runs import fitted, watch_run
 
 N_SUBJECTS = 10
 SCORES = ("frame_accuracy", "segment_f1", "edit", "frame_nll")
@@ -90,7 +90,7 @@ def watch_experiment(
     for name, (difference, error) in differences.items():
         print(f"frame accuracy, {name}: {difference:+.4f}" + ("" if error is None else f" ± {error:.4f} (paired SE)"))
     if profile != "smoke":
-        from ..report import watch_figures
+        from .report import watch_figures
 
         watch_figures(out / "figures")
     fitted_powers = [name for name in ("hazard", "cdf-power") if name in configurations]

@@ -7,23 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ....io import load, save
-from ....jobs import run_jobs
-from ....record import format_table, paired_difference
-from ..data import dryer
-from ..runs import dryer_run
-from .shared import (
-    COVERAGES,
-    averages,
-    claim,
-    configuration,
-    configurations,
-    finish,
-    known,
-    label,
-    summary_table,
-    timing,
-)
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, known, timing
+from ....inference.saving import load, save
+from ..data.datasets import dryer
+from .runs import dryer_run
+from .shared import COVERAGES, claim, configuration, configurations, finish, label, summary_table
 
 TREES = ("pooled_trees", "trees_with_offset", "trees_with_unit_means", "trees_with_unit_means_and_offset")
 RESTARTS = 2
@@ -81,7 +71,7 @@ def dryer_experiment(
         for other in ("mtl", "trees_with_unit_means")
     }
     print(summary_table(rows, differences))
-    from ..report import dryer_report
+    from .report import dryer_report
 
     extra = {"note": NOTE_DRYER, "differences": differences, "configurations": configurations("dryer", profile)}
     extra["report"] = dryer_report(_restarts(out), out, batches=batches)

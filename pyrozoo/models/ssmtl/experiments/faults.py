@@ -18,17 +18,20 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .... import registry
-from ....batch import Batch
-from ....fitting import Fit, fit
-from ....io import load_reference
-from ....jobs import run_jobs
-from ....plots import COLOURS
-from ....record import format_table
-from ..data import PRESETS, dryer, simulate
-from ..runs import dryer_data
-from ..surveillance import KINDS, inject_fault, monitor, trailing_mean
-from .shared import averages, claim, configuration, finish, known, simulated_data, timing
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table
+from ....experiments.running import averages, known, simulated_data, timing
+from ....inference.fit import fit
+from ....inference.fitted import Fit
+from ....inference.saving import load_reference
+from ....modeling import registry
+from ....plots.style import COLOURS
+from ..data.datasets import dryer
+from ..data.simulator import PRESETS, simulate
+from ..uses.surveillance import KINDS, inject_fault, monitor, trailing_mean
+from .runs import dryer_data
+from .shared import claim, configuration, finish
 
 SIZES = {"bias": (0.25, 0.5, 1.0, 2.0, 4.0), "drift": (0.25, 0.5, 1.0, 2.0, 4.0), "stuck": (5.0, 10.0, 20.0)}
 SHOWN = {"bias": (0.25, 0.5, 1.0), "drift": (0.5, 1.0), "stuck": (10.0, 20.0)}  # in tables of text

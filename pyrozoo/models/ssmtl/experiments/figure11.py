@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ....batch import Batch
-from ....drawing import predict
-from ....fitting import Fit
-from ....io import load
-from ....jobs import run_jobs
-from ....losses import NonFiniteLoss
-from ....record import format_table, paired_difference
-from ....scores import coverage, mape, per_group
-from ..calibration import MODES, CalibratedFit, calibrate
-from ..data import PRESETS, simulate
-from ..refinement import refine
-from ..runs import table1_run
-from .shared import averages, claim, configuration, finish, known, simulated_data, timing
+from ....criticism.scores import coverage, mape, per_group
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import averages, known, simulated_data, timing
+from ....inference.fitted import Fit
+from ....inference.losses import NonFiniteLoss
+from ....inference.saving import load
+from ....posterior.predicting import predict
+from ..data.simulator import PRESETS, simulate
+from ..uses.calibration import MODES, CalibratedFit, calibrate
+from ..uses.refinement import refine
+from .runs import table1_run
+from .shared import claim, configuration, finish
 
 PRESET = "same-valve"
 UNITS, LABELLED, RATIO = 20, 10, 10

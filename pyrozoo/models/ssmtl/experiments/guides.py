@@ -11,19 +11,24 @@ import numpy as np
 import pyro.distributions as dist
 from matplotlib.figure import Figure
 
-from .... import plots, registry
-from ....batch import Batch
-from ....drawing import draw, predict
-from ....fitting import Fit, fit
-from ....importance import khat
-from ....jobs import run_jobs
-from ....priors import LearnedScale, Mixture
-from ....record import format_table
-from ....scores import coverage, rmse
+from ....criticism.importance import khat
+from ....criticism.scores import coverage, rmse
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table
+from ....experiments.running import averages, known, simulated_data, timing
+from ....inference.fit import fit
+from ....inference.fitted import Fit
+from ....modeling import registry
+from ....modeling.priors import LearnedScale, Mixture
+from ....plots import predictions as plots
+from ....posterior.drawing import draw
+from ....posterior.predicting import predict
 from ..card import CARD
-from ..data import PRESETS, dryer, simulate
-from ..runs import dryer_data
-from .shared import averages, claim, configuration, finish, known, simulated_data, timing
+from ..data.datasets import dryer
+from ..data.simulator import PRESETS, simulate
+from .runs import dryer_data
+from .shared import claim, configuration, finish
 
 PRIORS: Mapping[str, Callable[[int], Any]] = {
     "normal": lambda c_dim: None,

@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .... import registry
-from ....batch import Batch
-from ....drawing import predict
-from ....fitting import fit
-from ....intervals import conformal, cross_conformal, fold_data
-from ....io import load
-from ....jobs import run_jobs
-from ....plots import interval_coverage
-from ....record import format_table
-from ....reweighting import predict_by_importance
-from ....scores import coverage, interval_score, interval_width, per_group, rmse
-from ..data import PRESETS, draw_labels, dryer, simulate
-from .shared import averages, claim, configuration, finish, known, simulated_data, timing
+from ....criticism.conformal import conformal, cross_conformal
+from ....criticism.folds import fold_data
+from ....criticism.reweighting import predict_by_importance
+from ....criticism.scores import coverage, interval_score, interval_width, per_group, rmse
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table
+from ....experiments.running import averages, known, simulated_data, timing
+from ....inference.fit import fit
+from ....inference.saving import load
+from ....modeling import registry
+from ....plots.predictions import interval_coverage
+from ....posterior.predicting import predict
+from ..data.datasets import draw_labels, dryer
+from ..data.simulator import PRESETS, simulate
+from .shared import claim, configuration, finish
 
 CASES = ("dryer, same", "dryer, later", "simulated wells")
 WELLS = CASES[2]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .... import experiments
-from ....experiments import averages, known, simulated_data, timing
-from ....record import format_table
+from ....experiments import running as experiments
+from ....experiments.record import format_table
+from ....experiments.running import averages, known, simulated_data, timing
 from ..card import CARD
-from ..runs import INTERVALS
-from ..tune import chosen
+from .runs import INTERVALS
+from .tuning import chosen
 
 COVERAGES = tuple(f"cover{level}" for level in INTERVALS)
 claim = partial(experiments.claim, CARD)

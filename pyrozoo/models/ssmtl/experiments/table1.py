@@ -10,25 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ....jobs import run_jobs
-from ....record import paired_difference
-from ....scores import summarise
-from ..data import PRESETS, simulate
-from ..published import TABLE_1
-from ..runs import table1_run
-from .shared import (
-    COVERAGES,
-    averages,
-    claim,
-    configuration,
-    configurations,
-    finish,
-    known,
-    label,
-    simulated_data,
-    summary_table,
-    timing,
-)
+from ....criticism.scores import summarise
+from ....experiments.jobs import run_jobs
+from ....experiments.record import paired_difference
+from ....experiments.running import averages, known, simulated_data, timing
+from ..data.simulator import PRESETS, simulate
+from .published import TABLE_1
+from .runs import table1_run
+from .shared import COVERAGES, claim, configuration, configurations, finish, label, summary_table
 
 RATIOS = (1, 5, 20)
 NOTE_TABLE1 = (

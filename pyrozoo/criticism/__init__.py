@@ -1,0 +1,1 @@
+"""Whether to believe a fit: scores, predictive checks, importance weights, sensitivity, intervals."""

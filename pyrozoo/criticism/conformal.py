@@ -1,0 +1,359 @@
+"""Prediction intervals that hold: conformal calibration of any fit on labels that it did not see.
+
+A fit's own intervals are as good as its assumptions. `conformal` widens or narrows them until they hold on labels that
+were kept out of training; `cross_conformal` does so without giving labels up, for one fit per fold.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.batch import Batch
+from ..inference.fitted import Fit
+from ..posterior.columns import quantile_name
+from ..posterior.predicting import predict
+from . import scores
+
+SCORES = ("normalised", "absolute", "quantile")
+
+
+BLOCK = 2**22  # entries of the largest array of interval ends, labels x rows
+
+
+# -------------------------------------------------------------------- conformal prediction
+@dataclass(frozen=True)
+class Conformal:
+    """Intervals around the predictions of one fit (split) or of one fit per fold (cross), calibrated on labels.
+
+    Coverage is *marginal*: of many test rows, the nominal share lies inside. It holds neither unit by unit, nor given
+    the inputs; `coverage` shows the spread over groups. It needs test rows that are exchangeable with the calibrating
+    labels: other rows of the same groups, drawn at random. It does NOT hold for later rows of a process that drifts,
+    for groups that had no label among those that calibrate, or for labels that were chosen by their inputs.
+
+    Attributes:
+        fits: The fit, or one per fold.
+        target: Target that the intervals are about; its components are calibrated one by one, not jointly.
+        score: "normalised", "absolute" or "quantile", see `conformal`.
+        levels: Nominal coverages.
+        values: Level -> scores of the n labels, shape (n, J), J the number of components.
+        fold: Which of the fits did not see a label, shape (n,).
+        labels: Number of calibrating labels of each group (of the whole batch where there is no group).
+        predictor: Function like `pyrozoo.predict`.
+        options: Its arguments, ``seed`` among them.
+        suffixes: Level -> what its columns' names end with.
+    """
+
+    fits: tuple[Fit, ...]
+    target: str
+    score: str
+    levels: tuple[float, ...]
+    values: Mapping[float, np.ndarray] = field(repr=False)
+    fold: np.ndarray = field(repr=False)
+    labels: pd.Series = field(repr=False)
+    predictor: Callable[..., pd.DataFrame] = predict
+    options: Mapping[str, Any] = field(default_factory=dict)
+    suffixes: Mapping[float, str] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        group = self.labels.index.name
+        whose = "" if group is None else f" of {len(self.labels)} {group}s"
+        fits = "one fit" if len(self.fits) == 1 else f"{len(self.fits)} fits"
+        return f"Conformal({self.target}, {self.score}, levels {list(self.levels)}: {self.n} labels{whose}, {fits})"
+
+    @property
+    def n(self) -> int:
+        """Number of labels that calibrate."""
+        return len(self.fold)
+
+    @property
+    def quantiles(self) -> pd.DataFrame:
+        """Calibrated quantile of the scores, one line per level, one column per component."""
+        ranked = {level: np.sort(values, axis=0) for level, values in self.values.items()}
+        return pd.DataFrame({level: ranked[level][rank(self.n, level) - 1] for level in self.levels}).T
+
+    def predict(self, batch: Batch) -> pd.DataFrame:
+        """Predict every row, with the ends of its intervals.
+
+        Returns:
+            The columns of the predictor (of several fits: the mean, and the sd of their mixture) and ``y.lower``,
+            ``y.upper``, or ``y.lower80``, ``y.upper80`` ... where several levels were asked for.
+
+        Raises:
+            KeyError: A group was not in the training data, as in `pyrozoo.predict`.
+        """
+        tables = [_predicted(self.predictor, one, batch, self.score, self.levels, self.options) for one in self.fits]
+        table = tables[0] if len(tables) == 1 else _mixed(tables, self.target)
+        for j, name in enumerate(_components(tables[0], self.target)):
+            for level in self.levels:
+                bases = [_base(t, name, self.score, level) for t in tables]
+                ends = _ends(bases, self.values[level][:, j], self.fold, level)
+                for side, end in zip(("lower", "upper"), ends, strict=True):
+                    table[f"{name}.{side}{self.suffixes[level]}"] = end
+        return table
+
+    def coverage(self, test: Batch) -> pd.DataFrame:
+        """Share of the test labels inside, width and interval score, and how coverage differs between groups.
+
+        Returns:
+            One line per component and level: ``component``, ``nominal``, ``empirical``, ``width``, ``score``
+            (`pyrozoo.scores.interval_score`), and of the coverages of the first group's members, e.g. units,
+            ``unit_sd``, ``unit_p10`` and ``unit_min``. Few rows of a unit make its coverage noisy by themselves.
+
+        Raises:
+            ValueError: No row of the test data is labelled.
+        """
+        seen = _seen(test, self.target, "test")
+        table = self.predict(test).iloc[seen]  # all rows: an amortised guide reads them
+        truth = _truth(test, self.target, seen)
+        lines = []
+        for j, name in enumerate(_components(table, self.target)):
+            for level in self.levels:
+                bounds = tuple(table[f"{name}.{side}{self.suffixes[level]}"] for side in ("lower", "upper"))
+                line = {"component": name, "nominal": level, "empirical": scores.coverage(truth[:, j], *bounds)}
+                line["width"] = scores.interval_width(truth[:, j], *bounds)
+                line["score"] = scores.interval_score(truth[:, j], *bounds, level=level)
+                if test.groups:
+                    group = test.groups[0]
+                    names = test.group_names(group)[seen]
+                    each = scores.per_group(scores.coverage, truth[:, j], bounds, names)
+                    line |= {f"{group}_sd": each.std(ddof=0), f"{group}_p10": each.quantile(0.1)}
+                    line[f"{group}_min"] = each.min()
+                lines.append(line)
+        return pd.DataFrame(lines)
+
+
+def conformal(fitted: Fit, held_out: Batch, **options: Any) -> Conformal:
+    """Calibrate a fit's intervals on labels that it did not see: split conformal prediction.
+
+    With n labels that are exchangeable with a test row, the interval at level p covers it with a probability of at
+    least p and, without ties, at most p + 1 / (n + 1), whatever the model (Vovk, Gammerman and Shafer 2005). That is
+    an average over calibration sets too: the coverage of one set of n labels has a standard deviation of about
+    sqrt(p (1 - p) / n). See `Conformal` for what is not promised. Where groups give equally many labels but have
+    different numbers of rows, the average is over groups rather than rows.
+
+    Args:
+        fitted: The fit; its best restart predicts.
+        held_out: Rows with labels that the fit has not seen, e.g. from `hold_out`; unlabelled rows are not used.
+            Labels that chose the configuration (early stopping, tuning) are not fresh: intervals come out too narrow.
+        **options: Those of `cross_conformal`.
+
+    Raises:
+        ValueError, KeyError: As in `cross_conformal`.
+    """
+    return cross_conformal([(fitted, held_out)], **options)
+
+
+def cross_conformal(
+    folds: Sequence[tuple[Fit, Batch]], *, target: str = "y", level: float | Sequence[float] = 0.9,
+    score: str = "normalised", predictor: Callable[..., pd.DataFrame] = predict, seed: int = 0, **options: Any,
+) -> Conformal:  # fmt: skip
+    """Calibrate on every label: one fit per fold, each scored on the labels it did not see (CV+).
+
+    Every label trains all fits but one and calibrates that one, so that the quantile rests on all n labels; the
+    prediction is the mean over the fits. Coverage is guaranteed at 1 - 2 (1 - p), less about sqrt(2 / n), and is near
+    p where the fits agree (Barber, Candes, Ramdas and Tibshirani 2021, theorem 4; for other scores than absolute
+    residuals Gupta, Kuchibhotla and Ramdas 2022).
+
+    Scores, of a label y with the prediction's mean m, standard deviation s and quantiles a, b at the level:
+
+    - "absolute": ``|y - m|``, intervals of equal width;
+    - "normalised": ``|y - m| / s``, wide where the model is unsure (Lei et al. 2018, section 5.2);
+    - "quantile": ``max(a - y, y - b)``, CQR (Romano, Patterson and Candes 2019); where it would shrink an interval
+      beyond nothing, the middle of its ends remains, as an interval of width 0.
+
+    Args:
+        folds: Fits and labelled rows that each has not seen, e.g. from `fit_folds`.
+        target: A continuous target.
+        level: Nominal coverage in (0, 1), or several.
+        score: One of the three above.
+        predictor: `pyrozoo.predict`, `pyrozoo.predict_by_importance`, or a function like them.
+        seed: Of the predictions.
+        **options: Further arguments of the predictor, e.g. ``draws``.
+
+    Raises:
+        ValueError: Too few labels for the level; labels most of which were in training (of a fit that was loaded:
+            the training data themselves); a discrete target; a wrong level,
+            score or target; a predicted standard deviation of 0.
+        KeyError: A group of the held-out rows was not in the training data.
+    """
+    several = not isinstance(level, numbers.Real)
+    levels = tuple(float(p) for p in level) if several else (float(level),)
+    suffixes = {p: f"{100 * p:g}" if several else "" for p in levels}
+    options = {"seed": seed, **options}
+    parts = []
+    for fitted, held_out in folds:
+        _check(fitted, held_out, target, levels, score)
+        parts.append(held_out.subset(_seen(held_out, target, "held_out")))
+    fold = np.repeat(np.arange(len(parts)), [part.n_rows for part in parts])
+    for p in levels:
+        rank(len(fold), p)
+    fits = tuple(fitted for fitted, _ in folds)
+    values = [_scored(predictor, fitted, held_out, target, score, levels, options) for fitted, held_out in folds]
+    joined = {p: np.concatenate([value[p] for value in values]) for p in levels}
+    return Conformal(fits, target, score, levels, joined, fold, _origin(parts), predictor, options, suffixes)
+
+
+def rank(n: int, level: float) -> int:
+    """Which of n sorted scores bounds a new one with probability `level`: ceil((n + 1) level), from 1.
+
+    Raises:
+        ValueError: There are too few scores; the message says how many it takes.
+    """
+    k = _ceil((n + 1) * level)
+    if k > n:
+        raise ValueError(
+            f"{n} labels are too few to calibrate at level {level:g}, which takes {_ceil(level / (1 - level))}; "
+            "hold out more, or lower the level"
+        )
+    return k
+
+
+def _ceil(value: float) -> int:
+    """Round up, but not for what floating point adds: 20 x 0.55 is 11."""
+    return math.ceil(round(value, 9))
+
+
+def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...], score: str) -> None:
+    model = fitted.model
+    if not levels or not all(0 < p < 1 for p in levels):
+        raise ValueError(f"level: {list(levels)}; give nominal coverages between 0 and 1, such as 0.9")
+    if score not in SCORES:
+        raise ValueError(f"score: {score!r} is none of {list(SCORES)}")
+    for p in levels:
+        if score == "quantile" and abs(50 * p - round(50 * p)) > 1e-9:
+            raise ValueError(f"level: {p:g} has no quantiles at whole percents; take an even percent, or another score")
+    if target not in model.targets:
+        raise ValueError(f"target: {target!r} is none of the model's targets {list(model.targets)}")
+    if target in model.enumerated or not held_out[target].is_floating_point():
+        raise ValueError(f"target: {target!r} is discrete, and has no intervals")
+    _seen(held_out, target, "held_out")
+    if fitted.train is None:
+        seen_before = held_out.sha256 == fitted.data["sha256"]
+    else:
+        rows = _contents(held_out, target)
+        seen_before = len(rows & _contents(fitted.train, target)) > len(rows) / 2  # equal rows may come by chance
+    if seen_before:
+        raise ValueError(
+            "held_out: its labels were in training, where the fit is at its best; keep labels out of training, e.g. "
+            "by hold_out(...)"
+        )
+
+
+def _contents(batch: Batch, target: str) -> set[tuple]:
+    """What the labelled rows hold, whatever their order: group names and values."""
+    seen = np.flatnonzero(batch.observed(target))
+    groups = [batch.group_names(group)[seen] for group in batch.groups]
+    skip = {batch.rows, "weight", *batch.groups, *batch.labels.values()}
+    held = [name for name in sorted(batch.tensors) if batch.along[name] == batch.rows and name not in skip]
+    values = [batch[name].detach().cpu().double().reshape(batch.n_rows, -1).numpy()[seen] for name in held]
+    joined = np.concatenate(values, axis=1)
+    return {(*(names[i] for names in groups), joined[i].tobytes()) for i in range(len(seen))}
+
+
+def _seen(batch: Batch, target: str, what: str) -> np.ndarray:
+    seen = np.flatnonzero(batch.observed(target))
+    if not len(seen):
+        raise ValueError(f"{what}: no row has its {target!r}; give rows with labels")
+    return seen
+
+
+def _truth(batch: Batch, target: str, rows: np.ndarray) -> np.ndarray:
+    return batch[target].detach().cpu().double().numpy()[rows].reshape(len(rows), -1)
+
+
+def _origin(parts: list[Batch]) -> pd.Series:
+    """Number of labels by group, or of all."""
+    if not parts[0].groups:
+        return pd.Series([sum(part.n_rows for part in parts)], index=["all"], name="labels")
+    group = parts[0].groups[0]
+    names = np.concatenate([part.group_names(group) for part in parts])
+    return pd.Series(names, name=group).value_counts(sort=False).rename("labels")
+
+
+def _predicted(
+    predictor: Callable[..., pd.DataFrame], fitted: Fit, batch: Batch, score: str, levels: tuple[float, ...],
+    options: Mapping[str, Any],
+) -> pd.DataFrame:  # fmt: skip
+    if score != "quantile":
+        return predictor(fitted, batch, **options)
+    needed = {q for p in levels for q in _tails(p)} | set(options.get("quantiles", ()))
+    return predictor(fitted, batch, **{**options, "quantiles": tuple(sorted(needed))})
+
+
+def _tails(level: float) -> tuple[float, float]:
+    percent = round(50 * (1 - level))
+    return percent / 100, 1 - percent / 100
+
+
+def _components(table: pd.DataFrame, target: str) -> list[str]:
+    """Names of the target's components, in their order: y, or y[a], y[b] ..."""
+    names = [column.removesuffix(".mean") for column in table if column.endswith(".mean")]
+    return [name for name in names if name == target or name.startswith(f"{target}[")]
+
+
+def _base(table: pd.DataFrame, name: str, score: str, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ends of an uncalibrated interval, and the unit in which scores move them; each (N,)."""
+    mean = table[f"{name}.mean"].to_numpy()
+    if score == "quantile":
+        low, high = (table[f"{name}.{quantile_name(q)}"].to_numpy() for q in _tails(level))
+        return low, high, np.ones_like(mean)
+    unit = table[f"{name}.sd"].to_numpy() if score == "normalised" else np.ones_like(mean)
+    if not (unit > 0).all():
+        row = table.index[int((~(unit > 0)).argmax())]
+        raise ValueError(f"{name}, row {row!r}: its predicted sd is not positive; use another score than 'normalised'")
+    return mean, mean, unit
+
+
+def _scored(
+    predictor: Callable[..., pd.DataFrame], fitted: Fit, held_out: Batch, target: str, score: str,
+    levels: tuple[float, ...], options: Mapping[str, Any],
+) -> dict[float, np.ndarray]:  # fmt: skip
+    """Scores of labelled rows at each level, shapes (n, J)."""
+    seen = _seen(held_out, target, "held_out")
+    table = _predicted(predictor, fitted, held_out, score, levels, options).iloc[seen]
+    truth = _truth(held_out, target, seen)
+    out = {}
+    for level in levels:
+        columns = []
+        for j, name in enumerate(_components(table, target)):
+            low, high, unit = _base(table, name, score, level)
+            columns.append(np.maximum(low - truth[:, j], truth[:, j] - high) / unit)
+        out[level] = np.stack(columns, axis=1)
+    return out
+
+
+def _ends(
+    bases: list[tuple[np.ndarray, np.ndarray, np.ndarray]], values: np.ndarray, fold: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the intervals (N,): order statistics over labels of the ends that each label's fit and score give.
+
+    With one fit these are the fit's ends moved by the quantile of the scores.
+    """
+    low, high, unit = (np.stack(parts) for parts in zip(*bases, strict=True))
+    n, k, n_rows = len(values), rank(len(values), level), low.shape[1]
+    lower, upper = np.empty(n_rows), np.empty(n_rows)
+    step = max(1, BLOCK // n)
+    for start in range(0, n_rows, step):
+        rows = slice(start, start + step)
+        moved = values[:, None] * unit[fold, rows]
+        lower[rows] = np.partition(low[fold, rows] - moved, n - k, axis=0)[n - k]
+        upper[rows] = np.partition(high[fold, rows] + moved, k - 1, axis=0)[k - 1]
+    crossed = lower > upper
+    middle = (lower + upper) / 2
+    return np.where(crossed, middle, lower), np.where(crossed, middle, upper)
+
+
+def _mixed(tables: list[pd.DataFrame], target: str) -> pd.DataFrame:
+    """Mean, and standard deviation of the mixture, of several fits' predictions."""
+    columns = {}
+    for name in _components(tables[0], target):
+        means, sds = (np.stack([table[f"{name}.{what}"] for table in tables]) for what in ("mean", "sd"))
+        columns |= {f"{name}.mean": means.mean(0), f"{name}.sd": np.sqrt(means.var(0) + (sds**2).mean(0))}
+    return pd.DataFrame(columns, index=tables[0].index)

@@ -1,0 +1,127 @@
+"""What a latent site does: active units, KL per dimension, collapse, probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from ..data.batch import Batch
+from ..inference.copies import isolated
+from ..inference.fitted import Fit
+from ..posterior.traces import pair
+from . import scores
+
+
+# -------------------------------------------------------------------- latent space
+@dataclass
+class LatentReport:
+    """What a latent site does.
+
+    Attributes:
+        table: One line per dimension: spread (variance over positions of the posterior mean), sd (mean posterior
+            standard deviation), kl (mean KL from the prior, nats; NaN unless guide and prior are normal), active
+            (spread > 0.01).
+        means: Posterior means, one line per plate position.
+        probes: Share of variance of each truth that a linear map of the means explains in cross-validation.
+    """
+
+    table: pd.DataFrame
+    means: pd.DataFrame
+    probes: pd.Series
+
+    @property
+    def active(self) -> int:
+        """Number of active dimensions."""
+        return int(self.table["active"].sum())
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the guide ignores the data: no dimension is active."""
+        return self.active == 0
+
+
+def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, seed: int = 0) -> LatentReport:
+    """Active units, KL per dimension, collapse, and linear probes of what is known about the truth.
+
+    Probes use every entry of ``data.truth`` that lies along the site's plate.
+    """
+    means: list[Tensor] = []
+    variances: list[Tensor] = []
+    divergences: list[Tensor] = []
+    with isolated(seed), torch.no_grad():
+        batch = fit.prepare(data)
+        for _ in range(draws):
+            drawn = pair(fit.model, fit.guide, batch, targets_only=True)
+            if site not in drawn.guide.nodes:
+                raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
+            # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
+            real = _is_real(drawn.model.nodes[site]["fn"].support)
+            holder = f"{site}_unconstrained" if real and f"{site}_unconstrained" in drawn.guide.nodes else site
+            mean, variance = _moments(drawn.guide.nodes[holder])
+            means.append(mean)
+            variances.append(variance)
+            divergence = _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"])
+            if divergence.dim() > mean.dim():  # the prior depends on an enumerated site: the mean over its posterior
+                divergence = (drawn.log_weights().exp()[..., None] * divergence).sum(0)
+            divergences.append(divergence.expand_as(mean))
+        # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
+        sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
+        kls = torch.stack(divergences).mean(0)
+    mean, sd, kl = (v.reshape(len(v), -1).cpu().numpy() for v in (torch.stack(means).mean(0), sds, kls))
+    plate = next((f.name for f in drawn.guide.nodes[site]["cond_indep_stack"] if f.vectorized), None)
+    if plate is None:
+        raise ValueError(
+            f"site: {site!r} lies along no plate, so it has no spread over positions; see draw or to_arviz"
+        )
+    spread = mean.var(0)
+    table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
+    names = pd.Index(batch.names(plate), name=plate)
+    probes = {name: _probe(mean, truth) for name, truth in data.truth.items() if _along(data, name, plate, len(mean))}
+    return LatentReport(
+        table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
+    )
+
+
+def _moments(site: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of a guide's site; of a flow, which states neither, its draw, which has none of its own."""
+    try:
+        return site["fn"].mean.detach(), site["fn"].variance.detach()
+    except NotImplementedError:
+        return site["value"], torch.zeros_like(site["value"])
+
+
+def _is_real(support: constraints.Constraint) -> bool:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
+
+
+def _along(data: Batch, name: str, plate: str, size: int) -> bool:
+    return data.along.get(name) == plate and len(data.truth[name]) == size and data.truth[name].ndim == 1
+
+
+def _kl_by_dimension(q: Any, p: Any) -> Tensor:
+    bases = []
+    for fn in (q, p):
+        while isinstance(fn, torch.distributions.Independent):
+            fn = fn.base_dist
+        bases.append(fn)
+    if not all(isinstance(base, dist.Normal) for base in bases):
+        return torch.tensor(torch.nan)
+    return torch.distributions.kl_divergence(*bases)
+
+
+def _probe(means: np.ndarray, truth: np.ndarray) -> float:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    folds = KFold(min(5, len(truth)), shuffle=True, random_state=0)
+    return scores.r2(truth, cross_val_predict(RidgeCV(np.logspace(-3, 3, 7)), means, truth, cv=folds))

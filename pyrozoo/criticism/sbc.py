@@ -1,0 +1,88 @@
+"""Simulation-based calibration of a guide, the model's parameters fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.build import FRAMES
+from ..inference.copies import build, isolated, run_seed
+from ..inference.loop import Training
+from ..inference.settings import Settings
+from ..modeling.base import ZooModel
+from ..modeling.guides import with_support
+
+
+# -------------------------------------------------------------------- simulation-based calibration
+def sbc(
+    model: ZooModel, guide: Any, layout: Batch, site: str, *, simulations: int = 20, draws: int = 99, seed: int = 0,
+    **settings: Any,
+) -> pd.DataFrame:  # fmt: skip
+    """Ranks of true latents among guide draws, over data simulated from the model itself: uniform if calibrated.
+
+    The model's parameters stay as they are; each simulation draws the latents from the prior and data from the
+    model, in the layout of a batch (its rows, groups, and which labels are seen), and fits only the guide.
+
+    Args:
+        model: The model with its parameters.
+        guide: As for `fit`.
+        layout: A batch whose observed tensors are replaced by simulated ones.
+        site: Latent to rank.
+        simulations: Data sets.
+        draws: Draws to rank among; ranks are 0..draws.
+        seed: Of everything.
+        **settings: Of each fit.
+
+    Returns:
+        One line per simulation and component of the site: simulation, component, rank.
+    """
+    options = Settings.resolve(model, guide, settings).for_data(layout)
+    rows = []
+    for index in range(simulations):
+        own_seed = run_seed(seed, index)
+        with isolated(own_seed):
+            own, own_guide = build(model, guide)
+            own.load_state_dict(model.state_dict())
+            own.requires_grad_(False)
+            with torch.no_grad():
+                batch, truth = _simulate(own, layout, site)
+            batch = with_support(own_guide, batch)
+            if hasattr(own_guide, "solve"):
+                own_guide.solve(batch)
+            else:
+                Training(own, own_guide, batch, None, options, own_seed, None).run(
+                    resume=False, progress=None, callback=None
+                )
+            with torch.no_grad():
+                traces = [poutine.trace(own_guide).get_trace(**own.arguments(batch)) for _ in range(draws)]
+            values = torch.stack([trace.nodes[site]["value"] for trace in traces])
+            ranks = (values < truth).sum(0).reshape(-1).tolist()
+            rows += [{"simulation": index, "component": j, "rank": rank} for j, rank in enumerate(ranks)]
+    return pd.DataFrame(rows)
+
+
+def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]:
+    trace = poutine.trace(poutine.uncondition(model)).get_trace(**model.arguments(layout))
+    tensors = dict(layout.tensors)
+    for name in tensors:
+        if name in trace.nodes and trace.nodes[name]["type"] == "sample" and name not in model.plate_dims:
+            value = trace.nodes[name]["value"].detach()
+            if layout.along[name] == FRAMES:  # the model pads recordings, a batch lays them end to end
+                lengths = layout["lengths"]
+                value = value[torch.arange(value.shape[1], device=value.device) < lengths[:, None]]
+            tensors[name] = value
+    return layout.with_tensors(tensors), trace.nodes[site]["value"].detach()
+
+
+def rank_p_value(ranks: Any, draws: int, bins: int = 10) -> float:
+    """P value of a chi-squared test that ranks in 0..draws are uniform."""
+    from scipy.stats import chisquare
+
+    counts, _ = np.histogram(np.asarray(ranks), bins=np.linspace(0, draws + 1, bins + 1))
+    return float(chisquare(counts).pvalue)

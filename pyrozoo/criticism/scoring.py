@@ -1,0 +1,212 @@
+"""Scores of predictions: metrics, coverage, log predictive density, models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..inference.copies import isolated
+from ..inference.fitted import Fit
+from ..posterior.columns import quantile_name
+from ..posterior.drawing import prior_predictive
+from ..posterior.predicting import predict, sums_out_by_row, target_sites
+from ..posterior.traces import pair
+from . import scores
+
+LEVELS = (50, 80, 90)
+
+
+# -------------------------------------------------------------------- predictions
+def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
+    """Scores of the predicted targets on the rows of `test` where they are observed, in the units of the data.
+
+    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), nll (of the predictive mixture, per
+    row), cover50, cover80, cover90; several components are pooled. Discrete:
+    accuracy, balanced_accuracy, macro_f1, log_loss, ece (calibration of the most probable class; `scores.reliability`
+    is its table). Named ``<target>.<score>``.
+    """
+    levels = sorted({q / 100 for level in LEVELS for q in _bounds(level)})
+    table = predict(fit, test, draws=draws, seed=seed, quantiles=tuple(levels))
+    out: dict[str, float] = {}
+    for target in fit.model.targets:
+        seen = test.observed(target)
+        if not seen.any():
+            raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+        truth, part = test[target].cpu().numpy()[seen], table[seen]
+        if f"{target}.label" in table:
+            out |= _discrete_scores(target, truth, part)
+        else:
+            nll = -log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy()
+            out |= _continuous_scores(target, truth, part) | {f"{target}.nll": float(nll.mean())}
+    return out
+
+
+def _bounds(level: float) -> tuple[float, float]:
+    return (100 - level) / 2, (100 + level) / 2
+
+
+def _columns(table: pd.DataFrame, target: str, name: str) -> np.ndarray:
+    """All components of one prediction of a target, row by row: ``y.mean``, or ``y[a].mean``, ``y[b].mean`` ..."""
+    own = [c for c in table if c == f"{target}.{name}" or (c.startswith(f"{target}[") and c.endswith(f"].{name}"))]
+    return table[own].to_numpy().ravel()
+
+
+def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
+    truth, mean = truth.reshape(-1), _columns(part, target, "mean")
+    out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
+    out["crps"] = scores.crps_normal(truth, mean, _columns(part, target, "sd"))
+    for level in LEVELS:
+        low, high = (_columns(part, target, quantile_name(q / 100)) for q in _bounds(level))
+        out[f"cover{level}"] = scores.coverage(truth, low, high)
+    return {f"{target}.{name}": value for name, value in out.items()}
+
+
+def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
+    probabilities = part[[c for c in part if c.startswith(f"{target}.p[")]].to_numpy()
+    classes = [c[len(target) + 3 : -1] for c in part if c.startswith(f"{target}.p[")]
+    truth, label = np.asarray(classes)[truth.reshape(-1).astype(int)], part[f"{target}.label"].astype(str).to_numpy()
+    functions = {
+        "accuracy": scores.accuracy,
+        "balanced_accuracy": scores.balanced_accuracy,
+        "macro_f1": scores.macro_f1,
+    }
+    out = {name: function(truth, label) for name, function in functions.items()}
+    for name, score in (("log_loss", scores.log_loss), ("ece", scores.ece)):
+        out[name] = score(truth, probabilities, classes)
+    return {f"{target}.{name}": value for name, value in out.items()}
+
+
+def coverage(
+    fit: Fit, test: Batch, *, target: str = "y", levels: tuple[int, ...] = LEVELS, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Share of observed targets inside the central predictive intervals, and the intervals' mean width."""
+    quantiles = tuple(sorted({q / 100 for level in levels for q in _bounds(level)}))
+    seen = test.observed(target)
+    table = predict(fit, test, draws=draws, seed=seed, quantiles=quantiles)[seen]
+    if f"{target}.label" in table:
+        raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")
+    truth = test[target].cpu().numpy()[seen].reshape(-1)
+    rows = []
+    for level in levels:
+        low, high = (_columns(table, target, quantile_name(q / 100)) for q in _bounds(level))
+        rows.append(
+            {
+                "nominal": level / 100,
+                "empirical": scores.coverage(truth, low, high),
+                "width": float(np.mean(high - low)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.Series:
+    """Log predictive density of each observed target given its row's inputs: log of the mean over draws; nats.
+
+    The targets themselves are hidden from the guide. An enumerated target has its exact probability given each draw.
+    """
+    if target not in fit.model.targets:
+        raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
+    if hasattr(fit.model, "predict"):
+        raise ValueError(
+            f"target: {type(fit.model).__name__} predicts {target!r} by itself and states no density of it row by row; "
+            "use metrics, or log_density for whole rows (compare: target=None)"
+        )
+    seen = test.observed(target)
+    if not seen.any():
+        raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+    with isolated(seed), torch.no_grad():
+        data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
+        arguments = fit.model.arguments(data)
+        sums_out = sums_out_by_row(fit.best, arguments)
+        terms = [_log_target(fit, arguments, target, truth, sums_out) for _ in range(draws)]
+        density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
+    index = pd.Index(test.names(test.rows), name=test.rows)
+    return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
+
+
+def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor, sums_out: bool) -> Tensor:
+    """Log density of a target's true values given one draw of the latents, enumerated ones of the rows summed out."""
+    if not sums_out:
+        return target_sites(fit.best, arguments)[target]["fn"].log_prob(truth)
+    drawn = pair(fit.model, fit.guide, arguments, targets_only=True)
+    if target in fit.model.enumerated:
+        return drawn.log_conditional(target, truth)
+    return drawn.sum_out(drawn.log_weights() + drawn.target(target)["fn"].log_prob(truth))
+
+
+def compare(
+    fits: Mapping[str, Fit], test: Batch, target: str | None = "y", *, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Models side by side on held-out log predictive density, best first.
+
+    Args:
+        fits: Name -> fit.
+        test: Held-out rows.
+        target: The target to predict; None for whole rows, i.e. all their observed values together
+            (`pyrozoo.log_density`). Whole rows can be compared only between models of the same values: one
+            of x and y and one of x alone have densities of different things. Where only the targets differ,
+            ``test.hide()`` restricts the comparison to the rest.
+        draws: Draws per fit.
+        seed: Of the draws.
+
+    Returns:
+        Columns elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over rows).
+
+    Raises:
+        ValueError: A target that a model does not predict; with None, models of different observed values.
+    """
+    if not fits:
+        raise ValueError("fits: there is none to compare")
+    if target is None:
+        from .importance import log_density
+
+        _same_values(fits, test)
+        pointwise = {name: log_density(fit, test, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()}
+    else:
+        pointwise = {
+            name: log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy() for name, fit in fits.items()
+        }
+    best = max(pointwise, key=lambda name: pointwise[name].sum())
+
+    def error(values: np.ndarray) -> float:
+        return float(np.sqrt(len(values)) * values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+    rows = {
+        name: {
+            "elpd": values.sum(),
+            "se": error(values),
+            "difference": (values - pointwise[best]).sum(),
+            "se_difference": error(values - pointwise[best]),
+        }
+        for name, values in pointwise.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").sort_values("elpd", ascending=False)
+
+
+def _same_values(fits: Mapping[str, Fit], test: Batch) -> None:
+    """Require that all models give a density to the same values of the rows."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, fit in fits.items():
+        data = prior_predictive(fit, test, draws=1, restarts=False).groups.get("observed_data", {})
+        found[name] = {site: v for site, v in data.items() if np.isfinite(v).any()}
+        for site in fit.model.enumerated:  # seen labels enter as a factor, not as an observed site
+            if site in test.labels and test.observed(site).any():
+                found[name][site] = np.where(test.observed(site), 0.0, np.nan)
+    first = next(iter(found))
+    for name, values in found.items():
+        if values.keys() != found[first].keys():
+            raise ValueError(
+                f"target=None: {first!r} explains {sorted(found[first])} and {name!r} {sorted(values)}, and densities "
+                "of different values cannot be compared; give a target that both predict, or hide what only one "
+                "explains (test.hide())"
+            )
+        for site, value in values.items():
+            other = found[first][site]
+            if value.shape != other.shape or not np.array_equal(np.isnan(value), np.isnan(other)):
+                raise ValueError(f"target=None: {first!r} and {name!r} observe {site!r} at different places")

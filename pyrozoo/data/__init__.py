@@ -1,0 +1,1 @@
+"""Tables and arrays as batches: reading, checking, the mapping itself."""

@@ -1,0 +1,531 @@
+"""Batch: the one form in which data reach every model and guide of the zoo.
+
+A batch is a frozen mapping of named tensors, called as ``model(**batch)``. It is made of
+
+* *rows*, the smallest exchangeable pieces (a sample, a window, a recording),
+* *groups* (a unit, a participant), each an integer index per row plus tables with one entry per group,
+* *frames*, the ragged inside of rows: flat along their first axis, cut by ``lengths``,
+
+and it knows the full size of every plate, so that a minibatch taken from it is scaled exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .build import FRAMES, _add_frames, _blank, _group_index, _names, _refuse_taken, _require_finite, _tensor
+from .tables import check_columns, first, numeric, row_names
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.store.rows`.
+
+    Attributes:
+        tensors: The tensors as they were opened.
+        support: Group -> the most support rows that its tables were written with.
+        device, dtype: Where minibatches are moved when they are taken, and their floating type; None: as in the files.
+    """
+
+    tensors: Mapping[str, Tensor]
+    support: Mapping[str, int] = field(default_factory=dict)
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(Mapping):
+    """A frozen mapping of named tensors with the plates they lie along.
+
+    Use `Batch.from_dataframe` or `Batch.from_arrays` rather than the constructor.
+
+    Attributes:
+        tensors: What ``model(**batch)`` receives beside ``sizes``: values along rows, one long index per group and
+            row, group tables, flat frames, and ``<rows>``, the rows' positions in the full data.
+        along: Name of a tensor or truth entry -> name of the plate of its first axis (``"frame"`` for flat frames).
+        sizes: Plate or stratum -> size in the full data (not in this minibatch).
+        rows: Name of the row plate.
+        groups: Names of the group plates; ``tensors[group]`` is the index of each row into the group's tables.
+        labels: Target -> name of the boolean row tensor that says where the target is observed.
+        strata: Stratum -> positions of its rows in this batch; a minibatch has none.
+        coords: Plate or event dimension -> names of its positions.
+        dims: Tensor or site -> names of its event dimensions.
+        truth: What a simulator knows and no model sees: arrays, by name.
+        info: Provenance: ``name``, ``simulated``, and the ``columns`` a data frame was read by.
+        on_disk: What is known of a data set whose tensors are mapped from files, else None; a part has them in memory.
+    """
+
+    tensors: Mapping[str, Tensor]
+    along: Mapping[str, str]
+    sizes: Mapping[str, int]
+    rows: str = "row"
+    groups: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    strata: Mapping[str, Tensor] = field(default_factory=dict)
+    coords: Mapping[str, np.ndarray] = field(default_factory=dict)
+    dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    truth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    on_disk: OnDisk | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("tensors", "along", "sizes", "labels", "strata", "coords", "dims", "truth", "info"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    # The mapping protocol: what ``model(**batch)`` sees.
+    def __getitem__(self, key: str) -> Any:
+        return self.sizes if key == "sizes" else self.tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.tensors
+        yield "sizes"
+
+    def __len__(self) -> int:
+        return len(self.tensors) + 1
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{k}{tuple(v.shape)}" for k, v in self.tensors.items())
+        name, rows = self.info.get("name", "unnamed"), f"{self.n_rows} of {self.sizes[self.rows]} {self.rows}s"
+        return f"Batch({name}: {rows}; {shapes})"
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows held here; ``sizes[rows]`` is the number in the full data."""
+        return len(self.tensors[self.rows])
+
+    @property
+    def reference(self) -> Tensor:
+        """A tensor that has the device and the floating type of the data."""
+        return next((t for t in self.tensors.values() if t.is_floating_point()), torch.zeros(()))
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the data: hash of every tensor's name, type, shape and bytes, and of the sizes."""
+        digest = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
+        for name in sorted(self.tensors):
+            array = np.ascontiguousarray(self.tensors[name].detach().cpu().numpy())
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)  # no copy: the data may be larger than the memory
+        return digest.hexdigest()
+
+    # ---------------------------------------------------------------- construction
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        rows: Mapping[str, Any],
+        groups: Mapping[str, Any] | None = None,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        frames: Mapping[str, Sequence[Any]] | None = None,
+        labels: Mapping[str, Any] | None = None,
+        row_plate: str = "row",
+        dims: Mapping[str, tuple[str, ...]] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        truth: Mapping[str, Any] | None = None,
+        truth_along: Mapping[str, str] | None = None,
+        dtype: torch.dtype | None = None,
+        **info: Any,
+    ) -> Batch:
+        """Build a full batch from arrays.
+
+        Args:
+            rows: Name -> array with one entry per row, shape (N, ...).
+            groups: Group -> one label per row, shape (N,): any hashable labels; their order of first appearance, or
+                ``coords[group]`` where given, fixes the group's positions.
+            tables: Group -> {name -> array with one entry per group, shape (M, ...)}; needs ``coords[group]``.
+            frames: Name -> one array per row, shapes (T_n, ...): ragged; stored flat, with ``lengths`` along rows.
+            labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
+                entries elsewhere are set to 0 and never used. The first target's mask is named ``labelled``, further
+                ones ``<target>_labelled``.
+            row_plate: Name of the row plate.
+            dims: Name -> names of its event dimensions.
+            coords: Plate or event dimension -> names of its positions.
+            truth: Name -> array known to the simulator only.
+            truth_along: Truth entry -> plate of its first axis.
+            dtype: Floating type; torch's default where None.
+            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+
+        Raises:
+            ValueError: An array has the wrong length or a non-finite entry, a group has no rows or is unknown.
+        """
+        dtype = dtype or torch.get_default_dtype()
+        n = len(next(iter(rows.values()))) if rows else len(next(iter((frames or {}).values())))
+        if n == 0:
+            raise ValueError("rows: there are no rows; give at least one")
+        tensors: dict[str, Tensor] = {}
+        along: dict[str, str] = {}
+        sizes = {row_plate: n}
+        coords = {k: _names(v) for k, v in (coords or {}).items()}
+        strata: dict[str, Tensor] = {}
+        masks: dict[str, str] = {}
+        for target, mask in (labels or {}).items():
+            name = "labelled" if not masks else f"{target}_labelled"
+            observed = torch.as_tensor(np.asarray(mask, dtype=bool))
+            if observed.shape != (n,):
+                raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
+            masks[target], tensors[name], along[name] = name, observed, row_plate
+            strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
+        _refuse_taken("rows", rows, {row_plate, *tensors}, groups)
+        _refuse_taken("frames", frames or {}, {row_plate, *tensors, *rows}, groups)
+        for group, own in (tables or {}).items():
+            _refuse_taken(f"tables of {group}", own, {row_plate, *tensors, *rows, *(frames or {})}, groups)
+        for name, value in rows.items():
+            tensor = _tensor(name, value, n, dtype)
+            if name in masks:
+                tensor = _blank(tensor, tensors[masks[name]])
+            _require_finite(name, tensor)
+            tensors[name], along[name] = tensor, row_plate
+        for name, pieces in (frames or {}).items():
+            _add_frames(tensors, along, name, pieces, n, dtype, row_plate)
+            if name in masks:
+                tensors[name] = _blank(tensors[name], tensors[masks[name]].repeat_interleave(tensors["lengths"]))
+        for group, values in (groups or {}).items():
+            index, coords[group] = _group_index(group, values, n, coords.get(group))
+            tensors[group], along[group] = index, row_plate
+            sizes[group] = len(coords[group])
+            for name, value in (tables or {}).get(group, {}).items():
+                tensors[name], along[name] = _tensor(name, value, sizes[group], dtype), group
+                _require_finite(name, tensors[name])
+        tensors[row_plate], along[row_plate] = torch.arange(n), row_plate
+        sizes |= {stratum: len(positions) for stratum, positions in strata.items()}
+        along |= truth_along or {}
+        return cls(
+            tensors, along, sizes, row_plate, tuple(groups or ()), masks, strata, coords, dims or {},
+            {k: np.asarray(v) for k, v in (truth or {}).items()}, info,
+        )  # fmt: skip
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        df: pd.DataFrame,
+        *,
+        unit: str,
+        x: Sequence[str],
+        y: str | Sequence[str] | None = None,
+        units: Sequence[Any] | None = None,
+        dtype: torch.dtype | None = None,
+        **info: Any,
+    ) -> Batch:
+        """Read a table with one observation per row: a unit, inputs x, and targets y where known.
+
+        Rows keep their order and repeated rows are kept: each is an observation. A missing y (NaN) makes the row
+        unlabelled; without ``y`` the whole table is unlabelled.
+
+        Args:
+            df: The table, N rows.
+            unit: Column that names the unit of each row.
+            x: Numeric columns of the inputs; they must be finite.
+            y: Numeric column, or columns, of the target.
+            units: All units in the order they should have, where the column's order of appearance is not wanted.
+            dtype: Floating type; torch's default where None.
+            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+
+        Raises:
+            KeyError: A column is not in the table.
+            TypeError: Not a data frame; a column that does not hold real numbers; a unit that cannot be hashed.
+            ValueError: No rows; a missing unit; a non-finite x; an infinite y; a row with part of its y; a unit
+                without rows; a column used twice. The message names column and row.
+        """
+        xs, ys = [x] if isinstance(x, str) else list(x), [] if y is None else [y] if isinstance(y, str) else list(y)
+        check_columns(df, unit, xs, ys)
+        missing = df[unit].isna().to_numpy()
+        if missing.any():
+            raise ValueError(
+                f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row"
+            )
+        if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
+            units = df[unit].cat.categories
+        largest = torch.finfo(dtype or torch.get_default_dtype()).max
+        x_values, y_values = numeric(df, xs, largest), numeric(df, ys, largest, missing_allowed=True)
+        observed = ~np.isnan(y_values)
+        partial = observed.any(1) & ~observed.all(1)
+        if partial.any():
+            row = first(df.index, partial)
+            raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
+        coords: dict[str, Any] = {"input": xs, "target": ys, "row": row_names(df.index)}
+        if units is not None:
+            coords["unit"] = list(units)
+        rows: dict[str, Any] = {"x": x_values}
+        labels = None
+        if ys:
+            rows["y"], labels = y_values, {"y": observed.all(1)}
+        info = {"name": "data frame", "simulated": False, **info, "columns": {"unit": unit, "x": xs, "y": ys}}
+        return cls.from_arrays(
+            rows=rows, groups={"unit": df[unit].to_numpy()}, labels=labels, coords=coords, dtype=dtype,
+            dims={"x": ("input",), "y": ("target",)}, **info,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- parts
+    def take(self, rows: Any, *, weight: Tensor | None = None, group_rows: Mapping[str, Tensor] | None = None) -> Batch:
+        """Take a minibatch: these rows (positions in this batch), with all group tables and the full sizes.
+
+        Args:
+            rows: Positions (whole numbers, no mask), shape (B,).
+            weight: Importance of each row relative to the plate's own scale N / B, shape (B,): for rows that were
+                not drawn uniformly. It reaches the model as ``weight``.
+            group_rows: Group -> number of rows n_i of each group that the minibatch is drawn from, shape (M,). Then
+                only the groups of these rows come along, so that a step costs the same however many groups there are:
+                tables shrink to them, ``<group>_ids`` are their positions among the M, shape (U,), and
+                ``<group>_weight`` makes up for groups that come often: every row stands for 1 / n_i of its group, so
+                that the expectation over minibatches counts each group once.
+        """
+        rows = _positions(rows)
+        tensors = {}
+        for name, tensor in self.tensors.items():
+            plate = self.along[name]
+            if plate == self.rows:
+                tensors[name] = tensor[rows.to(tensor.device)]
+            elif plate == FRAMES:
+                tensors[name] = tensor[self._frames_of(rows).to(tensor.device)]
+            else:
+                tensors[name] = tensor
+        along = dict(self.along)
+        if weight is not None:
+            tensors["weight"], along["weight"] = weight, self.rows
+        for group, counts in (group_rows or {}).items():
+            self._keep_present(group, counts, weight, tensors, along)
+        part = replace(self, tensors=tensors, along=along, strata={}, on_disk=None)
+        return part if self.on_disk is None else part.to(device=self.on_disk.device, dtype=self.on_disk.dtype)
+
+    def _keep_present(
+        self, group: str, counts: Tensor, weight: Tensor | None, tensors: dict[str, Tensor], along: dict[str, str]
+    ) -> None:
+        """Shrink the tables of `group` in `tensors` to the groups of the rows that are there."""
+        present, index = torch.unique(tensors[group], return_inverse=True)
+        for name, plate in self.along.items():
+            if plate == group and name in tensors:
+                tensors[name] = tensors[name][present]
+        share = 1.0 / counts[present].to(self.reference)[index]
+        share = share if weight is None else share * weight
+        total = share.new_zeros(len(present)).index_add_(0, index, share)
+        # The rows' scale N / B, over the group plate's own M / U.
+        scale = (self.sizes[self.rows] / len(index)) * (len(present) / self.sizes[group])
+        tensors |= {group: index, f"{group}_ids": present, f"{group}_weight": total * scale}
+        along |= {f"{group}_ids": group, f"{group}_weight": group}
+
+    def subset(self, rows: Any) -> Batch:
+        """Make these rows (positions in this batch) a data set of their own, with only the groups they need."""
+        rows = _positions(rows).cpu()
+        if len(rows) == 0:
+            raise ValueError("rows: a data set needs at least one row")
+        part = self.take(rows)
+        tensors = dict(part.tensors)
+        coords, truth, sizes = dict(self.coords), dict(self.truth), dict(self.sizes)
+        keep = {self.rows: part.tensors[self.rows].cpu().numpy()}  # names and truth are those of the full data
+        for group in self.groups:
+            present, index = torch.unique(tensors[group].cpu(), return_inverse=True)
+            keep[group] = present.numpy()
+            tensors[group] = index.to(tensors[group].device)
+            for name, plate in self.along.items():
+                if plate == group and name in tensors:
+                    tensors[name] = tensors[name][present.to(tensors[name].device)]
+        tensors[self.rows] = torch.arange(len(rows), device=tensors[self.rows].device)
+        for plate, positions in keep.items():
+            sizes[plate] = len(positions)
+            if plate in coords:
+                coords[plate] = coords[plate][positions]
+            for name in truth:
+                if self.along.get(name) == plate:
+                    truth[name] = truth[name][positions]
+        part = replace(part, tensors=tensors, coords=coords, truth=truth, sizes=sizes)
+        return part._stratify()
+
+    def split(self, test: float = 0.25, *, by: str = "row", seed: int = 0) -> tuple[Batch, Batch]:
+        """Split into train and test data sets.
+
+        Args:
+            test: Share of rows (or groups) that goes to the test set, in (0, 1).
+            by: ``"row"``: rows at random; ``"last"``: the last rows of each group, in their order here (of the whole
+                batch where there is no group); the name of a group: whole groups at random.
+            seed: Of the random choice.
+        """
+        if not 0 < test < 1:
+            raise ValueError(f"test: {test} is not a share in (0, 1)")
+        from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+
+        index = np.zeros(self.n_rows, int) if not self.groups else self.tensors[self.groups[0]].cpu().numpy()
+        if by == "last":
+            place = pd.Series(index).groupby(index).cumcount().to_numpy()
+            size = pd.Series(index).groupby(index).transform("size").to_numpy()
+            late = place >= np.ceil(size * (1 - test))
+            return self.subset(np.flatnonzero(~late)), self.subset(np.flatnonzero(late))
+        if by != self.rows and by not in self.groups:
+            raise ValueError(f"by: {by!r} is none of {['last', self.rows, *self.groups]}")
+        splitter = (ShuffleSplit if by == self.rows else GroupShuffleSplit)(1, test_size=test, random_state=seed)
+        groups = None if by == self.rows else self.tensors[by].cpu().numpy()
+        train_rows, test_rows = next(splitter.split(np.zeros(self.n_rows), groups=groups))
+        return self.subset(np.sort(train_rows)), self.subset(np.sort(test_rows))
+
+    # ---------------------------------------------------------------- labels
+    def relabel(self, observed: Any, target: str = "y") -> Batch:
+        """Let `target` be observed only where `observed` (boolean, shape (N,)) and where it was before."""
+        name = self._mask_name(target)
+        mask = torch.as_tensor(np.asarray(observed, dtype=bool), device=self.tensors[name].device)
+        if mask.shape != (self.n_rows,):
+            raise ValueError(f"observed: shape {tuple(mask.shape)}, expected ({self.n_rows},)")
+        mask = mask & self.tensors[name]
+        tensors = dict(self.tensors) | {name: mask}
+        tensors[target] = _blank(self.tensors[target], self._per_entry(target, mask))
+        return replace(self, tensors=tensors)._stratify()
+
+    def hide(self) -> Batch:
+        """The same data with every target unobserved, as at prediction."""
+        batch = self
+        for target in self.labels:
+            batch = batch.relabel(np.zeros(self.n_rows, bool), target)
+        return batch
+
+    def observed(self, target: str = "y") -> np.ndarray:
+        """Where `target` is observed: boolean, shape (N,); of a target along frames one entry per frame."""
+        return self._per_entry(target, self.tensors[self._mask_name(target)]).cpu().numpy()
+
+    # ---------------------------------------------------------------- names and groups
+    def names(self, plate: str) -> np.ndarray:
+        """Names of the positions of a plate here, integers where they have none."""
+        held = self.tensors[self.rows].cpu().numpy() if plate == self.rows else np.arange(self.sizes[plate])
+        return self.coords[plate][held] if plate in self.coords else held
+
+    def columns(self, name: str, size: int | None = None) -> list[str]:
+        """Names of the components of a tensor (N, D), e.g. ``x``: its coordinates, or ``x[0]``, ``x[1]`` ...
+
+        Args:
+            name: The tensor.
+            size: D, where the batch does not hold the tensor.
+        """
+        size = self.tensors[name].shape[1] if size is None else size
+        dims = self.dims.get(name, ())
+        known = self.coords.get(dims[-1], ()) if dims else ()
+        return [str(label) for label in known] if len(known) == size else [f"{name}[{j}]" for j in range(size)]
+
+    def group_names(self, group: str) -> np.ndarray:
+        """Name of the group of each row, shape (N,)."""
+        return self.coords[group][self.tensors[group].cpu().numpy()]
+
+    def align(self, group: str, names: Any) -> Batch:
+        """Re-index the rows of `group` to the positions of `names`; tables of the group are dropped.
+
+        Raises:
+            KeyError: A group of this batch is not among `names`; the message lists it.
+        """
+        position = {name: i for i, name in enumerate(_names(names).tolist())}
+        own = self.coords[group].tolist()
+        unknown = [name for name in own if name not in position]
+        if unknown:
+            raise KeyError(
+                f"unknown {group}(s) {unknown[:5]}: not among the {len(position)} {group}s of the training data"
+            )
+        lookup = torch.tensor([position[name] for name in own], device=self.tensors[group].device)
+        tensors = {k: v for k, v in self.tensors.items() if self.along[k] != group}
+        tensors[group] = lookup[self.tensors[group]]
+        coords = dict(self.coords) | {group: _names(names)}
+        truth = {k: v for k, v in self.truth.items() if self.along.get(k) != group}
+        return replace(self, tensors=tensors, coords=coords, truth=truth, sizes={**self.sizes, group: len(position)})
+
+    def with_support(self, n: int, group: str = "unit", seed: int = 0) -> Batch:
+        """Add each group's *support*: up to `n` of its rows, labelled ones first, as tables for a set encoder.
+
+        Every row tensor ``t`` gets a table ``support_t`` of shape (M, S, ...), S the largest support, zero-padded;
+        ``support_mask`` (M, S) is True on real rows. The choice among a group's rows is random, fixed by `seed`.
+        """
+        index = self.tensors[group].cpu().numpy()
+        priority = np.random.default_rng(seed).random(self.n_rows)
+        for name in self.labels.values():
+            priority = priority - self.tensors[name].cpu().numpy()
+        order = np.lexsort((priority, index))
+        place = pd.Series(index[order]).groupby(index[order]).cumcount().to_numpy()
+        order, place = order[place < n], place[place < n]
+        width = int(place.max()) + 1
+        slots = np.full((self.sizes[group], width), -1)
+        slots[index[order], place] = order
+        slots_t = torch.as_tensor(slots)
+        tensors, along = dict(self.tensors), dict(self.along)
+        skip = {self.rows, "weight", *self.groups}
+        for name in [
+            k for k, plate in self.along.items() if plate == self.rows and k in self.tensors and k not in skip
+        ]:
+            rows = self.tensors[name]
+            mask = (slots_t >= 0).to(rows.device).reshape(slots.shape + (1,) * (rows.dim() - 1))
+            tensors[f"support_{name}"] = torch.where(mask, rows[slots_t.clamp(min=0)], torch.zeros_like(rows[:1]))
+            along[f"support_{name}"] = group
+        tensors["support_mask"], along["support_mask"] = (slots_t >= 0).to(self.tensors[group].device), group
+        return replace(self, tensors=tensors, along=along)
+
+    def with_tables(self, group: str, tables: Mapping[str, Tensor]) -> Batch:
+        """Add or replace tables of `group`: tensors with one entry per group, shapes (M, ...)."""
+        _refuse_taken(f"tables of {group}", tables, {self.rows}, self.groups)
+        for name, table in tables.items():
+            if len(table) != self.sizes[group]:
+                raise ValueError(f"{name}: {len(table)} entries for {self.sizes[group]} {group}s")
+        return replace(self, tensors={**self.tensors, **tables}, along={**self.along, **dict.fromkeys(tables, group)})
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Batch:
+        """Replace values of tensors that the batch has; shapes must stay."""
+        for name, tensor in tensors.items():
+            if name not in self.tensors or tensor.shape != self.tensors[name].shape:
+                raise ValueError(f"{name}: no tensor of this batch has that name and shape {tuple(tensor.shape)}")
+        return replace(self, tensors={**self.tensors, **tensors})
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """Move to a device, and floating tensors to `dtype`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+        return replace(self, tensors={k: move(v) for k, v in self.tensors.items()}, on_disk=None)
+
+    def read_to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """As `to`, but rows on disk stay there: each minibatch is moved when it is taken."""
+        if self.on_disk is None:
+            return self.to(device=device, dtype=dtype)
+        others = {k: v for k, v in self.tensors.items() if self.along[k] != self.rows}
+        moved = replace(self, tensors=others).to(device=device, dtype=dtype)
+        on_disk = replace(self.on_disk, device=device, dtype=dtype)
+        return replace(self, tensors={k: moved.tensors.get(k, v) for k, v in self.tensors.items()}, on_disk=on_disk)
+
+    def support_rows(self, group: str) -> int | None:
+        """The most support rows that tables on disk were written with; None where they are not those of these rows."""
+        if self.on_disk is None or group not in self.on_disk.support:
+            return None
+        plates = {self.rows, group}
+        same = all(self.tensors.get(k) is v for k, v in self.on_disk.tensors.items() if self.along.get(k) in plates)
+        return self.on_disk.support[group] if same else None
+
+    # ---------------------------------------------------------------- inside
+    def _mask_name(self, target: str) -> str:
+        if target not in self.labels:
+            raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}")
+        return self.labels[target]
+
+    def _per_entry(self, target: str, rows: Tensor) -> Tensor:
+        """Repeat a mask of rows for every entry of a target: itself, or once per frame."""
+        return rows.repeat_interleave(self.tensors["lengths"]) if self.along[target] == FRAMES else rows
+
+    def _stratify(self) -> Batch:
+        strata: dict[str, Tensor] = {}
+        for name in self.labels.values():
+            mask = self.tensors[name].cpu()
+            strata |= {name: mask.nonzero()[:, 0], f"un{name}": (~mask).nonzero()[:, 0]}
+        full = self.n_rows == self.sizes[self.rows]  # the strata of a minibatch keep their sizes in the full data
+        sizes = {k: len(v) for k, v in strata.items()} if full else {}
+        return replace(self, strata=strata, sizes={**self.sizes, **sizes})
+
+    def _frames_of(self, rows: Tensor) -> Tensor:
+        lengths = self.tensors["lengths"].cpu()
+        starts = torch.cumsum(lengths, 0) - lengths
+        return torch.cat([torch.arange(s, s + n) for s, n in zip(starts[rows], lengths[rows], strict=True)])
+
+
+def _positions(rows: Any) -> Tensor:
+    rows = rows if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(rows))
+    if rows.dtype == torch.bool or (rows.is_floating_point() and len(rows)):
+        raise TypeError(f"rows: {rows.dtype} values; give positions, e.g. numpy.flatnonzero(mask)")
+    return rows.long()

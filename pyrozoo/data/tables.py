@@ -1,0 +1,99 @@
+"""Reading tables and the columns of a data frame, with errors that name the file, column, row and remedy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..files import naming
+
+_MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
+
+
+def first(index: pd.Index, where: np.ndarray) -> Any:
+    """Name of the first row that is marked, as Python prints it."""
+    return index[[int(where.argmax())]].tolist()[0]
+
+
+def row_names(index: pd.Index) -> np.ndarray:
+    """Names of the rows where they are unique, else their positions."""
+    plain = index.is_unique and not isinstance(index, pd.MultiIndex)
+    return index.to_numpy() if plain else np.arange(len(index))
+
+
+def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
+    """Raise TypeError, KeyError or ValueError unless every column is there once and the table has rows."""
+    if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
+        what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
+        raise TypeError(f"the table: {what}; give a data frame with one level of columns")
+    used = [unit, *xs, *ys]
+    for column in used:
+        if not isinstance(column, Hashable):
+            raise TypeError(f"column {column!r}: a {type(column).__name__} is no name of a column")
+        if column not in df.columns:
+            raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
+        if used.count(column) > 1 or (df.columns == column).sum() > 1:
+            raise ValueError(f"column {column!r} is used or present twice; each of unit, x and y needs its own")
+    if not xs:
+        raise ValueError("x: name at least one input column")
+    if df.empty:
+        raise ValueError("the table has no rows; give at least one")
+
+
+def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
+    """The columns as floats, shape (N, len(columns)); TypeError or ValueError names column, row and remedy."""
+    out = np.empty((len(df), len(columns)))
+    for j, column in enumerate(columns):
+        series = df[column]
+        types = pd.api.types
+        if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
+            text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
+            where = f", first at row {first(series.index, text.to_numpy())!r}" if text.any() else ""
+            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it with pandas.to_numeric")
+        values = series.to_numpy(dtype=float, na_value=np.nan)
+        bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
+        if bad.any():
+            row, value = first(series.index, bad), values[bad.argmax()]
+            remedy = "replace it by NaN if unknown" if missing_allowed else "impute it or drop the row"
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; {remedy}")
+        large = np.abs(values) > largest
+        if large.any():
+            row, value = first(series.index, large), values[large.argmax()]
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
+        out[:, j] = values
+    return out
+
+
+def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
+    """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is empty, no UTF-8 text or no table, or it lacks a column or has it twice. The message names the
+            file.
+    """
+    with naming(file), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        try:
+            first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
+            table = pd.read_csv(
+                file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
+                index_col=False, low_memory=False,
+            )  # fmt: skip
+        except UnicodeDecodeError as error:
+            raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        except pd.errors.EmptyDataError:
+            raise ValueError("the file is empty; give a table with a header and at least one row") from None
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
+        header = first.iloc[0].tolist()
+        for column in (unit, *numeric):
+            if header.count(column) != 1:
+                fault = "appears twice in" if column in header else "is not in"
+                raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
+    table[unit] = table[unit].mask(table[unit].str.strip() == "")
+    return table

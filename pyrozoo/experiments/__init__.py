@@ -1,0 +1,1 @@
+"""Experiments with a record: jobs, the runner, the record itself."""

@@ -1,0 +1,274 @@
+"""Result records: what a reproduction found, with everything needed to find it again.
+
+A record is `record.json`, with `table.csv` beside it for a spreadsheet. A row of its table is a flat dict: the key
+`model`, then settings and metrics; `<metric>_se` is the standard error of `<metric>`. Each row says by its `source`
+whether it is our own result, and on what data, or a number from a publication.
+"""
+
+import csv
+import io
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..files import atomic_write_json, atomic_write_text, jsonable, read_json_object
+
+OURS_REAL = "ours (real data)"
+OURS_SIMULATED = "ours (simulated data)"
+OURS_SEMI_SYNTHETIC = "ours (semi-synthetic data)"
+PUBLISHED = "published (own data)"
+
+_LIBRARIES = ("pyro-ppl", "torch", "numpy", "pandas", "arviz", "scikit-learn")
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "experiment": str,
+    "profile": str,
+    "data": dict,
+    "seeds": list,
+    "library_versions": dict,
+    "threads": dict,
+    "wall_time_s": (int, float),
+    "rows": list,
+    "extra": dict,
+}
+_DATA_TYPES = {"name": str, "sha256": str, "simulated": bool}
+
+
+def write_record(
+    out: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    model: str,
+    version: str,
+    experiment: str,
+    profile: str,
+    data: Mapping[str, Any],
+    seeds: Sequence[int],
+    wall_time_s: float,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes `record.json` and `table.csv`, each atomically.
+
+    Args:
+        out: The folder; made if missing.
+        rows: The table. A row without `source` is our own result on `data`; a published one has `source=PUBLISHED`.
+        model: The entry's name.
+        version: The entry's version.
+        experiment: The experiment's name.
+        profile: The profile's name, such as "quick".
+        data: `name`, `sha256` (64 hexadecimal digits) and `simulated` (a bool); `semi_synthetic=True` where real
+            measurements were put together into data sets that nobody recorded so.
+        seeds: All seeds.
+        wall_time_s: The wall time, in seconds.
+        extra: What else is to be kept, such as the configuration.
+
+    Returns:
+        The record as written. Numbers that are not finite are None in it, null in JSON and empty in the CSV.
+
+    Raises:
+        TypeError: Something has no JSON form.
+        ValueError: There are no rows; a row has no model, is not flat or has a wrong source; or `data` is malformed.
+    """
+    import torch  # here, because the command line imports this module and must answer quickly
+
+    _check_data(data)
+    record = jsonable(
+        {
+            "model": f"{model}@{version}",
+            "experiment": experiment,
+            "profile": profile,
+            "data": data,
+            "seeds": list(seeds),
+            "library_versions": _library_versions(),
+            "threads": {"cpu_count": os.cpu_count(), "torch": torch.get_num_threads()},
+            "wall_time_s": wall_time_s,
+            "rows": [_complete_row(row, index, _source(data)) for index, row in enumerate(rows)],
+            "extra": extra or {},
+        },
+        "record",
+    )
+    _check_record(record)
+    # The record comes last: where it is, the table is too.
+    atomic_write_text(Path(out) / "table.csv", _to_csv(record["rows"]))
+    atomic_write_json(Path(out) / "record.json", record)
+    return record
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Reads and checks a record.
+
+    Args:
+        path: A `record.json`, or the folder that holds one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, or is not a record; the message says what is wrong and what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "record.json"
+    record = read_json_object(path, "a result record")
+    try:
+        _check_record(record)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a result record: {error}; make it again with `pyrozoo reproduce`") from error
+    return record
+
+
+def mean_se(values: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the mean of independent repeats and its standard error (n − 1 in the variance).
+
+    The standard error of a single value is None. A value that is missing (None) or not finite is not left out: it makes
+    both undefined, (nan, None).
+
+    Raises:
+        ValueError: There are no values, or they are not in one dimension.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"the mean needs a list of one or more values; got an array of shape {array.shape}")
+    if not np.isfinite(array).all():
+        return math.nan, None
+    if array.size == 1:
+        return float(array[0]), None
+    return float(array.mean()), float(array.std(ddof=1) / math.sqrt(array.size))
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the mean of a − b over paired repeats (same seed, same split) and its standard error; see `mean_se`.
+
+    Raises:
+        ValueError: The lengths differ, or there are no values.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape:
+        raise ValueError(f"paired values must have the same length; got shapes {first.shape} and {second.shape}")
+    return mean_se(first - second)
+
+
+def paired_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the ratio of the means of a and b over paired repeats, and its standard error by the delta method.
+
+    Raises:
+        ValueError: The lengths differ, or there are no values.
+    """
+    value = mean_se(a)[0] / mean_se(b)[0]
+    _, error = paired_difference(a, [value * other for other in b])
+    return value, None if error is None else error / abs(mean_se(b)[0])
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the rows as an aligned plain-text table for the terminal.
+
+    A metric and its standard error share a column, as "4.81 ± 0.12". Text is aligned to the left, numbers to the right.
+    """
+    columns = _columns(rows)
+    shown = [column for column in columns if not (column.endswith("_se") and column.removesuffix("_se") in columns)]
+    lines = [shown] + [[_cell(row.get(column), row.get(f"{column}_se")) for column in shown] for row in rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(shown))]
+    is_text = [any(isinstance(row.get(column), str) for row in rows) for column in shown]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(line, widths, is_text, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cell(value: Any, standard_error: Any = None) -> str:
+    """Formats one value; a mean gets as many decimals as two digits of its standard error have."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int) and standard_error is None:
+        return str(value)
+    if standard_error is None or not math.isfinite(standard_error) or standard_error <= 0:
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(standard_error)))
+    return f"{value:.{decimals}f} ± {standard_error:.{decimals}f}"
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns all keys of the rows: model and source first, the others in the order in which they first appear."""
+    keys = {key: None for row in rows for key in row}
+    first = [key for key in ("model", "source") if key in keys]
+    return first + [key for key in keys if key not in first]
+
+
+def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, _columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _source(data: Mapping[str, Any]) -> str:
+    if data.get("semi_synthetic"):
+        return OURS_SEMI_SYNTHETIC
+    return OURS_SIMULATED if data["simulated"] else OURS_REAL
+
+
+def _complete_row(row: Mapping[str, Any], index: int, ours: str) -> dict[str, Any]:
+    """Returns the row with its source, after checking that an own result claims no other data than the record's."""
+    complete = {"model": None, "source": ours, **row}
+    if complete["source"] not in (ours, PUBLISHED):
+        raise ValueError(
+            f"row {index} has the source {complete['source']!r}; with these data it is {ours!r} or {PUBLISHED!r}"
+        )
+    return complete
+
+
+def _library_versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version(), "pyrozoo": __version__}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            versions[library] = None
+    return versions
+
+
+def _check_data(data: Mapping[str, Any]) -> None:
+    for key, expected in _DATA_TYPES.items():
+        if not isinstance(data.get(key), expected):
+            raise ValueError(f"data[{key!r}] must be a {expected.__name__}, not {data.get(key)!r}")
+    if len(data["sha256"]) != 64 or not set(data["sha256"]) <= set("0123456789abcdef"):
+        raise ValueError(f"data['sha256'] must be 64 hexadecimal digits, not {data['sha256']!r}")
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Raises a ValueError that names the first thing which keeps this from being a record."""
+    for field, expected in _FIELD_TYPES.items():
+        if field not in record:
+            raise ValueError(f"it has no {field!r}")
+        if not isinstance(record[field], expected):
+            raise ValueError(f"its {field!r} is {record[field]!r}")
+    name, _, version = record["model"].partition("@")
+    if not name or not version:
+        raise ValueError(f"its model {record['model']!r} is not of the form name@version")
+    _check_data(record["data"])
+    if not record["rows"]:
+        raise ValueError("it has no rows")
+    for index, row in enumerate(record["rows"]):
+        _check_row(row, index)
+
+
+def _check_row(row: Any, index: int) -> None:
+    if not isinstance(row, dict) or not isinstance(row.get("model"), str) or not row["model"]:
+        raise ValueError(f"row {index} has no model")
+    if row.get("source") not in (OURS_REAL, OURS_SIMULATED, OURS_SEMI_SYNTHETIC, PUBLISHED):
+        raise ValueError(f"row {index} has the source {row.get('source')!r}")
+    for key, value in row.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"row {index} is not flat: {key!r} is {value!r}")

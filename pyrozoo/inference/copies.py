@@ -1,0 +1,85 @@
+"""Fresh copies of a model and guide under a seed, apart from the caller's random state and Pyro settings."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import Messenger
+from torch import nn
+
+from ..modeling import registry
+from ..modeling.base import ZooModel, make_local
+
+
+def run_seed(seed: int, index: int) -> int:
+    """Seed of one restart, chain or simulation among several."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Local parameters and a random state of one's own; the caller's settings, store and RNG stay as they are."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), pyro.settings.context(module_local_params=True):
+        torch.manual_seed(seed)
+        yield
+
+
+def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
+    """Fresh model and guide, under whatever seed and settings hold now."""
+    fresh = make_local(model.fresh())
+    if isinstance(guide, nn.Module):
+        return fresh, make_local(_copy(guide, {id(model): fresh}))
+    made = registry.create_guide(fresh, guide)
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"guide: the factory {guide_label(guide)} returned {type(made).__name__}; return a PyroModule")
+    return fresh, made
+
+
+def _copy(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Deep copy; Pyro takes the model away from an AutoGuide, and from the original, when it is copied."""
+    autos = {name: part for name, part in guide.named_modules() if isinstance(part, AutoGuide)}
+    held = {name: (part._model, part.master) for name, part in autos.items()}
+    traces = {id(part.prototype_trace): part.prototype_trace for part in autos.values()}  # never written to again
+    try:
+        new = copy.deepcopy(guide, memo | traces)
+    finally:
+        for name, part in autos.items():
+            part._model, part.master = held[name]
+    for name, part in new.named_modules():
+        if name in held:
+            part._model = (_rebound(held[name][0][0], memo),)
+    return new
+
+
+def _rebound(function: Any, memo: dict[int, Any]) -> Any:
+    """The same function under the same handlers, on the objects that take the place of those in `memo`."""
+    if id(function) in memo:
+        return memo[id(function)]
+    wrapped = getattr(function, "func", None)
+    if isinstance(wrapped, functools.partial) and len(wrapped.args) == 2 and isinstance(wrapped.args[0], Messenger):
+        handler, inner = wrapped.args
+        return handler(_rebound(inner, memo))
+    return function
+
+
+def guide_label(guide: Any) -> str:
+    """How a guide is named in records: names of the zoo and of Pyro as they are, one's own marked as such."""
+    if isinstance(guide, str):
+        return guide
+    if isinstance(guide, type) and issubclass(guide, AutoGuide):
+        return guide.__name__
+    return f"{getattr(guide, '__name__', type(guide).__name__)} (own)"
+
+
+def reference_tensor(model: ZooModel) -> torch.Tensor | None:
+    """A tensor that has the device and the floating type of the model."""
+    return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)

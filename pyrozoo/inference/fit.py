@@ -1,0 +1,166 @@
+"""fit(): stochastic variational inference on fresh copies of a model and guide."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..data.batch import Batch
+from ..modeling.base import ZooModel
+from ..modeling.guides import with_support
+from .copies import build, guide_label, isolated, reference_tensor, run_seed
+from .distributed import Processes, joined
+from .fitted import Fit, Run, identity, prototype_of
+from .loop import Training
+from .losses import Loss, NonFiniteLoss, bad_site, materialise
+from .minibatches import some_rows
+from .settings import Settings
+
+
+def fit(
+    model: ZooModel,
+    guide: Any,
+    train: Batch,
+    *,
+    seed: int = 0,
+    restarts: int = 1,
+    warm_start: Fit | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    valid: Batch | None = None,
+    **settings: Any,
+) -> Fit:
+    """Fit a guide and the model's parameters to data by SVI, on fresh copies built under the seed.
+
+    Nothing that is passed in changes: not the model, not a guide instance, not the caller's random state, parameter
+    store or Pyro settings. The same arguments give bit-equal results on the same machine and thread count.
+
+    With ``distributed=True``, in a script that ``torchrun`` starts several times, each process takes its share of
+    every minibatch and all return the same fit; the first one shows the progress, calls back and writes checkpoints
+    (into a folder that all of them see).
+
+    Args:
+        model: A model; its constructor arguments, not its parameters, are used.
+        guide: Name of a guide of the entry, an AutoGuide class, a factory ``model -> guide module``, or a guide
+            module, which is copied. A guide with ``solve(train)`` replaces SVI by that call.
+        train: The training data; cast to the floating type of the model.
+        seed: Of everything random.
+        restarts: Number of independent fits; each is a chain of the posterior.
+        warm_start: A fit of the same architecture whose weights to start from.
+        checkpoint: Folder for a checkpoint per restart, written after every epoch.
+        resume: Go on from the checkpoint: after an interruption at any moment the history and the weights are
+            bit-identical to those of an uninterrupted run.
+        progress: Show a progress bar with the ELBO and the time left.
+        callback: Called after every epoch with its line of the history.
+        valid: Validation data for early stopping, see ``patience``; groups take their place from `train` by name.
+        **settings: The fields of `pyrozoo.inference.settings.Settings`, e.g. ``steps``, ``lr``, ``batch_size``; the model's own
+            ``fit_defaults`` hold where nothing is given.
+
+    Returns:
+        The fit; after KeyboardInterrupt what there is so far, with status "interrupted".
+
+    Raises:
+        NonFiniteLoss: The loss or a gradient is not finite; names step and site; its ``fit`` is the last good state.
+        KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
+        ValueError, TypeError: An argument does not fit the data or the model.
+        RuntimeError: ``distributed=True`` in a process that ``torchrun`` did not start.
+    """
+    started = time.perf_counter()
+    options = Settings.resolve(model, guide, settings).for_data(train)
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=FOLDER")
+    if restarts < 1:
+        raise ValueError(f"restarts: {restarts}; at least 1 is needed")
+    if settings.get("patience") is not None and valid is None:
+        raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
+    result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
+    with joined(options.distributed, options.device) as processes:
+        for index in range(restarts):
+            own_seed = run_seed(seed, index)
+            file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"
+            if file is not None and file.exists() and not resume:
+                raise ValueError(f"{file} is there already; resume=True goes on from it, or choose another folder")
+            label = f"{type(model).__name__} x {result.guide_name}" + (
+                f" {index + 1}/{restarts}" if restarts > 1 else ""
+            )
+            try:
+                with isolated(own_seed):
+                    run_model, run_guide = build(model, guide)
+                    run = Run(own_seed, run_model, run_guide, pd.DataFrame(), "failed")
+                    result.runs.append(run)
+                    training = _prepared(result, run, train, valid, warm_start, options, file, processes)
+                    if training is not None:
+                        shown = label if progress and processes.first else None
+                        train_run(training, run, resume, shown, callback if processes.first else None)
+            except NonFiniteLoss as error:
+                error.fit = result
+                raise
+            finally:
+                result.seconds = time.perf_counter() - started
+            if run.status == "interrupted":
+                break
+    return result
+
+
+def _prepared(
+    result: Fit, run: Run, train: Batch, valid: Batch | None, warm_start: Fit | None, options: Settings,
+    file: Path | None, processes: Processes,
+) -> Training | None:  # fmt: skip
+    """The training of one restart, or None where its guide has been solved in closed form."""
+    device = options.device or train.tensors[train.rows].device
+    run.model.to(device)
+    run.guide.to(device)
+    run.model.check(train)
+    data, reference = with_support(run.guide, train), reference_tensor(run.model)
+    data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
+    if len(result.runs) == 1:
+        result.prototype = prototype_of(data, run.model)
+    if warm_start is not None:
+        few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
+        _warm(run.model, run.guide, warm_start, few)
+    if hasattr(run.guide, "solve"):
+        _solve(run, data, result)
+        return None
+    run_valid = None if valid is None else result.prepare(valid, run)
+    return Training(run.model, run.guide, data, run_valid, options, run.seed, file, processes)
+
+
+def train_run(
+    training: Training, run: Run, resume: bool = False, progress: str | None = None, callback: Callable | None = None
+) -> None:
+    """Train a restart to the end, keep its history also where that fails, and leave its modules ready for use."""
+    try:
+        run.status = training.run(resume=resume, progress=progress, callback=callback)
+    finally:
+        run.history = training.history
+        run.model.eval()
+        run.guide.eval()
+
+
+def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
+    materialise(model, guide, train)
+    for own, other in ((model, source.model), (guide, source.guide)):
+        own.load_state_dict(other.state_dict())
+
+
+def _solve(run: Run, train: Batch, result: Fit) -> None:
+    run.guide.solve(train)
+    loss = Loss(run.model, run.guide, run.model.elbo(run.guide, train))
+    site = bad_site(loss, train)
+    if site:
+        error = NonFiniteLoss(f"the closed-form fit is not finite{site}; look for NaN in the data")
+        error.fit = result
+        raise error
+    materialise(run.model, run.guide, train)
+    with torch.no_grad():
+        elbo = -loss.value(train)
+    run.history = pd.DataFrame([{"epoch": 0, "step": 0, "elbo": elbo / train.sizes[train.rows]}])
+    run.status = "solved"

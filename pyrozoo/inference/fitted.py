@@ -1,0 +1,217 @@
+"""The Fit record: restarts with their models and guides, and what aligns new data with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ..data.batch import Batch
+from ..modeling.base import ZooModel
+from ..modeling.guides import with_support
+from .copies import reference_tensor
+
+
+@dataclass
+class Run:
+    """One restart: its own model and guide, its history and how it ended.
+
+    Attributes:
+        history: One line per epoch: epoch, step, elbo (mean over the epoch of minus the loss, nats per row: the
+            objective, which for SSMTL with alpha > 0 holds the alpha term beside the ELBO), beta (weight of the
+            annealed sites), lr, grad_norm, and valid_elbo (the same, of the validation set).
+        status: "finished", "stopped early", "interrupted", "failed" or "solved".
+    """
+
+    seed: int
+    model: ZooModel
+    guide: nn.Module
+    history: pd.DataFrame
+    status: str
+
+    @property
+    def final_elbo(self) -> float:
+        """Validation ELBO of the weights kept, or else the mean ELBO over the last 5 % of the epochs; nats per row."""
+        if "valid_elbo" in self.history:
+            kept = self.history.loc[self.history["beta"] >= 1.0, "valid_elbo"]
+            return float(kept.max()) if len(kept) else float("-inf")
+        tail = max(1, len(self.history) // 20)
+        return float(self.history["elbo"].tail(tail).mean()) if len(self.history) else float("-inf")
+
+
+@dataclass
+class Fit:
+    """A fitted model: what every other function of the zoo takes.
+
+    Attributes:
+        runs: The restarts, in order of their seeds; a restart is a chain of the posterior.
+        guide_name: How the guide was given: a name of the entry, or the name of a class or function.
+        settings: The arguments of the fit that JSON can hold.
+        data: Identity of the training data: name, sha256, simulated, columns.
+        prototype: One training row with the names and tables of all groups that are not open: what aligns new
+            data with the fit.
+        seconds: Wall time of the fit.
+        versions: Library versions that wrote a loaded fit.
+        train: The training data; not saved, so None for a loaded fit.
+    """
+
+    runs: list[Run]
+    guide_name: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    prototype: Batch
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    train: Batch | None = field(default=None, repr=False)
+
+    @property
+    def best(self) -> Run:
+        """The restart with the highest final ELBO."""
+        return max(self.runs, key=lambda run: run.final_elbo)
+
+    @property
+    def model(self) -> ZooModel:
+        """Model of the best restart."""
+        return self.best.model
+
+    @property
+    def guide(self) -> nn.Module:
+        """Guide of the best restart."""
+        return self.best.guide
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """History of the best restart."""
+        return self.best.history
+
+    @property
+    def status(self) -> str:
+        """Status of the last restart: whether the fit is complete."""
+        return self.runs[-1].status
+
+    def batch(self, df: pd.DataFrame, labels: bool = True) -> Batch:
+        """Read a new table by the columns of the training table; ``labels=False`` where it has no targets."""
+        columns = self.data.get("columns")
+        if columns is None:
+            raise ValueError("this fit was not trained on a data frame; build the Batch yourself")
+        y = columns["y"] if labels else []
+        batch = Batch.from_dataframe(df, unit=columns["unit"], x=columns["x"], y=y or None)
+        if y:
+            return batch
+        blank = {name: torch.zeros(batch.n_rows, len(columns["y"])) for name in self.prototype.labels}
+        masks = {name: np.zeros(batch.n_rows, bool) for name in self.prototype.labels}
+        coords = {k: v for k, v in batch.coords.items() if k != "target"} | {"target": columns["y"]}
+        return Batch.from_arrays(
+            rows={"x": batch["x"], **blank}, groups={"unit": batch.group_names("unit")}, labels=masks, coords=coords,
+            dims=batch.dims, **batch.info,
+        )  # fmt: skip
+
+    def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
+        """Bring a batch into the terms of the fit: group positions, group tables and support rows, device.
+
+        Groups of the training data take their place and tables from there. Other groups need a guide that is
+        amortised over them, which then reads this batch's own rows. Open groups of the model keep the tables they come
+        with, and new ones are as good as known ones.
+
+        Raises:
+            KeyError: A group was not in the training data and the guide has parameters per group.
+            ValueError: The batch has other names along a dimension, or is standardised otherwise.
+        """
+        run = run or self.best
+        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
+        checked |= {f"{target}_class" for target in run.model.targets}
+        for dim in checked & set(batch.coords):
+            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
+            if own and known and own != known:
+                raise ValueError(
+                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
+                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
+                )
+        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
+        if own != known:
+            raise ValueError(
+                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
+                f"{known}; treat both alike"
+            )
+        amortized = getattr(run.guide, "amortized", ())
+        for group in batch.groups:
+            if not holds_group(run.model, group):
+                continue
+            known = self.prototype.coords[group]
+            position = {name: i for i, name in enumerate(known.tolist())}
+            new = [name for name in batch.coords[group].tolist() if name not in position]
+            tables = {k: v for k, v in self.prototype.tensors.items() if self.prototype.along[k] == group}
+            if not new:
+                batch = batch.align(group, known).with_tables(group, tables)
+            elif group in amortized:
+                batch = with_support(run.guide, batch)
+                places = [position.get(name, -1) for name in batch.coords[group].tolist()]
+                support = {k: v for k, v in tables.items() if k.startswith("support_") and k in batch.tensors}
+                batch = batch.with_tables(group, {k: _merged(batch.tensors[k], v, places) for k, v in support.items()})
+            else:
+                raise KeyError(
+                    f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
+                    f"{len(known)} {group}s it was trained on; fit with a guide that is amortised over {group}s "
+                    "('amortized' in this zoo), or include them in the training data"
+                )
+        tensor = reference_tensor(run.model)
+        return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a run directory, JSON and safetensors only; `overwrite` replaces an earlier one. See `pyrozoo.load`."""
+        from .io import save
+
+        return save(self, path, overwrite=overwrite)
+
+
+def holds_group(model: ZooModel, group: str) -> bool:
+    """Whether something of the model belongs to the positions of a group, so that they must be those of the training.
+
+    It has the group's plate, or asks for its index and does not say that the group is open.
+    """
+    taken = group in inspect.signature(model.forward).parameters
+    return group in model.plate_dims or (taken and group not in model.open_groups)
+
+
+def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.Tensor:
+    """Support rows of new data's groups, shape (M, S, ...), of which those with a place in `known` are taken there."""
+    out = own.new_zeros(len(own), max(own.shape[1], known.shape[1]), *own.shape[2:])
+    out[:, : own.shape[1]] = own
+    for i, place in enumerate(places):
+        if place >= 0:
+            out[i] = 0
+            out[i, : known.shape[1]] = known[place]
+    return out
+
+
+def prototype_of(train: Batch, model: ZooModel) -> Batch:
+    """One training row with all group tables and names, see `Fit`.
+
+    Of an open group only the row's own: nothing of the others is needed later.
+    """
+    row = train.take([0])
+    tensors, sizes = dict(row.tensors), dict(row.sizes)
+    coords = {k: v for k, v in row.coords.items() if k != train.rows}
+    for group in set(train.groups) & set(model.open_groups):
+        own = row[group]
+        tensors |= {k: v[own] for k, v in row.tensors.items() if row.along[k] == group}
+        tensors[group], sizes[group] = torch.zeros_like(own), 1
+        coords[group] = coords[group][own.cpu().numpy()]
+    return dataclasses.replace(row, tensors=tensors, sizes=sizes, coords=coords, truth={})
+
+
+def identity(train: Batch) -> dict[str, Any]:
+    """Identity of the training data, see `Fit`."""
+    return {
+        "name": train.info.get("name", "unnamed"),
+        "sha256": train.sha256,
+        "simulated": bool(train.info.get("simulated", False)),
+        "columns": train.info.get("columns"),
+    }

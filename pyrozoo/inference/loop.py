@@ -1,0 +1,403 @@
+"""The training loop: minibatches, annealing, schedules, early stopping, checkpoints and bit-identical resume."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..data.batch import Batch
+from ..modeling import priors as prior_tools
+from ..modeling.base import ZooModel
+from .compiling import CompiledLoss, mode_for
+from .distributed import ALONE, Processes
+from .losses import NO_DISTRIBUTION, Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
+from .minibatches import can_take_present, rows_per_group, sample_minibatches, some_rows, steps_per_epoch
+from .settings import FUSED_ADAM, SCHEDULES, Settings
+
+MANY_GROUPS = 20_000  # from here on, measured, all groups cost more than picking those present
+
+
+VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
+
+
+class Training:
+    """One run of the loop; what changes during training is in `history`, the modules, and the two random states."""
+
+    def __init__(
+        self, model: ZooModel, guide: nn.Module, train: Batch, valid: Batch | None, options: Settings, seed: int,
+        checkpoint: Path | None, processes: Processes = ALONE,
+    ) -> None:  # fmt: skip
+        self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
+        self.processes, self.seed = processes, seed
+        materialise(model, guide, some_rows(model, guide, train))
+        self.loss = Loss(model, guide, model.elbo(guide, train, options.particles))
+        self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
+        self.generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self._draws_of_own()
+        self.group_rows = self._group_rows()
+        self.optimizers = self._optimizers()
+        self.base_lrs = [group["lr"] for group in self._parameter_groups()]
+        per_epoch = steps_per_epoch(train, options.batch_size)
+        self.total_steps = options.steps or options.epochs * per_epoch
+        self.total_epochs = math.ceil(self.total_steps / per_epoch)
+        self.n_rows = train.sizes[train.rows]
+        latents = self._guide_sites()
+        self.anneal_sites = self._anneal_sites(set(latents))
+        along_rows = {n for n, s in latents.items() if train.rows in {frame.name for frame in s["cond_indep_stack"]}}
+        self.outer_sites = set(latents) - along_rows
+        self.loss.annealed = self.anneal_sites
+        mode = mode_for(options.compile, self.total_steps)
+        self.step_loss = processes.wrap(self.loss if mode == "none" else CompiledLoss(self.loss, mode))
+        # Where the graph is compiled, a weight that changes is one of its inputs.
+        self.weight_is_input = mode != "none" and options.anneal is not None
+        self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
+        self.rows: list[dict[str, Any]] = []
+        self.good = self._state()
+        self.best_state: dict[str, Tensor] | None = None
+        # The machine may be another one when the fit goes on, with more processes or fewer.
+        settings = {k: v for k, v in options.as_json().items() if k not in ("distributed", "device")}
+        self.fingerprint = {
+            "settings": settings, "data": train.sha256, "validation data": valid and valid.sha256,
+            "model": _describe(model), "guide": sorted(k for k, _ in guide.named_parameters()), "seed": seed,
+        }  # fmt: skip
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One line per finished epoch."""
+        return pd.DataFrame(self.rows)
+
+    def run(self, *, resume: bool, progress: str | None, callback: Callable | None) -> str:
+        """Train to the end; return how it ended."""
+        status = self._load() if resume and self.checkpoint is not None and self.checkpoint.exists() else "running"
+        if status == "running":
+            bar = tqdm(
+                total=self.total_epochs, initial=self.epoch, desc=progress, disable=progress is None, unit="epoch"
+            )
+            try:
+                with bar:
+                    status = self._epochs(bar, callback)
+            except KeyboardInterrupt:
+                self._restore(self.best_state or self.good)
+                return "interrupted"
+        if self.best_state is not None:
+            self._restore(self.best_state)
+        return status
+
+    def _epochs(self, bar: tqdm, callback: Callable | None) -> str:
+        status = "running"
+        while status == "running":
+            row = self._one_epoch()
+            self.rows.append(row)
+            stop = self.options.patience is not None and self.bad_epochs >= self.options.patience
+            status = "stopped early" if stop else "finished" if self.step >= self.total_steps else "running"
+            self.good = self._state()
+            if self.checkpoint is not None:
+                self._save(status)
+            bar.update(1)
+            bar.set_postfix({k: f"{row[k]:.4g}" for k in ("elbo", "valid_elbo") if k in row})
+            if callback is not None:
+                callback(row)
+        return status
+
+    def _one_epoch(self) -> dict[str, Any]:
+        self.loss.train()
+        total = norm = 0.0
+        beta, lr, first = 1.0, 0.0, self.step
+        with validation(self.options.validate, self.epoch):
+            share = self.processes.rank, self.processes.size
+            for batch in sample_minibatches(
+                self.train, self.options.batch_size, self.generator, self.group_rows, share
+            ):
+                progress = self.step / self.total_steps
+                lr, beta = self._set_rates(progress), self._beta(progress)
+                loss, norm = self._update(batch, beta)
+                total += loss
+                self.step += 1
+                if self.step == self.total_steps:
+                    break
+        row = {"epoch": self.epoch, "step": self.step, "elbo": -total / (self.step - first) / self.n_rows,
+               "beta": beta, "lr": lr, "grad_norm": norm}  # fmt: skip
+        self.epoch += 1
+        self.processes.from_first(list(self.loss.buffers()))  # running means are those of each one's own rows
+        if self.valid is not None:
+            row["valid_elbo"] = self._validate()
+            if beta >= 1.0 and row["valid_elbo"] > self.best:
+                self.best, self.bad_epochs, self.best_state = row["valid_elbo"], 0, self._state()
+            elif beta >= 1.0:
+                self.bad_epochs += 1
+        return row
+
+    def _update(self, batch: Batch, beta: float) -> tuple[float, float]:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        before = torch.get_rng_state()
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss says it, and where
+                loss = self.step_loss(batch, self._weight(beta))
+        except NO_DISTRIBUTION as error:  # Pyro's validation sees a NaN argument before the loss does
+            if "share a common poutine.scale" in str(error):
+                raise ValueError(
+                    "anneal: an annealed site depends on one that is summed out, and all that do must have one weight; "
+                    "use anneal=None, or leave it out of anneal_sites"
+                ) from error
+            self.processes.mean(self._scalar(math.nan))  # the others wait for this one's loss, and shall fail, too
+            site = self._bad_site(batch, before)
+            if not site:
+                raise
+            self._fail(str(error).splitlines()[0] + site)
+        value = self.processes.mean(loss)
+        if not math.isfinite(value):
+            own = math.isfinite(loss.item())
+            where = " in another process's share" if own else self._bad_site(batch, before)
+            self._fail(f"the loss is {value}{where}")
+        loss.backward()
+        norm = self._clip()
+        if not math.isfinite(norm):
+            named = self.loss.named_parameters()
+            bad = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
+            self._fail(f"the gradient of {bad[:3]} is not finite" + self._bad_site(batch, before))
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return value, norm
+
+    def _weight(self, beta: float) -> float | Tensor:
+        return self._scalar(beta) if self.weight_is_input else beta
+
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self.parameters[0].device)
+
+    def _clip(self) -> float:
+        """Norm of the gradient before it is cut to ``clip``; a sparse gradient has its values only."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
+        norm = nn.utils.get_total_norm(grads)
+        if self.options.clip is not None and bool(norm.isfinite()):
+            factor = (self.options.clip / (norm + 1e-6)).clamp(max=1.0)
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+        return norm.item()
+
+    def _bad_site(self, batch: Batch, rng_state: Tensor) -> str:
+        """Repeat the step with the same draws to name the first site that is not finite."""
+        with torch.random.fork_rng():
+            torch.set_rng_state(rng_state)
+            return bad_site(self.loss, batch)
+
+    def _fail(self, reason: str) -> None:
+        self._restore(self.good)
+        raise NonFiniteLoss(
+            f"step {self.step}: {reason}; the last good state (after epoch {len(self.rows)}) is in this error's .fit. "
+            "Try a smaller learning rate, clip=10, or a larger scale floor"
+        ) from None
+
+    def _validate(self) -> float:
+        """ELBO per validation row; latents outside the rows count as much per row as they do in training."""
+        self.valid_loss.eval()
+        share = self.valid.sizes[self.valid.rows] / self.n_rows
+        with torch.random.fork_rng(), torch.no_grad(), Anneal(self.outer_sites, share):
+            torch.manual_seed(VALIDATION_SEED)
+            value = self._scalar(-self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows])
+        self.processes.from_first([value])  # whoever stops early, all do
+        return value.item()
+
+    # ---------------------------------------------------------------- rates
+    def _group_rows(self) -> dict[str, Tensor] | None:
+        """Rows of each group where steps hold only the groups present, else None."""
+        groups, model, guide = self.train.groups, self.loss.model, self.loss.guide
+        able = can_take_present(model, guide, self.train)
+        many = max((self.train.sizes[group] for group in groups), default=0) >= MANY_GROUPS
+        if self.options.groups == "all" or self.options.batch_size is None:
+            return None
+        if self.options.groups == "auto":
+            if not (able and many and self.options.optimizer is FUSED_ADAM) or self._tables_are_shared():
+                return None
+            with contextlib.suppress(ValueError):  # a group without such rows is reached by steps that hold all groups
+                return rows_per_group(self.train, self.options.batch_size)
+            return None
+        if not able:
+            raise ValueError(
+                f"groups='present': {type(model).__name__} with {type(guide).__name__} cannot do with the groups of a "
+                "minibatch's rows alone; use groups='all'"
+            )
+        if self._tables_are_shared():
+            raise ValueError(
+                f"groups='present': {type(guide).__name__} has parameters per group, whose lazy updates cannot be "
+                "distributed; use groups='all', or a guide that is amortised over groups"
+            )
+        return rows_per_group(self.train, self.options.batch_size)
+
+    def _tables_are_shared(self) -> bool:
+        """Whether several processes would have to average gradients of the few lines of a table that each touches."""
+        return self.processes.size > 1 and any(getattr(self.loss.guide, "sparse", {}).values())
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimiser, and a lazy one for tables of which a step touches only the groups present."""
+        rates = self._rates()
+        tables = getattr(self.loss.guide, "sparse", {}) if self.group_rows is not None else {}
+        lazy = {f"guide.{name}" for names in tables.values() for name in names}
+
+        def by_rate(named: dict[str, Any]) -> list[dict[str, Any]]:
+            return [
+                {"params": [p for n, p in named.items() if rates[n] == lr], "lr": lr}
+                for lr in sorted({rates[n] for n in named})
+            ]
+
+        named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
+        dense = {n: p for n, p in named.items() if n not in lazy}
+        sparse = {n: p for n, p in named.items() if n in lazy}
+        if not named:
+            raise ValueError("neither model nor guide has a parameter to train")
+        optimizers = [self.options.optimizer(by_rate(dense))] if dense else []
+        return optimizers + ([torch.optim.SparseAdam(by_rate(sparse))] if sparse else [])
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def _rates(self) -> dict[str, float]:
+        """Learning rate of every parameter by name."""
+        named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
+        self.parameters = list(named.values())
+        rates = dict.fromkeys(named, self.options.lr)
+        for pattern, lr in (self.options.lr_groups or {}).items():
+            matched = fnmatch.filter(named, pattern)
+            if not matched and not self.options.lenient_groups:
+                raise ValueError(f"lr_groups: no parameter matches {pattern!r}; parameters are {sorted(named)}")
+            rates |= dict.fromkeys(matched, lr)
+        return rates
+
+    def _set_rates(self, progress: float) -> float:
+        schedule = self.options.schedule
+        factor = (SCHEDULES[schedule] if isinstance(schedule, str) else schedule)(progress)
+        for group, lr in zip(self._parameter_groups(), self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+        return self.options.lr * factor
+
+    def _beta(self, progress: float) -> float:
+        anneal = self.options.anneal
+        if anneal is None:
+            return 1.0
+        return anneal(progress) if callable(anneal) else min(1.0, (self.epoch + 1) / (anneal + 1))
+
+    def _guide_sites(self) -> dict[str, dict]:
+        """Latents that the guide samples, by name."""
+        self.loss.eval()
+        with torch.random.fork_rng(), torch.no_grad(), validation(False):
+            arguments = self.loss.model.arguments(some_rows(self.loss.model, self.loss.guide, self.train))
+            trace = poutine.trace(self.loss.guide).get_trace(**arguments)
+        return {n: s for n, s in trace.iter_stochastic_nodes() if not site_is_subsample(s)}
+
+    def _anneal_sites(self, latents: set[str]) -> set[str]:
+        given = set(latents if self.options.anneal_sites is None else self.options.anneal_sites)
+        unknown = sorted(given - latents)
+        if unknown:
+            raise ValueError(f"anneal_sites: the guide does not sample {unknown}, only {sorted(latents)}")
+        return given
+
+    def _draws_of_own(self, step: int = 0) -> None:
+        """Let processes other than the first draw other latents, for the same order of minibatches.
+
+        From a later step on, where the random states of this number of processes are not known, all draw anew.
+        """
+        if step or not self.processes.first:
+            own = np.random.SeedSequence([self.seed, self.processes.rank, step])
+            torch.manual_seed(int(own.generate_state(1)[0]))
+
+    # ---------------------------------------------------------------- state
+    def _state(self) -> dict[str, Tensor]:
+        return {k: v.detach().clone() for k, v in self.loss.state_dict().items()}
+
+    def _restore(self, state: dict[str, Tensor]) -> None:
+        self.loss.load_state_dict(state)
+
+    def _random_state(self) -> Tensor:
+        """That of the processor and, behind it, that of the GPU that is trained on."""
+        device = self.parameters[0].device
+        states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+        return torch.cat(states)
+
+    def _set_random_state(self, state: Tensor) -> None:
+        own, device = len(torch.get_rng_state()), self.parameters[0].device
+        torch.set_rng_state(state[:own].clone())
+        if len(state) > own and device.type == "cuda":
+            torch.cuda.set_rng_state(state[own:].clone(), device)
+
+    def _save(self, status: str) -> None:
+        from .io import save_tensors
+
+        draws = self.processes.gather(self._random_state())
+        if not self.processes.first:
+            return
+        moments = {
+            f"optimizer/{which}/{i}/{k}": v
+            for which, optimizer in enumerate(self.optimizers)
+            for i, state in optimizer.state_dict()["state"].items()
+            for k, v in state.items()
+        }
+        tensors = {f"module/{k}": v for k, v in self.good.items()}
+        tensors |= {f"best/{k}": v for k, v in (self.best_state or {}).items()}
+        tensors |= {k: torch.as_tensor(v) for k, v in moments.items()}
+        tensors |= {"rng/torch": draws[0], "rng/minibatches": self.generator.get_state()}
+        tensors |= {f"rng/process/{rank}": state for rank, state in enumerate(draws[1:], 1)}
+        state = {"epoch": self.epoch, "step": self.step, "best": self.best, "bad_epochs": self.bad_epochs,
+                 "history": self.rows, "status": status, "fingerprint": self.fingerprint}  # fmt: skip
+        save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
+
+    def _load(self) -> str:
+        from .io import load_tensors
+
+        tensors, header = load_tensors(self.checkpoint)
+        if "state" not in header:
+            raise ValueError(f"{self.checkpoint}: no checkpoint of a fit; choose another checkpoint folder")
+        state = json.loads(header["state"])
+        for key, value in json.loads(json.dumps(self.fingerprint)).items():
+            if state["fingerprint"].get(key) != value:
+                raise ValueError(f"{self.checkpoint}: made with other {key}; choose another checkpoint folder")
+        self._restore(_under(tensors, "module/"))
+        self.best_state = _under(tensors, "best/") or None
+        self.good = self._state()
+        for which, optimizer in enumerate(self.optimizers):
+            moments: dict[int, dict[str, Any]] = {}
+            for key, value in _under(tensors, f"optimizer/{which}/").items():
+                index, name = key.split("/")
+                counts = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)  # a number there, no tensor
+                moments.setdefault(int(index), {})[name] = value.item() if counts else value
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        others = _under(tensors, "rng/process/")
+        if self.processes.size == len(others) + 1:
+            self._set_random_state({"0": tensors["rng/torch"], **others}[str(self.processes.rank)])
+        else:  # another number of processes than before: new draws, and the same order of minibatches
+            self._draws_of_own(state["step"])
+        self.generator.set_state(tensors["rng/minibatches"])
+        self.rows = state["history"]
+        self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
+        return state["status"]
+
+
+def _describe(model: ZooModel) -> str:
+    """The model's class, version and constructor arguments, in words that are the same in every process."""
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else prior_tools.to_json(value) or type(value).__qualname__
+
+    return json.dumps([type(model).__qualname__, model.version, model.config], default=plain, sort_keys=True)
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,128 @@
+"""The loss as a torch module, and the Pyro messengers that act on it: annealing, and finding what is not finite."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Mapping, Set
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..modeling.base import QUIET, ZooModel
+
+# What distributions raise of arguments that are not finite: their validation, and factorisations.
+NO_DISTRIBUTION = (ValueError, torch.linalg.LinAlgError)
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss or a gradient is not finite; ``fit`` holds the last good state."""
+
+    fit: Any = None
+
+
+class Anneal(Messenger):
+    """Scale the log densities of the named sites, in model and guide alike.
+
+    Only sites that the guide samples: enumerated sites of the model must share one scale.
+    """
+
+    def __init__(self, sites: Set[str], weight: float | Tensor) -> None:
+        super().__init__()
+        self.sites, self.weight = sites, weight
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.sites and (isinstance(self.weight, Tensor) or self.weight != 1.0):
+            msg["scale"] = msg["scale"] * self.weight
+
+
+class Watch(Messenger):
+    """Remember the first site whose value or log density is not finite."""
+
+    def __init__(self, ruled_out: bool = False) -> None:
+        super().__init__()
+        self.found, self.ruled_out = "", ruled_out
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if self.found or not torch.is_tensor(msg["value"]):
+            return
+        if not torch.isfinite(msg["value"].double()).all():
+            self.found = f" (site {msg['name']!r} has a non-finite value)"
+            return
+        density = scale_and_mask(torch.as_tensor(msg["fn"].log_prob(msg["value"])), 1.0, msg["mask"])
+        if self.ruled_out or msg["infer"].get("is_auxiliary"):  # a factor may rule values out
+            density = density[density != -math.inf]
+        if not torch.isfinite(density).all():
+            self.found = f" (site {msg['name']!r} has a non-finite log density)"
+
+
+class Loss(nn.Module):
+    """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once.
+
+    Its call takes the weight of the annealed sites, a number or (an input of a compiled loss) a tensor ().
+    """
+
+    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO, annealed: Set[str] = frozenset()) -> None:
+        super().__init__()
+        self.model, self.guide, self.elbo, self.annealed = model, guide, elbo, annealed
+
+    def forward(self, batch: Mapping[str, Any], weight: float | Tensor = 1.0) -> Tensor:
+        token = QUIET.set(True)
+        try:
+            with Anneal(self.annealed, weight):
+                return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
+        finally:
+            QUIET.reset(token)
+
+    def value(self, batch: Mapping[str, Any]) -> float:
+        """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""
+        return float(self.elbo.loss(self.model, self.guide, **self.model.arguments(batch)))
+
+
+def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
+    """Evaluate the loss to name the first site that is not finite; empty where there is none."""
+    watch, ran = Watch(), False
+    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
+    with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(*NO_DISTRIBUTION):
+        warnings.simplefilter("ignore")
+        loss(batch)
+        ran = True
+    if not ran and not watch.found:  # a guide that cannot even be run on the data: is it they that are not finite?
+        watch = Watch(ruled_out=True)  # latents from their prior may be impossible with the data
+        with validation(False), watch, torch.no_grad(), contextlib.suppress(*NO_DISTRIBUTION):
+            loss.model(**loss.model.arguments(batch))
+    return watch.found
+
+
+def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
+    """Run once: an AutoGuide has no parameters before its first call. What is not finite is left to the loop.
+
+    In evaluation mode, so that running means start with the first step.
+    """
+    modes = {part: part.training for part in (*model.modules(), *guide.modules())}
+    model.eval()
+    guide.eval()
+    try:
+        with torch.no_grad(), validation(False):
+            arguments = model.arguments(batch)
+            trace = poutine.trace(guide).get_trace(**arguments)
+            poutine.replay(model, trace=trace)(**arguments)
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def validation(validate: bool | None, epoch: int = 0) -> Any:
+    """Context of Pyro's and torch's validation: on, off, or (None) on in the first epoch."""
+    if validate is None and epoch == 0:
+        validate = True
+    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
+    return pyro.settings.context(**dict.fromkeys(names, bool(validate)))

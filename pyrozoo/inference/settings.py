@@ -1,0 +1,144 @@
+"""Settings of a fit: names, defaults, checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..data.batch import Batch
+from ..modeling.base import ZooModel
+from .compiling import MODES
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - 0.98 * progress,
+    "cosine": lambda progress: 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+
+
+FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
+
+
+INTERNAL = {"lenient_groups", "default_strata"}
+
+
+GROUPS = ("auto", "all", "present")
+
+
+@dataclass
+class Settings:
+    """Settings of a fit.
+
+    Attributes:
+        steps: Optimiser steps; give either this or `epochs`.
+        epochs: Passes over the data (over the largest stratum of a stratified minibatch).
+        batch_size: Rows per step, drawn without replacement in each epoch: None for all; or stratum -> rows per
+            step, where None takes the whole stratum in every step and 0 leaves it out (of an objective that it has
+            no part in). Each stratum gets its exact scale.
+        groups: "all": every step has the latents of all groups (exact, and slow with very many groups); "present":
+            only those of the groups in the minibatch, weighted so that the ELBO stays unbiased, with lazy Adam updates
+            (`torch.optim.SparseAdam`) of their parameters, so that a step's cost does not depend on the number of
+            groups; "auto": "present" from 20,000 groups on, where the guide has tables per group (``sparse``), the
+            optimiser is the default and every group has rows in the strata of the minibatches.
+        particles: Samples of the ELBO per step, vectorised.
+        lr: Learning rate.
+        lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match holds.
+        schedule: "constant", "linear" (to 2 %), "cosine" (to 1 %) or a function of the progress in [0, 1] that
+            multiplies every learning rate.
+        anneal: Weight of the annealed sites' log densities: a number of epochs over which it rises linearly to 1,
+            or a function of the progress in [0, 1]; None for no annealing.
+        anneal_sites: Sites to anneal; by default every latent that the guide samples.
+        clip: Largest norm of the gradient, or None.
+        patience: Epochs without a better validation ELBO before stopping; the best weights are kept.
+        valid_particles: Samples of the validation ELBO.
+        optimizer: ``parameter groups -> torch optimiser``.
+        device: Where to train, e.g. "cuda"; None for where the data are.
+        compile: "none": Pyro runs at every step. "graph" and "inductor": its tensor operations are captured once and
+            replayed or compiled, see `pyrozoo.CompiledLoss`; where that cannot be done the fit goes on eagerly and a
+            warning says why. "auto": whichever pays for the number of steps of the whole fit.
+        distributed: Whether this is one of several processes that ``torchrun`` started, which share every minibatch.
+            A minibatch that cannot be divided evenly (the ragged last one) is computed by all of them.
+        validate: Pyro's and torch's validation: True always, False never, None in the first epoch (a bad argument
+            shows at once; later a non-finite loss is still caught).
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | Mapping[str, int | None] | None = None
+    groups: str = "auto"
+    particles: int = 1
+    lr: float = 1e-3
+    lr_groups: Mapping[str, float] | None = None
+    schedule: str | Callable[[float], float] = "constant"
+    anneal: int | Callable[[float], float] | None = None
+    anneal_sites: tuple[str, ...] | None = None
+    clip: float | None = None
+    patience: int | None = None
+    valid_particles: int = 4
+    optimizer: Callable[[list], torch.optim.Optimizer] = FUSED_ADAM
+    device: str | None = None
+    compile: str = "none"
+    distributed: bool = False
+    validate: bool | None = None
+    lenient_groups: bool = dataclasses.field(default=False, repr=False)
+    default_strata: bool = dataclasses.field(default=False, repr=False)
+
+    def for_data(self, train: Batch) -> Settings:
+        """Without strata (no targets at all) the model's default strata become a plain batch size."""
+        if not train.strata and self.default_strata:
+            return dataclasses.replace(self, batch_size=sum(size or 0 for size in self.batch_size.values()) or None)
+        return self
+
+    @classmethod
+    def resolve(cls, model: ZooModel, guide: Any, given: Mapping[str, Any]) -> Settings:
+        """Combine the model's ``fit_defaults`` with what the caller gave, and check names and combinations."""
+        names = {f.name for f in dataclasses.fields(cls)} - INTERNAL
+        unknown = sorted(set(given) - names)
+        if unknown:
+            raise TypeError(f"fit() has no argument {unknown}; settings are {sorted(names)}")
+        if given.get("steps") is not None and given.get("epochs") is not None:
+            raise ValueError("give either steps or epochs, not both")
+        defaults = dict(getattr(model, "fit_defaults", {}))
+        if "steps" in given or "epochs" in given:
+            defaults = {k: v for k, v in defaults.items() if k not in ("steps", "epochs")}
+        options = cls(**{**defaults, **given}, lenient_groups="lr_groups" not in given)
+        options.default_strata = "batch_size" not in given and isinstance(options.batch_size, Mapping)
+        if options.steps is None and options.epochs is None:
+            options.steps = 1000
+        if isinstance(options.schedule, str) and options.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: {options.schedule!r} is none of {sorted(SCHEDULES)}")
+        if options.compile not in MODES:
+            raise ValueError(f"compile: {options.compile!r} is none of {list(MODES)}")
+        if options.groups not in GROUPS:
+            raise ValueError(f"groups: {options.groups!r} is none of {list(GROUPS)}")
+        if options.clip is not None and options.clip <= 0:
+            raise ValueError(f"clip: {options.clip}; a positive norm is needed, or None")
+        for name in ("steps", "epochs", "particles", "valid_particles", "batch_size"):
+            value = getattr(options, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name}: {value}; at least 1 is needed")
+        if isinstance(options.batch_size, Mapping) and "weight" not in inspect.signature(model.forward).parameters:
+            raise ValueError(
+                f"batch_size by stratum: {type(model).__name__} takes no row weights (enumerated sites allow only one "
+                "scale); use a plain number of rows"
+            )
+        return options
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings, functions by their names."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, functools.partial):
+                return f"{value.func.__name__}({', '.join(f'{k}={v}' for k, v in value.keywords.items())})"
+            if callable(value):
+                return getattr(value, "__qualname__", type(value).__name__)
+            return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in INTERNAL}

@@ -1,0 +1,244 @@
+"""ZooModel: the only base class of the zoo, a PyroModule with named priors, plates and a sound ELBO."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+from pyro import poutine
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from . import priors as prior_tools
+
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # whether networks go unannounced to Pyro's handlers
+
+
+class LocalParams:
+    """Mixin for PyroModules: an instance built under local parameters is always called under them.
+
+    Pyro keeps a module's parameters either in its global store, where a second instance of the same name reads and
+    trains the first one's weights, or in the module (``module_local_params``). The setting must be the same at
+    construction and at every call; this remembers it, so that a fitted model works anywhere and plain ``SVI`` works
+    on a model built outside a fit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._local_params = pyro.settings.get("module_local_params")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call under the setting that the instance was built under."""
+        with pyro.settings.context(module_local_params=self._local_params):
+            return super().__call__(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Look up an attribute; a buffer, and in the zoo's own loss a plain network, is simply returned.
+
+        Pyro would announce each of the network's parameters to the handlers at every look-up, a tenth of a small
+        training step. Plain SVI, ``poutine.lift`` and the like need that; the zoo's loss has the parameters at hand.
+        """
+        buffer = self.__dict__.get("_buffers", {}).get(name)
+        if buffer is not None:
+            return buffer
+        part = self.__dict__.get("_modules", {}).get(name)
+        if part is not None and QUIET.get() and self._local_params and not isinstance(part, PyroModule):
+            return part
+        return super().__getattr__(name)
+
+
+def make_local(module: nn.Module) -> nn.Module:
+    """Let a module that was built under Pyro's global parameter store keep its parameters to itself."""
+    for part in module.modules():
+        if isinstance(part, LocalParams):
+            part._local_params = True
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}
+    return module
+
+
+class ZooModel(LocalParams, PyroModule):
+    """A generative model: sizes at construction, priors by name, ``forward(**batch)`` the Pyro model.
+
+    A subclass sets the class attributes, calls ``super().__init__()`` first and ``self.set_priors(priors)`` last in
+    its constructor, and writes ``priors`` and ``forward``. It may write ``encode(**batch)``: a representation that
+    model and guide share, computed once per step and passed to both as ``h``; and ``predict(guide, data, draws)``, a
+    table of predictions, where predicting means more than drawing the targets (decoding a recording).
+
+    Attributes:
+        version: Changes whenever the log density changes.
+        rows: Name of the row plate, whose positions a minibatch gives under the same name.
+        row_sites: Latent sites that lie along rows.
+        plate_dims: Plate -> its dimension, counted from the right (-1 is the last).
+        dims: Site -> names of its event dimensions.
+        open_groups: Groups that the model only looks tables up of: it has neither latents nor parameters of theirs, so
+            that new ones are as good as known ones.
+        targets: Sites that `predict` predicts.
+        enumerated: Latent sites that are summed out exactly.
+        coords: Event dimension -> names of its positions, where the model and not the data decide them.
+        fit_defaults: Settings of `pyrozoo.fit` that suit this model, where the caller gives none.
+        entry: Entry and variant of the registry that made this instance.
+    """
+
+    version = "1"
+    rows = "row"
+    row_sites: tuple[str, ...] = ()
+    plate_dims: Mapping[str, int] = {"row": -1}
+    dims: Mapping[str, tuple[str, ...]] = {}
+    open_groups: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("y",)
+    enumerated: tuple[str, ...] = ()
+    coords: Mapping[str, Sequence[str]] = {}
+    fit_defaults: Mapping[str, Any] = {}
+    entry: tuple[str, str] | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> ZooModel:
+        """Keep the constructor arguments as ``config``, from which `fresh` and a saved run build the model again."""
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        arguments = dict(list(bound.arguments.items())[1:])
+        object.__setattr__(self, "config", arguments)
+        return self
+
+    @classmethod
+    def sizes_from(cls, data: Batch) -> dict[str, Any]:
+        """Constructor arguments that the data decide (sizes, standardisation); every one can be overridden."""
+        return {}
+
+    def check(self, data: Batch) -> None:
+        """Refuse training data that this model cannot have made, with the remedy; called by every fit.
+
+        Raises:
+            ValueError: Such data.
+        """
+
+    def fresh(self) -> ZooModel:
+        """Build a new instance from the constructor arguments, with new parameters under the current seed."""
+        new = type(self)(**copy.deepcopy(self.config))
+        new.entry = self.entry
+        return new
+
+    # ---------------------------------------------------------------- priors
+    def priors(self) -> dict[str, dist.Distribution | Callable[..., dist.Distribution]]:
+        """Default prior of every latent site; a callable takes the site's parents (a conditional prior)."""
+        return {}
+
+    def set_priors(self, overrides: Mapping[str, Any] | None) -> None:
+        """Replace default priors by name.
+
+        Args:
+            overrides: Site -> distribution (a scalar one is broadcast to the site's event shape), or a callable or
+                ``nn.Module`` that returns one from the site's parents (a learnable prior).
+
+        Raises:
+            KeyError: No such site.
+            ValueError: Wrong event shape or support.
+        """
+        defaults = self.priors()
+        unknown = set(overrides or {}) - set(defaults)
+        if unknown:
+            raise KeyError(f"unknown prior site(s) {sorted(unknown)}; this model has {sorted(defaults)}")
+        self.prior_modules = nn.ModuleDict()
+        given: dict[str, Any] = {}
+        for site, prior in (overrides or {}).items():
+            default = defaults[site]
+            if isinstance(prior, nn.Module):
+                self.prior_modules[site] = prior
+                takes_no_parents = isinstance(prior, prior_tools.LearnedScale | prior_tools.Mixture)
+                if takes_no_parents and isinstance(default, dist.Distribution):
+                    prior_tools.fit_to_site(prior(), site, default)
+            elif isinstance(prior, dist.Distribution) and isinstance(default, dist.Distribution):
+                given[site] = prior_tools.fit_to_site(prior, site, default)
+            elif isinstance(prior, dist.Distribution) or callable(prior):
+                given[site] = prior
+            else:
+                raise TypeError(f"prior of {site!r}: {type(prior).__name__} is neither a distribution nor callable")
+        self._given_priors = given
+
+    def prior(self, site: str, *parents: Any) -> dist.Distribution:
+        """The prior of `site`, given its parents where it has any."""
+        prior = self.prior_modules[site] if site in self.prior_modules else self._given_priors.get(site)
+        default = self.priors()[site]
+        if prior is None:
+            return default if isinstance(default, dist.Distribution) else default(*parents)
+        if isinstance(prior, dist.Distribution) and isinstance(default, dist.Distribution):
+            return prior  # fitted to the site when it was set
+        like = default if isinstance(default, dist.Distribution) else default(*parents)
+        given = prior if isinstance(prior, dist.Distribution) else prior(*parents)
+        return prior_tools.fit_to_site(given, site, like)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ZooModel:
+        """Move as every module does; priors that were given as distributions go along."""
+        given = getattr(self, "_given_priors", {})
+        self._given_priors = {
+            site: prior_tools.moved(prior, fn) if isinstance(prior, dist.Distribution) else prior
+            for site, prior in given.items()
+        }
+        return super()._apply(fn, recurse)
+
+    # ---------------------------------------------------------------- plates and objective
+    def arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of model and guide: the batch, with the representation they share where there is one.
+
+        Given arguments that hold the representation already, it is not computed again.
+        """
+        return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") and "h" not in batch else dict(batch)
+
+    @property
+    def targets_alone(self) -> dict[str, Any]:
+        """Argument that leaves out the sites which no target depends on given the latents, where `forward` takes one.
+
+        A model whose observed sites are costly (the decoder of a long signal) takes ``targets_only=False``; predicting
+        a target then does not pay for them. What is left out must depend on no enumerated site.
+        """
+        return {"targets_only": True} if "targets_only" in inspect.signature(self.forward).parameters else {}
+
+    def plate(self, name: str, *, sizes: Mapping[str, int], **batch: Any) -> pyro.plate:
+        """Open one plate at its full size, at the positions that the batch holds; guides share it.
+
+        The full size makes a minibatch's scale exact, and its gradients right under data parallelism. A batch holds
+        its rows' positions under the name of the row plate, and, where it holds only the groups of its rows, theirs as
+        ``<group>_ids``; the sites of such a group plate are `weighted` by ``<group>_weight``.
+        """
+        subsample = batch.get(name if name == self.rows else f"{name}_ids")
+        return pyro.plate(name, sizes[name], subsample=subsample, dim=self.plate_dims[name])
+
+    def plates(self, **batch: Any) -> dict[str, pyro.plate]:
+        """All plates by name, for an AutoGuide's ``create_plates``."""
+        return {name: self.plate(name, **batch) for name in self.plate_dims}
+
+    @staticmethod
+    def weighted(weight: Tensor | None) -> contextlib.AbstractContextManager:
+        """Scale the sites of a plate by the importance of its positions, where a minibatch has one.
+
+        ``weight`` of the rows of a stratified minibatch, ``<group>_weight`` of the groups present in one.
+        """
+        return contextlib.nullcontext() if weight is None else poutine.scale(scale=weight)
+
+    @property
+    def max_plate_nesting(self) -> int:
+        """Number of tensor dimensions that plates use."""
+        return -min(self.plate_dims.values(), default=0)
+
+    def elbo(self, guide: Callable, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
+        """The ELBO that is sound for this model, guide and data.
+
+        Trace_ELBO, or TraceEnum_ELBO where a latent is enumerated. Never TraceMeanField_ELBO: its analytic KL is
+        taken at one draw of a parent, which is biased where the prior of a site depends on another latent.
+        """
+        kind = TraceEnum_ELBO if self.enumerated else Trace_ELBO
+        return kind(
+            num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting
+        )
+
+    def local_guide(self) -> nn.Module | None:
+        """An amortised guide for the row-level latents, to be composed with an AutoGuide over the others."""
+        return None

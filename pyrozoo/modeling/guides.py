@@ -1,0 +1,90 @@
+"""Guide factories that are safe under subsampling: an AutoGuide outside the rows, composed with a local part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide, AutoNormal
+from pyro.nn import PyroModule
+from torch import nn
+
+from ..data.batch import Batch
+from .base import LocalParams, ZooModel
+
+
+class ComposedGuide(LocalParams, PyroModule):
+    """An AutoGuide over the latents outside the row plate, followed by an amortised guide of the row latents.
+
+    Neither AutoGuideList (which opens every plate itself) nor an AutoGuide of the whole model (whose parameters of a
+    row belong to whatever rows came first) can hold an amortised part under a subsampled plate.
+
+    Args:
+        auto: The AutoGuide, or None where there is no latent outside the row plate.
+        local: Guide of the row latents, called as ``local(**batch, **values)`` with the AutoGuide's values by name;
+            or None where there is no such latent.
+    """
+
+    def __init__(self, auto: AutoGuide | None, local: nn.Module | None) -> None:
+        super().__init__()
+        self.auto = auto
+        self.local = local
+
+    def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
+        values = {} if self.auto is None else self.auto(**batch)
+        if self.local is not None:
+            self.local(**batch, **values)
+        return values
+
+
+def auto(kind: type[AutoGuide] = AutoNormal, **options: Any) -> Callable[[ZooModel], ComposedGuide]:
+    """Factory of `ComposedGuide`: an AutoGuide of class `kind` outside the rows, the model's local guide inside.
+
+    Every plate comes from the model (``create_plates``), so the indices of a subsampled plate are the given ones.
+
+    Args:
+        kind: AutoGuide class, e.g. ``AutoNormal`` or ``AutoMultivariateNormal``.
+        **options: Passed to the class, e.g. ``init_scale=0.05``.
+    """
+
+    def factory(model: ZooModel) -> ComposedGuide:
+        return ComposedGuide(None if not outer_sites(model) else _auto(model, kind, options), model.local_guide())
+
+    return factory
+
+
+def outer_sites(model: ZooModel) -> list[str]:
+    """Latent sites that do not lie along rows and are not enumerated: what an AutoGuide can cover."""
+    return [site for site in model.priors() if site not in model.row_sites and site not in model.enumerated]
+
+
+def _auto(model: ZooModel, kind: type[AutoGuide], options: dict) -> AutoGuide:
+    exposed = poutine.block(model, expose=outer_sites(model))
+
+    def create_plates(**batch: Any) -> list:
+        return [model.plate(name, **batch) for name in model.plate_dims if name != model.rows]
+
+    takes_plates = "create_plates" in kind.__init__.__code__.co_varnames
+    return kind(exposed, **({"create_plates": create_plates} if takes_plates else {}), **options)
+
+
+def with_support(guide: Any, data: Batch) -> Batch:
+    """Add the support rows that an amortised guide reads; before any minibatch is taken, so that they stay fixed.
+
+    Data on disk have them already: choosing them again would go through all rows.
+
+    Raises:
+        ValueError: Data on disk were written with another number of support rows than the guide reads.
+    """
+    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
+        held = data.support_rows(group)
+        if held is None:
+            data = data.with_support(guide.support, group)
+        elif held != guide.support:
+            raise ValueError(
+                f"support: the data were written with up to {held} support rows per {group}, the guide reads up to "
+                f"{guide.support}; write them with support={guide.support}, or give a guide with support={held}"
+            )
+    return data

@@ -1,0 +1,1 @@
+"""Trials as batches: readers, the simulator, data sets by name."""

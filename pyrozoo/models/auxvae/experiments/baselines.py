@@ -1,0 +1,78 @@
+"""The paper's comparison methods (tables 1 and 3): sequence encoders with the same two predictors on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model import GaitModel, one_of
+from ..nets import LoadHead, head
+from .sequence_nets import ENCODERS
+
+
+class SequenceNet(GaitModel):
+    """A deterministic network as a Pyro model, so that one training loop, one set of scores and checks serve.
+
+    ::
+
+        f_n     = encoder(x_n, x_aux_p(n) as further channels)
+        style_n ~ Categorical(pi(f_n)), seen on some trials
+        y_n     ~ Laplace(mu_y(f_n), sigma_y(f_n))
+
+    Both predictors read the encoder's last layer, each by itself, as in the paper's comparison. Shapes and further
+    arguments as in `AuxVAE` and `GaitModel`.
+
+    Args:
+        encoder: One of `ENCODERS`: "lstm", "tcn", "transformer", "informer", "timesnet".
+        use_aux: Whether x_aux joins x as further channels (table 1) or is left out (table 3).
+        encoder_width, encoder_depth: Of the encoder.
+        width: Hidden units of the predictors.
+    """
+
+    def __init__(
+        self, n_channels: int, n_steps: int, aux_steps: int, n_styles: int = 4, encoder: str = "tcn",
+        use_aux: bool = True, encoder_width: int = 32, encoder_depth: int = 2, width: int = 64,
+        y_likelihood: str = "laplace", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None, y_loc: float = 0.0,
+        y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale)
+        one_of("encoder", encoder, tuple(ENCODERS))
+        if use_aux and n_steps != aux_steps:
+            raise ValueError(
+                f"use_aux: concatenation needs loaded and unloaded walks of the same length, not {n_steps} and "
+                f"{aux_steps} steps; resample"
+            )
+        self.use_aux = use_aux
+        self.encoder = ENCODERS[encoder](n_channels * (1 + use_aux), n_steps, encoder_width, encoder_depth)
+        if self.joint:
+            self.classifier = head(self.encoder.out_dim, n_styles, width)
+        self.load_head = LoadHead(self.encoder.out_dim, 0, width, floor, y_likelihood != "mae")
+        self.set_priors(priors)
+
+    def encode(self, x: Tensor, x_aux: Tensor, participant: Tensor, **_: Any) -> Tensor:
+        """Features of each trial, (B, F)."""
+        self.require_shapes(x, x_aux)
+        x = self.standardise(x)
+        return self.encoder(torch.cat([x, self.standardise(x_aux)[participant]], -1) if self.use_aux else x)
+
+    def forward(
+        self, x: Tensor, x_aux: Tensor, participant: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
+        labelled: Tensor | None = None, style: Tensor | None = None, style_labelled: Tensor | None = None,
+        row: Tensor | None = None, h: Tensor | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        h = self.encode(x, x_aux, participant) if h is None else h
+        with self.plate("row", sizes=sizes, row=row):
+            if self.joint:
+                self.sample_style(self.classifier(h), style, style_labelled)
+            self.observe_load(self.load_given(*self.load_head(h)), y, labelled)
+
+
+class SequenceNetLoadOnly(SequenceNet):
+    """`SequenceNet` that predicts the load alone (table 3)."""
+
+    joint = False
+    targets = ("y",)
+    enumerated = ()

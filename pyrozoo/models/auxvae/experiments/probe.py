@@ -1,0 +1,64 @@
+"""What a linear model reads from summaries of a walk: it set the simulator's difficulty, and needs no deep network."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ....criticism.scores import mae
+from ....data.batch import Batch
+
+ALPHAS = np.logspace(0, 5, 11)
+
+
+def features(walk: np.ndarray) -> np.ndarray:
+    """Mean, log sd and log mean step of every channel: (n, T, S) -> (n, 3 S)."""
+    step = np.abs(np.diff(walk, axis=1)).mean(1)
+    return np.concatenate([walk.mean(1), np.log(walk.std(1) + 1e-9), np.log(step + 1e-9)], 1)
+
+
+def ridge_probe(data: Batch, folds: int = 6) -> dict[str, float]:
+    """Mean absolute error of the load [lb] on people left out, by what the ridge regression sees.
+
+    Args:
+        data: Trials, load and style known.
+        folds: Folds of people.
+
+    Returns:
+        "mean" (a constant), "none" (features of x), "concatenation" (of x and of x_aux), "difference" (of x less those
+        of x_aux), "difference and style" (the same, with a slope of its own for every true style).
+
+    Raises:
+        ValueError: A load or style is unknown, or there are too few people for the folds.
+    """
+    for target in ("y", "style"):
+        if not data.observed(target).all():
+            raise ValueError(f"{target}: unknown on some trials; give the probe those where it is known (Batch.subset)")
+    if not 2 <= folds <= data.sizes["participant"] or data.sizes["participant"] < 3:
+        raise ValueError(f"folds: {folds} of {data.sizes['participant']} participants; at least 3 people are needed")
+    y, people = data["y"].cpu().numpy().astype(float), data["participant"].cpu().numpy()
+    own = features(data["x"].cpu().numpy())
+    aux = features(data["x_aux"].cpu().numpy())[people]
+    style = np.eye(len(data.coords["style_class"]))[data["style"].cpu().numpy()]
+    difference = own - aux
+    by_style = (style[:, :, None] * difference[:, None]).reshape(len(y), -1)
+    inputs = {
+        "none": own, "concatenation": np.concatenate([own, aux], 1), "difference": difference,
+        "difference and style": np.concatenate([difference, by_style, style], 1),
+    }  # fmt: skip
+    out = {"mean": mae(y, np.full_like(y, y.mean()))}
+    return out | {name: mae(y, _left_out(table, y, people, folds)) for name, table in inputs.items()}
+
+
+def _left_out(table: np.ndarray, y: np.ndarray, people: np.ndarray, folds: int) -> np.ndarray:
+    """Predictions for people left out, (N,); the penalty is chosen on people left out of the training data in turn."""
+    out = np.empty_like(y)
+    for train, test in GroupKFold(folds).split(table, groups=people):
+        inner = GroupKFold(min(folds, len(np.unique(people[train]))))
+        splits = list(inner.split(table[train], groups=people[train]))
+        ridge = make_pipeline(StandardScaler(), RidgeCV(ALPHAS, cv=splits, scoring="neg_mean_absolute_error"))
+        out[test] = ridge.fit(table[train], y[train]).predict(table[test])
+    return out

@@ -1,0 +1,158 @@
+"""One run of an experiment as a job: plain arguments in, plain numbers out."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ....criticism.latent import latent_report
+from ....criticism.scores import accuracy, coverage, mae
+from ....data.batch import Batch
+from ....experiments.running import defaults_of
+from ....inference.fit import fit
+from ....inference.fitted import Fit
+from ....modeling import registry
+from ....posterior.predicting import predict
+from ..data.batches import participant_folds
+from ..data.simulator import simulate
+
+# The rows of table 2, each a configuration of the one model; the last is not in the paper.
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "1: no x_aux, no style": {"variant": "load-only", "fusion": "none"},
+    "2: no x_aux, style": {"variant": "auxvae", "fusion": "none"},
+    "3: concatenation, style": {"variant": "auxvae", "fusion": "concat"},
+    "4: cross-attention, no style": {"variant": "load-only", "fusion": "cross"},
+    "5: cross-attention, style": {"variant": "auxvae", "fusion": "cross"},
+    "6: difference from cross-attention, style": {
+        "variant": "auxvae", "fusion": "cross", "attention_residual": "difference",
+    },
+}  # fmt: skip
+ENCODERS = {"LSTM": "lstm", "TCN": "tcn", "Transformer": "transformer", "Informer": "informer", "TimesNet": "timesnet"}
+BASELINES: Mapping[str, Mapping[str, Any]] = {
+    **{f"{name}, x_aux and style": {"variant": "sequence", "encoder": e} for name, e in ENCODERS.items()},
+    **{name: {"variant": "sequence-load-only", "encoder": e, "use_aux": False} for name, e in ENCODERS.items()},
+}
+MODELS = {**SETTINGS, **BASELINES}
+
+
+def step_decay(progress: float) -> float:
+    """The paper's learning rate: a tenth after every fifth of training (every 100 of 500 epochs)."""
+    return 0.1 ** int(min(progress, 1 - 1e-9) * 5)
+
+
+# The paper's sizes and loss, which profile "paper" fits.
+PAPER_SIZES: Mapping[str, Any] = {"z_dim": 128, "channels": (256, 128), "d_model": 64, "heads": 4, "segments": 16}
+PAPER_LOSS: Mapping[str, Any] = {"x_likelihood": "mse", "y_likelihood": "mae", "recon_weight": None, "beta": 1.0}
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {
+        "data": {"n_participants": 4, "n_steps": 40, "duration_s": 5.0}, "folds": 2,
+        "sizes": {"z_dim": 3, "channels": (6, 5), "d_model": 4, "heads": 2, "segments": 2},
+        "encoder": {"encoder_width": 8}, "settings": {"epochs": 2},
+    },
+    "quick": {"data": {"n_steps": 120, "duration_s": 10.0}, "folds": 5, "sizes": {}, "encoder": {}, "settings": {}},
+    "paper": {
+        "data": {"n_steps": 800, "duration_s": 20.0}, "folds": 22, "sizes": {**PAPER_SIZES, **PAPER_LOSS},
+        "encoder": {"encoder_width": 64, "y_likelihood": "mae"},
+        "settings": {"epochs": 500, "batch_size": 128, "lr": 1e-3, "schedule": step_decay},
+    },
+}  # fmt: skip
+
+
+def arguments_of(model: str, profile: str, loss: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """Variant and constructor arguments of a row of the tables."""
+    own = dict(MODELS[model])
+    variant, sizes = own.pop("variant"), PROFILES[profile]["encoder" if model in BASELINES else "sizes"]
+    extra = {} if model in BASELINES else dict(loss or {})
+    return variant, {**sizes, **own, **extra}
+
+
+def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
+    """What is fitted and how, of each row, in words: part of an experiment's identity."""
+    out = {}
+    for model in models:
+        variant, arguments = arguments_of(model, profile)
+        family = registry.entry("auxvae").parts.VARIANTS[variant]
+        settings = {**family.fit_defaults, **PROFILES[profile]["settings"]}
+        plain = {k: getattr(v, "__name__", None) or repr(v).replace("<class ", "") for k, v in settings.items()}
+        out[model] = f"{variant} {sorted({**defaults_of(family), **arguments}.items())} {sorted(plain.items())}"
+    return out
+
+
+@functools.lru_cache(maxsize=2)
+def data_of(seed: int, profile: str) -> Batch:
+    """The simulated trials of one seed."""
+    return simulate(seed=seed, **PROFILES[profile]["data"])
+
+
+def fold_of(seed: int, fold: int, profile: str) -> tuple[Batch, Batch]:
+    """Training and test trials of one fold; no participant is in both."""
+    return participant_folds(data_of(seed, profile), PROFILES[profile]["folds"], seed=seed)[fold]
+
+
+def fitted(
+    model: str, train: Batch, profile: str, seed: int = 0, guide: str | None = None,
+    loss: Mapping[str, Any] | None = None, **settings: Any,
+) -> Fit:  # fmt: skip
+    """Fit a row of the tables to data, on a GPU where there is one."""
+    variant, arguments = arguments_of(model, profile, loss)
+    made = registry.create_model("auxvae", train, variant=variant, **arguments)
+    own = {**PROFILES[profile]["settings"], **settings}
+    device = "cuda" if torch.cuda.is_available() else None
+    guide = guide or ("none" if model in BASELINES else "paper")
+    return fit(made, guide, train, seed=seed, device=device, progress=False, **own)
+
+
+def table_run(
+    model: str, seed: int, fold: int, profile: str, repeat: int = 0, guide: str | None = None,
+    loss: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit one row of a table to the training people of one fold and score the others.
+
+    Args:
+        model: Of `MODELS`.
+        seed: Of the simulated data.
+        fold: Of the participants.
+        profile: Of `PROFILES`.
+        repeat: Changes the fit's seed and nothing else.
+        guide: Of the fit.
+        loss: Further constructor arguments of the model, e.g. `PAPER_LOSS`.
+        settings: Of the fit.
+        save: Folder for the fit.
+
+    Returns:
+        mae [lb], accuracy of the style where it is predicted, cover50, cover80, cover90, width90 [lb],
+        active (units of z), kl [nats per trial], seconds.
+    """
+    started = time.perf_counter()
+    train, test = fold_of(seed, fold, profile)
+    found = fitted(model, train, profile, seed + 1000 * repeat, guide, loss, **(settings or {}))
+    seconds = round(time.perf_counter() - started, 2)
+    if save is not None:
+        found.save(Path(save), overwrite=True)
+    return scored(found, test, seed) | {"seconds": seconds}
+
+
+def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str, Any]:
+    """Scores of a fit on trials of other people; see `table_run`."""
+    levels = {50: (0.25, 0.75), 80: (0.1, 0.9), 90: (0.05, 0.95)}
+    quantiles = tuple(sorted(q for pair in levels.values() for q in pair))
+    table = predict(found, test, draws=draws, seed=seed, quantiles=quantiles)
+    truth = test["y"].cpu().numpy().astype(float)
+    out: dict[str, Any] = {"mae": mae(truth, table["y.mean"].to_numpy())}
+    if "style.label" in table:
+        names = test.coords["style_class"][test["style"].cpu().numpy()]
+        out["accuracy"] = accuracy(names, table["style.label"].to_numpy())
+    if found.model.y_likelihood != "mae":  # whose scale is fixed, so that its intervals say nothing
+        for level, (low, high) in levels.items():
+            bounds = [table[f"y.q{round(100 * q):02d}"].to_numpy() for q in (low, high)]
+            out[f"cover{level}"] = coverage(truth, *bounds)
+        out["width90"] = float((table["y.q95"] - table["y.q05"]).mean())
+    if "z" in found.model.row_sites:
+        report = latent_report(found, test, "z", draws=5, seed=seed)
+        out |= {"active": report.active, "kl": float(report.table["kl"].sum(skipna=False))}
+    return out

@@ -1,0 +1,1 @@
+"""Windows as batches: readers, the simulator, splits."""

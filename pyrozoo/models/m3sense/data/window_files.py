@@ -1,0 +1,129 @@
+"""Windows in .npz files: a documented layout for anybody's own, and that of the Stress-Predict windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....data.batch import Batch
+from .batches import SEGMENT, checked, from_arrays, require_classes
+from .recordings import located
+from .simulator import CLASSES, DEVICE_RATES
+
+
+def read_windows(
+    path: str | Path, *, classes: Mapping[str, Sequence[str]] | None = None, dataset: str = "own",
+    segment: int = SEGMENT, dtype: torch.dtype | None = None,
+) -> Batch:  # fmt: skip
+    """Read windows that are cut already from one npz file of N windows, of any number of tasks.
+
+    Its arrays: ``subject``, names of people as text or whole numbers, (N,); of every modality, by any name, its windows
+    (N, samples). It may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or whole
+    numbers, -1 where unknown; ``rates_<modality>``, samples per second, of all modalities; ``standardised``, "subject"
+    or "window", where the signals are standardised already (`standardise`). No object is unpickled.
+
+    Args:
+        path: The file.
+        classes: Task -> names of its classes, as those of a fit. Then these tasks, and no other, are in the batch,
+            whether the file has labels of them or not.
+        dataset: Name of the data set; people of data sets of different names are different people.
+        segment: Samples in a segment of the encoder; a window has at least one.
+        dtype: Floating type; torch's default where None.
+
+    Returns:
+        Batch: As `windows` gives it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no npz file of these arrays, or as `from_arrays`; the message names file, array and row.
+    """
+    path = Path(path)
+    arrays = _arrays(path)
+    with located(str(path)):
+        if "subject" not in arrays:
+            raise ValueError(f"there is no array 'subject', only {sorted(arrays)}; name the person of every window")
+        info: dict[str, Any] = {"name": path.name, "simulated": False}
+        if "standardised" in arrays:
+            info["standardised"] = str(arrays["standardised"])
+            if info["standardised"] not in ("subject", "window"):
+                raise ValueError(
+                    f"array 'standardised': {info['standardised']!r}; give 'subject' or 'window', or leave it out "
+                    "where the signals are not standardised"
+                )
+        rates: dict[str, float] = {}
+        labels: dict[str, Any] = {}
+        signals: dict[str, np.ndarray] = {}
+        for name, array in arrays.items():
+            if name.startswith("label_"):
+                labels[name.removeprefix("label_")] = array
+            elif name.startswith("rates_"):
+                if array.ndim or array.dtype.kind not in "fiu":
+                    raise ValueError(f"array {name!r}: {array.dtype} of shape {array.shape}; give one number [Hz]")
+                rates[name.removeprefix("rates_")] = float(array)
+            elif name not in ("subject", "standardised"):
+                signals[name] = array
+        if rates:
+            info["rates"] = rates
+        if classes is not None:
+            labels = {task: labels.get(task) for task in classes}
+        batch, targets = checked(
+            signals, arrays["subject"], labels, classes or {}, "label_{task}", dataset, segment, dtype, info
+        )
+        if classes is None:
+            require_classes(targets)
+        return batch
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file."""
+    arrays: dict[str, Any] = {}
+    with path.open("rb") as stream, located(str(path)):
+        try:
+            file = np.load(stream, allow_pickle=False)
+            names = file.files if isinstance(file, np.lib.npyio.NpzFile) else []
+        except Exception as error:  # a damaged archive raises whatever its parts stumble over
+            raise ValueError(f"no npz file of windows ({error}); write one by numpy.savez") from error
+        if not names:
+            raise ValueError("no npz file of windows, or an empty one; write one by numpy.savez")
+        for name in names:
+            try:
+                arrays[name] = file[name]
+            except Exception as error:
+                raise ValueError(
+                    f"array {name!r} cannot be read ({error}); save numbers or text, no Python objects"
+                ) from error
+            if not isinstance(arrays[name], np.ndarray):
+                raise ValueError(f"{name!r} is no array; leave it out")
+    return arrays
+
+
+def read_stress_predict_windows(path: str | Path) -> Batch:
+    """Read Stress-Predict as windows of 20 s in one npz file: ``eda_nS, bvp_x10, temp_cC, label, subject``.
+
+    Args:
+        path: The file: whole numbers in nS, tenths of the device's unit and hundredths of a degree, (N, samples).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no npz file of these arrays.
+    """
+    path = Path(path)
+    arrays = _arrays(path)
+    with located(str(path)):
+        wanted = ("eda_nS", "bvp_x10", "temp_cC", "label", "subject")
+        for key in wanted:
+            if key not in arrays or arrays[key].dtype.kind not in "iu":
+                kind = arrays[key].dtype if key in arrays else "there is none"
+                raise ValueError(f"no npz file of windows: array {key!r}: {kind}; expected whole numbers in {wanted}")
+        if arrays["subject"].ndim != 1:
+            raise ValueError(f"array 'subject': shape {arrays['subject'].shape}; expected one number per window")
+        units = {"bvp": ("bvp_x10", 10.0), "eda": ("eda_nS", 1000.0), "temp": ("temp_cC", 100.0)}
+        return from_arrays(
+            {name: arrays[key] / unit for name, (key, unit) in units.items()}, arrays["label"],
+            [f"S{int(number):02d}" for number in arrays["subject"]], "stress", classes=CLASSES["stress"][:2],
+            dataset="stress_predict", seconds=20.0, rates=dict(DEVICE_RATES),
+        )  # fmt: skip

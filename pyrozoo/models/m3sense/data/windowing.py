@@ -1,0 +1,253 @@
+"""From recordings to windows: filtering, and cutting with labels by time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ....data.batch import Batch
+from .batches import SEGMENT, all_classes, build, from_arrays, merge, require_classes, require_segment, standardise
+from .recordings import Recording, Recordings, added, located
+from .simulator import DEVICE_RATES
+
+__all__ = ["CUTOFFS", "filtered", "fir", "from_arrays", "low_pass", "merge", "standardise", "windows"]
+# The paper filters, but does not say at which frequencies [Hz]: above heart rate and its first overtones, above skin
+# conductance responses, and above what skin temperature does.
+CUTOFFS: Mapping[str, float] = MappingProxyType({"bvp": 8.0, "eda": 1.0, "temp": 0.5})
+
+
+# -------------------------------------------------------------------- filtering
+def low_pass(signal: Any, rate: float, cutoff: float, order: int = 4) -> np.ndarray:
+    """Butterworth low-pass filter, run forwards and backwards so that nothing is delayed.
+
+    Args:
+        signal: Samples, (n,).
+        rate: Samples per second.
+        cutoff: Frequency [Hz] at which the amplitude is halved.
+        order: Of the filter, which is run twice.
+
+    Raises:
+        ValueError: The cutoff is not below half the rate, or the signal is too short or not finite.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    signal = _filterable(signal, rate, cutoff, least=6 * order + 1)
+    return sosfiltfilt(butter(order, cutoff, fs=rate, output="sos"), signal)
+
+
+def fir(signal: Any, rate: float, cutoff: float, taps: int | None = None) -> np.ndarray:
+    """Finite-impulse-response low-pass filter: a windowed sinc, symmetric, so that nothing is delayed.
+
+    Args:
+        signal: Samples, (n,).
+        rate: Samples per second.
+        cutoff: Frequency [Hz] at which the amplitude is halved.
+        taps: Its length, an odd number; by default four periods of the cutoff.
+
+    Raises:
+        ValueError: As `low_pass`; an even or too small number of taps.
+    """
+    from scipy.signal import convolve, firwin
+
+    if taps is None:
+        taps = 2 * math.ceil(2 * rate / cutoff) + 1 if cutoff > 0 else 3
+    if taps < 3 or taps % 2 == 0:
+        raise ValueError(f"taps: {taps}; an odd number of at least 3 delays nothing")
+    half = taps // 2
+    signal = _filterable(signal, rate, cutoff, least=half + 1)
+    padded = np.pad(signal, half, mode="reflect", reflect_type="odd")
+    return convolve(padded, firwin(taps, cutoff, fs=rate), mode="valid")
+
+
+def _filterable(signal: Any, rate: float, cutoff: float, least: int) -> np.ndarray:
+    signal = np.asarray(signal, dtype=float)
+    if signal.ndim != 1 or len(signal) < least:
+        raise ValueError(f"signal: shape {signal.shape}; this filter needs one row of at least {least} samples")
+    if not np.isfinite(signal).all():
+        raise ValueError(f"signal, sample {int((~np.isfinite(signal)).argmax())}: not finite; interpolate it")
+    if not 0 < cutoff < rate / 2:
+        raise ValueError(f"cutoff: {cutoff:g} Hz; it must be between 0 and half the rate of {rate:g} Hz")
+    return signal
+
+
+def filtered(recordings: Iterable[Recording], cutoffs: Mapping[str, float] = CUTOFFS) -> Recordings:
+    """Recordings with a low-pass and then an FIR filter on the modalities that have a cutoff.
+
+    Args:
+        recordings: As the readers give them.
+        cutoffs: Modality -> cutoff [Hz] of both filters.
+
+    Raises:
+        ValueError: As `low_pass`; the message names subject and modality.
+    """
+    out = Recordings(skipped=getattr(recordings, "skipped", None))
+    for recording in recordings:
+        signals = dict(recording.signals)
+        for name in signals.keys() & cutoffs.keys():
+            with located(f"{recording.name}, {name}"):
+                rate = recording.rates[name]
+                signals[name] = fir(low_pass(signals[name], rate, cutoffs[name]), rate, cutoffs[name])
+        out.append(replace(recording, signals=signals))
+    return out
+
+
+# -------------------------------------------------------------------- windows
+def windows(
+    recordings: Sequence[Recording], seconds: float = 20.0, rates: Mapping[str, float] = DEVICE_RATES, *,
+    step: float | None = None, min_share: float = 1.0, keep_unlabelled: bool = False, resample: bool = False,
+    segment: int = SEGMENT, name: str | None = None, dtype: torch.dtype | None = None,
+) -> Batch:  # fmt: skip
+    """Cut recordings into windows, each with the label of its time.
+
+    A window begins every `step` seconds from the recording's start. In a recording with a task it is kept if one class
+    has at least `min_share` of its time; it is *mixed* if less, and *unlabelled* if no class has any. Recordings
+    without a task have unlabelled windows only, which are kept.
+
+    Args:
+        recordings: Of any data sets and tasks.
+        seconds: Duration of a window.
+        rates: Modality -> samples per second; these are the modalities of the batch.
+        step: Seconds between beginnings of windows; by default windows do not overlap. Overlapping windows must not be
+            split by window: they share samples.
+        min_share: Share of a window's time that has its label, in (0.5, 1].
+        keep_unlabelled: Whether to keep windows without a label in recordings with a task, too.
+        resample: Whether to resample signals of another rate; otherwise they are an error.
+        segment: Samples in a segment of the encoder; a window has at least one.
+        name: Of the data; by default the names of the data sets.
+        dtype: Floating type; torch's default where None.
+
+    Returns:
+        Batch: Windows along "window": a tensor (N, samples) for each modality, ``y_<task>`` (N,) with masks, `dataset`
+        (N,); the group "subject". ``info["dropped"]`` counts windows by reason and the seconds at the ends of
+        recordings that make no window, ``info["replaced"]`` what readers replaced or left out, and ``info["skipped"]``
+        names whom they left out.
+
+    Raises:
+        ValueError: A recording lacks a modality or has another rate; no window fits or is left; a task has one class;
+            a window is shorter than a segment, or not a whole number of samples. The message names subject and field.
+    """
+    recordings = list(recordings) if not isinstance(recordings, Recordings) else recordings
+    step = seconds if step is None else step
+    counts = _samples(seconds, step, rates, segment)
+    if not recordings:
+        raise ValueError("recordings: there are none; read at least one")
+    if not 0.5 < min_share <= 1:
+        raise ValueError(f"min_share: {min_share:g}; a share in (0.5, 1], so that one class has most of the window")
+    classes = all_classes((r.task, r.classes) for r in recordings if r.task is not None)
+    dropped: dict[str, float] = {"mixed": 0, "unlabelled": 0, "remainder_s": 0.0}
+    notes: dict[str, int] = {}
+    parts: list[_Part] = []
+    for recording in recordings:
+        with located(recording.name):
+            signals = _at_rates(recording, rates, resample)
+        added(notes, recording.notes)
+        names = classes.get(recording.task or "", ())
+        parts.append(_cut(recording, signals, counts, rates, seconds, step, min_share, keep_unlabelled, names, dropped))
+    dropped["remainder_s"] = round(dropped["remainder_s"], 3)
+    parts = [part for part in parts if len(part.code)]
+    if not parts:
+        longest = max(recording.seconds for recording in recordings)
+        raise ValueError(
+            f"no window of {seconds:g} s is left: the longest recording has {longest:g} s, and {dropped['mixed']} "
+            f"windows were mixed, {dropped['unlabelled']} without label; choose shorter windows or keep_unlabelled"
+        )
+    of = [part.recording for part in parts for _ in part.code]
+    task, code = np.array([r.task or "" for r in of]), np.concatenate([part.code for part in parts])
+    targets = {t: (names, np.where(task == t, code, -1)) for t, names in classes.items()}
+    require_classes(targets)
+    return build(
+        {m: np.concatenate([part.signals[m] for part in parts]) for m in rates},
+        np.array([r.dataset for r in of]), np.array([r.name for r in of]), targets, dtype,
+        name=name or " + ".join(dict.fromkeys(r.dataset for r in of)), simulated=False, seconds=seconds, step=step,
+        rates=dict(rates), dropped=dropped, replaced=notes, skipped=dict(getattr(recordings, "skipped", {})),
+    )  # fmt: skip
+
+
+class _Part(NamedTuple):
+    """Windows of one recording: code (n,), -1 where unlabelled; signals (n, samples) by modality."""
+
+    recording: Recording
+    code: np.ndarray
+    signals: dict[str, np.ndarray]
+
+
+def _cut(
+    recording: Recording, signals: Mapping[str, np.ndarray], counts: Mapping[str, int], rates: Mapping[str, float],
+    seconds: float, step: float, min_share: float, keep_unlabelled: bool, names: Sequence[str],
+    dropped: dict[str, float],
+) -> _Part:  # fmt: skip
+    """Windows of a recording that are kept; what is not is counted in `dropped`."""
+    n = max(0, min((len(s) - counts[m]) // round(step * rates[m]) + 1 for m, s in signals.items()))
+    # By the longest signal: channels end up to some seconds apart.
+    lasts = max(len(s) / rates[m] for m, s in signals.items())
+    dropped["remainder_s"] += lasts - ((n - 1) * step + seconds if n else 0)
+    label, share = _labels(recording, n, seconds, step)
+    known = share >= min_share - 1e-9
+    kept = known if recording.task is not None else np.ones(n, bool)
+    if keep_unlabelled:
+        kept = kept | (share == 0)
+    dropped["mixed"] += int((~kept & (share > 0)).sum())
+    dropped["unlabelled"] += int((~kept & (share == 0)).sum())
+    starts = np.flatnonzero(kept)
+    code = np.array([names.index(label[k]) if known[k] else -1 for k in starts], dtype=int)
+    pieces = {m: [s[k * round(step * rates[m]) :][: counts[m]] for k in starts] for m, s in signals.items()}
+    return _Part(recording, code, {m: np.reshape(p, (len(starts), counts[m])) for m, p in pieces.items()})
+
+
+def _samples(seconds: float, step: float, rates: Mapping[str, float], segment: int) -> dict[str, int]:
+    """Modality -> samples in a window."""
+    if not rates:
+        raise ValueError("rates: give at least one modality")
+    if not 0 < seconds < np.inf or not 0 < step < np.inf:
+        raise ValueError(f"seconds, step: {seconds}, {step}; give positive durations")
+    for name, rate in rates.items():
+        if not 0 < rate < np.inf:
+            raise ValueError(f"rates: {name} at {rate} Hz; give samples per second")
+        for what, duration in (("seconds", seconds), ("step", step)):
+            if abs(duration * rate - round(duration * rate)) > 1e-6:
+                raise ValueError(f"{what}: {duration:g} s of {name} at {rate:g} Hz is not a whole number of samples")
+    counts = {name: round(seconds * rate) for name, rate in rates.items()}
+    require_segment(counts, segment)
+    return counts
+
+
+def _at_rates(recording: Recording, rates: Mapping[str, float], resample: bool) -> dict[str, np.ndarray]:
+    """Signals of a recording at the rates asked for."""
+    out = {}
+    for name, rate in rates.items():
+        if name not in recording.signals:
+            raise ValueError(
+                f"{name}: the recording lacks this modality, it has {list(recording.signals)}; give rates= for those"
+            )
+        signal, own = recording.signals[name], recording.rates[name]
+        if own != rate and not resample:
+            raise ValueError(f"{name}: recorded at {own:g} Hz, not {rate:g} Hz; change rates= or use resample=True")
+        out[name] = _resampled(signal, own, rate) if own != rate else signal
+    return out
+
+
+def _resampled(signal: np.ndarray, own: float, rate: float) -> np.ndarray:
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(rate / own).limit_denominator(1000)
+    if abs(float(ratio) * own / rate - 1) > 1e-6:
+        raise ValueError(f"rates: {own:g} Hz to {rate:g} Hz is no ratio of small whole numbers; choose another rate")
+    return resample_poly(signal, ratio.numerator, ratio.denominator, padtype="line")
+
+
+def _labels(recording: Recording, n: int, seconds: float, step: float) -> tuple[list[str], np.ndarray]:
+    """Of each window the class with most of its time, and its share, 0 where there is none."""
+    time = np.zeros((n, max(1, len(recording.classes))))
+    begin = np.arange(n) * step
+    for start, stop, name in recording.labels:
+        shared = np.minimum(stop, begin + seconds) - np.maximum(start, begin)
+        time[:, recording.classes.index(name)] += np.maximum(shared, 0)
+    names = recording.classes or ("",)
+    return [names[k] for k in time.argmax(1)], time.max(1, initial=0) / seconds

@@ -1,0 +1,83 @@
+"""Whether the alignment acts: its size, and its pull on the representation beside that of the labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+from torch.nn import functional
+
+from ....data.batch import Batch
+from ....inference.copies import isolated
+from ....inference.fitted import Fit
+from ..local_guide import PaperGuide
+from ..model import M3Sense
+
+
+class Alignment(NamedTuple):
+    """What `alignment` finds.
+
+    Attributes:
+        kl: KL[q(a_T | X_T) || N(0, I)], summed over tasks, mean over windows [nats], networks in evaluation.
+        alignment_gradient: Norm of the gradient of gamma times it with respect to the representation's weights, as in
+            training: with batch statistics and dropout.
+        label_gradient: The same of the cross-entropy, summed over labels, over the number of windows.
+    """
+
+    kl: float
+    alignment_gradient: float
+    label_gradient: float
+
+
+def alignment(fit: Fit, data: Batch, seed: int = 0) -> Alignment:
+    """Measure the alignment term of a fit, on all windows at once (eq. 13, 15, 16).
+
+    Args:
+        fit: Of variant "m3sense" or "latent" with guide "paper", standard normal priors.
+        data: Windows, labelled or not.
+        seed: Of dropout, and of the draw of a_T from which "latent" predicts labels.
+
+    Raises:
+        ValueError: A fit of another variant or guide, which have no such term.
+    """
+    model, guide = fit.model, fit.guide
+    if not isinstance(model, M3Sense) or fit.guide_name != "paper":
+        raise ValueError("fit: alignment() needs variant 'm3sense' or 'latent' with guide 'paper'")
+    batch = fit.prepare(data)
+    weights = [p for p in model.representation.parameters() if p.requires_grad]
+    running = {name: buffer.clone() for name, buffer in model.representation.named_buffers()}
+    with isolated(seed):
+        with torch.no_grad():
+            kl, _ = _terms(model, guide, batch)
+        model.representation.train()
+        try:
+            with torch.enable_grad():
+                trained, labels = _terms(model, guide, batch)
+                norms = [_norm(term, weights) for term in (model.gamma * trained, labels)]
+        finally:
+            model.representation.eval()
+            for name, buffer in model.representation.named_buffers():
+                buffer.copy_(running[name])
+    return Alignment(float(kl), *norms)
+
+
+def _terms(model: M3Sense, guide: PaperGuide, batch: Batch) -> tuple[Tensor, Tensor]:
+    """KL and cross-entropy, sums over tasks and means over windows."""
+    h = model.encode(**batch)
+    kl, labels = h.new_zeros(()), h.new_zeros(())
+    for i, task in enumerate(model.tasks):
+        q = guide.posterior(guide.networks[i](h[i]))
+        prior = dist.Normal(torch.zeros_like(q.base_dist.loc), 1.0).to_event(1)
+        kl = kl + kl_divergence(q, prior).mean()
+        y, known = model.known(task, batch, h)
+        logits = model.logits(i, h, q.rsample())
+        labels = labels + (functional.cross_entropy(logits, y, reduction="none") * known).mean()
+    return kl, labels
+
+
+def _norm(term: Tensor, weights: list[Tensor]) -> float:
+    gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+    return float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None]))

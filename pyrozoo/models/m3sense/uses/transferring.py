@@ -1,0 +1,200 @@
+"""Transfer to other tasks: a model for new labels that starts from the weights of a fit (figure 7)."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ....data.batch import Batch
+from ....inference.copies import isolated, reference_tensor, run_seed
+from ....inference.fitted import Fit, Run, identity, prototype_of
+from ....modeling.registry import create_guide, create_model
+from ..data.batches import modalities
+from ..guides import GUIDES
+from ..model import AffectModel, n_classes
+
+ADJUSTABLE = ("dropout", "gamma", "lstm_dropout", "priors")  # arguments that no carried weight depends on
+_BRANCH = re.compile(r"(representation\.heads|classifiers|class_logits|places|networks)\.(\d+)(.*)")
+_HEADS = ("classifiers", "class_logits", "places")
+_ALL_TASKS = ("decoder.", "f_log_sd")  # read the latents of all tasks together
+
+
+def transfer(
+    fit: Fit, data: Batch, *, tasks: Sequence[str] | None = None, frozen: str = "representation",
+    like: str | None = None, new_heads: bool = False, seed: int = 0, **arguments: Any,
+) -> Fit:  # fmt: skip
+    """Make a model for the tasks of `data` that starts from the weights of a fit, untrained (figure 7).
+
+    Train it by `pyrozoo.fit`; `fit` itself stays as it is::
+
+        start = m3sense.transfer(fit, few)  # few: labelled windows of a new task, or of a known one to tune the fit to
+        tuned = pyrozoo.fit(start.model, start.guide_name, few, warm_start=start, epochs=30)
+
+    Variant, sizes, modalities and the standardisation of the signals are those of the fit's best restart, and so are
+    the encoders and the fusion. For every task of `data`:
+
+    * A task of the fit, of the same name and classes, keeps its branch (CAM query, layers after fusion, network of
+      q(a_T | X_T)) and, unless `new_heads`, its head (classifier; class probabilities and places of "generative").
+      Without `new_heads` its predictions are those of the fit until it is trained.
+    * A new task has the mean of the fit's queries, which the paper leaves open, the layers after fusion of task `like`,
+      and a new head and network of q(a_T | X_T).
+
+    The decoder of "generative" reads the latents of all tasks: it is carried over where the tasks of `data` are those
+    of the fit, and new otherwise. "generative-domain" needs two tasks at least, and sums over their domains alone.
+
+    Args:
+        fit: A fit of this entry with a guide of the entry.
+        data: N windows of the fit's modalities, labelled for at least one task; the number of samples may differ.
+        tasks: Which of the data's tasks to learn; all where None.
+        frozen: What is not trained: "representation", all up to X_T, so that only heads and networks of q(a_T | X_T)
+            are (the paper's transfer); "encoders"; or "none".
+        like: Task of the fit whose layers after fusion new tasks start from; the fit's first where None.
+        new_heads: Give new heads also to tasks of the fit.
+        seed: Of the new weights.
+        **arguments: Of the model, in place of the fit's: dropout, lstm_dropout, gamma, priors.
+
+    Returns:
+        Fit: One run with status "untrained" and no history; the model has the tasks that the fit knows first. Ready for
+        `warm_start`, and for `pyrozoo.predict` and saving as it is; predictions of new tasks mean nothing yet.
+
+    Raises:
+        ValueError: The fit is of another model or guide; modalities, rates, standardisation or classes of a task
+            differ; a window is shorter than a segment; no task, or not a new one, has a label; `tasks` or `like` are
+            no tasks of the data, of the fit; `frozen` is none of its choices; an argument that the weights depend on.
+    """
+    _require_fit(fit)
+    _require_windows(fit, data)
+    known = list(fit.model.tasks)
+    if like is not None and like not in known:
+        raise ValueError(f"like: {like!r} is no task of the fit; there are {known}")
+    fixed = sorted(set(arguments) - set(ADJUSTABLE))
+    if fixed:
+        raise ValueError(f"{fixed[0]}: it belongs to the weights of the fit; other values need a model of their own")
+    learned = _tasks(fit, data, tasks)
+    # Per task of the new model: its place in the fit, or None.
+    own = [known.index(task) if task in known else None for task in learned]
+    branches = [known.index(like or known[0]) if place is None else place for place in own]
+    places: dict[str, Sequence[int | None]] = {"representation.heads": branches, "networks": own}
+    places |= dict.fromkeys(_HEADS, [None] * len(own) if new_heads else own)
+    name, variant = fit.model.entry
+    config = {**copy.deepcopy(fit.model.config), "tasks": learned, "frozen": frozen, **arguments}
+    if config.get("priors") and "priors" not in arguments:
+        config["priors"] = {
+            site: prior for site, prior in config["priors"].items() if site.removeprefix("a_") in learned
+        }
+    reference = reference_tensor(fit.model)
+    start = run_seed(seed, 0)
+    with isolated(start):
+        model = create_model(name, variant=variant, **config).to(reference)
+        guide = create_guide(model, fit.guide_name).to(reference)
+    stays_new: tuple[str, ...] = () if own == list(range(len(known))) else _ALL_TASKS
+    stays_new += ("prior_modules.",) if "priors" in arguments else ()
+    for module, source in ((model, fit.model), (guide, fit.guide)):
+        module.load_state_dict(_carried(module, source, places, own, stays_new))
+        module.eval()
+    facts = {"from": fit.data, "frozen": frozen, "like": like, "new_heads": new_heads}
+    cast = data.to(device=reference.device, dtype=reference.dtype)
+    return Fit(
+        [Run(start, model, guide, pd.DataFrame(), "untrained")], fit.guide_name, {"seed": seed, "transfer": facts},
+        identity(data), prototype_of(cast, model), train=data,
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------- inside
+def _carried(
+    module: nn.Module, source: nn.Module, places: Mapping[str, Sequence[int | None]], own: Sequence[int | None],
+    stays_new: tuple[str, ...],
+) -> dict[str, Tensor]:  # fmt: skip
+    """State of `module` with all that belongs there from `source`.
+
+    Args:
+        module: A new model or guide.
+        source: That of the fit.
+        places: Kind of a part that every task has -> for each task of `module` the place in `source`, or None.
+        own: The same of the tasks themselves.
+        stays_new: How names begin that are not carried over.
+    """
+    theirs, state = source.state_dict(), module.state_dict()
+    new = [i for i, place in enumerate(own) if place is not None]
+    old = [place for place in own if place is not None]
+    for name, fresh in state.items():
+        part = _BRANCH.fullmatch(name)
+        if part:
+            place = places[part[1]][int(part[2])]
+            state[name] = fresh if place is None else theirs[f"{part[1]}.{place}{part[3]}"]
+        elif name in ("representation.fusion.query", "domain_logits"):  # (T, ...)
+            state[name] = torch.stack([theirs[name].mean(0) if place is None else theirs[name][place] for place in own])
+        elif name == "shifts":  # (T, T, A)
+            state[name] = fresh.clone()
+            state[name][_grid(new)] = theirs[name][_grid(old)]
+        elif not name.startswith(stays_new):
+            state[name] = theirs[name]
+    return state
+
+
+def _grid(places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    index = torch.tensor(places, dtype=torch.long)
+    return index[:, None], index[None]
+
+
+def _tasks(fit: Fit, data: Batch, wanted: Sequence[str] | None) -> dict[str, int]:
+    """Task of `data` that is wanted -> number of classes, those of the fit first and in its order."""
+    found = n_classes(data)
+    unknown = [task for task in wanted or () if task not in found]
+    if unknown:
+        raise ValueError(f"tasks: {unknown[0]!r} is no task of the data; there are {list(found)}")
+    found = {task: n for task, n in found.items() if wanted is None or task in wanted}
+    labelled = {task for task in found if data.observed(f"y_{task}").any()}
+    if not labelled:
+        raise ValueError("labels: no window has one; give labelled windows, or predict with the fit itself")
+    known = fit.model.tasks
+    for task, n in found.items():
+        field = f"y_{task}_class"
+        ours, theirs = (batch.coords.get(field) for batch in (data, fit.prototype))
+        if task in known and ours is not None and theirs is not None and ours.tolist() != theirs.tolist():
+            raise ValueError(
+                f"task {task!r}: the data have the classes {ours.tolist()} where the fit has {theirs.tolist()}; give "
+                "the same in the same order, or call the task otherwise to learn it anew"
+            )
+        if task in known and n != known[task]:
+            raise ValueError(
+                f"task {task!r}: the data have {n} classes where the fit has {known[task]}; name the classes of both, "
+                "or call the task otherwise to learn it anew"
+            )
+        if task not in known and task not in labelled:
+            raise ValueError(f"task {task!r}: no window has its label and the fit does not know it; leave it out")
+    return {task: found[task] for task in [*(t for t in known if t in found), *(t for t in found if t not in known)]}
+
+
+def _require_fit(fit: Fit) -> None:
+    """Refuse fits of which model and guide cannot be made anew."""
+    if not isinstance(fit.model, AffectModel) or fit.model.entry is None:
+        raise ValueError(f"fit: its {type(fit.model).__name__} is no model that create_model('m3sense', ...) made")
+    if fit.guide_name not in GUIDES:
+        raise ValueError(f"fit: its guide {fit.guide_name!r} is none of {list(GUIDES)}; fit with one of them")
+
+
+def _require_windows(fit: Fit, data: Batch) -> None:
+    """Refuse windows that are of another kind than those of the fit."""
+    model, found = fit.model, {name: data[name].shape[1] for name in modalities(data)}
+    if set(found) != set(model.modalities):
+        raise ValueError(
+            f"modalities: the data have {list(found)} where the fit has {list(model.modalities)}; give windows of the "
+            "same, or fit with those that both have"
+        )
+    for name, n in found.items():
+        if n < model.segment:
+            raise ValueError(
+                f"{name}: windows of {n} samples are shorter than the segment of {model.segment} of the fit; make "
+                "longer ones"
+            )
+    for field in ("rates", "standardised"):
+        ours, theirs = data.info.get(field), fit.prototype.info.get(field)
+        if ours != theirs and not (field == "rates" and None in (ours, theirs)):
+            raise ValueError(f"{field}: {ours} where the data of the fit have {theirs}; treat both alike")

@@ -1,0 +1,1 @@
+"""Recordings as batches: readers, protocols, the simulator, data sets by name."""

@@ -1,0 +1,276 @@
+"""Readers of files of classifier scores, ``.npz`` and ``.csv``, which run no code that a file may hold."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ....data.batch import Batch
+from .protocols import NON_EVENT
+from .recordings import recordings
+from .segments import runs
+
+
+def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float | None = None) -> Batch:
+    """Read recordings from a file, ``.npz`` or ``.csv``; no code in it is run.
+
+    The frames of a recording are consecutive rows, in the order of time.
+
+    * npz: ``score`` (N, K) of all frames; ``recording`` (N,), the name of each frame's recording; optionally ``label``
+      (N,), whole numbers 0..K-1, or -1 throughout a recording without labels; ``labels`` (K,), their names; ``rate``,
+      frames per second.
+    * csv: one line for each frame, with the columns ``recording``; optionally ``label``, the name or number of the
+      label, or nothing throughout a recording without labels; optionally ``frame``, which must increase within a
+      recording and is not used otherwise; and every other column holds the scores of the label that is its header,
+      non-event first.
+
+    Args:
+        path: The file.
+        labels: Names of the K labels, non-event first. Where the file has names too, these are the same ones, in the
+            order that the data should have (that of the training data, for instance). By default those of the file,
+            and where it has none ``"non-event"``, ``"step 1"``, ...
+        rate: Frames per second, where the file does not say. If neither does, 1 is assumed, and ``info`` says so by
+            ``rate_assumed=True``: order and labels are right then, but times are in frames.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is something wrong in it; the message names the file, the field, the row and the remedy.
+    """
+    path = Path(path)
+    # Each with the number of the first row: positions in arrays count from 0, lines of a table from 1.
+    readers = {".npz": (_read_npz, 0), ".csv": (_read_csv, 1)}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: a file {path.suffix or 'without ending'}; give one of {sorted(readers)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        fields_of, first_row = readers[path.suffix.lower()]
+        return _from_fields(fields_of(path), labels, rate, path, first_row)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+# ------------------------------------------------------------------ inside: both kinds
+def _from_fields(
+    fields: Mapping[str, Any], labels: Sequence[str] | None, rate: float | None, path: Path, first_row: int
+) -> Batch:
+    """Cut the frames of a file into recordings."""
+    score, label, named = fields["score"], fields.get("label"), fields.get("labels")
+    if labels is not None and named is not None:
+        order = _order(named, list(labels))
+        score, place = score[:, order], np.argsort(order)
+        label = None if label is None else np.where(label >= 0, place[np.maximum(label, 0)], -1)
+    if labels is None:
+        labels = named or [NON_EVENT, *(f"step {k}" for k in range(1, score.shape[1]))]
+    names, start, stop = _cut(fields["recording"], first_row)
+    pieces: list[np.ndarray | None] = [None] * len(names)
+    if label is not None:
+        pieces = [_whole(names[i], label[start[i] : stop[i]], start[i] + first_row) for i in range(len(names))]
+    known = fields.get("rate")
+    if rate is not None and known is not None and rate != known:
+        raise ValueError(f"field 'rate': {known:g}, but the argument rate says {rate:g}; leave the wrong one out")
+    rate = known if rate is None else rate
+    assumed: dict[str, Any] = {"rate_assumed": True} if rate is None else {}
+    return recordings(
+        [score[a:b] for a, b in zip(start, stop, strict=True)], pieces,
+        labels=labels, rate=1.0 if rate is None else rate, names=names,
+        name=path.stem, simulated=False, source=path.name, **assumed,
+    )  # fmt: skip
+
+
+def _order(named: list[str], labels: list[str]) -> list[int]:
+    """Positions among the file's names `named` of those that the caller wants, `labels`."""
+    if sorted(named) != sorted(labels):
+        missing, surplus = [n for n in labels if n not in named], [n for n in named if n not in labels]
+        raise ValueError(
+            f"the labels of the file are {named}, those asked for {labels}: the file lacks {missing} and has {surplus} "
+            "beside; give the names of the file, in any order"
+        )
+    return [named.index(name) for name in labels]
+
+
+def _cut(recording: np.ndarray, first_row: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Name, start and end of each recording."""
+    value, start, stop = runs(recording)
+    names = [str(name) for name in value]
+    seen: set[str] = set()
+    for name, row in zip(names, start + first_row, strict=True):
+        if not name.strip():
+            raise ValueError(f"field 'recording', row {row}: the name is missing; name the recording of every frame")
+        if name in seen:
+            raise ValueError(
+                f"field 'recording', row {row}: {name!r} goes on after another recording; put the frames of each "
+                "recording together, in the order of time"
+            )
+        seen.add(name)
+    return names, start, stop
+
+
+def _whole(name: str, label: np.ndarray, row: int) -> np.ndarray | None:
+    """The labels of one recording, None where it has none; a recording labelled in part is refused."""
+    missing = label == -1
+    if missing.all():
+        return None
+    if missing.any():
+        raise ValueError(
+            f"field 'label', row {row + int(missing.argmax())}: recording {name!r} is labelled in part; label it "
+            "whole or not at all"
+        )
+    return label
+
+
+# ------------------------------------------------------------------ inside: npz
+def _read_npz(path: Path) -> dict[str, Any]:
+    """The fields of an npz file, with their types and lengths checked."""
+    # np.load leaves a file open that it has opened itself and cannot read.
+    with path.open("rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError):
+            raise ValueError("it is no npz file, or only a part of one; write it anew with numpy.savez") from None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array, not an npz archive; write it with numpy.savez")
+        with archive:
+            for name in ("score", "recording"):
+                if name not in archive.files:
+                    raise ValueError(f"field {name!r} is missing; the file has {archive.files}")
+            score, recording = _member(archive, "score"), _member(archive, "recording")
+            label, labels, rate = (
+                _member(archive, name) if name in archive.files else None for name in ("label", "labels", "rate")
+            )
+    if score.ndim != 2 or score.dtype.kind not in "fiu":
+        raise ValueError(f"field 'score': {score.dtype} of shape {score.shape}; give numbers, shape (N, K)")
+    if recording.shape != (len(score),) or recording.dtype.kind not in "USiu":
+        raise ValueError(
+            f"field 'recording': {recording.dtype} of shape {recording.shape}; give the name of each of {len(score)} "
+            "frames' recording as text or a whole number"
+        )
+    out: dict[str, Any] = {"score": score, "recording": recording.astype(str)}
+    if label is not None:
+        out["label"] = _whole_numbers(label, len(score), score.shape[1])
+    if labels is not None:
+        if labels.shape != (score.shape[1],) or labels.dtype.kind not in "US":
+            raise ValueError(f"field 'labels': shape {labels.shape}; give the names of the {score.shape[1]} scores")
+        out["labels"] = labels.astype(str).tolist()
+    if rate is not None:
+        if rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < np.inf:
+            raise ValueError(f"field 'rate': {rate.tolist()}; give one positive number of frames per second")
+        out["rate"] = float(rate.item())
+    return out
+
+
+def _member(archive: Any, name: str) -> np.ndarray:
+    """An array of an npz file; ValueError where it is damaged or pickled."""
+    try:
+        return archive[name]
+    except (EOFError, OSError, zipfile.BadZipFile, zlib.error):
+        raise ValueError(f"field {name!r} is damaged; copy or write the file anew") from None
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise ValueError(f"field {name!r} is damaged ({error}); copy or write the file anew") from None
+        raise ValueError(
+            f"field {name!r} is pickled, and a pickle may run code; save it as a plain array, names with .astype(str)"
+        ) from None
+
+
+def _whole_numbers(label: np.ndarray, n_frames: int, n_labels: int) -> np.ndarray:
+    if label.shape != (n_frames,) or label.dtype.kind not in "iu":
+        raise ValueError(
+            f"field 'label': {label.dtype} of shape {label.shape}; give a whole number for each of {n_frames} frames"
+        )
+    wrong = (label < -1) | (label >= n_labels)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"field 'label', row {row}: {label[row]} is none of 0..{n_labels - 1}; give the position of a label, or "
+            "-1 throughout a recording without labels"
+        )
+    return label.astype(np.int64)
+
+
+# ------------------------------------------------------------------ inside: csv
+def _read_csv(path: Path) -> dict[str, Any]:
+    """The fields of a csv file. Rows count from 1, the line of headers not included."""
+    table = _csv_table(path)
+    if "recording" not in table:
+        raise ValueError(f"column 'recording' is missing; the file has {list(table.columns)}")
+    named = [column for column in table.columns if column not in ("recording", "label", "frame")]
+    if len(named) < 2:
+        raise ValueError(f"{len(named)} columns of scores {named}; give one for non-event and one for each step")
+    if table.empty:
+        raise ValueError("there are no frames; give at least one row")
+    score = np.column_stack([_numbers(table, column, "give a score between 0 and 1") for column in named])
+    recording = table["recording"].fillna("").to_numpy(dtype=str)
+    if "frame" in table:
+        _check_frame(_numbers(table, "frame", "number the frames"), recording)
+    out: dict[str, Any] = {"score": score, "recording": recording, "labels": named}
+    if "label" in table:
+        out["label"] = _label_cells(table["label"], named)
+    return out
+
+
+def _csv_table(path: Path) -> pd.DataFrame:
+    # Only an empty cell is missing: "NA" may be the name of a recording or of a label.
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"}
+    try:
+        with warnings.catch_warnings():
+            # pandas cuts rows that are longer than the line of headers, and only warns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].fillna("").str.strip().tolist()
+            table = pd.read_csv(path, header=None, skiprows=1, names=range(len(header)), index_col=False, **options)
+    except pd.errors.EmptyDataError:
+        raise ValueError("it is empty; give a line of headers and one line for each frame") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8; save it as a csv file in that encoding") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"a row has more cells than there are headers ({str(error).strip()})") from None
+    double = [name for name in header if header.count(name) > 1 or not name]
+    if double:
+        raise ValueError(f"the header {double[0]!r} is empty or there twice; give each column a name of its own")
+    table.columns, table.index = pd.Index(header), pd.RangeIndex(1, len(table) + 1)
+    return table
+
+
+def _numbers(table: pd.DataFrame, column: str, remedy: str) -> np.ndarray:
+    values = pd.to_numeric(table[column], errors="coerce")
+    missing = values.isna()
+    if missing.any():
+        row = missing.idxmax()
+        cell = table[column][row]
+        what = "is empty" if pd.isna(cell) else f"holds {cell!r}, which is no number"
+        raise ValueError(f"column {column!r}, row {row}: the cell {what}; {remedy}")
+    return values.to_numpy(dtype=float)
+
+
+def _check_frame(frame: np.ndarray, recording: np.ndarray) -> None:
+    back = (recording[1:] == recording[:-1]) & (frame[1:] <= frame[:-1])
+    if back.any():
+        t = int(back.argmax()) + 1
+        raise ValueError(
+            f"column 'frame', row {t + 1}: frame {frame[t]:g} of recording {str(recording[t])!r} follows frame "
+            f"{frame[t - 1]:g}; put the frames of a recording in the order of time, each once"
+        )
+
+
+def _label_cells(cells: pd.Series, named: list[str]) -> np.ndarray:
+    """Labels of the frames by name or number, -1 where the cell is empty."""
+    place = {name: k for k, name in enumerate(named)}
+    codes = {}
+    for cell in cells.dropna().unique():
+        name = cell.strip()
+        number = pd.to_numeric(name, errors="coerce")
+        codes[cell] = place.get(name, int(number) if number in range(len(named)) else None)
+        if codes[cell] is None:
+            raise ValueError(
+                f"column 'label', row {(cells == cell).idxmax()}: {cell!r} is neither one of the labels {named} nor "
+                f"one of their numbers 0..{len(named) - 1}"
+            )
+    return cells.map(codes).fillna(-1).to_numpy(dtype=np.int64)

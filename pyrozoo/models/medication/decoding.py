@@ -1,0 +1,160 @@
+"""Decoding with the parameters of a fit: the plan, labels, marginals, steps performed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ...data.batch import Batch
+from .data.segments import scores, segment_table
+from .data.validation import check_rate
+from .label_model import LabelModel
+from .process import decode
+from .process.counts import labelled_sequences
+
+
+@dataclass(repr=False)
+class Decoded:
+    """Decoded recordings.
+
+    Attributes:
+        names: Of the recordings.
+        label_names: K names, the non-event first.
+        rate: Frames per second.
+        labels: Label sequence of each recording, shapes (T,).
+        marginals: Posterior probability of every label in every frame, shapes (T, K).
+        performed: Posterior probability that a step was performed at all; one line per recording, one column per step.
+        decoder: How the labels were found.
+    """
+
+    names: np.ndarray
+    label_names: tuple[str, ...]
+    rate: float
+    labels: list[np.ndarray]
+    marginals: list[np.ndarray]
+    performed: pd.DataFrame
+    decoder: str
+
+    def __repr__(self) -> str:
+        return f"Decoded({len(self.names)} recordings, {sum(map(len, self.labels))} frames, by {self.decoder!r})"
+
+    def frames(self) -> pd.DataFrame:
+        """One line per frame: index (recording, frame); ``label.label``, ``label.p[name]`` of every label."""
+        lengths = [len(own) for own in self.labels]
+        index = pd.MultiIndex.from_arrays(
+            [np.repeat(self.names, lengths), np.concatenate([np.arange(n) for n in lengths])],
+            names=["recording", "frame"],
+        )
+        columns = {"label.label": np.asarray(self.label_names, dtype=object)[np.concatenate(self.labels)]}
+        stacked = np.concatenate(self.marginals)
+        columns |= {f"label.p[{name}]": stacked[:, k] for k, name in enumerate(self.label_names)}
+        return pd.DataFrame(columns, index=index)
+
+    def segments(self) -> pd.DataFrame:
+        """One line per performed step; see `segments.segment_table`."""
+        return segment_table(self.labels, [str(name) for name in self.names], list(self.label_names), self.rate)
+
+    def scores(self, truth: Batch) -> dict[str, float]:
+        """Frame accuracy, segment F1, edit score and frame NLL against the labels of the same recordings."""
+        seen = truth["labelled"].tolist()
+        if not any(seen):
+            raise ValueError("truth: no recording is labelled, so there is nothing to score; give the labelled ones")
+        pick = lambda values: [own for own, keep in zip(values, seen, strict=True) if keep]  # noqa: E731
+        return scores(labelled_sequences(truth), pick(self.labels), pick(self.marginals))
+
+
+def log_scores(model: LabelModel, batch: Batch, power: float = 1.0) -> list[np.ndarray]:
+    """Log potentials of each recording, raised to the power: what `decode` takes; shapes (T, K)."""
+    parts = model.log_potentials(batch["score"]).split(batch["lengths"].tolist())
+    return [power * part.detach().cpu().numpy() for part in parts]
+
+
+@torch.no_grad()
+def decode_with(
+    model: LabelModel, guide: nn.Module, data: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0
+) -> Decoded:
+    """`decode_recordings` of a model and guide, for data in the terms of their fit."""
+    plan = Plan.of(model, guide, data, decoder, draws=draws, average=average)
+    names = data.names("recording")
+    shown = [str(name) for name in names]
+    potentials = log_scores(model, data)
+    marginals = plan.marginals(potentials, shown)
+    table = pd.DataFrame(
+        plan.performed(potentials, shown), index=pd.Index(names, name="recording"), columns=list(model.names[1:])
+    )
+    labels = plan.labels(potentials, shown, marginals)
+    return Decoded(names, model.names, frame_rate(model, data), labels, marginals, table, plan.decoder)
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a fit decodes with, the same for all recordings; so many can be decoded one after the other.
+
+    Attributes:
+        decoder: A name in `decode.DECODERS`.
+        mean: The process at the posterior means of its parameters, and the mean power.
+        drawn: Draws of both, over which marginals and step probabilities are averaged; empty where they use the means.
+    """
+
+    decoder: str
+    mean: tuple[Any, float]
+    drawn: tuple[tuple[Any, float], ...]
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, model: LabelModel, guide: nn.Module, data: Batch, decoder: str | None, *, draws: int, average: int
+    ) -> Plan:
+        """The plan of a model and guide; of `data`, in the terms of the fit, only the layout counts.
+
+        Raises:
+            ValueError: `average` with a decoder that plugs in the means.
+        """
+        decoder = decoder or model.default_decoder
+        parameters, power = model.mean_parameters(guide, data, draws)
+        mean = model.process(parameters)
+        if average and decoder not in ("marginal", "mea"):
+            raise ValueError(f"average: the decoder {decoder!r} plugs in the means; 'marginal' and 'mea' can average")
+        drawn = []
+        for _ in range(average):
+            values = model.guide_values(guide, data)
+            drawn.append((model.process(model.parameters_of(values)), float(values.get("power", power))))
+        return cls(decoder, (mean, power), tuple(drawn))
+
+    def marginals(self, potentials: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
+        """Posterior probability of every label in every frame, shapes (T, K), from log potentials before the power."""
+        # A running sum: the memory is that of one draw.
+        total: list[np.ndarray] = []
+        for own, process in self._uses(potentials):
+            found = decode.marginals(own, process, names=names)
+            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        return [gamma / max(1, len(self.drawn)) for gamma in total]
+
+    def performed(self, potentials: list[np.ndarray], names: list[str]) -> np.ndarray:
+        """Posterior probability that each step was performed at all, shape (recordings, K − 1)."""
+        return np.mean([decode.step_performed(own, process, names=names) for own, process in self._uses(potentials)], 0)
+
+    def labels(
+        self, potentials: list[np.ndarray], names: list[str], marginals: list[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Labels of each recording, shapes (T,), with `marginals` where they are at hand already."""
+        if marginals is None and self.decoder in ("marginal", "mea"):
+            marginals = self.marginals(potentials, names)
+        process, power = self.mean
+        return decode.decode([power * q for q in potentials], process, self.decoder, marginals=marginals, names=names)
+
+    def _uses(self, potentials: list[np.ndarray]) -> Iterator[tuple[list[np.ndarray], Any]]:
+        for process, power in self.drawn or (self.mean,):
+            yield [power * q for q in potentials], process
+
+
+def frame_rate(model: LabelModel, data: Batch) -> float:
+    """Frames per second: the model's where it has one, which data that say theirs must share."""
+    check_rate(data, model)
+    return float(getattr(model, "rate", None) or data.info.get("rate", 1.0))

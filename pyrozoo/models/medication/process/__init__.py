@@ -1,0 +1,1 @@
+"""The processes over labels, and exact algorithms on arrays."""

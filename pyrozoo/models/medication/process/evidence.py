@@ -1,0 +1,217 @@
+"""Evidence of frame scores under a process, differentiable; and the distribution over label sequences.
+
+The log of the sum over all label sequences of p(labels) Π_t potential_t(label_t), log Z(scores), is a log density of
+the scores only where the potentials are a likelihood (emission "beta"); otherwise it enters a model as a factor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from . import chain, kernels
+from . import sampling as paths
+from .process import MarkovChain, Process, SemiMarkovProcess
+
+NO_SHAPE = torch.Size()
+PAD = -1  # label of the frames beyond a recording's end
+
+
+class _LogEvidence(torch.autograd.Function):
+    """log Z with its exact gradient: expected counts for the tables, posterior marginals for the scores."""
+
+    @staticmethod
+    def forward(ctx: Any, log_score: Tensor, lengths: np.ndarray, process: Process, *tables: Tensor) -> Tensor:
+        """Scores (L, F, K) of L leading positions, F frames end to end; returns (L, B)."""
+        with_gradient = any(ctx.needs_input_grad)
+        stops = np.cumsum(lengths)
+        scores = log_score.detach().cpu().double().numpy()
+        out = np.empty((len(scores), len(lengths)))
+        ctx.parts = [[] for _ in scores]
+        for lead, flat in enumerate(scores):
+            arrays = process.graph(lead) if isinstance(process, SemiMarkovProcess) else process.arrays(lead)
+            for b, (stop, n) in enumerate(zip(stops, lengths, strict=True)):
+                own = np.ascontiguousarray(flat[stop - n : stop])
+                out[lead, b], *part = _one(own, arrays, with_gradient)
+                if with_gradient:
+                    ctx.parts[lead].append(part)
+        ctx.like = log_score, tables
+        return torch.as_tensor(out, device=log_score.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        """Marginals and counts of each recording, weighted by its gradient."""
+        weight = grad.detach().cpu().double().numpy()
+        log_score, tables = ctx.like
+        by_lead: list[list[np.ndarray]] = []
+        for own, parts in zip(weight, ctx.parts, strict=True):
+            frames = np.concatenate([w * part[0] for w, part in zip(own, parts, strict=True)])
+            counts = [sum(w * part[1][i] for w, part in zip(own, parts, strict=True)) for i in range(len(tables))]
+            by_lead.append([frames, *counts])
+        gradients = [
+            torch.as_tensor(np.stack(found)).to(like).reshape(like.shape)
+            for found, like in zip(zip(*by_lead, strict=True), (log_score, *tables), strict=True)
+        ]
+        return gradients[0], None, None, *gradients[1:]
+
+
+def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
+    """The log evidence of one recording, its marginals (T, K) and the gradient by every table."""
+    n_frames, n_labels = log_score.shape
+    if np.isnan(log_score).any():
+        return (np.nan, log_score * np.nan, _like_tables(arrays, np.nan))
+    if isinstance(arrays, kernels.Graph):
+        log_z, start, tail, cum = kernels.semi_markov_forward(log_score, arrays, -1)
+        if not with_gradient:
+            return (log_z,)
+        if log_z == -np.inf:
+            return (log_z, np.zeros((n_frames, n_labels)), _like_tables(arrays, 0.0))
+        marginals, counts = kernels.semi_markov_backward(arrays, log_z, start, tail, cum)
+        return (log_z, marginals, counts)
+    initial, transition = arrays
+    if not with_gradient:
+        return (chain.evidence(log_score, initial, transition),)
+    log_z, marginals, counts = chain.posterior(log_score, initial, transition)
+    if log_z == -np.inf:
+        return (log_z, np.zeros((n_frames, n_labels)), _like_tables(arrays, 0.0))
+    # Expected counts are derivatives by log probabilities; the chain's tables are probabilities.
+    by_initial = np.divide(marginals[0], initial, out=np.zeros_like(initial), where=initial > 0)
+    by_transition = np.divide(counts, transition, out=np.zeros_like(transition), where=transition > 0)
+    return (log_z, marginals, (by_initial, by_transition))
+
+
+def _like_tables(arrays: Any, value: float) -> tuple[np.ndarray, ...]:
+    tables = (
+        arrays[len(arrays) - len(kernels.ExpectedCounts._fields) :] if isinstance(arrays, kernels.Graph) else arrays
+    )
+    return tuple(np.full_like(table, value) for table in tables)
+
+
+def log_evidence(log_score: Tensor, lengths: Tensor, process: Process) -> Tensor:
+    """Log evidence of every recording's scores: log Z.
+
+    Args:
+        log_score: Log potentials of the labels in every frame, recordings end to end, shape (*lead, F, K), where a
+            leading shape is that of the process or absent; finite (a zero needs a floor).
+        lengths: Frames of each recording, shape (B,), at least 1 each.
+        process: The process over labels.
+
+    Returns:
+        Shape (*lead, B), in double precision; -inf where no label sequence is possible, NaN where a score is.
+    """
+    lead = torch.broadcast_shapes(log_score.shape[:-2], process.lead)
+    n = lead.numel()
+    flat = log_score.double().expand(*lead, *log_score.shape[-2:]).reshape(n, *log_score.shape[-2:])
+    tables = [table.double() for table in process.tables]
+    if process.lead != lead:
+        raise ValueError(f"scores have the leading shape {tuple(lead)}, the process has {tuple(process.lead)}")
+    return _LogEvidence.apply(flat, lengths.cpu().numpy(), process, *tables).reshape(*lead, len(lengths))
+
+
+class LabelSequences(TorchDistribution):
+    """Distribution over label sequences of given lengths under a process, padded with -1 beyond a recording's end.
+
+    A proper density: it sums to 1 over all sequences of a length. The end of a recording censors the last segment: it
+    lasts at least as long as was seen.
+
+    Shapes: batch (*lead, B), event (T,) with T the longest length. ``SemiMarkov`` and ``FrameChain`` are its two kinds.
+
+    Args:
+        process: The process.
+        lengths: Frames of each recording, shape (B,), at least 1 each.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+
+    def __init__(self, process: Process, lengths: Tensor, validate_args: bool | None = None) -> None:
+        lengths = torch.as_tensor(lengths)
+        self.process, self.lengths = process, lengths
+        super().__init__(process.lead + lengths.shape, torch.Size([int(lengths.max())]), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Labels, or -1 for no frame."""
+        return constraints.independent(constraints.integer_interval(PAD, self.process.n_labels - 1), 1)
+
+    @property
+    def event_mask(self) -> Tensor:
+        """Which entries of a value are frames, shape (B, T)."""
+        return torch.arange(self.event_shape[0], device=self.lengths.device) < self.lengths[:, None]
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> LabelSequences:
+        """The same distribution with further leading dimensions, along which it does not change."""
+        shape = torch.Size(batch_shape)
+        if shape[len(shape) - len(self.batch_shape) :] != self.batch_shape:
+            raise ValueError(f"label sequences of batch shape {tuple(self.batch_shape)} cannot become {tuple(shape)}")
+        new = type(self)(self.process, self.lengths)
+        new._batch_shape = shape
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of label sequences (..., B, T), the end censored; -inf where one is impossible."""
+        mask, lengths = self.event_mask.cpu(), self.lengths.cpu().numpy()
+        if not bool(self.support.check(value).all()):
+            raise ValueError(f"labels outside 0..{self.process.n_labels - 1}, or -1 beyond a recording's end")
+        leads = value.reshape(-1, *value.shape[-2:]).cpu()
+        found = torch.stack([self.process.log_prob(own[mask].numpy(), lengths) for own in leads])
+        if len(found) > 1 and self.process.lead:
+            # One value for each leading position: of each, the log probability under its own process.
+            own = found.reshape(len(found), -1, found.shape[-1])
+            found = own[torch.arange(len(found)), torch.arange(len(found)) % own.shape[1]]
+        shape = value.shape[:-1] if len(leads) > 1 or not self.process.lead else (*self.process.lead, len(lengths))
+        return found.reshape(shape).expand(torch.broadcast_shapes(shape, value.shape[:-1], self.batch_shape))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+        """Draw label sequences; randomness is torch's."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        n_lead, n_rows = self.process.lead.numel(), len(self.lengths)
+        out = np.full((shape.numel(), self.event_shape[0]), PAD)
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        for i in range(len(out)):
+            length = int(self.lengths[i % n_rows])
+            out[i, :length] = self._simulate(i // n_rows % n_lead, length, rng)
+        return torch.as_tensor(out, device=self.lengths.device).reshape(*shape, -1)
+
+    def _simulate(self, lead: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        if isinstance(self.process, SemiMarkovProcess):
+            return paths.simulate(self.process.graph(lead), length, rng)
+        return chain.simulate(*self.process.arrays(lead), length, rng)
+
+
+class SemiMarkov(LabelSequences):
+    """Label sequences of the process of steps, gaps and durations."""
+
+    process: SemiMarkovProcess  # e.g. that of `process.semi_markov_process`, or a model's `process(parameters)`
+
+
+class FrameChain(LabelSequences):
+    """Label sequences of the frame-level chain."""
+
+    process: MarkovChain
+
+
+def log_potentials(score: Tensor, emission: str, floor: float, share: Tensor | None = None) -> Tensor:
+    """Log potential of every label in every frame from the classifier's scores, before the power.
+
+    Args:
+        score: c, shape (F, K), in [0, 1].
+        emission: "score": log c_k (main text); "beta": log Π_j Beta(c_j | 1 + [j = k], 2 − [j = k]) (note of the text),
+            a density of c where its entries are separate sigmoids; "scaled": log c_k − log share_k, which turns a
+            classifier's posterior into a likelihood up to a constant.
+        floor: Scores below are raised to it (and, for "beta", scores above 1 − floor lowered): a zero in one frame
+            would rule a label out for good.
+        share: Share of each label among the frames the classifier was trained on, shape (K,), for "scaled".
+    """
+    score = score.double()
+    if emission == "beta":
+        score = score.clamp(floor, 1 - floor)
+        absent = torch.log1p(-score)
+        return score.log() + absent.sum(-1, keepdim=True) - absent + score.shape[-1] * np.log(2.0)
+    log_score = score.clamp(min=floor).log()
+    return log_score if emission == "score" else log_score - share.double().log()

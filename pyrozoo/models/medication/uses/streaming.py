@@ -1,0 +1,430 @@
+"""Decoding a folder of recordings that is larger than memory: file by file, on all cores, to be stopped and continued.
+
+Each file is a job (`jobs.run_jobs`). Its result is a table, ``<job>.csv``, and then a small record, ``<job>.json``,
+which says that the file is finished. The table is apart from the record because the records of all files are held in
+memory at once, and the tables of all files may not fit.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import effective_n_jobs
+from tqdm.auto import tqdm
+
+from ....data.batch import Batch
+from ....experiments.jobs import JobError, run_jobs
+from ....files import atomic_write_text, naming, one_line, read_json_object, sha256_file
+from ....inference.copies import isolated
+from ....inference.fitted import Fit
+from ....inference.saving import load
+from ..data import readers
+from ..decoding import Decoded, Plan, frame_rate
+from ..process import decode
+
+ENDINGS = (".npz", ".csv")
+# What makes a result: where one of these differs, it is the result of something else. Paths may change.
+IDENTITY = ("name", "sha256", "fit", "decoder", "draws", "average", "seed", "rate")
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9._=+,@-]{0,150}")
+_TIMES = ("start_s", "stop_s", "duration_s", "gap_s")
+# Bytes of memory per byte of content, to read and check a file; benchmarks/decode_stream.py measures 4.7 and 8.9. Each
+# cell of a csv file is an object at first, so that files with short cells take more than that.
+_READING = {".npz": 6, ".csv": 16}
+
+
+def decode_folder(
+    run: str | Path, folder: str | Path, out: str | Path, *, decoder: str | None = None, rate: float | None = None,
+    draws: int = 200, average: int = 0, seed: int = 0, n_jobs: int | None = None, memory: float | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Decode all files of recordings in a folder with a saved fit, and write the steps that were found.
+
+    Memory is that of one file per worker: its scores, and the decoder's state for one recording of it, some
+    8 (5 N + 6 K) bytes per frame for K labels, N = 2 K − 1. Posterior marginals of frames are not kept: decode the one
+    recording that you want to look at with `decode_recordings`.
+
+    The call may be stopped at any time, or lose a worker; the same call then goes on. A finished file is not decoded
+    again; files that have been added to the folder are decoded then. What is killed while it writes may leave a hidden
+    ``.tmp`` file in `out`, which nothing reads.
+
+    Args:
+        run: Folder of a fit, as `pyrozoo.load` reads it; each worker process reads it once.
+        folder: Files as `readers.read` reads them, ``.npz`` or ``.csv``, each with one recording or more, also in
+            subfolders; names that begin with a dot and links to folders are left out. Two files may hold recordings of
+            the same name.
+        out: Folder of the results, made if missing, and not inside `folder`: see `read_segments`, `read_performed`.
+        decoder: A name in `decode.DECODERS`; the model's default where None.
+        rate: Frames per second, for files that do not say.
+        draws: Draws for the posterior means of the parameters, as in `decode_recordings`.
+        average: Draws to average over, as in `decode_recordings`.
+        seed: Of the draws: the result does not depend on the order of files, or on `n_jobs`.
+        n_jobs: Worker processes; all cores where None. With 1 the work is done in this process.
+        memory: GB that one worker may take to read and decode one file; where None, the workers share what the machine
+            has. A file that needs more is refused, and the others go on.
+        progress: Whether to show progress on standard error.
+
+    Returns:
+        One line per file of the folder, in the order of their names: index ``file``, its path below `folder`;
+        ``recordings``, ``frames``, ``segments``, their numbers.
+
+    Raises:
+        FileNotFoundError: There is no such run or folder.
+        ValueError: No file of recordings in the folder; a decoder that does not fit; a file that has changed since it
+            was decoded, or a result of another fit or other arguments, with the remedy. Nothing has been decoded.
+        JobError: Some files are bad; its ``failures`` say which, by their path below `folder`, and what to do. All
+            others are decoded.
+        concurrent.futures.BrokenExecutor: Worker processes were killed again and again. Finished files are kept.
+    """
+    run, folder, out = (Path(path).resolve() for path in (run, folder, out))
+    found = _listed(folder, out)
+    fit = _digest(run)
+    decoder = decoder or _fit(str(run), fit).model.default_decoder
+    settings = {"fit": fit, "decoder": decoder, "draws": draws, "average": average, "seed": seed, "rate": rate}
+    # Before anything is read: this refuses a decoder that does not fit.
+    decode.decode([], _plan(str(run), fit, decoder, draws, average, seed).mean[0], decoder)
+    n_jobs = -1 if n_jobs is None else n_jobs
+    workers = effective_n_jobs(n_jobs)
+    limit = _machine_memory() / workers if memory is None else memory * 1e9
+    digests, failed = _digests(found, workers, progress)
+    jobs: dict[str, dict[str, Any]] = {}
+    for name, digest in digests.items():
+        job = job_name(name)
+        given = {"name": name, "sha256": digest, **settings}
+        paths = {"path": str(found[name]), "run": str(run), "table": str(out / f"{job}.csv")}
+        jobs[job] = {**given, **paths, "memory": limit}
+    done = {job: record for job, given in jobs.items() if (record := _finished(out, job, given)) is not None}
+    missing = {job: given for job, given in jobs.items() if job not in done}
+    try:
+        done |= run_jobs(decode_file, missing, out, n_jobs=n_jobs, progress=progress)
+    except JobError as error:
+        failed |= {jobs[job]["name"]: message for job, message in error.failures.items()}
+        raise JobError(dict(sorted(failed.items()))) from error.__cause__
+    except BrokenExecutor as error:
+        error.add_note(
+            f"{out} keeps the files that are finished; call again for the others, with fewer n_jobs, or a smaller "
+            "memory, which refuses the files that need more, if the workers were killed for memory"
+        )
+        raise
+    if failed:
+        raise JobError(failed)
+    columns = ["recordings", "frames", "segments"]
+    index = pd.Index([given["name"] for given in jobs.values()], name="file")
+    return pd.DataFrame([[done[job][column] for column in columns] for job in jobs], index=index, columns=columns)
+
+
+def read_segments(out: str | Path) -> Iterator[pd.DataFrame]:
+    """Read the steps that `decode_folder` found, file by file, so that memory is that of one table.
+
+    ``pandas.concat(read_segments(out))`` is the table of all files, where that fits.
+
+    Args:
+        out: Folder of the results; those that are there are read, while others may still be computed.
+
+    Yields:
+        A table per file, in the order of the results' names: column ``file``, the path of the decoded file below its
+        folder; those of `segments.segment_table`, one line per performed step; and ``p_performed``, the posterior
+        probability that this step was performed at all in the recording.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or a table is missing.
+        ValueError: A file that is no result of `decode_folder`, truncated or edited.
+    """
+    return (_segments(table, record) for table, record in _tables(Path(out)))
+
+
+def read_performed(out: str | Path) -> Iterator[pd.DataFrame]:
+    """Read the probabilities of the steps, those of steps that were not found included, file by file.
+
+    Args:
+        out: As for `read_segments`.
+
+    Yields:
+        A table per file: index (``file``, ``recording``), a line for each recording; a column for each step, the
+        posterior probability that it was performed at all.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_segments`.
+    """
+    return (_performed(table, record) for table, record in _tables(Path(out)))
+
+
+# ---------------------------------------------------------------------------------------------- one file: the job
+def decode_file(
+    path: str, name: str, sha256: str, run: str, fit: str, decoder: str, draws: int, average: int, seed: int,
+    rate: float | None, table: str, memory: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Decode one file; see `decode_folder`.
+
+    Args:
+        path: The file.
+        name: Its path below the folder.
+        sha256: Of the file, when the folder was listed.
+        run: Folder of the fit.
+        fit: Digest of the fit.
+        decoder: Of `decode_folder`, as are `draws`, `average`, `seed` and `rate`.
+        draws: See there.
+        average: See there.
+        seed: See there.
+        rate: See there.
+        table: File to write.
+        memory: Bytes that reading or decoding may take.
+
+    Returns:
+        Numbers of ``recordings``, ``frames`` and ``segments``; ``steps``, their names; ``table_sha256``.
+
+    Raises:
+        ValueError: A bad file; the message names it, the field or recording, the row or frame, and the remedy.
+        MemoryError: It needs more than `memory`.
+    """
+    file = Path(path)
+    if sha256_file(file) != sha256:
+        raise ValueError(f"{file}: changed after the folder was listed; wait until it is complete, and call again")
+    _require(_reading_bytes(file), memory, f"{file}: to read it", "cut it into several files")
+    found, plan = _fit(run, fit), _plan(run, fit, decoder, draws, average, seed)
+    batch = readers.read(file, labels=found.prototype.coords["label_class"].tolist(), rate=rate)
+    with naming(str(file)):
+        decoded = _decoded(found, plan, batch, memory, str(file))
+    text = _to_text(decoded)
+    atomic_write_text(Path(table), text)
+    return {
+        "recordings": len(decoded.names),
+        "frames": sum(map(len, decoded.labels)),
+        "segments": len(decoded.segments()),
+        "steps": list(decoded.label_names[1:]),
+        "table_sha256": _sha256(text.encode()),
+    }
+
+
+# Both are kept for the next file: reading a fit and taking its posterior means costs as much as decoding one.
+@functools.lru_cache(maxsize=1)
+def _fit(run: str, fit: str) -> Fit:
+    found = load(run)
+    if _digest(Path(run)) != fit:
+        raise ValueError(
+            f"{run}: another fit has taken its place meanwhile; call again, with another folder of results"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _plan(run: str, fit: str, decoder: str, draws: int, average: int, seed: int) -> Plan:
+    found = _fit(run, fit)
+    with isolated(seed):
+        # Parameters are global, so that the draws are the same whatever recordings are given: the fit's own one.
+        data = found.prototype.hide()
+        return Plan.of(found.model, found.guide, data, decoder, draws=draws, average=average)
+
+
+@torch.no_grad()
+def _decoded(found: Fit, plan: Plan, batch: Batch, memory: float, file: str) -> Decoded:
+    """Labels and step probabilities of a file, one recording after the other; marginals are dropped at once."""
+    model, data = found.model, found.prepare(batch.hide())
+    lengths, names = data["lengths"].tolist(), [str(name) for name in data.names("recording")]
+    longest = int(np.argmax(lengths))
+    needed = _decoding_bytes(lengths[longest], model.n_labels)
+    what = f"{file}: recording {names[longest]!r}: to decode its {lengths[longest]} frames"
+    _require(needed, memory, what, "cut it where nothing happens")
+    labels, performed = [], []
+    for name, score in zip(names, data["score"].split(lengths), strict=True):
+        potentials = [model.log_potentials(score).detach().cpu().numpy()]
+        performed.append(plan.performed(potentials, [name])[0])
+        labels += [own.astype(np.int16) for own in plan.labels(potentials, [name])]
+    table = pd.DataFrame(performed, index=pd.Index(names, name="recording"), columns=list(model.names[1:]))
+    return Decoded(np.array(names), model.names, frame_rate(model, data), labels, [], table, plan.decoder)
+
+
+def _decoding_bytes(n_frames: int, n_labels: int) -> float:
+    """What forward and backward pass hold of a recording: five numbers per node, six per label, in each frame."""
+    return 8.0 * (5 * (2 * n_labels - 1) + 6 * n_labels) * n_frames
+
+
+def _reading_bytes(file: Path) -> float:
+    """What reading a file takes, without reading it: an npz file may be compressed."""
+    size = file.stat().st_size
+    if file.suffix.lower() == ".npz":
+        try:
+            with zipfile.ZipFile(file) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+        except (OSError, zipfile.BadZipFile):
+            return 0.0  # the reader says what is wrong with it
+    return float(_READING[file.suffix.lower()] * size)
+
+
+def _require(needed: float, memory: float, what: str, remedy: str) -> None:
+    if needed > memory:
+        raise MemoryError(
+            f"{what} takes about {needed / 1e9:.3g} GB, a worker has {memory / 1e9:.3g} GB; {remedy}, or give it more: "
+            "memory=..., or fewer n_jobs"
+        )
+
+
+def _machine_memory() -> float:
+    names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
+    return float(np.prod([float(os.sysconf(name)) for name in names])) if hasattr(os, "sysconf") else float("inf")
+
+
+# ---------------------------------------------------------------------------------------------- the folder
+def job_name(name: str) -> str:
+    """Name of the job of a file, the same whatever other files there are, and another for every file.
+
+    A plain name in lower case is its own; any other gets a digest behind its ending, so that it is no plain one.
+    """
+    if _PLAIN.fullmatch(name) and name.endswith(ENDINGS):
+        return name
+    return (
+        f"{re.sub(r'[^a-z0-9._-]', '-', name.lower()).lstrip('._-')[-100:].lstrip('._-')}-{_sha256(name.encode())[:16]}"
+    )
+
+
+def _listed(folder: Path, out: Path) -> dict[str, Path]:
+    """Files of recordings by their path below the folder, in the order of these."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder")
+    if out.is_relative_to(folder):
+        raise ValueError(
+            f"out: {out} is inside {folder}, where its tables would be taken for recordings; put it beside"
+        )
+    found = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            if file.lower().endswith(ENDINGS) and not file.startswith("."):
+                path = Path(place, file)
+                found[path.relative_to(folder).as_posix()] = path
+    if not found:
+        raise ValueError(f"{folder}: no file of recordings, {' or '.join(ENDINGS)}, is in it; give the folder of them")
+    return dict(sorted(found.items()))
+
+
+def _digests(found: Mapping[str, Path], workers: int, progress: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """SHA-256 of each file, by its name, and what is wrong with those that cannot be read or named.
+
+    By content, since sizes and times of files do not survive a copy. It takes a hundredth of the time of decoding.
+    """
+
+    def digest(item: tuple[str, Path]) -> tuple[str | None, str]:
+        name, path = item
+        try:
+            name.encode()
+            return sha256_file(path), ""
+        except UnicodeEncodeError:
+            return None, f"ValueError: {name!a}: its name is not UTF-8; rename it"
+        except OSError as error:
+            return None, f"{type(error).__name__}: {one_line(error)}"
+
+    good, bad = {}, {}
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(found), desc="checksums", disable=not progress) as bar:
+        for name, (value, wrong) in zip(found, pool.map(digest, found.items()), strict=True):
+            if value is None:
+                bad[name] = wrong
+            else:
+                good[name] = value
+            bar.update()
+    return good, bad
+
+
+def _finished(out: Path, job: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result of a file that is finished; None where there is none. One of anything else is refused."""
+    path = out / f"{job}.json"
+    if not path.exists():
+        return None
+    record = _record(path)
+    own, table = record["arguments"], out / f"{job}.csv"
+    remedy = f"delete {path} to decode the file again, or choose another folder of results"
+    other = {key: own.get(key) for key in IDENTITY if own.get(key) != given[key]}
+    if "sha256" in other and "name" not in other:
+        raise ValueError(f"{given['path']}: changed since it was decoded; {remedy}")
+    if other:
+        asked = {key: given[key] for key in other}
+        raise ValueError(f"{path}: is a result with {other}, not {asked}; {remedy}")
+    if not table.exists():
+        raise ValueError(f"{table}: is missing; {remedy}")
+    return record["result"]
+
+
+def _digest(run: Path) -> str:
+    path = run / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run}: there is no run; give a folder that Fit.save has written")
+    return str(read_json_object(path, "the record of a run").get("sha256"))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- tables
+def _to_text(decoded: Decoded) -> str:
+    """The table of a file: its segments, and for each step without any a line without times, by recording."""
+    segments = decoded.segments()
+    steps = decoded.performed.columns.tolist()
+    every = pd.MultiIndex.from_product([decoded.performed.index, steps], names=["recording", "label"])
+    probability = pd.Series(decoded.performed.to_numpy().ravel(), index=every)
+    own = pd.MultiIndex.from_frame(segments[["recording", "label"]])
+    absent = every.difference(own, sort=False).to_frame(index=False)
+    table = pd.concat([segments, absent]) if len(absent) else segments
+    place = {name: i for i, name in enumerate(decoded.performed.index)}
+    table = table.iloc[np.argsort(table["recording"].map(place).to_numpy(), kind="stable")]
+    both = pd.MultiIndex.from_frame(table[["recording", "label"]])
+    table = table.assign(p_performed=probability.reindex(both).to_numpy())
+    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of a finished file."""
+    remedy = "delete it or choose another folder"
+    try:
+        record = read_json_object(path, "a result of decode_folder")
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
+    if record.get("function") != f"{__name__}:{decode_file.__name__}":
+        raise ValueError(f"{path} is not a result of decode_folder; {remedy}")
+    return record
+
+
+def _tables(out: Path) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Table and record of each finished file."""
+    if not out.is_dir():
+        raise FileNotFoundError(f"{out}: there is no such folder of results")
+    return _each(sorted(out.glob("*.json")))
+
+
+def _each(paths: Iterable[Path]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    for path in paths:
+        record, file = _record(path), path.with_suffix(".csv")
+        content = file.read_bytes()
+        if _sha256(content) != record["result"]["table_sha256"]:
+            raise ValueError(f"{file}: changed since it was written; delete {path} and decode the folder again")
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        for name in (*_TIMES, "p_performed"):
+            # By Python: not every version of pandas reads back the number that was written.
+            table[name] = np.array([float(cell or "nan") for cell in table[name]])
+        yield table, record
+
+
+def _segments(table: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
+    own = table[table["start_s"].notna()].reset_index(drop=True)
+    own.insert(0, "file", pd.Series([record["arguments"]["name"]] * len(own), dtype=own["recording"].dtype))
+    return own.assign(previous=own["previous"].where(own["gap_s"].notna(), None))
+
+
+def _performed(table: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
+    once = table.drop_duplicates(["recording", "label"])
+    wide = once.pivot(index="recording", columns="label", values="p_performed")
+    wide = wide.reindex(index=once["recording"].unique(), columns=record["result"]["steps"])
+    names = [[record["arguments"]["name"]] * len(wide), wide.index]
+    return pd.DataFrame(
+        wide.to_numpy(), index=pd.MultiIndex.from_arrays(names, names=["file", "recording"]), columns=list(wide.columns)
+    )

@@ -1,0 +1,1 @@
+"""Units as batches: the simulator, data sets by name."""

@@ -1,0 +1,112 @@
+"""One run of an experiment as a job: plain arguments in, plain numbers out, the same for tuning and scoring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....criticism.scores import coverage, mape, per_group, rmse, wmape
+from ....data.batch import Batch
+from ....inference.fit import fit
+from ....inference.fitted import Fit
+from ....modeling import registry
+from ....posterior.predicting import predict
+from ..data.datasets import draw_labels, dryer
+from ..data.simulator import PRESETS, simulate
+from .baselines import BASELINES
+
+QUANTILES = (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)
+INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
+
+
+def dryer_data(
+    draw: int, protocol: str = "same", hold_out: int = 0, batches: int | None = None
+) -> tuple[Batch, Batch, np.ndarray]:
+    """Training data, data to predict, and which of its rows are scored.
+
+    Args:
+        draw: Seed of the choice of five labelled rows per batch.
+        protocol: "same": the unlabelled rows of the same batches are scored (their inputs are in the training data:
+            transductive); "later": the last 25 % of each batch is kept out of training altogether, and scored.
+        hold_out: Labels per batch that are kept out of training and scored in place of the unlabelled rows (tuning).
+        batches: Only the first so many batches (to see an experiment run).
+    """
+    data = dryer()
+    if batches is not None:
+        data = data.subset(np.flatnonzero(data["unit"].numpy() < batches))
+    if protocol == "later":
+        train, test = data.split(0.25, by="last")
+        return train.relabel(draw_labels(train, 5, draw)), test, np.ones(test.n_rows, bool)
+    labelled = draw_labels(data, 5, draw)
+    kept = draw_labels(data, 5 - hold_out, draw) if hold_out else labelled
+    return data.relabel(kept), data, (labelled & ~kept) if hold_out else ~labelled
+
+
+def dryer_run(
+    model: str, draw: int, protocol: str = "same", hold_out: int = 0, repeat: int = 0, batches: int | None = None,
+    guide: str = "paper", arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
+    save: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit one model to the dryer with five labels per batch and score it; RMSE in units of the tank level.
+
+    `repeat` changes the fit's seed and nothing else: another network initialisation on the same labels.
+    """
+    train, test, scored = dryer_data(draw, protocol, hold_out, batches)
+    result, prediction = _run(model, train, test, draw + 1000 * repeat, guide, arguments, settings, save)
+    truth = test["y"][:, 0].numpy()
+    result["rmse"] = rmse(truth[scored], prediction["mean"][scored])
+    return result | _coverage(truth[scored], {k: v[scored] for k, v in prediction.items()})
+
+
+def table1_run(
+    model: str, seed: int, ratio: int = 20, preset: str = "any-valve", repeat: int = 0, guide: str = "paper",
+    arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit one model to simulated wells (50 units, 5 labelled and 5 `ratio` unlabelled rows each), score 100 a unit.
+
+    MAPE and WMAPE are percentages per unit.
+    """
+    train, test = simulate(50, 5, 5 * ratio, 100, seed=seed, **PRESETS[preset])
+    result, prediction = _run(model, train, test, seed + 1000 * repeat, guide, arguments, settings, save)
+    truth = test["y"][:, 0].numpy()
+    units = test.group_names("unit")
+    for name, metric in (("mape", mape), ("wmape", wmape)):
+        result[name] = per_group(metric, truth, prediction["mean"], units).tolist()
+    return result | _coverage(truth, prediction)
+
+
+def _run(
+    model: str, train: Batch, test: Batch, seed: int, guide: str, arguments: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None, save: str | None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # fmt: skip
+    started = time.perf_counter()
+    if model in BASELINES:
+        prediction = {"mean": BASELINES[model](train, test, seed=seed)}
+        return {"seconds": round(time.perf_counter() - started, 2)}, prediction
+    zoo_model = registry.create_model("ssmtl", train, variant=model, **(arguments or {}))
+    fitted = fit(zoo_model, guide, train, seed=seed, progress=False, **(settings or {}))
+    seconds = round(time.perf_counter() - started, 2)
+    if save is not None:
+        _save(fitted, save)
+    table = predict(fitted, test, draws=100, seed=seed, quantiles=QUANTILES)
+    prediction = {name.removeprefix("y."): table[name].to_numpy() for name in table}
+    return {"seconds": seconds, "elbo": fitted.best.final_elbo}, prediction
+
+
+def _save(fitted: Fit, folder: str) -> None:
+    from ....inference.saving import save
+
+    save(fitted, Path(folder), overwrite=True)
+
+
+def _coverage(truth: np.ndarray, prediction: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Share of rows inside the central 50, 80 and 90 % predictive intervals."""
+    return {
+        f"cover{level}": coverage(truth, prediction[low], prediction[high])
+        for level, (low, high) in INTERVALS.items()
+        if low in prediction
+    }

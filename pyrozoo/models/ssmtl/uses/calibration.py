@@ -1,0 +1,370 @@
+"""Calibration of new units with frozen networks (section 6.3, figure 11)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Distribution, Normal
+from torch import Tensor, nn
+
+from ....data.batch import Batch
+from ....inference.copies import isolated
+from ....inference.fit import train_run
+from ....inference.fitted import Fit, Run, identity, prototype_of
+from ....inference.loop import Training
+from ....inference.losses import NonFiniteLoss
+from ....inference.settings import Settings
+from ....modeling.base import ZooModel
+from ....posterior.traces import Pair
+from ..guides import C_SCALE, PaperGuide
+
+MODES = ("supervised", "unsupervised", "semi-supervised")
+PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4
+SCREEN_DRAWS, CHOICE_DRAWS = 4, 32  # draws of an objective: to look at many candidates, to choose between the best
+ROWS_AT_ONCE = 8192  # larger pieces fall out of the cache
+
+
+@dataclass
+class CalibratedFit(Fit):
+    """A `Fit` to new units whose networks are those of an earlier fit; every function on a fit takes it.
+
+    Attributes:
+        units: What became of each unit; its columns are listed by the function that made it. Not saved.
+    """
+
+    units: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+
+def calibrate(
+    fit: Fit, data: Batch, *, mode: str = "semi-supervised", method: str = "robust", start: Any = None,
+    alpha: float | None = None, starts: int = 3, candidates: int = 64, steps: int = 100, lr: float = 0.1,
+    particles: int = 1, batch_size: int = ROWS_AT_ONCE, seed: int = 0, progress: bool = True,
+) -> CalibratedFit:  # fmt: skip
+    """Learn the contexts q(c_i) of new units from their own rows; all networks stay as `fit` has them.
+
+    The objective of unit i is its share of eq. 20 times N, with its own numbers of rows: the ELBO of its rows plus
+    alpha N_i / N_i^l times the sum of log q(y | x, c_i) over its labelled rows. With frozen networks it has no term in
+    which two units meet: calibrating them together is calibrating each alone.
+
+    Args:
+        fit: A fit of SSMTL or MTL with any guide of the zoo; its best restart.
+        data: The new units, by any names. A unit of the training data may come again; it starts anew.
+        mode: The rows that are used: "supervised" (with a label), "unsupervised" (without), "semi-supervised" (all).
+            MTL knows no unlabelled rows.
+        method: "robust": Adam on mean and log scale from several starts, of which each unit keeps the one with the
+            best objective. The candidates for a start are the posterior means of the trained units (there the networks
+            are good) and the middle of the prior; the best few by objective are optimised.
+            "paper" (section 6.3, appendix A): only the mean, from 0, the variance 0.1, 100 epochs of SGD with rate
+            1e-4 on eq. 20 (a mean over the unit's rows), an epoch being one step on all of them, which the paper does
+            not say. The variance is far from that of trained contexts, and it stops far from the optimum.
+        start: Where the mean starts ("paper"), or one more candidate ("robust"): numbers of shape (K,) or (M, K). On
+            its real data the paper takes the average context of the units of the same field.
+        alpha: Weight of the labelled rows' log q(y | x, c), in place of the model's; 0 for the ELBO itself, whose many
+            unlabelled rows then outweigh the labels: a more certain context, and a worse prediction. It stays with the
+            fit that is returned.
+        starts: Candidates that are optimised.
+        candidates: Most trained units to take candidates from, at random among more.
+        steps: Of Adam.
+        lr: Of Adam, at first; it falls linearly.
+        particles: Draws of the objective per step.
+        batch_size: Most rows, times starts, in a step.
+        seed: Of everything random.
+        progress: Show a progress bar.
+
+    Returns:
+        A fit with the guide "paper", its training data those rows of `data` that were used. Columns of ``units``:
+        labelled, unlabelled (rows used), objective (nats) and, for "robust", lead (nats from the best start's objective
+        to the next best's: near 0 where they meet in one optimum; NaN of one start).
+
+    Raises:
+        ValueError: Data that do not fit the networks, an unknown mode or method, or a unit without a row to use: it
+            would be given its prior, as if it were calibrated.
+        NonFiniteLoss: A loss is not finite; its ``fit`` is the last good state.
+    """
+    if method not in ("robust", "paper"):
+        raise ValueError(f"method: {method!r} is none of ['robust', 'paper']")
+    for name, number in (("starts", starts), ("candidates", candidates), ("steps", steps), ("particles", particles),
+                         ("batch_size", batch_size)):  # fmt: skip
+        if number < 1:
+            raise ValueError(f"{name}: {number}; at least 1 is needed")
+    if lr <= 0 or (alpha is not None and alpha < 0):
+        raise ValueError(f"lr {lr} must be positive, alpha {alpha} must not be negative")
+    if not isinstance(data, Batch):
+        raise TypeError(f"data: {type(data).__name__}; give a Batch, of a data frame fit.batch(df)")
+    started = time.perf_counter()
+    train = _rows_of(fit.model, data, mode)
+    settings = {"mode": mode, "method": method, "alpha": alpha, "seed": seed}
+    with isolated(seed):
+        found = _candidates(fit, candidates) if method == "robust" else None  # first: the same whatever the units
+        model, guide = frozen(fit, train.sizes["unit"], alpha)
+        train = train.to(device=model.x_loc.device, dtype=model.x_loc.dtype)
+        batch = _with_shares(train)
+        run = Run(seed, model, guide, pd.DataFrame(), "failed")
+        result = _as_fit(fit, train, run, "paper", settings)
+        begin = None if start is None else _start(start, guide.c_loc)
+        bar = f"calibrate {len(guide.c_loc)} units" if progress else None
+        try:
+            if method == "paper":
+                _paper(run, batch, begin, bar)
+            else:
+                options = {"steps": steps, "lr": lr, "particles": particles, "batch_size": batch_size}
+                options |= {"schedule": "linear", "groups": "all"}
+                settings |= {**options, "starts": starts, "candidates": candidates}
+                means = [*found[0], *([] if begin is None else [begin])]
+                enlarged = functools.partial(frozen, fit, alpha=alpha)
+                columns = _robust(run, batch, means, found[1], starts, Settings(**options), enlarged, bar)
+                result.units = result.units.assign(**columns)
+            objective = _objective(run, batch, guide.c_loc, guide.c_log_scale, CHOICE_DRAWS)
+            result.units["objective"] = _finite(objective, train).cpu().numpy()
+        except NonFiniteLoss as error:
+            error.fit = result
+            raise
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+# -------------------------------------------------------------------- data and modules
+def _rows_of(model: ZooModel, data: Batch, mode: str) -> Batch:
+    """The rows that a mode uses, as data of their own."""
+    if mode not in MODES:
+        raise ValueError(f"mode: {mode!r} is none of {list(MODES)}")
+    if "c" not in model.priors() or not model.y_dim:
+        raise ValueError(f"fit: {type(model).__name__} has no context c, or no target y, to calibrate")
+    if not model.row_sites and mode != "supervised":
+        raise ValueError(f"mode: {mode!r} needs a model of x, which {type(model).__name__} is not; use 'supervised'")
+    if "y" not in data.tensors and mode == "unsupervised":
+        data = _without_targets(data, model.y_dim)
+    if "y" not in data.labels or "unit" not in data.groups:
+        raise ValueError("data: they need the group 'unit' and the target 'y', with NaN where it is not known")
+    for name, size in (("x", model.x_dim), ("y", model.y_dim)):
+        if data[name].shape[1:] != (size,):
+            raise ValueError(f"{name}: shape {tuple(data[name].shape)}; the networks take (rows, {size})")
+    seen = data.observed("y")
+    used = {"supervised": seen, "unsupervised": ~seen}.get(mode, np.ones(data.n_rows, bool))
+    count = np.bincount(data["unit"].cpu().numpy()[used], minlength=data.sizes["unit"])
+    if (count == 0).any():
+        kind = {"supervised": "labelled ", "unsupervised": "unlabelled "}.get(mode, "")
+        name = data.coords["unit"][int((count == 0).argmax())]
+        raise ValueError(f"unit {name}: it has no {kind}row, so {mode} calibration learns nothing of it; leave it out")
+    return data.subset(np.flatnonzero(used))
+
+
+def _without_targets(data: Batch, y_dim: int) -> Batch:
+    """The data with a target that no row has."""
+    y, labelled = data["x"].new_zeros(data.n_rows, y_dim), torch.zeros_like(data["x"][:, 0], dtype=torch.bool)
+    along = {**data.along, "y": data.rows, "labelled": data.rows}
+    tensors = {**data.tensors, "y": y, "labelled": labelled}
+    empty = dataclasses.replace(data, tensors=tensors, along=along, labels={"y": "labelled"})
+    return empty.hide()  # which counts the rows with and without a label
+
+
+def _with_shares(train: Batch) -> Batch:
+    """Add N_i / N_i^l of each row's unit, by which the guide weighs the labelled rows (1 where nothing is labelled)."""
+    unit, n = train["unit"], train.sizes["unit"]
+    rows, labelled = torch.bincount(unit, minlength=n), torch.bincount(unit[train["labelled"]], minlength=n)
+    share = torch.where(labelled > 0, rows / labelled.clamp(min=1), torch.ones(()).to(rows))
+    tensors = {**train.tensors, "head_weight": share.to(train["x"])[unit]}
+    return dataclasses.replace(train, tensors=tensors, along={**train.along, "head_weight": "row"})
+
+
+def _start(start: Any, like: Tensor) -> Tensor:
+    try:
+        tensor = torch.as_tensor(start).to(like)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"start: {start!r} is no array of numbers") from None
+    if not bool(tensor.isfinite().all()):
+        raise ValueError("start: its numbers must be finite")
+    if tensor.shape not in (like.shape, like.shape[1:]):
+        raise ValueError(f"start: shape {tuple(tensor.shape)}; give {tuple(like.shape[1:])} or {tuple(like.shape)}")
+    return tensor.expand_as(like)
+
+
+def frozen(fit: Fit, n_units: int, alpha: float | None = None, guide: Any = PaperGuide) -> tuple[ZooModel, nn.Module]:
+    """Model and guide of so many units with the networks of a fit; only the contexts' parameters can be learned."""
+    source = fit.best
+    config = copy.deepcopy(source.model.config) | {"n_units": n_units}
+    if alpha is not None:
+        if not hasattr(source.model, "alpha"):
+            raise ValueError(f"alpha: {type(source.model).__name__} has no such term; leave it out")
+        config["alpha"] = alpha
+    model = type(source.model)(**config)
+    model.entry = source.model.entry
+    made = guide(model)
+    for module in (model, made):
+        module.to(device=source.model.x_loc.device, dtype=source.model.x_loc.dtype)
+    model.load_state_dict(source.model.state_dict())
+    if made.local is not None:
+        networks = getattr(source.guide, "local", None)
+        if networks is None:
+            raise TypeError(f"fit: its guide {fit.guide_name!r} has no row networks (.local) to calibrate with")
+        made.local.load_state_dict(networks.state_dict())
+        made.local.requires_grad_(False)
+    model.requires_grad_(False)
+    return model.eval(), made.eval()
+
+
+def _as_fit(fit: Fit, train: Batch, run: Run, guide: str, settings: dict[str, Any]) -> CalibratedFit:
+    prototype = prototype_of(train, run.model)
+    strata = {k: fit.prototype.sizes.get(k, 0) + train.sizes[k] for k in train.strata}  # what the networks have seen
+    prototype = dataclasses.replace(prototype, sizes={**prototype.sizes, **strata})
+    labelled = np.bincount(train["unit"].cpu().numpy()[train.observed("y")], minlength=train.sizes["unit"])
+    total = np.bincount(train["unit"].cpu().numpy(), minlength=train.sizes["unit"])
+    units = pd.DataFrame(
+        {"labelled": labelled, "unlabelled": total - labelled}, pd.Index(train.names("unit"), name="unit")
+    )
+    return CalibratedFit([run], guide, settings, identity(train), prototype, train=train, units=units)
+
+
+def context_draws(fit: Fit, draws: int) -> Tensor:
+    """Draws of the contexts of a fit's units, (draws, M, K), whatever the guide."""
+    run, batch = fit.best, fit.prepare(fit.prototype)
+    with torch.no_grad():
+        traces = (poutine.trace(run.guide).get_trace(**run.model.arguments(batch)) for _ in range(draws))
+        return torch.stack([trace.nodes["c"]["value"] for trace in traces])
+
+
+# -------------------------------------------------------------------- the objective of each unit
+def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Of every row given contexts c (S, M, K), with one draw of its latents: log p - log q, and the head's part (S, N).
+
+    The first is an unbiased estimate of the log of p(x, y | c), of p(x | c) without a label, from below.
+    """
+    arguments, local = run.model.arguments(batch), getattr(run.guide, "local", None)
+    model = poutine.condition(run.model, data={"c": c})
+    with pyro.plate("draw", len(c), dim=-2):
+        latents = poutine.trace(local or _nothing).get_trace(**arguments, c=c)
+        joint = poutine.trace(poutine.replay(model, trace=latents)).get_trace(**arguments)
+    drawn = Pair(latents, joint, nesting=2, rows=run.model.rows)
+    rows = drawn.by_plate("model")["row"] - drawn.by_plate("guide").get("row", 0.0)
+    if "y_head" not in latents.nodes:
+        return rows, torch.zeros_like(rows)
+    factor = latents.nodes["y_head"]
+    return rows, -factor["fn"].log_prob(factor["value"])  # a factor of the guide enters the objective with a minus sign
+
+
+def _nothing(**_: Any) -> None:
+    """The row guide of a model whose rows have no latents."""
+
+
+def by_unit(rows: Tensor, batch: Batch) -> Tensor:
+    """Sums over the rows of each unit: (S, N) to (S, M)."""
+    out = torch.zeros(len(rows), batch.sizes["unit"], dtype=torch.double, device=rows.device)
+    return out.index_add_(1, batch["unit"], rows.double())
+
+
+def pieces(c: Tensor, batch: Batch) -> Iterator[Tensor]:
+    """Some of the draws c (S, M, K) at a time."""
+    return iter(c.split(max(1, ROWS_AT_ONCE // batch.n_rows)))
+
+
+def _objective(run: Run, batch: Batch, loc: Tensor, log_scale: Tensor, draws: int) -> Tensor:
+    """Each unit's objective (M,) for q(c) = N(loc, exp(log_scale)^2); nats. The noise is the same in every call."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(run.seed)
+        noise = torch.randn(draws, 1, loc.shape[-1]).to(loc)
+        q = Normal(loc, log_scale.exp()).to_event(1)
+        c = loc + log_scale.exp() * noise
+        outer = run.model.prior("c").log_prob(c) - q.log_prob(c)
+        rows = [by_unit(sum(row_terms(run, batch, part)), batch) for part in pieces(c, batch)]
+        return (outer.double() + torch.cat(rows)).mean(0)
+
+
+def _finite(objective: Tensor, batch: Batch) -> Tensor:
+    bad = ~torch.isfinite(objective)
+    if bool(bad.any()):
+        names = batch.names("unit")[bad.cpu().numpy()].tolist()
+        raise NonFiniteLoss(f"the objective of unit(s) {names[:5]} is not finite; try a smaller learning rate")
+    return objective
+
+
+# -------------------------------------------------------------------- methods
+def _paper(run: Run, batch: Batch, start: Tensor | None, progress: str | None) -> None:
+    guide = run.guide
+    with torch.no_grad():
+        guide.c_loc.copy_(torch.zeros_like(guide.c_loc) if start is None else start)
+        guide.c_log_scale.fill_(0.5 * math.log(PAPER_VARIANCE))
+    guide.c_log_scale.requires_grad_(False)
+    # eq. 20 is a mean over rows, of each unit's own where it is calibrated alone; the loss is N times that.
+    rows = torch.bincount(batch["unit"], minlength=len(guide.c_loc))[:, None]
+    hook = guide.c_loc.register_hook(lambda gradient: gradient / rows)
+    _train(run, batch, Settings(steps=PAPER_STEPS, lr=PAPER_RATE, optimizer=torch.optim.SGD), progress)
+    hook.remove()
+    guide.c_log_scale.requires_grad_(True)
+
+
+def _train(run: Run, batch: Batch, options: Settings, progress: str | None) -> None:
+    train_run(Training(run.model, run.guide, batch, None, options, run.seed, None), run, progress=progress)
+
+
+def _candidates(fit: Fit, most: int) -> tuple[list[Tensor], Tensor]:
+    """Means to start from, each (1, K), and the median scale of the trained contexts (K,)."""
+    drawn = context_draws(fit, 100)
+    means, scale = drawn.mean(0), drawn.std(0).median(0).values
+    means = means[torch.randperm(len(means))[:most].to(means.device)]
+    floor = torch.full_like(scale, C_SCALE)  # a point estimate has no scale
+    return [*means[:, None], _middle(fit.model.prior("c"))[None]], torch.where(scale > 0, scale, floor)
+
+
+def _middle(prior: Distribution) -> Tensor:
+    """Mean of the prior (K,); where it has none that is known and finite (StudentT(1), a flow) the median of draws."""
+    try:
+        mean = prior.mean
+    except NotImplementedError:
+        mean = None
+    if mean is not None and bool(mean.isfinite().all()):
+        return mean
+    return torch.stack([prior.sample() for _ in range(101)]).median(0).values
+
+
+def _robust(
+    run: Run, batch: Batch, candidates: list[Tensor], scale: Tensor, starts: int, options: Settings,
+    enlarged: Callable, progress: str | None,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Optimise each unit's best candidates as pseudo-units of one run and keep the best of each."""
+    guide = run.guide
+    with torch.no_grad():
+        guide.c_log_scale.copy_(scale.log().expand_as(guide.c_log_scale))
+        means = torch.stack([mean.expand_as(guide.c_loc) for mean in candidates])
+        before = torch.stack([_objective(run, batch, mean, guide.c_log_scale, SCREEN_DRAWS) for mean in means])
+    starts = min(starts, len(means))
+    best = before.nan_to_num(-math.inf).topk(starts, 0).indices[..., None].expand(-1, -1, means.shape[-1])
+    many = Run(run.seed, *enlarged(n_units=starts * len(guide.c_loc)), pd.DataFrame(), "failed")
+    with torch.no_grad():
+        many.guide.c_loc.copy_(means.gather(0, best).flatten(0, 1))
+        many.guide.c_log_scale.copy_(guide.c_log_scale.repeat(starts, 1))
+    tiled = _tile(batch, starts)
+    size = None if options.batch_size >= tiled.n_rows else options.batch_size
+    _train(many, tiled, dataclasses.replace(options, batch_size=size), progress)
+    run.history, run.status = many.history, many.status
+    ends = [table.unflatten(0, (starts, -1)) for table in (many.guide.c_loc, many.guide.c_log_scale)]
+    after = torch.stack([_objective(run, batch, *end, CHOICE_DRAWS) for end in zip(*ends, strict=True)])
+    order = after.nan_to_num(-math.inf).sort(0, descending=True)
+    chosen = order.indices[0][None, :, None].expand(1, -1, means.shape[-1])
+    with torch.no_grad():
+        for table, end in zip((guide.c_loc, guide.c_log_scale), ends, strict=True):
+            table.copy_(end.gather(0, chosen)[0])
+    lead = order.values[0] - order.values[1] if starts > 1 else torch.full_like(order.values[0], torch.nan)
+    return {"lead": lead.cpu().numpy()}
+
+
+def _tile(batch: Batch, times: int) -> Batch:
+    """The rows so many times over, each time as rows of other units."""
+    n, m = batch.n_rows, batch.sizes["unit"]
+    copy_of = torch.arange(times, device=batch["unit"].device).repeat_interleave(n)
+    tiled = batch.take(torch.arange(n).repeat(times))
+    tensors = {k: v for k, v in tiled.tensors.items() if tiled.along[k] == "row"}
+    tensors |= {"unit": tiled["unit"] + m * copy_of, "row": torch.arange(n * times, device=copy_of.device)}
+    sizes = {k: v * times for k, v in batch.sizes.items()}
+    return dataclasses.replace(tiled, tensors=tensors, sizes=sizes, coords={}, truth={})

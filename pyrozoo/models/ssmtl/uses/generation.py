@@ -1,0 +1,351 @@
+"""What-if generation and imputation with SSMTL: draws of what was not observed of a row, given what was.
+
+The contexts come from the fit's q(c), the row's latent state from the chains of `sampling`, x and y from equation 2.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from tqdm import tqdm
+
+from ....data.batch import Batch
+from ....inference.copies import isolated
+from ....inference.fitted import Fit
+from ....posterior.columns import quantile_name
+from ....posterior.draws import Draws
+from ..local_guide import RowGuide
+from ..model import SSMTL
+from .sampling import CHUNK, GROUPS, R_HAT, Rows, Sampler, converge
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+FEWEST = 10 * GROUPS  # chains of a row: fewer say too little about convergence
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Draws of what was not observed, their summary, and how well the chains that drew them mixed.
+
+    Attributes:
+        table: The summary, see `impute` and `what_if`; its R-hat is near 1 where the chains have forgotten
+            their starts.
+        draws: ``x`` (1, S, N, Dx) and ``y`` (1, S, N, Dy) in group ``posterior``, S draws of N rows in the units of
+            the data, observed entries at their values; ``observed_data`` has NaN in place of the others.
+            ``from_draws(draws)`` is an ArviZ object. Draws are of one chain each.
+        acceptance: Share of accepted proposals, by kind of move.
+    """
+
+    table: pd.DataFrame
+    draws: Draws
+    acceptance: pd.Series
+
+    def completed(self, draw: int | None = None) -> pd.DataFrame:
+        """The rows (N, Dx + Dy), with the mean of the draws, or one draw (multiple imputation), where unobserved."""
+        parts = []
+        for site in ("x", "y"):
+            values = self.draws.groups["posterior"][site][0]
+            names = self.draws.coords[self.draws.dims[site][1]]
+            parts.append(pd.DataFrame(values.mean(0) if draw is None else values[draw], columns=names))
+        index = pd.Index(self.draws.coords["row"], name="row")
+        return pd.concat(parts, axis=1).set_index(index)
+
+
+def impute(
+    fit: Fit,
+    data: Batch | pd.DataFrame,
+    missing: Any = None,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    sweeps: int = 40,
+    rounds: int = 8,
+    quantiles: Sequence[float] = QUANTILES,
+    progress: bool = True,
+) -> Generated:
+    """Draw the missing entries of rows given the others, from the model and the posterior of the rows' units.
+
+    The uncertainty is that of the unit's context, of z, and of the model's noise; the networks are point estimates,
+    and the row does not update its unit's posterior. y is used where it is observed and drawn where not: a row whose
+    only unobserved entry is y gets p(y | x) of the generative model, which need not equal the soft sensor q(y | x, c)
+    of `predict`.
+
+    Args:
+        fit: A fit of SSMTL; its best restart.
+        data: Rows of units that the fit has a posterior for; a data frame (N rows) where it was trained on one, with
+            NaN for missing inputs and targets. An amortised guide reads the complete rows of a unit that is new.
+        missing: Where inputs are missing, boolean (N, Dx) in the order of ``fit.prototype.coords["input"]``; the
+            values there are ignored. Of a data frame, in addition to NaN.
+        draws: S, number of draws, each with its own context and chain.
+        seed: Of everything random.
+        sweeps: Of the chains between two looks at R-hat.
+        rounds: At most so many times `sweeps`, for rows whose R-hat is above 1.1.
+        quantiles: Quantiles to report.
+        progress: Show a progress bar.
+
+    Returns:
+        Draws of all rows; the table has one line per entry that was drawn, indexed by row and variable: mean, sd,
+        q05 ..., r_hat. In the units of the data.
+
+    Raises:
+        TypeError: A model without p(x, y | z, c), e.g. MTL, which has no density of x.
+        ValueError: A mask of the wrong shape or type; nothing to draw; a new unit without a complete row.
+        KeyError: A unit that the fit has no posterior for.
+
+    Warns:
+        UserWarning: Chains of an entry have not converged; raise `rounds`.
+    """
+    _require(fit, draws, sweeps, rounds)
+    data, missing = _read(fit, data, missing)
+    context_data = _context_data(fit, data, missing)
+    position = {name: i for i, name in enumerate(context_data.coords["unit"].tolist())}
+    unit = torch.tensor([position[name] for name in data.group_names("unit").tolist()])
+    n_targets = fit.model.y_dim
+    labelled = data.tensors.get("labelled", torch.full((data.n_rows,), "y" in data.tensors))
+    y = data.tensors.get("y", torch.zeros(data.n_rows, n_targets))
+    value = torch.cat([data["x"].cpu().double(), y.cpu().double()], -1)
+    seen = torch.cat([~missing, labelled.cpu()[:, None].expand(-1, n_targets)], -1)
+    if bool(seen.all()):
+        raise ValueError("missing: every input and target is observed, there is nothing to draw")
+    names = data.names(data.rows)
+    drawn, r_hat, acceptance = _sample(
+        fit, context_data, value, seen, unit, draws, seed, sweeps, rounds, progress and "impute"
+    )
+    _warn(r_hat, seen, names, _variables(fit))
+    entries = (~seen).nonzero().numpy()
+    index = pd.MultiIndex.from_arrays(
+        [names[entries[:, 0]], np.asarray(_variables(fit), dtype=object)[entries[:, 1]]], names=["row", "variable"]
+    )
+    columns = _summary(drawn[:, ~seen], quantiles) | {"r_hat": r_hat[~seen].numpy()}
+    return Generated(pd.DataFrame(columns, index=index), _draws(fit, drawn, value, seen, names, data), acceptance)
+
+
+def what_if(
+    fit: Fit,
+    unit: Any,
+    x: Mapping[str, Any],
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    sweeps: int = 40,
+    rounds: int = 8,
+    quantiles: Sequence[float] = QUANTILES,
+    progress: bool = True,
+) -> Generated:
+    """Draw what a unit would show at chosen values of some inputs: the other inputs and the targets.
+
+    These are conditional distributions of the rows that the model has learned: the answer to an intervention only
+    where setting the input has the effect that seeing it has (a choke, not a sensor), and only inside the region of
+    the training data.
+
+    Args:
+        fit: A fit of SSMTL; its best restart.
+        unit: Name of a unit of the training data.
+        x: Input -> value, or values (P,) at P points; single values hold at all points. Inputs by their names in
+            ``fit.prototype.coords["input"]``. Without any input: rows of the unit at large.
+        draws: S, number of draws, each with its own context and chain.
+        seed: Of everything random.
+        sweeps: Of the chains between two looks at R-hat.
+        rounds: At most so many times `sweeps`, for points whose R-hat is above 1.1.
+        quantiles: Quantiles to report.
+        progress: Show a progress bar.
+
+    Returns:
+        Draws of all points; the table has one line per point: the chosen inputs, and of every other quantity
+        ``<name>.mean``, ``.sd``, ``.q05`` ..., ``.r_hat``. In the units of the data.
+
+    Raises:
+        TypeError: A model without p(x, y | z, c), e.g. MTL, which has no density of x.
+        KeyError: An unknown unit or input; the message lists those there are.
+        ValueError: Values that are not finite numbers, or not one per point.
+
+    Warns:
+        UserWarning: Chains of a point have not converged; raise `rounds`.
+    """
+    _require(fit, draws, sweeps, rounds)
+    variables, units = _variables(fit), fit.prototype.coords["unit"].tolist()
+    if unit not in units:
+        raise KeyError(f"unknown unit {unit!r}; the fit has {_some(units)}")
+    chosen = _points(x, variables[: fit.model.x_dim])
+    n_points = len(next(iter(chosen.values()))) if chosen else 1
+    value, seen = torch.zeros(n_points, len(variables), dtype=torch.float64), torch.zeros(len(variables)).bool()
+    for name, values in chosen.items():
+        value[:, variables.index(name)] = torch.tensor(values)
+        seen[variables.index(name)] = True
+    seen = seen.expand(n_points, -1)
+    position = torch.full((n_points,), units.index(unit))
+    drawn, r_hat, acceptance = _sample(
+        fit, fit.prototype, value, seen, position, draws, seed, sweeps, rounds, progress and "what if"
+    )
+    points = np.arange(n_points)
+    _warn(r_hat, seen, points, variables)
+    columns: dict[str, Any] = dict(chosen)
+    for j in (~seen[0]).nonzero()[:, 0].tolist():
+        summary = _summary(drawn[:, :, j], quantiles) | {"r_hat": r_hat[:, j].numpy()}
+        columns |= {f"{variables[j]}.{key}": column for key, column in summary.items()}
+    table = pd.DataFrame(columns, index=pd.Index(points, name="point"))
+    return Generated(table, _draws(fit, drawn, value, seen, points, fit.prototype), acceptance)
+
+
+# ---------------------------------------------------------------- what both share
+def _sample(
+    fit: Fit, context_data: Batch, value: Tensor, seen: Tensor, unit: Tensor, draws: int, seed: int, sweeps: int,
+    rounds: int, label: str | bool,
+) -> tuple[Tensor, Tensor, pd.Series]:  # fmt: skip
+    """Draws (S, N, V), observed entries at their values; R-hat (N, V), NaN there; acceptance by move."""
+    n_chains = max(draws, FEWEST)
+    drawn, r_hat = torch.empty(draws, *value.shape, dtype=torch.float64), torch.full_like(value, torch.nan)
+    incomplete = (~seen).any(1).nonzero()[:, 0]
+    drawn[:] = value
+    chunks = incomplete.split(max(1, CHUNK // n_chains))
+    with isolated(seed), torch.no_grad():
+        context_data = fit.prepare(context_data)
+        local = getattr(fit.guide, "local", None)
+        sampler = Sampler(fit.model, local if isinstance(local, RowGuide) else None)
+        contexts = _contexts(fit, context_data, n_chains)
+        bar = tqdm(total=len(incomplete), desc=label or None, unit="row", disable=not label)
+        for chunk in chunks:
+            own = unit[chunk].to(contexts.device)
+            rows = Rows(
+                torch.where(seen[chunk], value[chunk], 0.0).to(contexts)[:, None],
+                seen[chunk].to(contexts.device)[:, None],
+                contexts[:, own].transpose(0, 1),
+            )
+            values, own_r_hat = converge(sampler, rows, own, sweeps, rounds)
+            kept = torch.where(rows.seen, 0.0, values)[:, :draws].transpose(0, 1).double().cpu()
+            drawn[:, chunk] = torch.where(seen[chunk], value[chunk], kept)
+            r_hat[chunk] = torch.where(seen[chunk], torch.nan, own_r_hat.double().cpu())
+            bar.update(len(chunk))
+        bar.close()
+    moves = {move: sampler.accepted[move] / sampler.tried[move] for move in sampler.tried}
+    return drawn, r_hat, pd.Series(moves, name="acceptance", dtype=float)
+
+
+def _contexts(fit: Fit, data: Batch, draws: int) -> Tensor:
+    """Draws (S, M, K) of the contexts from the guide."""
+    arguments = fit.model.arguments(data.take([0]))
+    with pyro.plate("context_draw", draws, dim=-1 - fit.model.max_plate_nesting):
+        c = poutine.trace(fit.guide).get_trace(**arguments).nodes["c"]["value"]
+    shape = (data.sizes["unit"], fit.model.c_dim)
+    return (c.expand(draws, *shape) if c.shape == shape else c).reshape(draws, *shape)
+
+
+def _context_data(fit: Fit, data: Batch, missing: Tensor) -> Batch:
+    """What the guide reads about the units: the fit itself holds that of its own units."""
+    known = np.isin(data.group_names("unit"), fit.prototype.coords["unit"])
+    if known.all():
+        return fit.prototype
+    whole = ~missing.any(1).numpy()
+    without = sorted(set(data.group_names("unit")[~known]) - set(data.group_names("unit")[whole]))
+    if without:
+        raise ValueError(
+            f"unit {without[0]!r}: it is new and none of its rows has all inputs, so that nothing is known of its "
+            "context; add complete rows of it"
+        )
+    return data.subset(np.flatnonzero(known | whole))
+
+
+def _read(fit: Fit, data: Batch | pd.DataFrame, missing: Any) -> tuple[Batch, Tensor]:
+    """The rows, and where their inputs are missing (N, Dx)."""
+    absent = None
+    if isinstance(data, pd.DataFrame):
+        columns = fit.data.get("columns")
+        if columns is None:
+            raise ValueError("this fit was not trained on a data frame; give a Batch and `missing`")
+        inputs = [name for name in columns["x"] if name in data.columns]  # an absent column is an error of `fit.batch`
+        absent = torch.tensor(data[inputs].isna().to_numpy())
+        labels = all(name in data.columns for name in columns["y"])
+        data = fit.batch(data.assign(**{name: data[name].fillna(0) for name in inputs}), labels=labels)
+    shape = tuple(data["x"].shape)
+    if shape[1] != fit.model.x_dim:
+        raise ValueError(f"x: {shape[1]} inputs, but the fit has {fit.model.x_dim}")
+    mask = torch.zeros(shape, dtype=torch.bool) if missing is None else torch.tensor(np.asarray(missing))
+    if mask.dtype != torch.bool or tuple(mask.shape) != shape:
+        raise ValueError(f"missing: {mask.dtype} of shape {tuple(mask.shape)}; give booleans of shape {shape}")
+    return data, mask if absent is None else mask | absent
+
+
+def _points(x: Mapping[str, Any], inputs: list[str]) -> dict[str, np.ndarray]:
+    """The chosen values as arrays of one length (P,)."""
+    if not isinstance(x, Mapping):
+        raise TypeError(f"x: {type(x).__name__}; give a mapping from the names of inputs to their values")
+    chosen = {}
+    for name, values in x.items():
+        if name not in inputs:
+            raise KeyError(f"unknown input {name!r}; the fit has {inputs}")
+        try:
+            array = np.asarray(values, dtype=float)
+        except (TypeError, ValueError):
+            array = np.array([])  # refused below, with the name
+        if array.ndim > 1 or array.size == 0 or not np.isfinite(array).all():
+            raise ValueError(f"x[{name!r}]: give a finite number, or a list of them, one per point")
+        chosen[name] = array
+    lengths = {name: len(array) for name, array in chosen.items() if array.ndim}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"x: different numbers of points, {lengths}; give one value per point, or a single one")
+    n_points = next(iter(lengths.values()), 1)
+    return {name: np.broadcast_to(array, n_points) for name, array in chosen.items()}
+
+
+def _require(fit: Fit, draws: int, sweeps: int, rounds: int) -> None:
+    if not isinstance(fit.model, SSMTL):
+        raise TypeError(
+            f"what_if and impute draw from SSMTL's p(x, y | z, c), not from {type(fit.model).__name__}; fit variant "
+            "'ssmtl'"
+        )
+    for name, number, least in (("draws", draws, 1), ("sweeps", sweeps, 4), ("rounds", rounds, 1)):
+        if number < least:
+            raise ValueError(f"{name}: {number}; at least {least} is needed")
+
+
+def _variables(fit: Fit) -> list[str]:
+    """Names of the inputs and targets, (Dx + Dy)."""
+    return fit.prototype.columns("x", fit.model.x_dim) + fit.prototype.columns("y", fit.model.y_dim)
+
+
+def _summary(values: Tensor, quantiles: Sequence[float]) -> dict[str, np.ndarray]:
+    """Mean, sd and quantiles of draws (S, E)."""
+    values = values.numpy()
+    levels = np.quantile(values, quantiles, axis=0)
+    return {"mean": values.mean(0), "sd": values.std(0, ddof=1 if len(values) > 1 else 0)} | {
+        quantile_name(q): level for q, level in zip(quantiles, levels, strict=True)
+    }
+
+
+def _draws(fit: Fit, drawn: Tensor, value: Tensor, seen: Tensor, names: np.ndarray, data: Batch) -> Draws:
+    sizes, variables = [fit.model.x_dim, fit.model.y_dim], _variables(fit)
+    x, y = drawn[None].split(sizes, -1)
+    seen_x, seen_y = torch.where(seen, value, torch.nan).split(sizes, -1)
+    return Draws(
+        {
+            "posterior": {"x": x.numpy(), "y": y.numpy()},
+            "observed_data": {"x": seen_x.numpy(), "y": seen_y.numpy()},
+        },
+        {"x": ("row", "input"), "y": ("row", "target")},
+        {"row": names, "input": np.array(variables[: sizes[0]]), "target": np.array(variables[sizes[0] :])},
+        {"guide": fit.guide_name, "data": str(data.info.get("name", "")),
+         "simulated": str(bool(data.info.get("simulated")))},
+    )  # fmt: skip
+
+
+def _warn(r_hat: Tensor, seen: Tensor, names: np.ndarray, variables: list[str]) -> None:
+    bad = (~seen) & ~(r_hat <= R_HAT)
+    if bool(bad.any()):
+        row, j = divmod(int(torch.where(bad, r_hat, -torch.inf).argmax()), seen.shape[1])
+        warnings.warn(
+            f"{int(bad.sum())} of {int((~seen).sum())} entries have not converged; the worst is {variables[j]!r} of "
+            f"row {names[[row]].tolist()[0]!r}, R-hat {float(r_hat[row, j]):.2f}; raise rounds or sweeps",
+            stacklevel=3,
+        )
+
+
+def _some(names: list) -> str:
+    return f"{names}" if len(names) <= 10 else f"{str(names[:10])[:-1]}, ...] ({len(names)} in all)"

@@ -1,0 +1,1 @@
+"""The pictures that ArviZ does not have, drawn with matplotlib only."""

@@ -1,0 +1,164 @@
+"""Pictures of checks: predictive densities, Pareto k, prior sensitivity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, _axes, _line, _table, _with_unit
+
+
+def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = "", ax: Axes | None = None) -> Axes:
+    """Histogram of the observed values against those of replicated data sets.
+
+    Histograms share their bins, so a bound or a spike of the data stays visible, which a smoothed density would blur.
+
+    Args:
+        observed: shape (n,); entries that were not observed (NaN) are left out on both sides.
+        replicated: S replicated data sets, shape (S, n); 30 are drawn, band and mean are over all.
+        label: what was observed.
+        unit: its unit of measure.
+        ax: axes to draw into.
+
+    Raises:
+        ValueError: shapes do not fit, or nothing was observed.
+    """
+    observed, replicated = np.asarray(observed, dtype=float), np.asarray(replicated, dtype=float)
+    if observed.ndim != 1 or replicated.ndim != 2 or replicated.shape[1] != observed.size:
+        raise ValueError(f"observed {observed.shape} and replicated {replicated.shape} are not (n,) and (S, n)")
+    seen = ~np.isnan(observed)
+    if not seen.any():
+        raise ValueError(f"no observed value of {label}")
+    observed, replicated = observed[seen], replicated[:, seen]
+    ax = _axes(ax, (6.8, 4.2))
+    edges = _shared_bins(observed, replicated)
+    scale = 1 / (observed.size * np.diff(edges))
+    curves = np.stack([np.histogram(row, edges)[0] * scale for row in replicated])
+    low, high = np.quantile(curves, [0.05, 0.95], axis=0)
+    ax.stairs(high, edges, baseline=low, fill=True, color=SKY, alpha=0.5, label="90% of replications")
+    for curve in curves[np.linspace(0, len(curves) - 1, min(30, len(curves))).astype(int)]:
+        ax.stairs(curve, edges, baseline=None, color=BLUE, lw=0.5, alpha=0.3)
+    ax.stairs(curves.mean(axis=0), edges, baseline=None, color=BLUE, lw=2, label=f"mean of {len(curves)} replications")
+    ax.stairs(np.histogram(observed, edges)[0] * scale, edges, baseline=None, color=BLACK, lw=2, label="observed")
+    beyond = ((replicated < edges[0]) | (replicated > edges[-1])).mean()
+    if beyond >= 0.0005:
+        ax.set_title(f"{beyond:.1%} of the replicated values lie beyond the axis", fontsize=9, color=GREY, loc="right")
+    ax.set(xlabel=_with_unit(label, unit), ylabel=_with_unit("density", unit and f"per {unit}"))
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="best", fontsize=9)
+    return ax
+
+
+def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
+    """Pareto shape of the importance weights, sorted: above 0.7 the guide cannot stand in for the posterior.
+
+    Args:
+        khat: one value per row, unit or recording; the three worst are named by their index. Minus infinity (no tail),
+            NaN (cannot be told) and infinity, which is bad, are counted but have no point.
+        title: title of the axes.
+        ax: axes to draw into.
+
+    Raises:
+        ValueError: no value is given.
+    """
+    if len(khat) == 0:
+        raise ValueError("khat is empty")
+    ax = _axes(ax, (7.0, 4.2))
+    ranked = khat.replace(-np.inf, np.nan).dropna().sort_values()
+    position, share = np.arange(len(ranked)), 1 / len(khat)
+    parts = (
+        (ranked <= 0.5, GREEN, "good, up to 0.5"),
+        ((ranked > 0.5) & (ranked <= 0.7), ORANGE, "usable, up to 0.7"),
+        (ranked > 0.7, VERMILION, "bad, above 0.7"),
+    )
+    for rows, colour, meaning in parts:
+        label = f"{meaning}: {rows.sum() * share:.1%}"
+        ax.plot(position[rows], ranked[rows], "o", ms=4, mew=0, color=colour, label=label)
+    for count, meaning in ((np.isneginf(khat).sum(), "no tail to fit"), (khat.isna().sum(), "cannot be told")):
+        if count:
+            ax.plot([], [], " ", label=f"{meaning}: {count * share:.1%}")
+    for threshold in (0.5, 0.7):
+        ax.axhline(threshold, color=BLACK, lw=0.9, ls="--")
+    beside_left = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
+    for place in [i for i in position if 0.7 < ranked.iloc[i] < np.inf][-3:]:
+        ax.annotate(str(ranked.index[place]), (place, ranked.iloc[place]), **beside_left)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel=f"{khat.index.name or 'row'}, sorted", ylabel=r"Pareto $\hat{k}$", title=title)
+    ax.legend(loc="upper left")
+    return ax
+
+
+def prior_shifts(
+    table: pd.DataFrame, position: str, shift: str = "shift", label: str = "shift of the mean [posterior sd]",
+    ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """How far each posterior mean or prediction moves when its prior is changed; a flat line leans on the data.
+
+    One line per position and component. The five that move most have colours and names; of more than 100 lines the
+    others are a band. Crosses are values whose importance weights are unreliable: do not read them.
+
+    Args:
+        table: ``latents`` or ``predictions`` of `pyrozoo.PriorSensitivity`: columns ``prior``, ``factor``,
+            ``component``, ``reliable``, `position` and `shift`.
+        position: column that tells positions apart, e.g. ``"unit"`` or ``"row"``.
+        shift: column to draw.
+        label: what it is, with its unit.
+        ax: axes to draw into.
+
+    Raises:
+        ValueError: a column is missing, or there is no line to draw.
+    """
+    table = _table(table, ("prior", "factor", "component", "reliable", position, shift))
+    if table.empty:
+        raise ValueError("the table has no line to draw")
+    ax = _axes(ax, (7.5, 4.4))
+    ticks, joined = _prior_order(table)
+    keys = [position, *[name for name in ("target", "component") if name in table and table[name].nunique() > 1]]
+    lines = table.pivot_table(index=keys, columns="prior", values=shift, sort=False).assign(**{"as fitted": 0.0})[ticks]
+    good = table.pivot_table(index=keys, columns="prior", values="reliable", sort=False, aggfunc="min")
+    good = good.assign(**{"as fitted": True})[ticks].astype(bool).loc[lines.index]
+    most = lines.abs().where(good, 0.0).max(axis=1).sort_values(ascending=False).index[:5]
+    places, many = np.arange(len(ticks)), len(lines) > 100
+    if many:
+        low, high = np.nanquantile(lines.where(good), [0.05, 0.95], axis=0)
+        ax.fill_between(places[:joined], low[:joined], high[:joined], color=GREY, alpha=0.25, lw=0)
+        ax.vlines(places[joined:], low[joined:], high[joined:], color=GREY, alpha=0.25, lw=8)
+        ax.plot([], [], color=GREY, alpha=0.25, lw=8, label=f"90% of all {len(lines)}")
+    for _, row in lines.drop(most).iloc[: 0 if many else None].iterrows():
+        ax.plot(places[:joined], row.iloc[:joined], color=GREY, lw=0.8, alpha=0.5)
+        ax.plot(places[joined:], row.iloc[joined:], ".", color=GREY, ms=4, alpha=0.5)
+    for index, key in enumerate(most):
+        name = ", ".join(str(part) for part in (key if isinstance(key, tuple) else (key,)))
+        ax.plot(places[:joined], lines.loc[key].iloc[:joined], marker="o", ms=4, label=name, **_line(index))
+        ax.plot(places[joined:], lines.loc[key].iloc[joined:], "o", ms=4, color=_line(index)["color"])
+    shown = lines.loc[most] if many else lines
+    bad = ~good.loc[shown.index].to_numpy()
+    if bad.any():
+        share = (~good.drop(columns="as fitted")).to_numpy().mean()
+        crosses = np.where(bad, shown, np.nan).ravel()
+        ax.plot(np.tile(places, len(shown)), crosses, "x", color=BLACK, ms=6, label=f"unreliable: {share:.0%}")
+    ax.axhline(0, color=BLACK, lw=0.8)
+    ax.set_xticks(places, ticks, rotation=30 if len(ticks) > 4 else 0)
+    ax.set(xlabel="prior", ylabel=label)
+    ax.legend(title=", ".join(keys), loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return ax
+
+
+def _prior_order(table: pd.DataFrame) -> tuple[list[str], int]:
+    """Names of the priors, powers first and in order, "as fitted" among them, and how many names these are."""
+    factors = table.groupby("prior", sort=False)["factor"].first()
+    powers = factors[factors.index.str.startswith("power ") & factors.notna()].sort_values()
+    joined = [*powers.index[powers < 1], "as fitted", *powers.index[powers >= 1]]
+    return [*joined, *factors.index.drop(powers.index)], len(joined)
+
+
+def _shared_bins(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
+    """Bin edges over the observed range and a quarter of it on each side, as far as replications reach."""
+    low, high = observed.min(), observed.max()
+    reach = (high - low) / 4 or 1.0
+    low, high = min(low, max(replicated.min(), low - reach)), max(high, min(replicated.max(), high + reach))
+    return np.linspace(low, high if high > low else low + 1, int(np.clip(3 * observed.size ** (1 / 3), 12, 60)) + 1)

@@ -1,0 +1,101 @@
+"""Pictures of a latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .style import BLUE, COLOURS, GREY, _axes
+
+
+def latent_map(
+    points: Any,
+    sd: Any = None,
+    labels: Sequence[str] | None = None,
+    truth: Any = None,
+    truth_label: str = "truth",
+    name: str = "z",
+    ax: Axes | None = None,
+) -> Axes:
+    """Posterior means of a latent vector in the plane; the first two principal components when K > 2.
+
+    Args:
+        points: posterior means, shape (n, K), K at least 2.
+        sd: posterior standard deviations, shape (n, K), drawn as crosses of one sd; correlations are left out.
+        labels: n names; up to 15 of the outermost points carry theirs.
+        truth: n values to colour by, numbers or classes.
+        truth_label: what ``truth`` is, with its unit.
+        name: site name of the latent, for the axes.
+        ax: axes to draw into.
+
+    Raises:
+        ValueError: ``points`` is not (n, K) with K at least 2, or another argument has another length.
+    """
+    points = np.asarray(points, dtype=float)
+    if points.ndim != 2 or points.shape[1] < 2:
+        raise ValueError(f"points has shape {points.shape}: a map needs (points, K) with K of 2 or more")
+    for argument, values in {"sd": sd, "labels": labels, "truth": truth}.items():
+        if values is not None and len(values) != len(points):
+            raise ValueError(f"{argument} has {len(values)} entries for {len(points)} points")
+    ax = _axes(ax, (6.5, 5.4))
+    plane, spread, axis_names = _to_plane(points, None if sd is None else np.asarray(sd, dtype=float), name)
+    if spread is not None:
+        ax.errorbar(*plane.T, *spread.T[::-1], fmt="none", ecolor=GREY, elinewidth=0.6, alpha=0.5, label="±1 sd")
+    _coloured_points(ax, plane, truth, truth_label)
+    if labels is not None:
+        for i in _outermost(plane, 15):
+            ax.annotate(str(labels[i]), plane[i], xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    ax.set_aspect("equal", adjustable="datalim")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="best", title=truth_label if _is_class(truth) else None, markerscale=1 if len(plane) < 300 else 2)
+    return ax
+
+
+def _is_class(truth: Any) -> bool:
+    if truth is None:
+        return False
+    values = np.asarray(truth)
+    return values.dtype.kind not in "fiu" or (values.dtype.kind in "iu" and len(np.unique(values)) <= len(COLOURS))
+
+
+def _to_plane(
+    points: np.ndarray, sd: np.ndarray | None, name: str
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, str]]:
+    if points.shape[1] == 2:
+        return points, sd, (f"{name}[0]", f"{name}[1]")
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=2).fit(points)
+    spread = None if sd is None else np.sqrt(sd**2 @ pca.components_.T**2)
+    first, second = pca.explained_variance_ratio_
+    names = (f"{name}: 1st component ({first:.0%} of variance)", f"{name}: 2nd component ({second:.0%} of variance)")
+    return pca.transform(points), spread, names
+
+
+def _outermost(plane: np.ndarray, count: int) -> list[int]:
+    """Points farthest from the centre, leaving out those whose name would fall on another's."""
+    chosen: list[int] = []
+    room = np.ptp(plane, axis=0) * (0.15, 0.03)
+    for i in np.argsort(-np.linalg.norm(plane - plane.mean(axis=0), axis=1)):
+        if len(chosen) < count and all((np.abs(plane[i] - plane[j]) > room).any() for j in chosen):
+            chosen.append(int(i))
+    return chosen
+
+
+def _coloured_points(ax: Axes, plane: np.ndarray, truth: Any, truth_label: str) -> None:
+    size = 26 if len(plane) < 300 else 9
+    if truth is None:
+        ax.scatter(*plane.T, s=size, color=BLUE, lw=0)
+    elif _is_class(truth):
+        for index, value in enumerate(np.unique(truth)):
+            colour, marker = COLOURS[index % len(COLOURS)], "os^D"[index // len(COLOURS) % 4]
+            ax.scatter(
+                *plane[np.asarray(truth) == value].T, s=size, color=colour, marker=marker, lw=0, label=str(value)
+            )
+    else:
+        shown = ax.scatter(*plane.T, s=size, c=np.asarray(truth, dtype=float), cmap="viridis", lw=0, zorder=3)
+        ax.figure.colorbar(shown, ax=ax, label=truth_label)

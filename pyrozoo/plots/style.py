@@ -1,0 +1,43 @@
+"""Colours and axes that all pictures share; colours are those of Okabe and Ito, told apart with any colour vision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+
+PINK, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#707070"
+
+
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, BLACK)
+
+
+_LINE_STYLES = ("-", "--", ":", "-.")
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    if ax is None:
+        ax = Figure(figsize=size, layout="constrained").subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _line(index: int) -> dict[str, str]:
+    return {"color": COLOURS[index % len(COLOURS)], "ls": _LINE_STYLES[index // len(COLOURS) % len(_LINE_STYLES)]}
+
+
+def _with_unit(text: str, unit: str, brackets: bool = True) -> str:
+    if not unit:
+        return text
+    return f"{text} [{unit}]" if brackets else f"{text} {unit}"
+
+
+def _table(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    if missing := [name for name in columns if name not in table.columns]:
+        raise ValueError(f"the table has no column {missing}; it has {list(table.columns)}")
+    return table

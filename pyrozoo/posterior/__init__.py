@@ -1,0 +1,1 @@
+"""What a fit says: traces, draws, predictions, their export to ArviZ."""

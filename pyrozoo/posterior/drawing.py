@@ -1,0 +1,204 @@
+"""Paired draws: posterior, posterior predictive, log likelihood, log p and log q, all from the same guide sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+
+from ..data.batch import Batch
+from ..inference.copies import isolated, reference_tensor, run_seed
+from ..inference.fitted import Fit, Run, holds_group
+from ..modeling.base import ZooModel
+from .draws import Draws
+from .traces import (
+    OBSERVED,
+    enumerated_values,
+    event_dims,
+    is_data,
+    is_half,
+    model_trace,
+    named_sites,
+    observed_values,
+    pair,
+    plates_of,
+    predictive_trace,
+    public_name,
+    squeezed,
+    where_observed,
+)
+
+
+def draw(
+    fit: Fit,
+    batch: Batch,
+    *,
+    draws: int = 500,
+    seed: int = 0,
+    sites: list[str] | None = None,
+    predictive: bool = True,
+    prior: bool = False,
+    restarts: bool = True,
+) -> Draws:
+    """Draw from the fit given a batch; draw s of every group comes from the same guide sample.
+
+    Args:
+        fit: The fit; each restart is a chain.
+        batch: Data; a target that is not observed there is a latent and is drawn from the guide.
+        draws: Draws per chain.
+        seed: Of the draws; the same seed gives equal draws, also after saving and loading.
+        sites: Latent or observed sites to keep, by their public names; all by default.
+        predictive: Also draw the observed sites anew from the model (posterior predictive).
+        prior: Also draw from the prior (prior, prior predictive); the posterior draws stay the same.
+        restarts: Use every restart, or only the best.
+
+    Returns:
+        Groups posterior, posterior_predictive, log_likelihood (NaN where unobserved), sample_stats (lp: log joint
+        density; lq: log density of the guide), observed_data (NaN where unobserved), and prior groups if asked for.
+        Of an obs_mask site ``y`` the posterior holds the observed values where there are any.
+    """
+    chains = []
+    for index, run in enumerate(fit.runs if restarts else [fit.best]):
+        with isolated(run_seed(seed, index)), torch.no_grad():
+            data = fit.prepare(batch, run)
+            arguments = run.model.arguments(data)
+            chains.append([_one_draw(run, arguments, sites, predictive) for _ in range(draws)])
+    with isolated(seed), torch.no_grad():
+        trace = model_trace(fit.model, fit.guide, data)
+    found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
+    if prior:
+        extra = prior_predictive(fit, batch, draws=draws, seed=seed, sites=sites, restarts=restarts)
+        found.groups.update({k: v for k, v in extra.groups.items() if k.startswith("prior")})
+        found.dims.update(extra.dims)
+    return found
+
+
+def prior_predictive(
+    fit: Fit | ZooModel,
+    batch: Batch,
+    *,
+    draws: int = 500,
+    seed: int = 0,
+    sites: list[str] | None = None,
+    restarts: bool = True,
+) -> Draws:
+    """Draw the latents from their priors and data from the model: what the model believes before it sees these data.
+
+    Of a fit these are the priors and networks that were learned. Of a model they are its networks as they are:
+    before a fit they are random, and so is what they make of the latents; look at the range, not at the shape.
+
+    Args:
+        fit: A fit, of which each restart is a chain, or a model.
+        batch: The layout: rows, groups, group tables, lengths of recordings, inputs. Groups that a fit has not seen
+            are welcome: their prior is that of all others.
+        draws: Draws per chain.
+        seed: Of the draws.
+        sites: Sites to keep, by their public names; all by default.
+        restarts: Use every restart of a fit, or only the best.
+
+    Returns:
+        Groups prior (the latents), prior_predictive (the observed sites) and observed_data (NaN where unobserved), for
+        `to_arviz`.
+    """
+    fitted = isinstance(fit, Fit)
+    models = [run.model for run in (fit.runs if restarts else [fit.best])] if fitted else [fit]
+    chains = []
+    for index, model in enumerate(models):
+        # A model outside a fit may keep its parameters in Pyro's global store, which must not notice this.
+        with isolated(run_seed(seed, index)), torch.no_grad(), pyro.get_param_store().scope():
+            data = _prior_data(fit, model, batch)
+            training = model.training
+            model.eval()  # draws leave no mark, e.g. on running means
+            try:
+                arguments = model.arguments(data)
+                chains.append([_prior_draw(model, arguments, sites) for _ in range(draws)])
+                trace = poutine.trace(model).get_trace(**arguments)
+            finally:
+                model.train(training)
+    return _collect(chains, trace, models[-1], data, sites, {"guide": "none: draws from the prior"})
+
+
+def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
+    """The batch on the model's device; in the terms of the fit, as `draw` has it, where that knows all the groups."""
+    known = isinstance(fit, Fit) and all(
+        set(batch.coords[group].tolist()) <= set(fit.prototype.coords[group].tolist())
+        for group in batch.groups
+        if holds_group(model, group)
+    )
+    if known:
+        return fit.prepare(batch)
+    tensor = reference_tensor(model)
+    return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
+
+
+def _prior_draw(model: ZooModel, arguments: Mapping[str, Any], sites: list[str] | None) -> dict[str, dict]:
+    trace = poutine.trace(poutine.uncondition(model)).get_trace(**arguments)
+    return {"prior": _values(trace, sites, False), "prior_predictive": _values(trace, sites, True)}
+
+
+def _collect(
+    chains: list[list[dict]], trace: Trace, model: ZooModel, data: Batch, sites: list[str] | None, attrs: dict
+) -> Draws:
+    """Stack the draws of each chain, and add the observed data and the names of all axes."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for group, variables in chains[0][0].items():
+        groups[group] = {v: np.stack([np.stack([d[group][v] for d in chain]) for chain in chains]) for v in variables}
+    groups["observed_data"] = {
+        public_name(name): observed_values(site)
+        for name, site in trace.nodes.items()
+        if is_data(site) and _wanted(name, sites)
+    }
+    dims = {public_name(name): (*plates_of(site), *event_dims(model, name, site)) for name, site in named_sites(trace)}
+    used = {d for v in dims.values() for d in v}
+    own = {k: np.asarray(v) for k, v in model.coords.items()}
+    coords = {k: v for k, v in {**data.coords, **own}.items() if k in used}
+    if data.rows in coords:
+        coords[data.rows] = data.names(data.rows)
+    attrs = attrs | {"data": str(data.info.get("name", "")), "simulated": str(bool(data.info.get("simulated")))}
+    kept = {k: v for k, v in groups.items() if v}
+    variables = {v for group in kept.values() for v in group}
+    dims |= {"lp": (), "lq": ()}
+    return Draws(kept, {k: v for k, v in dims.items() if k in variables}, coords, attrs)
+
+
+def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool) -> dict[str, dict]:
+    model = run.model
+    drawn = pair(model, run.guide, arguments)
+    enumerated = enumerated_values(model, drawn.guide, arguments)
+    out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "sample_stats": {}}
+    for name, site in named_sites(drawn.model):
+        if name in enumerated and _wanted(name, sites):
+            out["posterior"][name] = enumerated[name].cpu().numpy()
+        elif not is_data(site) and not is_half(name, drawn.model) and _wanted(name, sites):
+            out["posterior"][name] = squeezed(site["value"], site).cpu().numpy()
+    for name, value in drawn.log_likelihood().items():
+        if _wanted(name, sites):
+            site = drawn.model.nodes[name]
+            out["log_likelihood"][public_name(name)] = (
+                where_observed(site, squeezed(value, site, density=True)).cpu().numpy()
+            )
+    for key, part in (("lp", "model"), ("lq", "guide")):
+        total = sum(term.sum() for term in drawn.by_plate(part).values())
+        out["sample_stats"][key] = np.asarray(float(total))
+    if predictive:
+        out["posterior_predictive"] = _values(predictive_trace(model, drawn.guide, arguments, enumerated), sites, True)
+    return out
+
+
+def _values(trace: Trace, sites: list[str] | None, observed: bool) -> dict[str, np.ndarray]:
+    out = {}
+    for name, site in named_sites(trace):
+        was_data = bool(site["infer"].get("was_observed")) and not site["infer"].get("_deterministic")
+        is_target = site["infer"].get("_deterministic") and name + OBSERVED in trace.nodes
+        if _wanted(name, sites) and not is_half(name, trace) and bool(was_data or is_target) is observed:
+            out[name] = squeezed(site["value"], site).cpu().numpy()
+    return out
+
+
+def _wanted(name: str, sites: list[str] | None) -> bool:
+    return sites is None or public_name(name) in sites

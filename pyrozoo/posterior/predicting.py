@@ -1,0 +1,222 @@
+"""predict(): the targets of every row from draws of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..inference.copies import isolated
+from ..inference.fitted import Fit, Run
+from .columns import quantile_name
+from .traces import (
+    AT_ONCE,
+    UNOBSERVED,
+    Pair,
+    chunks,
+    enumerated_values,
+    is_discrete,
+    is_enumerated,
+    pair,
+    predictive_trace,
+    row_blocks,
+)
+
+
+def predict(
+    fit: Fit,
+    batch: Batch,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95),
+    **options: Any,
+) -> pd.DataFrame:
+    """Predict the targets of every row, as if none were observed.
+
+    Intervals are the model's own and may be too narrow: look at `coverage` before you use them. Means and standard
+    deviations are exact given each draw of the latents that are not summed out (law of total variance), and so are the
+    probabilities of a discrete target; quantiles come from the draws themselves.
+
+    Args:
+        fit: The fit; its best restart predicts.
+        batch: Data; its targets, where it has any, are hidden from the guide, also those of unseen groups that an
+            amortised guide reads.
+        draws: Draws of the latents.
+        seed: Of the draws.
+        quantiles: Quantiles to report.
+        **options: Of a model that predicts by itself, e.g. by decoding; see its ``predict``.
+
+    Returns:
+        One line per row: for a continuous target ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean`` where y has
+        several components); for a discrete one ``k.label`` and ``k.p[class]``. In the units of the data.
+
+    Raises:
+        ValueError: The fit saw no label of a target, or the model has no target.
+    """
+    if not fit.model.targets:
+        raise ValueError(f"{type(fit.model).__name__} has no target to predict")
+    if hasattr(fit.model, "predict"):
+        with isolated(seed), torch.no_grad():
+            return fit.model.predict(fit.guide, fit.prepare(batch.hide()), draws=draws, **options)
+    if options:
+        raise TypeError(f"{type(fit.model).__name__} takes no {sorted(options)} to predict")
+    for target in fit.model.targets:
+        labelled = fit.prototype.sizes.get(fit.prototype.labels.get(target, ""), 0)
+        if not labelled and target not in fit.model.enumerated:
+            raise ValueError(
+                f"no row of the training data was labelled with {target!r}, so it cannot be predicted; add labels"
+            )
+    with isolated(seed), torch.no_grad():
+        data = fit.prepare(batch.hide())
+        drawn = (_summed_out if sums_out_by_row(fit.best, data) else _one_by_one)(fit.best, data, draws)
+    index = pd.Index(batch.names(batch.rows), name=batch.rows)
+    columns: dict[str, np.ndarray] = {}
+    for target, (values, exact) in drawn.items():
+        if values is None:
+            columns |= _classes(target, exact, fit)
+        else:
+            columns |= _continuous(target, values, exact, fit, quantiles)
+    return pd.DataFrame(columns, index=index)
+
+
+Predicted = dict[str, tuple[Tensor | None, Tensor]]
+
+
+def _one_by_one(run: Run, data: Batch, draws: int) -> Predicted:
+    """Values (S, N, ...) of each continuous target with its first and second moments (2, N, ...), means over draws.
+
+    Of a discrete target None and the probability of each value, (N, K).
+    """
+    samples: dict[str, list[Tensor]] = {}
+    exact: dict[str, list[Tensor]] = {}
+    arguments = run.model.arguments(data)
+    for _ in range(draws):
+        for target, site in target_sites(run, arguments).items():
+            if is_discrete(site):
+                exact.setdefault(target, []).append(_shares(site))
+            else:
+                samples.setdefault(target, []).append(site["value"])
+                exact.setdefault(target, []).append(_moments(site["fn"], site["value"].shape))
+    means = {target: torch.stack(values).double().mean(0).cpu() for target, values in exact.items()}
+    stacked = {target: torch.stack(values).double().cpu() for target, values in samples.items()}
+    return {target: (stacked.get(target), mean) for target, mean in means.items()}
+
+
+def _shares(site: Mapping[str, Any]) -> Tensor:
+    """Probability of each value of a discrete site, (N, K)."""
+    support = site["fn"].enumerate_support(expand=False).reshape(-1)
+    return torch.stack([site["fn"].log_prob(value).double() for value in support], -1).softmax(-1)
+
+
+def sums_out_by_row(run: Run, data: Mapping[str, Any]) -> bool:
+    """Whether the model enumerates sites and each row decides on its own ones by itself, given the other latents."""
+    if not run.model.enumerated or run.model.max_plate_nesting != 1:
+        return False
+    with torch.random.fork_rng():  # a look that leaves the draws as they are
+        return pair(run.model, run.guide, data, targets_only=True).by_row
+
+
+def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
+    """As `_one_by_one`, many draws at once and enumerated sites summed out given each."""
+    model, blocks = run.model, []
+    for block in row_blocks(data):
+        arguments = model.arguments(block)
+        parts: list[Predicted] = []
+        # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
+        for n in chunks(draws, block, 5 * AT_ONCE if model.targets_alone else None):
+            drawn = pair(model, run.guide, arguments, copies=n, targets_only=True)
+            parts.append({target: _given(drawn, target) for target in model.targets})
+        blocks.append(parts)
+    out: Predicted = {}
+    for target in model.targets:
+        found = [[part[target] for part in parts] for parts in blocks]
+        exact = torch.cat([sum(e for _, e in parts) / draws for parts in found], 0 if found[0][0][0] is None else 1)
+        whole = None
+        if found[0][0][0] is not None:
+            whole = torch.cat([torch.cat([v for v, _ in parts]) for parts in found], 1)
+        out[target] = whole, exact
+    return out
+
+
+def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
+    """Values of a target, one per draw, (S, N, ...), and the sum over draws of its moments; see `_one_by_one`."""
+    site, weights = drawn.target(target), drawn.log_weights()
+    fn, event = site["fn"], site["fn"].event_dim
+    if is_enumerated(site):
+        support = fn.enumerate_support(expand=False).reshape(-1)
+        shares = torch.stack([drawn.log_conditional(target, value) for value in support], -1).softmax(-1)
+        return None, shares.sum(0).cpu()
+    values = fn.sample() if site["is_observed"] else site["value"]
+    shape = torch.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
+    tail = values.shape[values.dim() - event :]
+
+    def flat(tensor: Tensor, shape: tuple[int, ...], tail: tuple[int, ...] = ()) -> Tensor:
+        """Enumeration dimensions as one: (E, S, N, ...)."""
+        expanded = tensor.expand(*shape, *tail)
+        return expanded.reshape(-1, *shape[-drawn.nesting :], *tail)
+
+    probability = flat(weights.exp(), shape)
+    spread = probability.reshape(*probability.shape, *(1,) * event)
+    if is_discrete(site):
+        shares = _shares(site)
+        return None, (probability[..., None] * flat(shares, shape, shares.shape[-1:])).sum((0, 1)).cpu()
+    which = torch.distributions.Categorical(probability.movedim(0, -1)).sample()
+    choices = flat(values, shape, tail)
+    index = which.reshape(1, *which.shape, *(1,) * event).expand(1, *choices.shape[1:])
+    moments = torch.stack([flat(m, shape, tail) for m in _moments(fn, (*shape, *tail))])
+    return choices.gather(0, index)[0].double().cpu(), (spread * moments).sum((1, 2)).double().cpu()
+
+
+def _moments(fn: Any, shape: tuple[int, ...]) -> Tensor:
+    return torch.stack([fn.mean.expand(shape), (fn.variance + fn.mean**2).expand(shape)])
+
+
+def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantiles: tuple) -> dict[str, np.ndarray]:
+    stacked, moments = (t.reshape(*t.shape[:2], -1) for t in (stacked, moments))
+    mean, sd = moments[0], (moments[1] - moments[0] ** 2).clamp(min=0).sqrt()
+    levels = torch.quantile(stacked, torch.tensor(quantiles, dtype=stacked.dtype), dim=0)
+    dims = fit.model.dims.get(target, ())
+    names = fit.prototype.coords.get(dims[0], np.arange(mean.shape[1])) if dims else [""]
+    out = {}
+    for j in range(mean.shape[1]):
+        prefix = target if mean.shape[1] == 1 else f"{target}[{names[j]}]"
+        out[f"{prefix}.mean"], out[f"{prefix}.sd"] = mean[:, j].numpy(), sd[:, j].numpy()
+        for q, level in zip(quantiles, levels, strict=True):
+            out[f"{prefix}.{quantile_name(q)}"] = level[:, j].numpy()
+    return out
+
+
+def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarray]:
+    """Columns of a discrete target from the probabilities of its classes, (N, K)."""
+    classes = fit.prototype.coords.get(f"{target}_class", np.arange(probabilities.shape[-1]))
+    return {f"{target}.label": classes[probabilities.numpy().argmax(-1)]} | {
+        f"{target}.p[{name}]": probabilities[:, k].numpy() for k, name in enumerate(classes)
+    }
+
+
+def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:
+    """One draw of the target sites: from the guide where it samples them, else from the model given the guide.
+
+    Args:
+        run: The restart.
+        data: Data in the terms of the fit, or the model's arguments made of them.
+        guide_trace: The guide's draw; a new one by default.
+    """
+    arguments = run.model.arguments(data)
+    if guide_trace is None:
+        guide_trace = poutine.trace(run.guide).get_trace(**arguments)
+    names = {t: t + UNOBSERVED if t + UNOBSERVED in guide_trace.nodes else t for t in run.model.targets}
+    if all(name in guide_trace.nodes for name in names.values()):
+        return {target: guide_trace.nodes[name] for target, name in names.items()}
+    enumerated = enumerated_values(run.model, guide_trace, arguments)
+    alone = {**arguments, **run.model.targets_alone}
+    nodes = predictive_trace(run.model, guide_trace, alone, enumerated).nodes | guide_trace.nodes
+    return {target: nodes[name] for target, name in names.items()}

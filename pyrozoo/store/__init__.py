@@ -1,0 +1,1 @@
+"""Formats on disk: tensors, batches, tables larger than memory."""

@@ -1,0 +1,335 @@
+"""Tables larger than the memory: rows written to a folder once, chunk by chunk, and trained on from there.
+
+::
+
+    import pandas as pd, pyrozoo as zoo
+    chunks = pd.read_csv("wells.csv", chunksize=100_000, dtype={"well": str})
+    data = zoo.write_rows("wells", chunks, unit="well", x=["u", "p"], y="q")      # once
+    data = zoo.open_rows("wells")                                                 # later, at no cost
+    model = zoo.create_model("ssmtl", data)
+    fit = zoo.fit(model, "amortized", data, steps=10_000, batch_size=500, groups="present")
+    for table in zoo.predict_rows(fit, data): ...                                 # some rows at a time
+
+Parquet is read in batches by pyarrow, which is no dependency of this package::
+
+    chunks = (batch.to_pandas() for batch in pyarrow.parquet.ParquetFile("wells.parquet").iter_batches(100_000))
+
+What `open_rows` returns is a `Batch` whose tensors are mapped from files: `take` reads what a minibatch needs, and
+everything else works as on any other batch. Pages that were read belong to the kernel's page cache, which it drops when
+memory is short; memory of the process itself is needed for the minibatch, for a window of the order of the rows (see
+`pyrozoo.inference.minibatches.sample_minibatches`, also for what that does to the variance of the ELBO), and for the names and
+parameters of the groups. What looks at all rows at once costs memory for all rows, as ever: `split`, `relabel`,
+`with_support`, ``batch_size=None``, groups="all" with many units. Write training and test data to folders of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data.batch import Batch, OnDisk
+from ..files import atomic_write_json, jsonable, read_json_object
+from .batches import _names_from_json, _names_to_json
+from .row_files import _Column, _Support
+
+FORMAT = 1
+
+
+HEADER = "rows.json"
+
+
+REMEDY = "write the rows again, or copy the whole folder again"
+
+
+def write_rows(
+    folder: str | Path,
+    chunks: Iterable[pd.DataFrame] | pd.DataFrame,
+    *,
+    unit: str,
+    x: Iterable[str] | str,
+    y: Iterable[str] | str | None = None,
+    support: int = 32,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+    **info: Any,
+) -> Batch:
+    """Write a table with one observation per row to a folder, in one pass over its chunks.
+
+    Memory is needed for a chunk and for the units' names, whatever the number of rows. The folder holds one ``.npy``
+    file per tensor and ``rows.json``, which says that it is complete and comes last: after an interruption, `open_rows`
+    refuses the folder, and this writes it anew. The result is that of `Batch.from_dataframe` of the whole table,
+    followed by ``with_support(support, seed=seed)``, to the bit and whatever the chunks. Two things differ. Units have
+    the order of their first appearance, also those of a categorical column. Rows have the names of the tables' index
+    only where these are numbers or times that rise throughout, as those of ``pandas.read_csv(chunksize=)`` do;
+    else they are numbered.
+
+    Args:
+        folder: Folder to make; an incomplete one is replaced.
+        chunks: Data frames with the same columns, one after the other; empty ones are left out.
+        unit: Column that names the unit of each row, by text, numbers or times.
+        x: Numeric columns of the inputs; they must be finite.
+        y: Numeric column, or columns, of the target; missing where a row is unlabelled.
+        support: Most rows of a unit that an amortised guide reads (its ``support``), labelled ones first, else at
+            random; 0 where no guide is amortised.
+        seed: Of the choice of the support rows.
+        dtype: Floating type; torch's default where None.
+        overwrite: Replace a complete folder, too. Batches that are mapped from it stay as they are.
+        **info: Provenance, e.g. ``name="wells"``, ``simulated=True``; JSON must be able to hold it.
+
+    Returns:
+        The data, as `open_rows` opens them.
+
+    Raises:
+        FileExistsError: The folder is there, and is complete or was not made by this function.
+        KeyError, TypeError, ValueError: As `Batch.from_dataframe`; the message also names the chunk. Then nothing is
+            left of the folder.
+    """
+    if support < 0:
+        raise ValueError(f"support: {support} is negative; 0 is for none")
+    folder = Path(folder)
+    xs, ys = (columns if columns is None or isinstance(columns, str) else list(columns) for columns in (x, y))
+    options: dict[str, Any] = {"unit": unit, "x": xs, "y": ys, "dtype": dtype, **jsonable(info, "info")}
+    _prepare(folder, overwrite)
+    try:
+        writer = _Writer(folder, support, seed)
+        with contextlib.closing(writer):
+            for i, chunk in enumerate([chunks] if isinstance(chunks, pd.DataFrame) else chunks):
+                if not isinstance(chunk, pd.DataFrame) or len(chunk):
+                    with _naming_chunk(i, writer.n):
+                        writer.add(Batch.from_dataframe(_uncategorical(chunk, unit), **options))
+            writer.finish()
+    except BaseException:
+        _remove(folder)
+        with contextlib.suppress(OSError):  # not empty: somebody else's files
+            folder.rmdir()
+        raise
+    return open_rows(folder)
+
+
+def open_rows(folder: str | Path, *, verify: bool = False) -> Batch:
+    """Open what `write_rows` wrote: a full `Batch` whose tensors are mapped from the files.
+
+    Nothing is read but the header; a changed file of the right size goes unnoticed unless `verify` is set. Changing a
+    tensor in place changes no file: the pages concerned are copied.
+
+    Args:
+        folder: The folder.
+        verify: Compare the SHA-256 of all files with those noted when they were written, which reads them all.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it was not made by `write_rows`.
+        ValueError: It is incomplete, of another format, or a file is missing, truncated or foreign.
+    """
+    folder = Path(folder)
+    header = _read_header(folder)
+    arrays = {name: _map(folder / f"{name}.npy", facts, verify) for name, facts in header["files"].items()}
+    tensors = {name: torch.from_numpy(arrays[name]) for name in header["along"]}
+    coords = {name: _names_from_json(names) for name, names in header["coords"].items()}
+    coords["row"] = arrays["names_row"] if "names_row" in arrays else tensors["row"].numpy()
+    chosen = {"unit": header["support"]} if header["support"] else {}
+    return Batch(
+        tensors, header["along"], header["sizes"], "row", ("unit",), header["labels"],
+        {name: torch.from_numpy(arrays[f"rows_{name}"]) for name in header["strata"]},
+        coords, {k: tuple(v) for k, v in header["dims"].items()}, info=header["info"],
+        on_disk=OnDisk(tensors, chosen),
+    )  # fmt: skip
+
+
+class _Writer:
+    """Appends full batches of chunks to the files of a folder; see `write_rows`."""
+
+    def __init__(self, folder: Path, support: int, seed: int) -> None:
+        self.folder, self.n = folder, 0
+        self.columns: dict[str, _Column] = {}
+        self.places: dict[Any, int] = {}
+        self.names: list[np.ndarray] = []
+        self.first: Batch | None = None
+        self.strata: dict[str, int] = {}
+        self.support = _Support(folder, support, seed) if support else None
+        self.named, self.numbered, self.last = True, True, None
+
+    def add(self, chunk: Batch) -> None:
+        """Append a chunk, whose groups and rows have positions of its own."""
+        names = chunk.coords["unit"]
+        self._check_names(names)
+        keys = pd.Index(names, tupleize_cols=False).tolist()  # of times, too, objects that tell days from nanoseconds
+        new = [i for i, key in enumerate(keys) if key not in self.places]
+        self.places |= {keys[i]: len(self.places) + j for j, i in enumerate(new)}
+        self.names += [names[new]] if new else []
+        units = np.array([self.places[key] for key in keys])[chunk["unit"].numpy()]
+        for name, tensor in chunk.tensors.items():
+            shifted = {"unit": units, "row": tensor.numpy() + self.n}
+            self._append(name, shifted.get(name, tensor.numpy()))
+        for name, rows in chunk.strata.items():
+            self._append(f"rows_{name}", rows.numpy() + self.n)
+            self.strata[name] = self.strata.get(name, 0) + len(rows)
+        self._name_rows(chunk.coords["row"])
+        if self.support is not None:
+            masks = [chunk[mask].numpy() for mask in chunk.labels.values()]
+            self.support.add(units, self.n, masks, len(self.places))
+        if self.first is None:
+            self.first = dataclasses.replace(chunk, tensors={}, strata={})
+        self.n += chunk.n_rows
+
+    def finish(self) -> None:
+        """Write support tables and header."""
+        if self.first is None:
+            raise ValueError("the table has no rows; give at least one")
+        if self.numbered or not self.named:
+            self._drop("names_row")
+        along = dict(self.first.along)
+        if self.support is not None:
+            names = [name for name, plate in along.items() if plate == "row" and name not in ("row", "unit")]
+            rows = {name: self.columns[name].mapped() for name in names}
+            for name, table in self.support.tables(len(self.places), rows):
+                self._append(name, table)
+                along[name] = "unit"
+        coords = {k: v for k, v in self.first.coords.items() if k not in ("row", "unit")}
+        coords["unit"] = np.concatenate(self.names)
+        header = {
+            "format": FORMAT, "complete": True, "along": along,
+            "sizes": {"row": self.n, "unit": len(self.places), **self.strata},
+            "labels": dict(self.first.labels), "strata": list(self.strata),
+            "dims": {k: list(v) for k, v in self.first.dims.items()},
+            "coords": {k: _names_to_json(k, v) for k, v in coords.items()},
+            "support": self.support.width if self.support is not None else 0, "info": dict(self.first.info),
+        }  # fmt: skip
+        header["files"] = {name: column.finish() for name, column in self.columns.items()}
+        header = jsonable(header)
+        atomic_write_json(self.folder / HEADER, header | {"sha256": _digest(header)})
+
+    def close(self) -> None:
+        """Close all files."""
+        for column in self.columns.values():
+            column.file.close()
+        if self.support is not None:
+            self.support.close()
+
+    def _append(self, name: str, array: np.ndarray) -> None:
+        if name not in self.columns:
+            self.columns[name] = _Column(self.folder / f"{name}.npy", array)
+        self.columns[name].append(array)
+
+    def _drop(self, name: str) -> None:
+        column = self.columns.pop(name, None)
+        if column is not None:
+            column.file.close()
+            column.path.unlink()
+
+    def _check_names(self, names: np.ndarray) -> None:
+        """The number 7 of one chunk and the text "7" of the next would be two units."""
+        kinds = [_kind(names), *(_kind(known) for known in self.names[:1])]
+        if len(set(kinds)) > 1:
+            raise TypeError(
+                f"the units are {kinds[0]} where those of the first chunk are {kinds[1]}; give the column one type, "
+                "e.g. by dtype= of pandas.read_csv"
+            )
+        _names_to_json("unit", names)  # refuse now what could not be written in the end
+
+    def _name_rows(self, names: np.ndarray) -> None:
+        """Keep the rows' names as long as numbers or times rise, so that they are unique in any case."""
+        index = pd.Index(names)
+        rising = names.dtype.kind in "iumM" and index.is_monotonic_increasing and index.is_unique
+        self.numbered &= names.dtype.kind in "iu" and bool((names == np.arange(self.n, self.n + len(names))).all())
+        same = self.last is None or names.dtype == self.last.dtype
+        self.named &= rising and same and (self.last is None or bool(names[0] > self.last))
+        self.last = names[-1]
+        if self.named:
+            self._append("names_row", names)
+
+
+def _prepare(folder: Path, overwrite: bool) -> None:
+    """Make the folder and mark it as incomplete."""
+    header = folder / HEADER
+    if folder.exists():
+        ours = folder.is_dir() and (header.exists() or not any(folder.iterdir()))
+        complete = ours and header.exists() and read_json_object(header, "the header of rows").get("complete", True)
+        if not ours or (complete and not overwrite):
+            remedy = ", or overwrite=True" if ours else ""
+            raise FileExistsError(f"{folder} exists; choose another folder{remedy}")
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(header, {"format": FORMAT, "complete": False})
+    _remove(folder, keep=HEADER)
+
+
+def _remove(folder: Path, keep: str = "") -> None:
+    """Remove our files; their names go, and whoever has mapped them keeps what is in them."""
+    for pattern in ("*.npy", "support_*.tmp", HEADER):
+        for file in folder.glob(pattern):
+            if file.name != keep:
+                file.unlink()
+
+
+def _uncategorical(chunk: Any, unit: str) -> Any:
+    """A chunk has not all of the units, and their order is that of their first appearance."""
+    if not isinstance(chunk, pd.DataFrame) or unit not in chunk.columns:
+        return chunk  # said in words by whoever reads it
+    column: Any = chunk[unit]
+    if not isinstance(getattr(column, "dtype", None), pd.CategoricalDtype):
+        return chunk
+    return chunk.assign(**{unit: column.astype(column.cat.categories.dtype)})
+
+
+@contextlib.contextmanager
+def _naming_chunk(i: int, first: int) -> Iterator[None]:
+    """Put the chunk before a message about it: rows of two chunks may have the same name."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        message = error.args[0] if error.args else error
+        raise type(error)(f"chunk {i + 1}, which begins after {first} rows: {message}") from None
+
+
+def _kind(names: np.ndarray) -> str:
+    """What the names of units are, in words."""
+    if names.dtype.kind in "mM":
+        return "times"
+    return " and ".join(sorted({"text" if isinstance(name, str) else "numbers" for name in names.tolist()}))
+
+
+# -------------------------------------------------------------------- reading
+def _read_header(folder: Path) -> dict[str, Any]:
+    file = folder / HEADER
+    if not file.exists():
+        raise FileNotFoundError(f"{folder}: no rows here, it has no {HEADER}; make it with pyrozoo.write_rows")
+    header = read_json_object(file, "the header of rows")
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{file}: format {header.get('format')}, this version reads {FORMAT}; {REMEDY}")
+    if not header.get("complete"):
+        raise ValueError(f"{folder}: incomplete, its writing was interrupted; write the rows again")
+    if header.pop("sha256", None) != _digest(header):
+        raise ValueError(f"{file}: changed since the rows were written; {REMEDY}")
+    return header
+
+
+def _digest(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _map(path: Path, facts: dict[str, Any], verify: bool) -> np.ndarray:
+    """Map a file, after looking whether it is what was written. Its pages are copied when they are written to."""
+    if not path.exists():
+        raise ValueError(f"{path}: missing; {REMEDY}")
+    size = path.stat().st_size
+    if size != facts["bytes"]:
+        raise ValueError(f"{path}: {size} bytes where {facts['bytes']} were written; {REMEDY}")
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: no array of numbers ({error}); pyrozoo opens no pickles; {REMEDY}") from None
+    if array.dtype.str != facts["dtype"] or list(array.shape) != facts["shape"]:
+        raise ValueError(f"{path}: {array.dtype} {array.shape}, not what was written; {REMEDY}")
+    array = np.asarray(array)
+    if verify and hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest() != facts["sha256"]:
+        raise ValueError(f"{path}: changed since it was written; {REMEDY}")
+    return array
