@@ -10,7 +10,7 @@ from .lazy import names_of
 __version__ = "0.1.0"
 
 _HOMES = {
-    "registry": (
+    "modeling.registry": (
         "Card",
         "Site",
         "card",
@@ -21,21 +21,39 @@ _HOMES = {
         "register",
         "unregister",
     ),
-    "batch": ("Batch",),
-    "base": ("ZooModel", "LocalParams"),
-    "compiling": ("CompiledLoss", "CompileWarning"),
-    "fitting": ("Fit", "NonFiniteLoss", "fit"),
-    "drawing": ("draw", "predict", "prior_predictive"),
-    "arviz_bridge": ("Draws", "load_netcdf", "save_netcdf", "summary", "to_arviz"),
-    "diagnostics": ("compare", "coverage", "latent_report", "log_predictive", "metrics", "ppc", "sbc"),
-    "importance": ("khat", "log_density"),
-    "intervals": ("Conformal", "conformal", "cross_conformal", "fit_folds", "fold_data", "hold_out", "label_folds"),
-    "reweighting": ("predict_by_importance",),
-    "sensitivity": ("PriorSensitivity", "prior_sensitivity"),
-    "io": ("load", "load_reference", "save"),
-    "on_disk": ("open_rows", "predict_rows", "write_rows"),
-    "jobs": ("JobError", "on_cluster", "run_jobs"),
-    "record": ("read_record", "write_record"),
+    "modeling.base": ("LocalParams", "ZooModel"),
+    "data.batch": ("Batch",),
+    "inference.compiling": ("CompiledLoss", "CompileWarning"),
+    "inference.fit": ("fit",),
+    "inference.fitted": ("Fit",),
+    "inference.losses": ("NonFiniteLoss",),
+    "inference.saving": ("load", "load_reference", "save"),
+    "posterior.drawing": ("draw", "prior_predictive", "to_arviz"),
+    "posterior.draws": ("Draws",),
+    "posterior.export": ("load_netcdf", "save_netcdf", "summary"),
+    "posterior.predicting": ("predict",),
+    "posterior.predicting_rows": ("predict_rows",),
+    "criticism.conformal": ("Conformal", "conformal", "cross_conformal"),
+    "criticism.folds": ("fit_folds", "fold_data", "hold_out", "label_folds"),
+    "criticism.importance": ("khat", "log_density"),
+    "criticism.latent": ("latent_report",),
+    "criticism.ppc": ("ppc",),
+    "criticism.reweighting": ("predict_by_importance",),
+    "criticism.sbc": ("sbc",),
+    "criticism.scoring": ("compare", "coverage", "log_predictive", "metrics"),
+    "criticism.sensitivity": ("PriorSensitivity", "prior_sensitivity"),
+    "store.rows": ("open_rows", "write_rows"),
+    "experiments.jobs": ("JobError", "on_cluster", "run_jobs"),
+    "experiments.record": ("read_record", "write_record"),
+}
+# What an entry takes as a whole, e.g. `pyrozoo.guides.auto`.
+_MODULES = {
+    "contract": "contract",
+    "experiments": "experiments",
+    "guides": "modeling.guides",
+    "plots": "plots",
+    "priors": "modeling.priors",
+    "scores": "criticism.scores",
 }
 
-__getattr__, __dir__, __all__ = names_of(__name__, _HOMES)
+__getattr__, __dir__, __all__ = names_of(__name__, _HOMES, _MODULES)

@@ -11,25 +11,37 @@ from pathlib import Path
 from typing import Any
 
 
-def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash at any moment, finds the old content or the new one.
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a path to write to that replaces `path` when the block ends well, and is removed otherwise.
+
+    A reader, or a crash at any moment, finds the old content or the new one.
 
     Args:
         path: The file; missing parent folders are made.
-        content: All of its new content.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, finds the old content or the new one.
+
+    Args:
+        path: The file; missing parent folders are made.
+        content: All of its new content.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -99,6 +111,11 @@ def sha256_file(path: Path) -> str:
     """Returns the SHA-256 of a file's content as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a value's JSON text with sorted keys, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def one_line(error: BaseException) -> str:

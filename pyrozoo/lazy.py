@@ -7,25 +7,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def names_of(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callable, Callable, list[str]]:
+def names_of(
+    package: str, homes: Mapping[str, tuple[str, ...]], modules: Mapping[str, str] | None = None
+) -> tuple[Callable, Callable, list[str]]:
     """Module functions ``__getattr__`` and ``__dir__``, and ``__all__``, of a package.
 
     Args:
-        package: Its ``__name__``.
-        homes: Submodule -> the public names that it holds; the submodules are attributes, too.
+        package: The package's ``__name__``.
+        homes: Submodule, by its path below the package -> the public names that it holds.
+        modules: Attribute -> path of the submodule that it stands for.
     """
     where = {name: home for home, names in homes.items() for name in names}
+    modules = dict(modules or {})
 
     def get(name: str) -> Any:
-        if name in homes:
-            return importlib.import_module(f"{package}.{name}")
-        if name not in where:
+        if name in modules:
+            value = importlib.import_module(f"{package}.{modules[name]}")
+        elif name in where:
+            value = getattr(importlib.import_module(f"{package}.{where[name]}"), name)
+        else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{where[name]}"), name)
         vars(importlib.import_module(package))[name] = value
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(importlib.import_module(package)), *homes, *where})
+        return sorted({*vars(importlib.import_module(package)), *where, *modules})
 
-    return get, names, sorted(where)
+    return get, names, sorted({*where, *modules})

@@ -20,16 +20,11 @@ from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
 from ..modeling.guides import auto
 from ..modeling.registry import Site
+from ..posterior.traces import plates_of
 from .densities import EXACT, density_sites, latents, latents_only, log_densities, require, trace_of
 from .subject import Subject, guides_of, other_prior, other_priors, swappable
 
 HALVES = ("_observed", "_unobserved")
-
-
-def plates_of(site: Mapping[str, Any]) -> tuple[str, ...]:
-    """Plates of a site, outermost first."""
-    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-    return tuple(frame.name for frame in sorted(frames, key=lambda frame: frame.dim))
 
 
 # -------------------------------------------------------------------- C2

@@ -14,7 +14,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..inference.copies import isolated
+from ..inference.copies import default_dtype, isolated
 from ..inference.losses import materialise
 from ..modeling import priors as prior_tools
 from ..modeling import registry
@@ -109,17 +109,6 @@ def subjects(card: registry.Card) -> list[Subject]:
 def guides_of(card: registry.Card, variant: str) -> tuple[str, ...]:
     """The guides that apply to a variant."""
     return card.guides_of.get(variant, tuple(card.guides))
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Torch's default floating type within the block."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 # -------------------------------------------------------------------- priors

@@ -22,8 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .build import FRAMES, _add_frames, _blank, _group_index, _names, _refuse_taken, _require_finite, _tensor
-from .tables import check_columns, first, numeric, row_names
+from .build import FRAMES, arrays_to_parts, blank, refuse_taken, table_to_arrays, to_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,50 +156,11 @@ class Batch(Mapping):
         Raises:
             ValueError: An array has the wrong length or a non-finite entry, a group has no rows or is unknown.
         """
-        dtype = dtype or torch.get_default_dtype()
-        n = len(next(iter(rows.values()))) if rows else len(next(iter((frames or {}).values())))
-        if n == 0:
-            raise ValueError("rows: there are no rows; give at least one")
-        tensors: dict[str, Tensor] = {}
-        along: dict[str, str] = {}
-        sizes = {row_plate: n}
-        coords = {k: _names(v) for k, v in (coords or {}).items()}
-        strata: dict[str, Tensor] = {}
-        masks: dict[str, str] = {}
-        for target, mask in (labels or {}).items():
-            name = "labelled" if not masks else f"{target}_labelled"
-            observed = torch.as_tensor(np.asarray(mask, dtype=bool))
-            if observed.shape != (n,):
-                raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
-            masks[target], tensors[name], along[name] = name, observed, row_plate
-            strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
-        _refuse_taken("rows", rows, {row_plate, *tensors}, groups)
-        _refuse_taken("frames", frames or {}, {row_plate, *tensors, *rows}, groups)
-        for group, own in (tables or {}).items():
-            _refuse_taken(f"tables of {group}", own, {row_plate, *tensors, *rows, *(frames or {})}, groups)
-        for name, value in rows.items():
-            tensor = _tensor(name, value, n, dtype)
-            if name in masks:
-                tensor = _blank(tensor, tensors[masks[name]])
-            _require_finite(name, tensor)
-            tensors[name], along[name] = tensor, row_plate
-        for name, pieces in (frames or {}).items():
-            _add_frames(tensors, along, name, pieces, n, dtype, row_plate)
-            if name in masks:
-                tensors[name] = _blank(tensors[name], tensors[masks[name]].repeat_interleave(tensors["lengths"]))
-        for group, values in (groups or {}).items():
-            index, coords[group] = _group_index(group, values, n, coords.get(group))
-            tensors[group], along[group] = index, row_plate
-            sizes[group] = len(coords[group])
-            for name, value in (tables or {}).get(group, {}).items():
-                tensors[name], along[name] = _tensor(name, value, sizes[group], dtype), group
-                _require_finite(name, tensors[name])
-        tensors[row_plate], along[row_plate] = torch.arange(n), row_plate
-        sizes |= {stratum: len(positions) for stratum, positions in strata.items()}
-        along |= truth_along or {}
         return cls(
-            tensors, along, sizes, row_plate, tuple(groups or ()), masks, strata, coords, dims or {},
-            {k: np.asarray(v) for k, v in (truth or {}).items()}, info,
+            **arrays_to_parts(
+                rows=rows, groups=groups, tables=tables, frames=frames, labels=labels, row_plate=row_plate, dims=dims,
+                coords=coords, truth=truth, truth_along=truth_along, dtype=dtype, info=info,
+            )
         )  # fmt: skip
 
     @classmethod
@@ -235,34 +195,7 @@ class Batch(Mapping):
             ValueError: No rows; a missing unit; a non-finite x; an infinite y; a row with part of its y; a unit
                 without rows; a column used twice. The message names column and row.
         """
-        xs, ys = [x] if isinstance(x, str) else list(x), [] if y is None else [y] if isinstance(y, str) else list(y)
-        check_columns(df, unit, xs, ys)
-        missing = df[unit].isna().to_numpy()
-        if missing.any():
-            raise ValueError(
-                f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row"
-            )
-        if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
-            units = df[unit].cat.categories
-        largest = torch.finfo(dtype or torch.get_default_dtype()).max
-        x_values, y_values = numeric(df, xs, largest), numeric(df, ys, largest, missing_allowed=True)
-        observed = ~np.isnan(y_values)
-        partial = observed.any(1) & ~observed.all(1)
-        if partial.any():
-            row = first(df.index, partial)
-            raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
-        coords: dict[str, Any] = {"input": xs, "target": ys, "row": row_names(df.index)}
-        if units is not None:
-            coords["unit"] = list(units)
-        rows: dict[str, Any] = {"x": x_values}
-        labels = None
-        if ys:
-            rows["y"], labels = y_values, {"y": observed.all(1)}
-        info = {"name": "data frame", "simulated": False, **info, "columns": {"unit": unit, "x": xs, "y": ys}}
-        return cls.from_arrays(
-            rows=rows, groups={"unit": df[unit].to_numpy()}, labels=labels, coords=coords, dtype=dtype,
-            dims={"x": ("input",), "y": ("target",)}, **info,
-        )  # fmt: skip
+        return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, dtype, info))
 
     # ---------------------------------------------------------------- parts
     def take(self, rows: Any, *, weight: Tensor | None = None, group_rows: Mapping[str, Tensor] | None = None) -> Batch:
@@ -374,7 +307,7 @@ class Batch(Mapping):
             raise ValueError(f"observed: shape {tuple(mask.shape)}, expected ({self.n_rows},)")
         mask = mask & self.tensors[name]
         tensors = dict(self.tensors) | {name: mask}
-        tensors[target] = _blank(self.tensors[target], self._per_entry(target, mask))
+        tensors[target] = blank(self.tensors[target], self._per_entry(target, mask))
         return replace(self, tensors=tensors)._stratify()
 
     def hide(self) -> Batch:
@@ -416,7 +349,7 @@ class Batch(Mapping):
         Raises:
             KeyError: A group of this batch is not among `names`; the message lists it.
         """
-        position = {name: i for i, name in enumerate(_names(names).tolist())}
+        position = {name: i for i, name in enumerate(to_names(names).tolist())}
         own = self.coords[group].tolist()
         unknown = [name for name in own if name not in position]
         if unknown:
@@ -426,7 +359,7 @@ class Batch(Mapping):
         lookup = torch.tensor([position[name] for name in own], device=self.tensors[group].device)
         tensors = {k: v for k, v in self.tensors.items() if self.along[k] != group}
         tensors[group] = lookup[self.tensors[group]]
-        coords = dict(self.coords) | {group: _names(names)}
+        coords = dict(self.coords) | {group: to_names(names)}
         truth = {k: v for k, v in self.truth.items() if self.along.get(k) != group}
         return replace(self, tensors=tensors, coords=coords, truth=truth, sizes={**self.sizes, group: len(position)})
 
@@ -461,7 +394,7 @@ class Batch(Mapping):
 
     def with_tables(self, group: str, tables: Mapping[str, Tensor]) -> Batch:
         """Add or replace tables of `group`: tensors with one entry per group, shapes (M, ...)."""
-        _refuse_taken(f"tables of {group}", tables, {self.rows}, self.groups)
+        refuse_taken(f"tables of {group}", tables, {self.rows}, self.groups)
         for name, table in tables.items():
             if len(table) != self.sizes[group]:
                 raise ValueError(f"{name}: {len(table)} entries for {self.sizes[group]} {group}s")

@@ -21,17 +21,17 @@ from torch.autograd.function import once_differentiable
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .graphs import (
-    _capturing,
-    _check_shapes,
-    _difference,
-    _form,
-    _global_parameters,
-    _has_compiler,
-    _random_state,
-    _reason,
-    _simplify,
-    _validation_kept,
-    _with_tensors,
+    capturing,
+    check_shapes,
+    compared,
+    form_of,
+    global_parameters,
+    has_compiler,
+    random_state_kept,
+    reason_of,
+    simplify,
+    validation_kept,
+    with_tensors,
 )
 
 MODES = ("none", "graph", "inductor", "auto")
@@ -150,7 +150,7 @@ class CompiledLoss(nn.Module):
         """The graph of arguments of this form, captured and compared where that is due, and their tensors."""
         inputs: list[Tensor] = []
         try:
-            key = (_form(given, inputs), self._state_of_modules())
+            key = (form_of(given, inputs), self._state_of_modules())
         except TypeError as error:
             return self._give_up(f"an argument is neither a tensor nor a constant ({error})"), inputs
         graph = self._graphs.get(key)
@@ -179,7 +179,7 @@ class CompiledLoss(nn.Module):
 
         def step(*tensors: Tensor) -> list[Tensor]:
             trained = tensors[: len(self._trained)]
-            args, kwargs = _with_tensors(given, iter(tensors[len(names) :]))
+            args, kwargs = with_tensors(given, iter(tensors[len(names) :]))
             loss = torch.func.functional_call(self.loss, dict(zip(names, tensors, strict=False)), args, kwargs)
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
             used[:] = [i for i, gradient in enumerate(gradients) if gradient is not None]
@@ -194,7 +194,7 @@ class CompiledLoss(nn.Module):
                 self._said = True
                 _warn(f"the arguments have had {self.shapes} shapes, each with its graph: others run eagerly")
             return None
-        if _global_parameters(self.loss):
+        if global_parameters(self.loss):
             return self._give_up("it needs pyro.settings.set(module_local_params=True) before model and guide are made")
         if any(tensor.requires_grad for tensor in inputs):
             return self._give_up("an argument requires a gradient, and the graph has only those of the parameters")
@@ -202,14 +202,14 @@ class CompiledLoss(nn.Module):
         step = self._function(given, used)
         expected = self._evaluate(step, inputs)
         try:
-            with _capturing(), _random_state(inputs):
+            with capturing(), random_state_kept(inputs):
                 graph = make_fx(step)(*self._copies(), *inputs)
-            _check_shapes(graph)
-            _simplify(graph)
+            check_shapes(graph)
+            simplify(graph)
             found = self._evaluate(partial(_run, graph), inputs)
         except Exception as error:  # whatever it is: eagerly it ran
-            return self._give_up(f"it is no fixed sequence of tensor operations ({_reason(error)})")
-        if difference := _difference(expected, found):
+            return self._give_up(f"it is no fixed sequence of tensor operations ({reason_of(error)})")
+        if difference := compared(expected, found):
             return self._give_up(f"the graph differs from the eager loss ({difference})")
         run = self._compile(graph, inputs, expected) if self.mode == "inductor" and not self._graphs else graph
         return Captured(run, used, {i: (tensor, tensor._version) for i, tensor in enumerate(inputs)})
@@ -218,9 +218,9 @@ class CompiledLoss(nn.Module):
         """Compare again: a value that the graph took for a constant shows when it changes."""
         expected = self._evaluate(self._function(given, []), inputs)
         try:
-            difference = _difference(expected, self._evaluate(partial(_run, graph.run), inputs))
+            difference = compared(expected, self._evaluate(partial(_run, graph.run), inputs))
         except Exception as error:  # a shape of the first call's
-            difference = _reason(error)
+            difference = reason_of(error)
         return self._give_up(f"the graph holds a value that has changed ({difference})") if difference else graph
 
     def _compile(
@@ -229,17 +229,17 @@ class CompiledLoss(nn.Module):
         """Compile a graph; where that cannot be done, replay it as it is."""
         on_cpu = all(p.device.type == "cpu" for p in self._trained)
         options = {"fallback_random": True, "triton.cudagraphs": not on_cpu}
-        why = "no C++ compiler was found (set CXX)" if on_cpu and not _has_compiler() else ""
+        why = "no C++ compiler was found (set CXX)" if on_cpu and not has_compiler() else ""
         if any(node.target is torch.ops.aten.mkldnn_rnn_layer.default for node in graph.graph.nodes):
             why = "a fused recurrent layer cannot be compiled"  # its workspace is lost, after half a minute
         if not why:
             try:
-                with warnings.catch_warnings(), _validation_kept():
+                with warnings.catch_warnings(), validation_kept():
                     warnings.simplefilter("ignore")  # of the compiler's own parts
                     run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
-                    why = _difference(expected, self._evaluate(partial(_run, run), inputs))
+                    why = compared(expected, self._evaluate(partial(_run, run), inputs))
             except Exception as error:  # uncompiled it ran
-                why = _reason(error)
+                why = reason_of(error)
                 if " " in torch.__file__:
                     why += "; torch's compiler fails where torch is installed in a folder with a space in its name"
         if not why:
@@ -250,7 +250,7 @@ class CompiledLoss(nn.Module):
 
     def _evaluate(self, function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> list[Tensor]:
         """Loss and gradients; random state, parameters and buffers stay as they are."""
-        with _random_state(inputs):
+        with random_state_kept(inputs):
             return [tensor.detach().clone() for tensor in function(*self._copies(), *inputs)]
 
     def _copies(self) -> list[Tensor]:

@@ -83,3 +83,14 @@ def guide_label(guide: Any) -> str:
 def reference_tensor(model: ZooModel) -> torch.Tensor | None:
     """A tensor that has the device and the floating type of the model."""
     return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype | str) -> Iterator[None]:
+    """Let torch's default floating type be `dtype`, given as such or by its name, within the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -61,8 +61,8 @@ def fit(
         progress: Show a progress bar with the ELBO and the time left.
         callback: Called after every epoch with its line of the history.
         valid: Validation data for early stopping, see ``patience``; groups take their place from `train` by name.
-        **settings: The fields of `pyrozoo.inference.settings.Settings`, e.g. ``steps``, ``lr``, ``batch_size``; the model's own
-            ``fit_defaults`` hold where nothing is given.
+        **settings: The fields of `pyrozoo.inference.settings.Settings`, e.g. ``steps``, ``lr``, ``batch_size``; the
+            model's own ``fit_defaults`` hold where nothing is given.
 
     Returns:
         The fit; after KeyboardInterrupt what there is so far, with status "interrupted".

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import torch
 from torch import nn
 
 from ..data.batch import Batch
+from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
 from ..modeling.guides import with_support
+from ..store.directory import write_directory
 from .copies import reference_tensor
 
 
@@ -165,10 +169,25 @@ class Fit:
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a run directory, JSON and safetensors only; `overwrite` replaces an earlier one. See `pyrozoo.load`."""
-        from .io import save
+        """Write a run directory, JSON and safetensors only, that `pyrozoo.load` reads.
 
-        return save(self, path, overwrite=overwrite)
+        Args:
+            path: Folder to make.
+            overwrite: Replace an earlier run directory there.
+
+        Raises:
+            FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
+            ValueError: A constructor argument, or a name in the data, that JSON cannot hold.
+        """
+        path = Path(path)
+        weights = {
+            f"{i}/{part}/{k}": v
+            for i, run in enumerate(self.runs)
+            for part, module in (("model", run.model), ("guide", run.guide))
+            for k, v in module.state_dict().items()
+        }
+        write_directory(path, _record(self), weights, self.prototype, overwrite=overwrite)
+        return path
 
 
 def holds_group(model: ZooModel, group: str) -> bool:
@@ -214,4 +233,34 @@ def identity(train: Batch) -> dict[str, Any]:
         "sha256": train.sha256,
         "simulated": bool(train.info.get("simulated", False)),
         "columns": train.info.get("columns"),
+    }
+
+
+def _record(fit: Fit) -> dict[str, Any]:
+    """What ``run.json`` says of a fit."""
+    model = fit.runs[0].model
+    config = {k: v for k, v in model.config.items() if k != "priors"}
+    priors = {site: prior_tools.to_json(p) for site, p in (model.config.get("priors") or {}).items()}
+    try:
+        json.dumps(config)
+    except TypeError as error:
+        raise ValueError(
+            f"{type(model).__name__}: a constructor argument cannot be written as JSON ({error})"
+        ) from None
+    modules = model, fit.runs[0].guide  # a model of global latents may have no tensor of its own
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    return {
+        "entry": model.entry,
+        "model_version": model.version,
+        "config": config,
+        "priors": priors,
+        "guide": fit.guide_name,
+        "dtype": str(tensors[0].dtype if tensors else torch.get_default_dtype()).removeprefix("torch."),
+        "settings": fit.settings,
+        "data": fit.data,
+        "seconds": round(fit.seconds, 3),
+        "versions": {name: version(name) for name in ("pyro-ppl", "torch", "numpy")},
+        "runs": [
+            {"seed": run.seed, "status": run.status, "history": run.history.to_dict(orient="list")} for run in fit.runs
+        ],
     }

@@ -27,7 +27,7 @@ class NotCapturable(RuntimeError):
     """The loss is no fixed sequence of tensor operations."""
 
 
-def _form(value: Any, tensors: list[Tensor]) -> Any:
+def form_of(value: Any, tensors: list[Tensor]) -> Any:
     """What a graph depends on of an argument: the form of its tensors, which are collected, and all else by value.
 
     Raises:
@@ -37,40 +37,40 @@ def _form(value: Any, tensors: list[Tensor]) -> Any:
         tensors.append(value)
         return value.shape, value.dtype, value.device, value.requires_grad, value.is_contiguous()
     if isinstance(value, Mapping):
-        return tuple([(name, _form(part, tensors)) for name, part in value.items()])
+        return tuple([(name, form_of(part, tensors)) for name, part in value.items()])
     if type(value) in (list, tuple):
-        return type(value), *[_form(part, tensors) for part in value]
+        return type(value), *[form_of(part, tensors) for part in value]
     hash(value)  # raises where it is no constant
     return type(value), value
 
 
-def _with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
+def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
     """The same argument with these in place of its tensors, and dictionaries as mappings."""
     if isinstance(value, Tensor):
         return next(tensors)
     if isinstance(value, Mapping):
-        return {name: _with_tensors(part, tensors) for name, part in value.items()}
+        return {name: with_tensors(part, tensors) for name, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_with_tensors(part, tensors) for part in value)
+        return type(value)(with_tensors(part, tensors) for part in value)
     return value
 
 
 @contextlib.contextmanager
-def _random_state(inputs: Sequence[Tensor]) -> Iterator[None]:
+def random_state_kept(inputs: Sequence[Tensor]) -> Iterator[None]:
     """Leave the random state as it was."""
     devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
     with torch.random.fork_rng(devices=sorted(devices)):
         yield
 
 
-def _validation_kept() -> contextlib.AbstractContextManager:
+def validation_kept() -> contextlib.AbstractContextManager:
     """Leave the validation of arguments as it is: torch's compiler turns it off in the whole process."""
     names = ("validate_distributions_pyro", "validate_distributions_torch")
     return pyro.settings.context(**{name: pyro.settings.get(name) for name in names})
 
 
 @contextlib.contextmanager
-def _capturing() -> Iterator[None]:
+def capturing() -> Iterator[None]:
     """Let Pyro's ELBOs be recorded: their values stay tensors, and nothing branches on them."""
     replaced = {"torch_item": _value, "warn_if_nan": lambda *args, **kwargs: None}
     with contextlib.ExitStack() as stack:
@@ -106,7 +106,7 @@ def _expectation(self: util.Dice, costs: Mapping[Any, Sequence[Tensor]]) -> Any:
     return total
 
 
-def _check_shapes(graph: torch.fx.GraphModule) -> None:
+def check_shapes(graph: torch.fx.GraphModule) -> None:
     """Refuse operations whose results have shapes that depend on values: those of the first call would stay."""
     for node in graph.graph.nodes:
         if node.op != "call_function" or torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
@@ -120,7 +120,7 @@ def _indexes(node: torch.fx.Node) -> bool:
     return node.target is torch.ops.aten.index.Tensor
 
 
-def _simplify(graph: torch.fx.GraphModule) -> None:
+def simplify(graph: torch.fx.GraphModule) -> None:
     """Compute equal things once, and leave out what does nothing: replayed, every operation costs microseconds."""
     from torch._functorch.compile_utils import fx_graph_cse  # here: some 500 modules that an eager fit does without
 
@@ -133,7 +133,7 @@ def _simplify(graph: torch.fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str:
+def compared(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str:
     """Words on the first value that differs by more than rounding; empty where none does.
 
     By more than 1e-10 in double and 1e-5 in single precision, relative to the largest entry of each tensor; of a
@@ -159,16 +159,17 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str:
     return ""
 
 
-def _global_parameters(module: nn.Module) -> bool:
+def global_parameters(module: nn.Module) -> bool:
     """Whether a part looks its parameters up in Pyro's global store, where a graph's inputs would not reach it."""
     if isinstance(module, LocalParams):
         return not module._local_params
     if isinstance(module, PyroModule):
         return not pyro.settings.get("module_local_params")
-    return any(map(_global_parameters, module.children()))
+    return any(map(global_parameters, module.children()))
 
 
-def _has_compiler() -> bool:
+def has_compiler() -> bool:
+    """Whether torch finds a C++ compiler."""
     from torch._inductor import cpp_builder, exc
 
     try:
@@ -178,7 +179,7 @@ def _has_compiler() -> bool:
     return True
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """One line on why a loss could not be captured or compiled, and where in the model or guide that was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     text = " ".join(lines[: 2 if lines[0].endswith(":") else 1])

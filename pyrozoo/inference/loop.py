@@ -1,13 +1,12 @@
-"""The training loop: minibatches, annealing, schedules, early stopping, checkpoints and bit-identical resume."""
+"""The training loop: minibatches, annealing, schedules, early stopping, what a checkpoint holds."""
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
-import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.batch import Batch
-from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
+from .checkpoint import (
+    load_checkpoint,
+    load_moments,
+    model_facts,
+    moments_of,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+    under,
+)
 from .compiling import CompiledLoss, mode_for
 from .distributed import ALONE, Processes
 from .losses import NO_DISTRIBUTION, Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
@@ -73,7 +81,7 @@ class Training:
         settings = {k: v for k, v in options.as_json().items() if k not in ("distributed", "device")}
         self.fingerprint = {
             "settings": settings, "data": train.sha256, "validation data": valid and valid.sha256,
-            "model": _describe(model), "guide": sorted(k for k, _ in guide.named_parameters()), "seed": seed,
+            "model": model_facts(model), "guide": sorted(k for k, _ in guide.named_parameters()), "seed": seed,
         }  # fmt: skip
 
     @property
@@ -326,78 +334,32 @@ class Training:
     def _restore(self, state: dict[str, Tensor]) -> None:
         self.loss.load_state_dict(state)
 
-    def _random_state(self) -> Tensor:
-        """That of the processor and, behind it, that of the GPU that is trained on."""
-        device = self.parameters[0].device
-        states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-        return torch.cat(states)
-
-    def _set_random_state(self, state: Tensor) -> None:
-        own, device = len(torch.get_rng_state()), self.parameters[0].device
-        torch.set_rng_state(state[:own].clone())
-        if len(state) > own and device.type == "cuda":
-            torch.cuda.set_rng_state(state[own:].clone(), device)
-
     def _save(self, status: str) -> None:
-        from .io import save_tensors
-
-        draws = self.processes.gather(self._random_state())
+        draws = self.processes.gather(random_state(self.parameters[0].device))
         if not self.processes.first:
             return
-        moments = {
-            f"optimizer/{which}/{i}/{k}": v
-            for which, optimizer in enumerate(self.optimizers)
-            for i, state in optimizer.state_dict()["state"].items()
-            for k, v in state.items()
-        }
         tensors = {f"module/{k}": v for k, v in self.good.items()}
         tensors |= {f"best/{k}": v for k, v in (self.best_state or {}).items()}
-        tensors |= {k: torch.as_tensor(v) for k, v in moments.items()}
+        tensors |= moments_of(self.optimizers)
         tensors |= {"rng/torch": draws[0], "rng/minibatches": self.generator.get_state()}
         tensors |= {f"rng/process/{rank}": state for rank, state in enumerate(draws[1:], 1)}
         state = {"epoch": self.epoch, "step": self.step, "best": self.best, "bad_epochs": self.bad_epochs,
                  "history": self.rows, "status": status, "fingerprint": self.fingerprint}  # fmt: skip
-        save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
+        save_checkpoint(self.checkpoint, tensors, state)
 
     def _load(self) -> str:
-        from .io import load_tensors
-
-        tensors, header = load_tensors(self.checkpoint)
-        if "state" not in header:
-            raise ValueError(f"{self.checkpoint}: no checkpoint of a fit; choose another checkpoint folder")
-        state = json.loads(header["state"])
-        for key, value in json.loads(json.dumps(self.fingerprint)).items():
-            if state["fingerprint"].get(key) != value:
-                raise ValueError(f"{self.checkpoint}: made with other {key}; choose another checkpoint folder")
-        self._restore(_under(tensors, "module/"))
-        self.best_state = _under(tensors, "best/") or None
+        tensors, state = load_checkpoint(self.checkpoint, self.fingerprint)
+        self._restore(under(tensors, "module/"))
+        self.best_state = under(tensors, "best/") or None
         self.good = self._state()
-        for which, optimizer in enumerate(self.optimizers):
-            moments: dict[int, dict[str, Any]] = {}
-            for key, value in _under(tensors, f"optimizer/{which}/").items():
-                index, name = key.split("/")
-                counts = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)  # a number there, no tensor
-                moments.setdefault(int(index), {})[name] = value.item() if counts else value
-            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        others = _under(tensors, "rng/process/")
+        load_moments(self.optimizers, tensors)
+        others = under(tensors, "rng/process/")
         if self.processes.size == len(others) + 1:
-            self._set_random_state({"0": tensors["rng/torch"], **others}[str(self.processes.rank)])
+            own = {"0": tensors["rng/torch"], **others}[str(self.processes.rank)]
+            set_random_state(own, self.parameters[0].device)
         else:  # another number of processes than before: new draws, and the same order of minibatches
             self._draws_of_own(state["step"])
         self.generator.set_state(tensors["rng/minibatches"])
         self.rows = state["history"]
         self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
         return state["status"]
-
-
-def _describe(model: ZooModel) -> str:
-    """The model's class, version and constructor arguments, in words that are the same in every process."""
-
-    def plain(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else prior_tools.to_json(value) or type(value).__qualname__
-
-    return json.dumps([type(model).__qualname__, model.version, model.config], default=plain, sort_keys=True)
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

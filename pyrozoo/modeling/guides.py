@@ -39,6 +39,13 @@ class ComposedGuide(LocalParams, PyroModule):
         return values
 
 
+class NoLatents(ComposedGuide):
+    """Guide of a model whose latents are all enumerated, or that has none: nothing to sample."""
+
+    def __init__(self, model: ZooModel) -> None:
+        super().__init__(None, None)
+
+
 def auto(kind: type[AutoGuide] = AutoNormal, **options: Any) -> Callable[[ZooModel], ComposedGuide]:
     """Factory of `ComposedGuide`: an AutoGuide of class `kind` outside the rows, the model's local guide inside.
 

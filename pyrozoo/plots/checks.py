@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from .style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, _axes, _line, _table, _with_unit
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, line_style, make_axes, require_columns, with_unit
 
 
 def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = "", ax: Axes | None = None) -> Axes:
@@ -34,7 +34,7 @@ def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = ""
     if not seen.any():
         raise ValueError(f"no observed value of {label}")
     observed, replicated = observed[seen], replicated[:, seen]
-    ax = _axes(ax, (6.8, 4.2))
+    ax = make_axes(ax, (6.8, 4.2))
     edges = _shared_bins(observed, replicated)
     scale = 1 / (observed.size * np.diff(edges))
     curves = np.stack([np.histogram(row, edges)[0] * scale for row in replicated])
@@ -47,7 +47,7 @@ def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = ""
     beyond = ((replicated < edges[0]) | (replicated > edges[-1])).mean()
     if beyond >= 0.0005:
         ax.set_title(f"{beyond:.1%} of the replicated values lie beyond the axis", fontsize=9, color=GREY, loc="right")
-    ax.set(xlabel=_with_unit(label, unit), ylabel=_with_unit("density", unit and f"per {unit}"))
+    ax.set(xlabel=with_unit(label, unit), ylabel=with_unit("density", unit and f"per {unit}"))
     ax.set_ylim(bottom=0)
     ax.legend(loc="best", fontsize=9)
     return ax
@@ -67,7 +67,7 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     """
     if len(khat) == 0:
         raise ValueError("khat is empty")
-    ax = _axes(ax, (7.0, 4.2))
+    ax = make_axes(ax, (7.0, 4.2))
     ranked = khat.replace(-np.inf, np.nan).dropna().sort_values()
     position, share = np.arange(len(ranked)), 1 / len(khat)
     parts = (
@@ -112,10 +112,10 @@ def prior_shifts(
     Raises:
         ValueError: a column is missing, or there is no line to draw.
     """
-    table = _table(table, ("prior", "factor", "component", "reliable", position, shift))
+    table = require_columns(table, ("prior", "factor", "component", "reliable", position, shift))
     if table.empty:
         raise ValueError("the table has no line to draw")
-    ax = _axes(ax, (7.5, 4.4))
+    ax = make_axes(ax, (7.5, 4.4))
     ticks, joined = _prior_order(table)
     keys = [position, *[name for name in ("target", "component") if name in table and table[name].nunique() > 1]]
     lines = table.pivot_table(index=keys, columns="prior", values=shift, sort=False).assign(**{"as fitted": 0.0})[ticks]
@@ -133,8 +133,8 @@ def prior_shifts(
         ax.plot(places[joined:], row.iloc[joined:], ".", color=GREY, ms=4, alpha=0.5)
     for index, key in enumerate(most):
         name = ", ".join(str(part) for part in (key if isinstance(key, tuple) else (key,)))
-        ax.plot(places[:joined], lines.loc[key].iloc[:joined], marker="o", ms=4, label=name, **_line(index))
-        ax.plot(places[joined:], lines.loc[key].iloc[joined:], "o", ms=4, color=_line(index)["color"])
+        ax.plot(places[:joined], lines.loc[key].iloc[:joined], marker="o", ms=4, label=name, **line_style(index))
+        ax.plot(places[joined:], lines.loc[key].iloc[joined:], "o", ms=4, color=line_style(index)["color"])
     shown = lines.loc[most] if many else lines
     bad = ~good.loc[shown.index].to_numpy()
     if bad.any():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from .style import BLUE, COLOURS, GREY, _axes
+from .style import BLUE, COLOURS, GREY, make_axes
 
 
 def latent_map(
@@ -40,7 +40,7 @@ def latent_map(
     for argument, values in {"sd": sd, "labels": labels, "truth": truth}.items():
         if values is not None and len(values) != len(points):
             raise ValueError(f"{argument} has {len(values)} entries for {len(points)} points")
-    ax = _axes(ax, (6.5, 5.4))
+    ax = make_axes(ax, (6.5, 5.4))
     plane, spread, axis_names = _to_plane(points, None if sd is None else np.asarray(sd, dtype=float), name)
     if spread is not None:
         ax.errorbar(*plane.T, *spread.T[::-1], fmt="none", ecolor=GREY, elinewidth=0.6, alpha=0.5, label="±1 sd")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .style import BLACK, BLUE, GREY, SKY, VERMILION, _axes, _line, _table, _with_unit
+from .style import BLACK, BLUE, GREY, SKY, VERMILION, line_style, make_axes, require_columns, with_unit
 
 
 def predicted_vs_observed(table: pd.DataFrame, quantity: str = "y", unit: str = "", ax: Axes | None = None) -> Axes:
@@ -29,10 +29,10 @@ def predicted_vs_observed(table: pd.DataFrame, quantity: str = "y", unit: str = 
     Raises:
         ValueError: a column is missing, or no row has an observation.
     """
-    table = _table(table, ("observed", "mean", "q05", "q95")).dropna(subset="observed")
+    table = require_columns(table, ("observed", "mean", "q05", "q95")).dropna(subset="observed")
     if table.empty:
         raise ValueError("no row has an observation")
-    ax = _axes(ax, (5.6, 5.4))
+    ax = make_axes(ax, (5.6, 5.4))
     outside = (table["observed"] < table["q05"]) | (table["observed"] > table["q95"])
     few = len(table) <= 400  # thousands of overlapping bars would hide the points
     for rows, colour, where in ((~outside, BLUE, "inside"), (outside, VERMILION, "outside")):
@@ -45,8 +45,8 @@ def predicted_vs_observed(table: pd.DataFrame, quantity: str = "y", unit: str = 
     ends = [table[["observed", "mean"]].min().min(), table[["observed", "mean"]].max().max()]
     ax.plot(ends, ends, color=BLACK, lw=1.2, label="predicted = observed")
     error = np.sqrt(((table["mean"] - table["observed"]) ** 2).mean())
-    ax.set_title(f"RMSE {_with_unit(f'{error:.3g}', unit, brackets=False)}, {len(table)} rows", fontsize=10)
-    ax.set(xlabel=_with_unit(f"observed {quantity}", unit), ylabel=_with_unit(f"predicted {quantity}", unit))
+    ax.set_title(f"RMSE {with_unit(f'{error:.3g}', unit, brackets=False)}, {len(table)} rows", fontsize=10)
+    ax.set(xlabel=with_unit(f"observed {quantity}", unit), ylabel=with_unit(f"predicted {quantity}", unit))
     ax.legend(loc="upper left", fontsize=9)
     return ax
 
@@ -79,7 +79,7 @@ def unit_lines(
         ValueError: a column is missing, or no unit is left.
         KeyError: a unit that the table does not have.
     """
-    table = _table(table, ("observed", "mean", "q05", "q95", unit, *([x] if x else [])))
+    table = require_columns(table, ("observed", "mean", "q05", "q95", unit, *([x] if x else [])))
     squared = (table["mean"] - table["observed"]) ** 2
     if "labelled" in table:
         squared = squared.where(~table["labelled"].astype(bool))
@@ -99,10 +99,10 @@ def unit_lines(
         ax.remove()
     for ax, name in zip(grid.flat, units, strict=False):
         _one_unit(ax, table[table[unit] == name], x)
-        score = _with_unit(f", RMSE {error[name]:.3g}", measure, brackets=False) if np.isfinite(error[name]) else ""
+        score = with_unit(f", RMSE {error[name]:.3g}", measure, brackets=False) if np.isfinite(error[name]) else ""
         ax.set_title(f"{unit} {name}{score}", fontsize=9)
     figure.supxlabel(x or "row position", fontsize=10)
-    figure.supylabel(_with_unit(quantity, measure), fontsize=10)
+    figure.supylabel(with_unit(quantity, measure), fontsize=10)
     handles, names = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
@@ -120,13 +120,13 @@ def interval_coverage(nominal: Any, empirical: Mapping[str, Any], ax: Axes | Non
         ValueError: a model has another number of coverages.
     """
     nominal = np.asarray(nominal, dtype=float)
-    ax = _axes(ax, (5.4, 5.2))
+    ax = make_axes(ax, (5.4, 5.2))
     ax.plot([0, 1], [0, 1], color=BLACK, lw=1.2, label="as promised")
     for index, (model, shares) in enumerate(empirical.items()):
         shares = np.asarray(shares, dtype=float)
         if shares.shape != nominal.shape:
             raise ValueError(f"{model} has {shares.size} coverages for {nominal.size} nominal ones")
-        ax.plot(nominal, shares, marker="o", ms=5, label=model, **_line(index))
+        ax.plot(nominal, shares, marker="o", ms=5, label=model, **line_style(index))
     for place, meaning in (((0.2, 0.26), "intervals too wide"), ((0.26, 0.2), "intervals too narrow")):
         ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -153,17 +153,17 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
     """
     if not tables:
         raise ValueError("no table to draw")
-    ax = _axes(ax, (7.4, 5.2))
+    ax = make_axes(ax, (7.4, 5.2))
     ax.plot([0, 1], [0, 1], color=BLACK, lw=1.2)
     least = 1.0
     for index, (model, table) in enumerate(tables.items()):
-        table = _table(table, ("confidence", "accuracy", "lower", "upper", "count"))
+        table = require_columns(table, ("confidence", "accuracy", "lower", "upper", "count"))
         if table.empty:
             raise ValueError(f"the table of {model!r} has no line to draw")
         share = (table["count"] / table["count"].sum()).to_numpy()
         stated, right = table["confidence"].to_numpy(), table["accuracy"].to_numpy()
         error = (share * np.abs(stated - right)).sum()
-        line = _line(index)
+        line = line_style(index)
         ax.vlines(stated, table["lower"], table["upper"], color=line["color"], lw=1.4, alpha=0.6, zorder=2.5)
         ax.plot(stated, right, lw=1.6, label=f"{model}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=8 + 400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)

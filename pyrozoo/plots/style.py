@@ -20,24 +20,28 @@ COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, BLACK)
 _LINE_STYLES = ("-", "--", ":", "-.")
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+def make_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The axes given, or those of a new figure of this size in inches."""
     if ax is None:
         ax = Figure(figsize=size, layout="constrained").subplots()
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
-def _line(index: int) -> dict[str, str]:
+def line_style(index: int) -> dict[str, str]:
+    """Colour and dashes of the line with this number."""
     return {"color": COLOURS[index % len(COLOURS)], "ls": _LINE_STYLES[index // len(COLOURS) % len(_LINE_STYLES)]}
 
 
-def _with_unit(text: str, unit: str, brackets: bool = True) -> str:
+def with_unit(text: str, unit: str, brackets: bool = True) -> str:
+    """The text with its unit of measure, where there is one."""
     if not unit:
         return text
     return f"{text} [{unit}]" if brackets else f"{text} {unit}"
 
 
-def _table(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The table; refuses one that lacks a column."""
     if missing := [name for name in columns if name not in table.columns]:
         raise ValueError(f"the table has no column {missing}; it has {list(table.columns)}")
     return table

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from .style import GREY, _axes, _line
+from .style import GREY, line_style, make_axes
 
 
 def elbo_curves(histories: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
@@ -26,14 +26,14 @@ def elbo_curves(histories: Mapping[str, pd.DataFrame], ax: Axes | None = None) -
     """
     if not histories:
         raise ValueError("no history to draw")
-    ax = _axes(ax, (7.5, 4.2))
+    ax = make_axes(ax, (7.5, 4.2))
     settled, lowest = [], np.inf
     for index, (label, history) in enumerate(histories.items()):
         table = history[np.isfinite(history["elbo"])]
         if table.empty:
             raise ValueError(f"history {label!r} has no finite elbo")
         epoch, elbo = table["epoch"].to_numpy(), table["elbo"].to_numpy()
-        ax.plot(epoch, elbo, label=f"{label}: {elbo[-1]:.2f}", lw=1.6, **_line(index))
+        ax.plot(epoch, elbo, label=f"{label}: {elbo[-1]:.2f}", lw=1.6, **line_style(index))
         settled.append(elbo[epoch >= epoch[0] + 0.1 * (epoch[-1] - epoch[0])])
         lowest = min(lowest, elbo.min())
     low, high = np.concatenate(settled).min(), max(part.max() for part in settled)

@@ -16,6 +16,7 @@ from ..inference.copies import isolated, reference_tensor, run_seed
 from ..inference.fitted import Fit, Run, holds_group
 from ..modeling.base import ZooModel
 from .draws import Draws
+from .export import from_draws
 from .traces import (
     OBSERVED,
     enumerated_values,
@@ -121,6 +122,32 @@ def prior_predictive(
             finally:
                 model.train(training)
     return _collect(chains, trace, models[-1], data, sites, {"guide": "none: draws from the prior"})
+
+
+def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: int = 0, **options: Any) -> Any:
+    """ArviZ object of a fit, by drawing from its guide, or of draws made before.
+
+    Args:
+        fit_or_draws: a fit, or a `Draws`, which is converted as it is.
+        batch: data to draw for; a fit needs it, finished draws have it in them.
+        draws: number of draws per chain; a chain is one restart of the fit.
+        seed: seed of the draws.
+        **options: passed to `pyrozoo.draw`.
+
+    Returns:
+        ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
+
+    Raises:
+        TypeError: a fit without ``batch``, or a `Draws` with ``batch`` or ``options``.
+        ValueError: see `Draws.validate`.
+    """
+    if isinstance(fit_or_draws, Draws):
+        if batch is not None or options:
+            raise TypeError("these draws are already made: batch and options go with a fit")
+        return from_draws(fit_or_draws)
+    if batch is None:
+        raise TypeError("give the data to draw for: to_arviz(fit, batch)")
+    return from_draws(draw(fit_or_draws, batch, draws=draws, seed=seed, **options))
 
 
 def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:

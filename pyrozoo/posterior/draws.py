@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..files import replacing
 
 SAMPLE_DIMS = ("chain", "draw")
 
@@ -119,11 +118,11 @@ class Draws:
             "groups": {group: list(variables) for group, variables in self.groups.items()},
             "dims": self.dims,
             "coords": list(self.coords),
-            "attrs": _plain_attrs(self.attrs),
+            "attrs": plain_attrs(self.attrs),
         }
         arrays = {f"groups/{g}/{n}": a for g, variables in self.groups.items() for n, a in variables.items()}
         arrays |= {f"coords/{n}": a for n, a in self.coords.items()}
-        with _replacing(path) as temporary, open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, header=np.array(json.dumps(header)), allow_pickle=False, **arrays)
 
     @classmethod
@@ -166,7 +165,7 @@ def _as_array(value: Any, place: str) -> np.ndarray:
     return array
 
 
-def _plain_attrs(attrs: dict[str, Any]) -> dict[str, str | int | float]:
+def plain_attrs(attrs: dict[str, Any]) -> dict[str, str | int | float]:
     """Attributes that netCDF can hold: numbers and strings as they are, anything else as JSON text."""
     plain = {}
     for name, value in attrs.items():
@@ -174,15 +173,3 @@ def _plain_attrs(attrs: dict[str, Any]) -> dict[str, str | int | float]:
         is_plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
         plain[name] = value if is_plain else json.dumps(value)
     return plain
-
-
-@contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Path to write to; it replaces ``path`` when the block ends well and is removed otherwise."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

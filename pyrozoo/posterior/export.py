@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .draws import SAMPLE_DIMS, Draws, _plain_attrs, _replacing
+from ..files import replacing
+from .draws import SAMPLE_DIMS, Draws, plain_attrs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def from_draws(draws: Draws) -> Any:
     import xarray as xr
 
     draws.validate()
-    attrs = {"inference_library": "pyro", **_plain_attrs(draws.attrs)}
+    attrs = {"inference_library": "pyro", **plain_attrs(draws.attrs)}
     datasets = {}
     for group, variables in draws.groups.items():
         if not variables:
@@ -57,41 +58,13 @@ def from_draws(draws: Draws) -> Any:
     return _from_tree(xr.DataTree.from_dict(datasets))
 
 
-def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: int = 0, **options: Any) -> Any:
-    """ArviZ object of a fit, by drawing from its guide, or of draws made before.
-
-    Args:
-        fit_or_draws: a fit, or a `Draws`, which is converted as it is.
-        batch: data to draw for; a fit needs it, finished draws have it in them.
-        draws: number of draws per chain; a chain is one restart of the fit.
-        seed: seed of the draws.
-        **options: passed to `pyrozoo.draw`.
-
-    Returns:
-        ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
-
-    Raises:
-        TypeError: a fit without ``batch``, or a `Draws` with ``batch`` or ``options``.
-        ValueError: see `Draws.validate`.
-    """
-    if isinstance(fit_or_draws, Draws):
-        if batch is not None or options:
-            raise TypeError("these draws are already made: batch and options go with a fit")
-        return from_draws(fit_or_draws)
-    if batch is None:
-        raise TypeError("give the data to draw for: to_arviz(fit, batch)")
-    from .drawing import draw
-
-    return from_draws(draw(fit_or_draws, batch, draws=draws, seed=seed, **options))
-
-
 def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
     """Write an ArviZ object as netCDF, which either version of ArviZ reads.
 
     The file appears under its name only when complete.
     """
     tree = idata if _arviz_major() >= 1 else idata.to_datatree()
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
 
 

@@ -15,7 +15,7 @@ BLOCK = 2**16  # support rows that are copied at a time
 
 
 # -------------------------------------------------------------------- writing
-class _Column:
+class Column:
     """A ``.npy`` file that grows along its first axis; NumPy leaves room in the header for the final length."""
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
@@ -52,7 +52,7 @@ class _Column:
         npy.write_array_header_1_0(self.file, facts)
 
 
-class _Support:
+class Support:
     """The support rows of every unit so far: of each those with the highest scores, in files that grow with the units.
 
     A row's score is 2 minus the priority that `Batch.with_support` gives it: positive, and 0 is an empty place.

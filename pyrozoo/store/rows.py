@@ -17,9 +17,10 @@ Parquet is read in batches by pyarrow, which is no dependency of this package::
 What `open_rows` returns is a `Batch` whose tensors are mapped from files: `take` reads what a minibatch needs, and
 everything else works as on any other batch. Pages that were read belong to the kernel's page cache, which it drops when
 memory is short; memory of the process itself is needed for the minibatch, for a window of the order of the rows (see
-`pyrozoo.inference.minibatches.sample_minibatches`, also for what that does to the variance of the ELBO), and for the names and
-parameters of the groups. What looks at all rows at once costs memory for all rows, as ever: `split`, `relabel`,
-`with_support`, ``batch_size=None``, groups="all" with many units. Write training and test data to folders of their own.
+`pyrozoo.inference.minibatches.sample_minibatches`, also for what that does to the variance of the ELBO), and for the
+names and parameters of the groups. What looks at all rows at once costs memory for all rows, as ever: `split`,
+`relabel`, `with_support`, ``batch_size=None``, groups="all" with many units. Write training and test data to folders of
+their own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch, OnDisk
-from ..files import atomic_write_json, jsonable, read_json_object
-from .batches import _names_from_json, _names_to_json
-from .row_files import _Column, _Support
+from ..files import atomic_write_json, jsonable, read_json_object, sha256_json
+from .batches import names_from_json, names_to_json
+from .row_files import Column, Support
 
 FORMAT = 1
 
@@ -134,7 +134,7 @@ def open_rows(folder: str | Path, *, verify: bool = False) -> Batch:
     header = _read_header(folder)
     arrays = {name: _map(folder / f"{name}.npy", facts, verify) for name, facts in header["files"].items()}
     tensors = {name: torch.from_numpy(arrays[name]) for name in header["along"]}
-    coords = {name: _names_from_json(names) for name, names in header["coords"].items()}
+    coords = {name: names_from_json(names) for name, names in header["coords"].items()}
     coords["row"] = arrays["names_row"] if "names_row" in arrays else tensors["row"].numpy()
     chosen = {"unit": header["support"]} if header["support"] else {}
     return Batch(
@@ -150,12 +150,12 @@ class _Writer:
 
     def __init__(self, folder: Path, support: int, seed: int) -> None:
         self.folder, self.n = folder, 0
-        self.columns: dict[str, _Column] = {}
+        self.columns: dict[str, Column] = {}
         self.places: dict[Any, int] = {}
         self.names: list[np.ndarray] = []
         self.first: Batch | None = None
         self.strata: dict[str, int] = {}
-        self.support = _Support(folder, support, seed) if support else None
+        self.support = Support(folder, support, seed) if support else None
         self.named, self.numbered, self.last = True, True, None
 
     def add(self, chunk: Batch) -> None:
@@ -201,12 +201,12 @@ class _Writer:
             "sizes": {"row": self.n, "unit": len(self.places), **self.strata},
             "labels": dict(self.first.labels), "strata": list(self.strata),
             "dims": {k: list(v) for k, v in self.first.dims.items()},
-            "coords": {k: _names_to_json(k, v) for k, v in coords.items()},
+            "coords": {k: names_to_json(k, v) for k, v in coords.items()},
             "support": self.support.width if self.support is not None else 0, "info": dict(self.first.info),
         }  # fmt: skip
         header["files"] = {name: column.finish() for name, column in self.columns.items()}
         header = jsonable(header)
-        atomic_write_json(self.folder / HEADER, header | {"sha256": _digest(header)})
+        atomic_write_json(self.folder / HEADER, header | {"sha256": sha256_json(header)})
 
     def close(self) -> None:
         """Close all files."""
@@ -217,7 +217,7 @@ class _Writer:
 
     def _append(self, name: str, array: np.ndarray) -> None:
         if name not in self.columns:
-            self.columns[name] = _Column(self.folder / f"{name}.npy", array)
+            self.columns[name] = Column(self.folder / f"{name}.npy", array)
         self.columns[name].append(array)
 
     def _drop(self, name: str) -> None:
@@ -234,7 +234,7 @@ class _Writer:
                 f"the units are {kinds[0]} where those of the first chunk are {kinds[1]}; give the column one type, "
                 "e.g. by dtype= of pandas.read_csv"
             )
-        _names_to_json("unit", names)  # refuse now what could not be written in the end
+        names_to_json("unit", names)  # refuse now what could not be written in the end
 
     def _name_rows(self, names: np.ndarray) -> None:
         """Keep the rows' names as long as numbers or times rise, so that they are unique in any case."""
@@ -307,13 +307,9 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: format {header.get('format')}, this version reads {FORMAT}; {REMEDY}")
     if not header.get("complete"):
         raise ValueError(f"{folder}: incomplete, its writing was interrupted; write the rows again")
-    if header.pop("sha256", None) != _digest(header):
+    if header.pop("sha256", None) != sha256_json(header):
         raise ValueError(f"{file}: changed since the rows were written; {REMEDY}")
     return header
-
-
-def _digest(header: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _map(path: Path, facts: dict[str, Any], verify: bool) -> np.ndarray:

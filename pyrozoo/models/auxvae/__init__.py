@@ -8,17 +8,18 @@ from __future__ import annotations
 from ...lazy import names_of
 
 _HOMES = {
-    "nets": (),
-    "sequence_nets": ("ENCODERS",),
     "model": ("AuxVAE", "LoadOnly", "StyleInGuide"),
-    "baselines": ("SequenceNet", "SequenceNetLoadOnly"),
-    "guides": ("DeltaGuide", "LowRankGuide", "PaperGuide", "StyleAwareGuide"),
-    "data": ("check_disjoint", "participant_folds", "to_batch"),
-    "simulator": ("CHANNELS", "Gait", "LOADS_LB", "STYLES", "resample", "simulate"),
-    "readers": ("read",),
-    "probe": ("ridge_probe",),
-    "latent": ("feature_probes", "features", "latent_probes"),
-    "runs": ("PAPER_LOSS", "PAPER_SIZES", "SETTINGS"),
+    "guides": ("DeltaGuide", "LowRankGuide"),
+    "local_guide": ("PaperGuide", "StyleAwareGuide"),
+    "data.batches": ("check_disjoint", "participant_folds", "to_batch"),
+    "data.simulator": ("CHANNELS", "Gait", "LOADS_LB", "STYLES", "resample", "simulate"),
+    "data.readers": ("read",),
+    "uses.latent": ("feature_probes", "features", "latent_probes"),
+    "experiments.baselines": ("SequenceNet", "SequenceNetLoadOnly"),
+    "experiments.probe": ("ridge_probe",),
+    "experiments.runs": ("PAPER_LOSS", "PAPER_SIZES", "SETTINGS"),
+    "experiments.sequence_nets": ("ENCODERS",),
 }
+_MODULES = {"nets": "nets", "sequence_nets": "experiments.sequence_nets"}
 
-__getattr__, __dir__, __all__ = names_of(__name__, _HOMES)
+__getattr__, __dir__, __all__ = names_of(__name__, _HOMES, _MODULES)

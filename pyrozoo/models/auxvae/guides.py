@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ...modeling.guides import ComposedGuide
+from ...modeling.guides import NoLatents
 from .local_guide import PaperGuide, StyleAwareGuide, scale_of
 
 
@@ -31,13 +30,6 @@ class DeltaGuide(PaperGuide):
 
     def posterior(self, out: Tensor) -> dist.Distribution:
         return dist.Delta(out, event_dim=1)
-
-
-class NoLatents(ComposedGuide):
-    """Guide of a model without latents beside the enumerated style: nothing to sample."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(None, None)
 
 
 GUIDES: Mapping[str, Callable[..., nn.Module]] = {

@@ -13,9 +13,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...modeling.base import LocalParams
-from .model import AuxVAE, StyleInGuide, fill_style
-from .nets import Encoder
+from ...modeling.base import LocalParams, ZooModel
+from .nets import Encoder, fill_style
 
 SD_FLOOR = 1e-3
 
@@ -25,7 +24,7 @@ class PaperGuide(LocalParams, PyroModule):
 
     outputs = 2  # numbers per latent dimension that the encoder's features are mapped to
 
-    def __init__(self, model: AuxVAE) -> None:
+    def __init__(self, model: ZooModel) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple: the model's parameters are not the guide's
         self.encoder = Encoder(**model.encoder_sizes)
@@ -64,8 +63,8 @@ class StyleAwareGuide(PaperGuide):
         alpha: Weight of that factor; 0 for the ELBO alone, which teaches q(style) nothing where all styles are known.
     """
 
-    def __init__(self, model: StyleInGuide, alpha: float = 1.0) -> None:
-        if not isinstance(model, StyleInGuide):
+    def __init__(self, model: ZooModel, alpha: float = 1.0) -> None:
+        if "style_unobserved" not in model.row_sites:
             raise ValueError(
                 "guide 'style_aware' covers the style, which this variant's model sums out; use "
                 "create_model('auxvae', data, variant='style-in-guide')"

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
-from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant, head, receptive_field
+from .local_guide import PaperGuide, StyleAwareGuide
+from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant, fill_style, head, receptive_field
 
 X_LIKELIHOODS = ("normal", "mse")
 Y_LIKELIHOODS = ("laplace", "mae", "normal", "studentt")
@@ -358,8 +359,6 @@ class AuxVAE(GaitModel):
             self.observe_load(self.load_given(*self.load_head(z, carried)), y, labelled)  # eq. 5
 
     def local_guide(self) -> nn.Module:
-        from .local_guide import PaperGuide, StyleAwareGuide
-
         return (StyleAwareGuide if "style_unobserved" in self.row_sites else PaperGuide)(self)
 
 
@@ -394,14 +393,6 @@ class StyleInGuide(AuxVAE):
             num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting,
             strict_enumeration_warning=False,
         )  # fmt: skip
-
-
-def fill_style(like: Tensor, style: Tensor | None, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Styles (B,) and where they are known (B,); zeros and nowhere for data without styles; B as in (..., B, L)."""
-    if style is None:
-        style = torch.zeros(like.shape[-2], dtype=torch.long, device=like.device)
-        return style, torch.zeros_like(style, dtype=torch.bool)
-    return style, torch.ones_like(style, dtype=torch.bool) if labelled is None else labelled
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -202,3 +202,11 @@ class LoadHead(nn.Module):
             hidden = hidden + self.from_style[style]
         loc, *raw = self.out(functional.gelu(hidden)).unbind(-1)
         return loc, self.floor + functional.softplus(raw[0] - 1.0) if raw else torch.ones_like(loc)
+
+
+def fill_style(like: Tensor, style: Tensor | None, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Styles (B,) and where they are known (B,); zeros and nowhere for data without styles; B as in (..., B, L)."""
+    if style is None:
+        style = torch.zeros(like.shape[-2], dtype=torch.long, device=like.device)
+        return style, torch.zeros_like(style, dtype=torch.bool)
+    return style, torch.ones_like(style, dtype=torch.bool) if labelled is None else labelled

@@ -8,23 +8,24 @@ from __future__ import annotations
 from ...lazy import names_of
 
 _HOMES = {
-    "nets": (),
     "model": ("Generative", "LatentM3Sense", "M3Sense", "Unaligned"),
-    "domain": ("DomainGenerative", "domain_probabilities"),
-    "guides": ("DeltaGuide", "LowRankGuide", "PaperGuide"),
-    "presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),
-    "simulator": ("DATASETS_SIMULATED", "Physiology", "simulate", "simulate_all"),
-    "recordings": ("Recording", "Recordings"),
-    "e4": ("read_e4", "read_nurses", "read_stress_predict"),
-    "datasets": ("read_kemocon", "read_verbio", "read_wesad"),
-    "windowing": ("filtered", "windows"),
-    "batches": ("at_rates", "from_arrays", "merge", "standardise"),
-    "window_files": ("read_stress_predict_windows", "read_windows"),
-    "splits": ("leave_subjects_out", "split_subjects", "split_windows"),
-    "transferring": ("transfer",),
-    "aligning": ("Alignment", "alignment"),
-    "study": ("read_study",),
-    "features": ("BASELINES", "handcrafted"),
+    "guides": ("DeltaGuide", "LowRankGuide"),
+    "local_guide": ("PaperGuide",),
+    "data.batches": ("at_rates", "from_arrays", "merge", "standardise"),
+    "data.e4": ("read_e4", "read_nurses", "read_stress_predict"),
+    "data.folders": ("read_study",),
+    "data.published_sets": ("read_kemocon", "read_verbio", "read_wesad", "read_wesad_protocol"),
+    "data.recordings": ("Recording", "Recordings"),
+    "data.simulator": ("DATASETS_SIMULATED", "Physiology", "simulate", "simulate_all"),
+    "data.splits": ("leave_subjects_out", "split_subjects", "split_windows"),
+    "data.window_files": ("read_stress_predict_windows", "read_windows"),
+    "data.windowing": ("filtered", "windows"),
+    "uses.aligning": ("Alignment", "alignment"),
+    "uses.domain": ("DomainGenerative", "domain_probabilities"),
+    "uses.transferring": ("transfer",),
+    "experiments.baselines": ("BASELINES", "handcrafted"),
+    "experiments.presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),
 }
+_MODULES = {"nets": "nets"}
 
-__getattr__, __dir__, __all__ = names_of(__name__, _HOMES)
+__getattr__, __dir__, __all__ = names_of(__name__, _HOMES, _MODULES)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...modeling.guides import ComposedGuide
+from ...modeling.guides import NoLatents
 from .local_guide import SD_FLOOR, PaperGuide
 
 
@@ -35,13 +34,6 @@ class DeltaGuide(PaperGuide):
 
     def posterior(self, out: Tensor) -> dist.Distribution:
         return dist.Delta(out, event_dim=1)
-
-
-class NoLatents(ComposedGuide):
-    """Guide of a model without latents: nothing to sample."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(None, None)
 
 
 GUIDES: Mapping[str, Callable[..., nn.Module]] = {

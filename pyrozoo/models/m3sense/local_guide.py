@@ -12,8 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...modeling.base import LocalParams
-from .model import LatentModel
+from ...modeling.base import LocalParams, ZooModel
 
 SD_FLOOR = 1e-3
 
@@ -23,7 +22,7 @@ class PaperGuide(LocalParams, PyroModule):
 
     outputs = 2  # numbers per latent dimension
 
-    def __init__(self, model: LatentModel) -> None:
+    def __init__(self, model: ZooModel) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple: the model's parameters are not the guide's
         self.networks = nn.ModuleList(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from .local_guide import PaperGuide
 from .nets import FROZEN, FUSIONS, UNIMODAL, Representation, classifier
 
 
@@ -174,8 +175,6 @@ class LatentModel(AffectModel):
         )
 
     def local_guide(self) -> nn.Module:
-        from .local_guide import PaperGuide
-
         return PaperGuide(self)
 
 

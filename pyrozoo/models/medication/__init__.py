@@ -8,18 +8,20 @@ from __future__ import annotations
 from ...lazy import names_of
 
 _HOMES = {
-    "decode": (),
-    "kernels": (),
     "model": ("FrameHMM", "PaperProcess", "StepProcess"),
-    "evidence": ("FrameChain", "SemiMarkov", "log_evidence"),
-    "process": ("MarkovChain", "Pairs", "SemiMarkovProcess"),
-    "data": ("recordings", "separate_steps", "watch_sessions"),
-    "simulator": ("DIFFICULTIES", "simulate"),
-    "readers": ("read",),
-    "protocols": ("INHALER", "PEN", "PROTOCOLS", "Protocol"),
-    "segments": ("edit_score", "frame_accuracy", "scores", "segment_f1", "segment_table"),
-    "streaming": ("decode_folder", "read_performed", "read_segments"),
-    "uses": ("Decoded", "decode_recordings", "plug_in", "replicate"),
+    "data.datasets": ("watch_sessions",),
+    "data.protocols": ("INHALER", "PEN", "PROTOCOLS", "Protocol"),
+    "data.readers": ("read",),
+    "data.recordings": ("recordings", "separate_steps"),
+    "process.segments": ("edit_score", "frame_accuracy", "scores", "segment_f1", "segment_table"),
+    "data.simulator": ("DIFFICULTIES", "simulate"),
+    "process.evidence": ("FrameChain", "SemiMarkov", "log_evidence"),
+    "process.process": ("MarkovChain", "Pairs", "SemiMarkovProcess"),
+    "decoding": ("Decoded",),
+    "uses.decoding": ("decode_recordings", "plug_in"),
+    "uses.replication": ("replicate",),
+    "uses.streaming": ("decode_folder", "read_performed", "read_segments"),
 }
+_MODULES = {"decode": "process.decode", "kernels": "process.kernels", "plots": "uses.plots"}
 
-__getattr__, __dir__, __all__ = names_of(__name__, _HOMES)
+__getattr__, __dir__, __all__ = names_of(__name__, _HOMES, _MODULES)

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ...data.batch import Batch
-from .data.segments import scores, segment_table
+from ...modeling.base import ZooModel
 from .data.validation import check_rate
-from .label_model import LabelModel
 from .process import decode
 from .process.counts import labelled_sequences
+from .process.segments import scores, segment_table
 
 
 @dataclass(repr=False)
@@ -69,7 +69,7 @@ class Decoded:
         return scores(labelled_sequences(truth), pick(self.labels), pick(self.marginals))
 
 
-def log_scores(model: LabelModel, batch: Batch, power: float = 1.0) -> list[np.ndarray]:
+def log_scores(model: ZooModel, batch: Batch, power: float = 1.0) -> list[np.ndarray]:
     """Log potentials of each recording, raised to the power: what `decode` takes; shapes (T, K)."""
     parts = model.log_potentials(batch["score"]).split(batch["lengths"].tolist())
     return [power * part.detach().cpu().numpy() for part in parts]
@@ -77,7 +77,7 @@ def log_scores(model: LabelModel, batch: Batch, power: float = 1.0) -> list[np.n
 
 @torch.no_grad()
 def decode_with(
-    model: LabelModel, guide: nn.Module, data: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0
+    model: ZooModel, guide: nn.Module, data: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0
 ) -> Decoded:
     """`decode_recordings` of a model and guide, for data in the terms of their fit."""
     plan = Plan.of(model, guide, data, decoder, draws=draws, average=average)
@@ -109,7 +109,7 @@ class Plan:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, model: LabelModel, guide: nn.Module, data: Batch, decoder: str | None, *, draws: int, average: int
+        cls, model: ZooModel, guide: nn.Module, data: Batch, decoder: str | None, *, draws: int, average: int
     ) -> Plan:
         """The plan of a model and guide; of `data`, in the terms of the fit, only the layout counts.
 
@@ -154,7 +154,7 @@ class Plan:
             yield [power * q for q in potentials], process
 
 
-def frame_rate(model: LabelModel, data: Batch) -> float:
+def frame_rate(model: ZooModel, data: Batch) -> float:
     """Frames per second: the model's where it has one, which data that say theirs must share."""
     check_rate(data, model)
     return float(getattr(model, "rate", None) or data.info.get("rate", 1.0))

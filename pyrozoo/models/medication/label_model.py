@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
 from .data.validation import check_labels
+from .decoding import decode_with
 from .process.evidence import PAD, LabelSequences, log_evidence, log_potentials
 from .process.process import Process
 
@@ -206,6 +207,4 @@ class LabelModel(ZooModel):
         Returns:
             Index (recording, frame); ``label.label``, and ``label.p[name]`` of every label.
         """
-        from .decoding import decode_with
-
         return decode_with(self, guide, data, decoder, draws=draws).frames()

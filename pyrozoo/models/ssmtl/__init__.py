@@ -9,11 +9,12 @@ from ...lazy import names_of
 
 _HOMES = {
     "model": ("MLVAE", "MTL", "SSLVAE", "SSMTL"),
-    "data": ("PRESETS", "draw_labels", "dryer", "simulate"),
-    "calibration": ("CalibratedFit", "calibrate"),
-    "refinement": ("refine",),
-    "generation": ("Generated", "impute", "what_if"),
-    "surveillance": ("inject_fault", "monitor"),
+    "data.datasets": ("draw_labels", "dryer"),
+    "data.simulator": ("PRESETS", "simulate"),
+    "uses.calibration": ("CalibratedFit", "calibrate"),
+    "uses.generation": ("Generated", "impute", "what_if"),
+    "uses.refinement": ("refine",),
+    "uses.surveillance": ("inject_fault", "monitor"),
 }
 
 __getattr__, __dir__, __all__ = names_of(__name__, _HOMES)

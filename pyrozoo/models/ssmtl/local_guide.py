@@ -12,9 +12,8 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ...modeling.base import LocalParams
-from .model import ContextModel, fill_targets
-from .nets import GaussianMLP
+from ...modeling.base import LocalParams, ZooModel
+from .nets import GaussianMLP, fill_targets
 
 
 class RowGuide(LocalParams, PyroModule):
@@ -29,7 +28,7 @@ class RowGuide(LocalParams, PyroModule):
     the row's unit where units are to count as if each were trained alone; the others as in `SSMTL`.
     """
 
-    def __init__(self, model: ContextModel) -> None:
+    def __init__(self, model: ZooModel) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple: the model's parameters are not the guide's
         seen = model.x_dim + model.c_dim

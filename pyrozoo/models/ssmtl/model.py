@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
-from .nets import GaussianMLP, mlp
+from .local_guide import RowGuide
+from .nets import GaussianMLP, fill_targets, mlp
 
 WHOLE, CHUNK = 2**18, 2**16  # rows of a table that is read as a whole; rows that are read at a time of a larger one
 
@@ -164,8 +165,6 @@ class SSMTL(ContextModel):
             pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
 
     def local_guide(self) -> nn.Module:
-        from .local_guide import RowGuide
-
         return RowGuide(self)
 
 
@@ -255,8 +254,6 @@ class SSLVAE(ContextModel):
             pyro.sample("y", self.y_given(y_loc, y_scale), obs=y, obs_mask=labelled)
 
     def local_guide(self) -> nn.Module:
-        from .local_guide import RowGuide
-
         return RowGuide(self)
 
 
@@ -299,16 +296,7 @@ class MLVAE(ContextModel):
             pyro.sample("x", self.x_given(*self.decoder(z, c[..., unit, :])), obs=x)
 
     def local_guide(self) -> nn.Module:
-        from .local_guide import RowGuide
-
         return RowGuide(self)
-
-
-def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: int) -> tuple[Tensor, Tensor]:
-    """Targets (B, Dy) and where they are seen (B,); zeros and nowhere for a table without targets."""
-    if y is None:
-        return x.new_zeros(len(x), y_dim), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    return y, torch.ones(len(x), dtype=torch.bool, device=x.device) if labelled is None else labelled
 
 
 def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | None = None) -> dict[str, list[float]]:

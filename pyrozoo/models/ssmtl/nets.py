@@ -70,3 +70,10 @@ class SetEncoder(nn.Module):
             n_marked.clamp(max=1),
         ]
         return self.head(*pooled)
+
+
+def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: int) -> tuple[Tensor, Tensor]:
+    """Targets (B, Dy) and where they are seen (B,); zeros and nowhere for a table without targets."""
+    if y is None:
+        return x.new_zeros(len(x), y_dim), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    return y, torch.ones(len(x), dtype=torch.bool, device=x.device) if labelled is None else labelled

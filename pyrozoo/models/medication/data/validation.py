@@ -1,19 +1,15 @@
-"""Checks of labelled recordings and of scores, with messages that name recording, frame and remedy."""
+"""Validation of labelled recordings, with messages that name recording, frame and remedy."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ....data.batch import Batch
+from ....modeling.base import ZooModel
 from ..process.counts import Counts
 
-if TYPE_CHECKING:
-    from ..label_model import LabelModel
 
-
-def check_labels(data: Batch, model: LabelModel | None = None) -> None:
+def check_labels(data: Batch, model: ZooModel | None = None) -> None:
     """Refuse labelled recordings that no process of steps and gaps, or not this model, can have made.
 
     Raises:
@@ -50,7 +46,7 @@ def check_labels(data: Batch, model: LabelModel | None = None) -> None:
             _check_pairs(recording, labels, model)
 
 
-def check_rate(data: Batch, model: LabelModel) -> None:
+def check_rate(data: Batch, model: ZooModel) -> None:
     """Refuse recordings at another frame rate than the model's: its durations would mean something else.
 
     Raises:
@@ -66,7 +62,7 @@ def check_rate(data: Batch, model: LabelModel) -> None:
         )
 
 
-def _check_pairs(recording: object, labels: np.ndarray, model: LabelModel) -> None:
+def _check_pairs(recording: object, labels: np.ndarray, model: ZooModel) -> None:
     known = set(zip(model.pairs.h.tolist(), model.pairs.k.tolist(), strict=True))
     for h, k in Counts.of([labels], model.n_labels - 1).transitions:
         if (h, k) not in known:

@@ -8,14 +8,13 @@ memory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import chain, kernels
-from . import sampling as paths
-from .decode_checks import check_scores
+from . import chain, kernels, sampling
 from .kernels import Graph
 from .process import MarkovChain, SemiMarkovProcess
 
@@ -129,7 +128,7 @@ def sample_paths(
     def draw(own: np.ndarray) -> np.ndarray:
         if isinstance(arrays, Graph):
             log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
-            return None if log_z == -np.inf else paths.sample(arrays, log_z, *state, n, rng)
+            return None if log_z == -np.inf else sampling.sample(arrays, log_z, *state, n, rng)
         return chain.sample(own, *arrays, n, rng)
 
     return _each(check_scores(log_scores, _n_labels(arrays), names), arrays, draw, names)
@@ -204,7 +203,7 @@ def _paths(checked: Scores, arrays: Any, single: bool, names: Sequence[str] | No
         if not isinstance(arrays, Graph):
             raise ValueError("single_history: the text's recursion decodes a process of steps, not a frame-level chain")
         tables = history_tables(arrays)
-        function = lambda own: paths.single_history(own, *tables)  # noqa: E731
+        function = lambda own: sampling.single_history(own, *tables)  # noqa: E731
     elif isinstance(arrays, Graph):
         function = lambda own: kernels.semi_markov_map(own, arrays)  # noqa: E731
     else:
@@ -236,7 +235,7 @@ def _legality(arrays: Any) -> Any:
 
 
 def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
-    """The process as the text writes it: log p(z_t | h, g), tables of `paths.single_history`."""
+    """The process as the text writes it: log p(z_t | h, g), tables of `sampling.single_history`."""
     n_labels = int(graph.label.max()) + 1
     width = graph.log_survive.shape[1]
     age = np.arange(width)
@@ -259,3 +258,43 @@ def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
             out[graph.label[source]] = leave[a]
     initial = np.r_[graph.log_initial[0], graph.log_initial[n_labels:]]
     return initial, by_label, out, stay[:n_labels], enter
+
+
+def check_scores(
+    log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """Log scores of recordings as contiguous double arrays.
+
+    Raises:
+        TypeError: Not a list of arrays.
+        ValueError: No frame, another number of columns, NaN, +inf, or -inf (a score of zero).
+        MemoryError: A recording needs more memory than the machine has.
+    """
+    if isinstance(log_scores, np.ndarray):
+        raise TypeError("log_scores: give a list of recordings, each an array (frames, labels); for one: [array]")
+    out = []
+    for i, given in enumerate(log_scores):
+        own = np.ascontiguousarray(given, dtype=np.float64)
+        which = f"recording {names[i] if names is not None else i!r}"
+        if own.ndim != 2 or own.shape[1] != n_labels:
+            raise ValueError(f"{which}: scores of shape {own.shape}; give (frames, {n_labels}), one column per label")
+        if not len(own):
+            raise ValueError(f"{which}: there are no frames; leave it out")
+        if not np.isfinite(own).all():
+            t, k = np.argwhere(~np.isfinite(own))[0].tolist()
+            remedy = "a score of zero; raise it to a floor, e.g. 1e-4" if own[t, k] == -np.inf else "impute it"
+            raise ValueError(f"{which}, frame {t}, label {k}: the log score is {own[t, k]}; {remedy}")
+        _require_memory(which, len(own), n_labels)
+        out.append(own)
+    return out
+
+
+def _require_memory(which: str, n_frames: int, n_labels: int) -> None:
+    """Refuse what cannot fit before the machine starts to swap: some eight numbers per frame and node."""
+    needed = 8 * 8 * (2 * n_labels - 1) * n_frames
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
+    if needed > total:
+        raise MemoryError(
+            f"{which}: {n_frames} frames of {n_labels} labels need about {needed / 1e9:.0f} GB, the machine has "
+            f"{total / 1e9:.0f} GB; cut it where nothing happens, and decode the pieces"
+        )

@@ -13,8 +13,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from . import chain, kernels
-from . import sampling as paths
+from . import chain, kernels, sampling
 from .process import MarkovChain, Process, SemiMarkovProcess
 
 NO_SHAPE = torch.Size()
@@ -180,7 +179,7 @@ class LabelSequences(TorchDistribution):
 
     def _simulate(self, lead: int, length: int, rng: np.random.Generator) -> np.ndarray:
         if isinstance(self.process, SemiMarkovProcess):
-            return paths.simulate(self.process.graph(lead), length, rng)
+            return sampling.simulate(self.process.graph(lead), length, rng)
         return chain.simulate(*self.process.arrays(lead), length, rng)
 
 

@@ -1,8 +1,8 @@
-"""Choose the configurations of the experiments: ``python -m pyrozoo.models.ssmtl.experiments.tuning dryer|table1 --jobs 2``.
+"""Choose configurations: ``python -m pyrozoo.models.ssmtl.experiments.tuning dryer|table1 --jobs 2``.
 
 Every model gets its own search over settings of its own, on label draws and data seeds that no experiment scores. On
 the dryer the choice is by one held-out label per batch, four labels training. The record goes to ``tuning/<name>.json``
-beside this file, where `reproduce` reads it.
+of the entry, where the experiments read it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ....experiments.record import mean_se
 from ....files import atomic_write_text
 from .runs import dryer_run, table1_run
 
-FOLDER = Path(__file__).parent / "tuning"
+FOLDER = Path(__file__).parents[1] / "tuning"
 DRYER_DRAWS = (100, 101, 102)
 TABLE1_SEEDS = (100, 101)
 

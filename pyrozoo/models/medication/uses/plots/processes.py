@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ....plots.style import BLACK, BLUE, GREY, SKY, _axes, _line, _with_unit
-from .plots import NON_EVENT, _probabilities, _shaped
+from .....plots.style import BLACK, BLUE, GREY, SKY, line_style, make_axes, with_unit
+from .parts import NON_EVENT, probabilities_of, shaped
 
 
 def implied_durations(
@@ -42,7 +42,7 @@ def implied_durations(
         raise ValueError("no distribution to draw")
     if reference is not None and reference not in durations:
         raise ValueError(f"reference {reference!r} is not among {list(durations)}")
-    ax = _axes(ax, (7.5, 4.2))
+    ax = make_axes(ax, (7.5, 4.2))
     furthest, index = 0.0, 0
     for name, (ages, probabilities) in durations.items():
         ages, probabilities = _age_distribution(name, ages, probabilities)
@@ -53,13 +53,13 @@ def implied_durations(
             line = {"color": BLACK, "ls": "-"}
             ax.fill_between(ages, density, color=GREY, alpha=0.2, lw=0)
         else:
-            line = _line(index)
+            line = line_style(index)
             index += 1
         digits = max(0, 1 - int(np.floor(np.log10(sd)))) if sd > 0 else 2
         ax.plot(ages, density, lw=1.8, label=f"{name}: {mean:.{digits}f} ± {sd:.{digits}f} s", **line)
         ax.vlines(mean, 0, np.interp(mean, ages, density), color=line["color"], ls="--", lw=1.3)
         furthest = max(furthest, ages[min(np.searchsorted(probabilities.cumsum(), 0.9995), len(ages) - 1)])
-    ax.set(xlabel=_with_unit(quantity, "s"), ylabel="density [per s]", xlim=(0, furthest))
+    ax.set(xlabel=with_unit(quantity, "s"), ylabel="density [per s]", xlim=(0, furthest))
     ax.set_ylim(bottom=0)
     ax.legend(title="mean (dashed) ± standard deviation", fontsize=9, title_fontsize=9)
     return ax
@@ -99,8 +99,8 @@ def replicated_durations(
         ax.remove()
     for ax, name in zip(grid.flat, names, strict=False):
         _one_step(ax, name, observed[name], replicated[name])
-    figure.supxlabel(_with_unit(quantity, unit), fontsize=10)
-    figure.supylabel(_with_unit("density", unit and f"per {unit}"), fontsize=10)
+    figure.supxlabel(with_unit(quantity, unit), fontsize=10)
+    figure.supylabel(with_unit("density", unit and f"per {unit}"), fontsize=10)
     handles = {label: handle for ax in grid.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles), frameon=False)
     return figure
@@ -131,17 +131,17 @@ def transition_map(
         ValueError: shapes that do not fit, a number outside [0, 1], a row that sums to more than 1, or only one end.
     """
     shape = len(row_names), len(column_names)
-    D = _probabilities("D", _shaped("D", D, shape))
+    D = probabilities_of("D", shaped("D", D, shape))
     if (too_much := D.sum(axis=1) > 1 + 1e-6).any():
         raise ValueError(f"rows of D sum to more than 1: {[row_names[i] for i in np.flatnonzero(too_much)]}")
     if (low is None) != (high is None):
         raise ValueError("low and high are both given or neither")
     ends = None
     if low is not None:
-        ends = [_probabilities(name, _shaped(name, end, shape)) for name, end in (("low", low), ("high", high))]
+        ends = [probabilities_of(name, shaped(name, end, shape)) for name, end in (("low", low), ("high", high))]
         if (ends[0] > ends[1]).any():
             raise ValueError("low is above high")
-    ax = _axes(ax, (0.85 * shape[1] + 2.4, 0.55 * shape[0] + 1.7))
+    ax = make_axes(ax, (0.85 * shape[1] + 2.4, 0.55 * shape[0] + 1.7))
     ax.spines[:].set_visible(False)
     cmap = LinearSegmentedColormap.from_list("probability", ["#E8F1F7", BLUE])
     image = ax.pcolormesh(np.ma.masked_equal(D, 0), cmap=cmap, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
@@ -174,7 +174,7 @@ def _age_distribution(name: str, ages: Any, probabilities: Any) -> tuple[np.ndar
         raise ValueError(f"{name!r}: ages {ages.shape} and probabilities {probabilities.shape} are not both (n > 1,)")
     if not (np.diff(ages) > 0).all():
         raise ValueError(f"{name!r}: ages do not ascend")
-    total = _probabilities(f"{name!r}: probabilities", probabilities).sum()
+    total = probabilities_of(f"{name!r}: probabilities", probabilities).sum()
     if not 0.99 <= total <= 1.01:
         raise ValueError(f"{name!r}: probabilities sum to {total:.3g}, not to 1; are there enough ages?")
     return ages, probabilities / total
@@ -206,15 +206,3 @@ def _one_step(ax: Axes, name: str, observed: Any, draws: Sequence[Any]) -> None:
         axis.set_major_locator(MaxNLocator(5))
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _percent(value: float) -> str:
-    """Percent without a false certainty: neither 0% nor 100% unless it is exactly that."""
-    if 0 < value < 0.005:
-        return "<1%"
-    return ">99%" if 0.995 <= value < 1 else f"{value:.0%}"
-
-
-def _ink(colour: str) -> str:
-    """White or black, whichever can be read on the colour."""
-    return "white" if np.dot(to_rgb(colour), [0.299, 0.587, 0.114]) < 0.52 else BLACK

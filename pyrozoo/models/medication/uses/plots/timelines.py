@@ -2,7 +2,7 @@
 
 Label 0 is the non-event, labels 1..S are the steps. Every function takes arrays, draws into ``ax`` or into a figure of
 its own, and returns the axes (`timeline` and `replicated_durations`, which need several, the figure). Nothing touches
-pyplot: save with ``reliability(...).figure.savefig("reliability.png")``.
+pyplot: save with ``timeline(...).savefig("timeline.png")``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from ....plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, _axes, _line
-from .process_plots import _ink, _percent
-
-# Seven of Okabe and Ito, then five that stay apart from these and from each other for red- and green-blind eyes.
-STEP_COLOURS = (
-    *(BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, "#F0E442"),
-    *("#8400CD", "#DDCC77", "#661100", "#004949", BLACK),
-)
-
-
-NON_EVENT = "#E4E4E4"
-
+from .....plots.style import BLACK, GREY, VERMILION, line_style, make_axes
+from .parts import NON_EVENT, STEP_COLOURS, ink_on, percent, probabilities_of, shaped
 
 _MOST_COLUMNS = 2000  # of a stack of marginals: more than a picture has pixels
 
@@ -65,15 +55,15 @@ def timeline(
     if not rate > 0:
         raise ValueError(f"rate is {rate}, it must be positive")
     if marginals is not None:
-        marginals = _shaped("marginals", marginals, (n_frames, n_labels))
+        marginals = shaped("marginals", marginals, (n_frames, n_labels))
         if marginals.min() < 0 or not np.allclose(marginals.sum(axis=1), 1, atol=1e-3):
             raise ValueError("marginals are not probabilities that sum to 1 at every frame")
     if performed is not None:
-        performed = _probabilities("performed", _shaped("performed", performed, (n_labels - 1,)))
+        performed = probabilities_of("performed", shaped("performed", performed, (n_labels - 1,)))
     if truth is not None:
         if performed is None:
             raise ValueError("truth is drawn beside performed, which is not given")
-        truth = _shaped("truth", truth, (n_labels - 1,)).astype(bool)
+        truth = shaped("truth", truth, (n_labels - 1,)).astype(bool)
     heights = [0.34 * len(ribbons) + 0.3, *([1.7] if marginals is not None else [])]
     bars = 0.0 if performed is None else 0.28 * (n_labels - 1) + 0.5
     longest = max(len(str(label)) for label in labels) + 2
@@ -100,7 +90,7 @@ def timeline(
     return figure
 
 
-def reliability(
+def marginal_reliability(
     tables: Mapping[str, tuple[Any, Any]], *, ax: Axes | None = None, quantity: str = "label", bins: int = 10
 ) -> Axes:
     """How often frames are right against how sure their label was said to be; honest probabilities lie on the diagonal.
@@ -120,18 +110,18 @@ def reliability(
     """
     if not tables:
         raise ValueError("no table to draw")
-    ax = _axes(ax, (5.6, 5.4))
+    ax = make_axes(ax, (5.6, 5.4))
     ax.plot([0, 1], [0, 1], color=BLACK, lw=1.2)
     least = 1.0
     for index, (name, (confidence, correct)) in enumerate(tables.items()):
         confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
         if confidence.ndim != 1 or confidence.shape != correct.shape or confidence.size == 0:
             raise ValueError(f"{name!r}: confidence {confidence.shape} and correct {correct.shape} are not both (n,)")
-        _probabilities(f"{name!r}: confidence", confidence)
+        probabilities_of(f"{name!r}: confidence", confidence)
         share, stated, right = _equal_count_bins(confidence, correct, bins)
         least = min(least, stated.min(), right.min())
         error = (share * np.abs(stated - right)).sum()
-        line = _line(index)
+        line = line_style(index)
         ax.plot(stated, right, lw=1.6, label=f"{name}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
     # Where all is high, the whole square would hide what differs.
@@ -183,7 +173,7 @@ def _draw_ribbons(ax: Axes, ribbons: Mapping[str, np.ndarray], rate: float) -> N
         wide = event & (length > np.where(label < 10, 0.013, 0.022) * end)
         for left, width, step in zip(start[wide], length[wide], label[wide], strict=True):
             style = {"ha": "center", "va": "center", "fontsize": 8, "clip_on": True}
-            ax.text(left + width / 2, place, str(step), color=_ink(STEP_COLOURS[step - 1]), **style)
+            ax.text(left + width / 2, place, str(step), color=ink_on(STEP_COLOURS[step - 1]), **style)
     ax.set_yticks(range(len(ribbons)), list(ribbons))
     ax.set_ylim(len(ribbons) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -213,9 +203,9 @@ def _draw_performed(ax: Axes, performed: np.ndarray, truth: np.ndarray | None, n
     ax.barh(places, performed, color=STEP_COLOURS[: len(performed)], height=0.7)
     for place, value in zip(places, performed, strict=True):
         inside = value > 0.5
-        colour = _ink(STEP_COLOURS[place]) if inside else BLACK
+        colour = ink_on(STEP_COLOURS[place]) if inside else BLACK
         x, ha = (value - 0.03, "right") if inside else (value + 0.03, "left")
-        ax.text(x, place, _percent(value), ha=ha, va="center", fontsize=8, color=colour)
+        ax.text(x, place, percent(value), ha=ha, va="center", fontsize=8, color=colour)
     wrapped = [textwrap.fill(f"{step} {name}", 22) for step, name in enumerate(names, 1)]
     ax.set_yticks(places, wrapped, fontsize=8)
     ax.set(xlim=(0, 1), ylim=(len(performed) - 0.5, -0.5), xlabel="P(step performed)")
@@ -243,17 +233,3 @@ def _equal_count_bins(
     sums = (np.bincount(place, weights=values)[used] for values in (confidence, correct))
     stated, right = (total / count[used] for total in sums)
     return count[used] / confidence.size, stated, right
-
-
-def _shaped(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    if values.shape != shape:
-        raise ValueError(f"{name} has shape {values.shape}, not {shape}")
-    return values
-
-
-def _probabilities(name: str, values: np.ndarray) -> np.ndarray:
-    """The values, a rounding error beyond 0 and 1 cut off."""
-    if not ((values >= -1e-9) & (values <= 1 + 1e-9)).all():
-        raise ValueError(f"{name} has a number outside [0, 1]")
-    return values.clip(0, 1)

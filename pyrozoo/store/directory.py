@@ -1,0 +1,88 @@
+"""A run directory on disk: JSON and safetensors, written atomically, checked on reading, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..files import atomic_write_bytes, sha256_file, sha256_json
+from .batches import load_batch, save_batch
+from .tensors import load_tensors, save_tensors
+
+FORMAT = 1
+RECORD, WEIGHTS, PROTOTYPE = "run.json", "weights.safetensors", "prototype.safetensors"
+
+
+def write_directory(
+    path: Path, record: Mapping[str, Any], weights: Mapping[str, Tensor], prototype: Batch, *, overwrite: bool = False
+) -> None:
+    """Write ``run.json``, ``weights.safetensors`` and ``prototype.safetensors`` to a new folder.
+
+    Args:
+        path: Folder to make.
+        record: Facts of the run; the format, the files' hashes and the record's own are added.
+        weights: Tensors by name.
+        prototype: One training row, see `pyrozoo.Fit`.
+        overwrite: Replace an earlier run directory there.
+
+    Raises:
+        FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
+        ValueError: A name in the prototype that JSON cannot hold.
+    """
+    if path.exists() and not (overwrite and (path / RECORD).exists()):
+        raise FileExistsError(f"{path} exists; choose another folder, or overwrite=True for an earlier run")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        save_tensors(folder / WEIGHTS, weights, {})
+        save_batch(folder / PROTOTYPE, prototype)
+        files = {name: sha256_file(folder / name) for name in (WEIGHTS, PROTOTYPE)}
+        whole = {"format": FORMAT, **record, "files": files}
+        whole["sha256"] = sha256_json(whole)
+        atomic_write_bytes(folder / RECORD, json.dumps(whole, indent=1).encode())
+        os.chmod(folder, 0o755)
+        if path.exists():  # moved aside first: a kill in between leaves both under other names, and loses neither
+            os.replace(path, folder.with_name(f"{folder.name}-old"))
+        os.replace(folder, path)
+        shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Batch]:
+    """Read what `write_directory` wrote: the record, the weights and the prototype.
+
+    Raises:
+        FileNotFoundError: No run directory there.
+        ValueError: Truncated, edited or foreign files, or another format.
+    """
+    record = _read_record(path / RECORD)
+    for name, digest in record["files"].items():
+        if not (path / name).exists() or sha256_file(path / name) != digest:
+            raise ValueError(f"{path / name}: missing or changed since the run was saved; copy the whole folder again")
+    weights, _ = load_tensors(path / WEIGHTS)
+    return record, weights, load_batch(path / PROTOTYPE)
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise FileNotFoundError(f"{file.parent} is no run directory: it has no {RECORD}")
+    try:
+        record = json.loads(file.read_text())
+        digest = record.pop("sha256")
+        found = record["format"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{file}: truncated, or not written by pyrozoo; save the run again") from None
+    if found != FORMAT:
+        raise ValueError(f"{file}: format {found}, this version reads {FORMAT}; use the version that wrote it")
+    if digest != sha256_json(record):
+        raise ValueError(f"{file}: changed since the run was saved; restore the file or fit again")
+    return record
