@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrozoo.contract.subject import default_dtype
+from pyrozoo.inference.copies import default_dtype
 
 torch.set_num_threads(1)
 

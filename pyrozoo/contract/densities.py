@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..data.batch import Batch
-from ..inference.copies import isolated
+from ..inference.copies import default_dtype, isolated
 from ..inference.losses import Loss
 from ..inference.minibatches import can_take_present, rows_per_group, sample_minibatches
 from ..modeling.base import ZooModel
-from .subject import Skipped, Subject, default_dtype
+from .subject import Skipped, Subject
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13
 

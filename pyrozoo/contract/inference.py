@@ -21,15 +21,15 @@ from torch.distributions import biject_to
 
 from ..criticism.sbc import rank_p_value, sbc
 from ..data.batch import Batch
-from ..inference.copies import isolated
+from ..inference.copies import default_dtype, isolated
 from ..inference.fitted import Run
 from ..modeling.base import ZooModel
 from ..modeling.guides import auto, with_support
 from ..modeling.registry import create_guide
-from ..posterior.export import to_arviz
+from ..posterior.drawing import to_arviz
 from .densities import latents, log_densities, require, trace_of
 from .fits import N_DRAWS, short_fit
-from .subject import Skipped, Subject, default_dtype
+from .subject import Skipped, Subject
 
 DRAWN = 1e-10  # relative, double precision: the same terms, summed in another order
 

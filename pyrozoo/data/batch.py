@@ -28,7 +28,7 @@ from .tables import check_columns, first, numeric, row_names
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.store.rows`.
+    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.on_disk`.
 
     Attributes:
         tensors: The tensors as they were opened.

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ...data.batch import Batch
-from .data.segments import scores, segment_table
 from .data.validation import check_rate
 from .label_model import LabelModel
 from .process import decode
 from .process.counts import labelled_sequences
+from .process.segments import scores, segment_table
 
 
 @dataclass(repr=False)

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ....data.batch import Batch
+from ..process.segments import runs
 from .protocols import NON_EVENT
 from .recordings import recordings
-from .segments import runs
 
 
 def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float | None = None) -> Batch:

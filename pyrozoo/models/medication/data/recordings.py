@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
-from .segments import runs
+from ..process.segments import runs
 
 # A mean of probabilities in single precision may end up a hair above 1.
 _ROUNDING = 1e-6

@@ -14,11 +14,11 @@ from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
 from ..data.datasets import watch_sessions
-from ..data.segments import scores
 from ..data.simulator import simulate
 from ..decoding import log_scores
 from ..process import decode
 from ..process.counts import labelled_sequences
+from ..process.segments import scores
 from ..uses.decoding import plug_in
 
 DRAWS = 500  # for the posterior means that decoders plug in

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....data.batch import Batch
-from ..data.segments import runs
+from .segments import runs
 
 
 @dataclass

@@ -12,9 +12,9 @@ import torch
 from ....data.batch import Batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
-from ..data.segments import runs
 from ..decoding import frame_rate
 from ..process.counts import labelled_sequences
+from ..process.segments import runs
 
 
 @dataclass
