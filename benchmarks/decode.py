@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from pyrozoo.models.medication.data.recordings.simulator import DIFFICULTIES, simulate_scores
-from pyrozoo.models.medication.process.process.evidence import log_evidence
-from pyrozoo.models.medication.process.process.process import Pairs, SemiMarkovProcess, next_step, semi_markov_process
 from timing import CLOCKS, alternate, environment, summary
 from torch import Tensor
 from units import CLEAR, _peak
 
-from pyrozoo.models.medication.process.process import chain, decode, durations, kernels
-from pyrozoo.models.medication.process.process import sampling as paths
+from pyrozoo.models.medication.data.simulator import DIFFICULTIES, simulate_scores
+from pyrozoo.models.medication.process import chain, decode, durations, kernels
+from pyrozoo.models.medication.process import sampling as paths
+from pyrozoo.models.medication.process.evidence import log_evidence
+from pyrozoo.models.medication.process.process import Pairs, SemiMarkovProcess, next_step, semi_markov_process
 
 try:  # optional: a test dependency
     from hmmlearn import _hmmc

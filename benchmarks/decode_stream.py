@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib.externals.loky import get_reusable_executor
-from pyrozoo.models.medication.uses.decoding.streaming import _digest, decode_file
 from timing import alternate, report, summary
 from units import CLEAR, _peak
 
@@ -27,6 +26,7 @@ import pyrozoo as zoo
 from pyrozoo.data.batch import Batch
 from pyrozoo.files import sha256_file
 from pyrozoo.models.medication import decode_folder, read, read_segments, simulate
+from pyrozoo.models.medication.uses.streaming import _digest, decode_file
 
 FILES = (10, 40, 160)  # in a folder
 RECORDINGS = 20  # in a file

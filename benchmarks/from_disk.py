@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 from timing import alternate, options, report, summary
 from units import STATUS
 
@@ -41,6 +40,7 @@ from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
 from pyrozoo.inference.settings import Settings
+from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
 
 SIZES = (10**5, 10**6, 10**7)
 PER_UNIT, LABELLED = 100, 10

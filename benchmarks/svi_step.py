@@ -14,6 +14,8 @@ import auxvae_step
 import m3sense_time
 import pandas as pd
 import pyro
+import pyrozoo.compiling
+import pyrozoo.training
 import torch
 import torch._inductor.config
 import vae
@@ -25,8 +27,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from vae import Product, floor
 
-import pyrozoo.inference.compiling
-import pyrozoo.inference.loop
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference.compiling import CompiledLoss
 from pyrozoo.inference.copies import isolated

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 from timing import alternate, summary
 from variants import model_for, zoo_training
 
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference.loop import Training
+from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
 
 UNITS = (10**2, 10**3, 10**4, 10**5)
 GROUPS = ("all", "present")

@@ -10,7 +10,6 @@ import pyro
 import torch
 from plain_ssmtl import PlainSSMTL, plain_minibatches, plain_optimizer, plain_step
 from pyro.infer import SVI
-from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 from timing import alternate, summary
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import sample_minibatches
 from pyrozoo.inference.settings import FUSED_ADAM, Settings
+from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 

@@ -19,7 +19,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from torch import nn
 
 import pyrozoo as zoo
@@ -31,6 +30,7 @@ from pyrozoo.inference.distributed import Processes
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import Loss
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
+from pyrozoo.models.ssmtl.data.simulator import simulate
 
 SSMTL = Subject("ssmtl", "ssmtl", "paper")
 AMORTIZED = Subject("ssmtl", "ssmtl", "amortized")

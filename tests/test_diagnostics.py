@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 import pyrozoo as zoo
-from pyrozoo.criticism import scores
+from pyrozoo import scores
 from pyrozoo.criticism import scoring as diagnostics
 from pyrozoo.criticism.importance import pareto_k
 from pyrozoo.criticism.sbc import rank_p_value

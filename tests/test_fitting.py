@@ -15,13 +15,13 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.inference.losses import NonFiniteLoss
 from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
 from pyrozoo.inference.settings import SCHEDULES
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import MTL, SSMTL
 
@@ -666,7 +666,7 @@ JOB = """
 import json, sys, time
 import torch
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data.simulator import simulate
+from pyrozoo.models.ssmtl.data import simulate
 torch.set_num_threads(1)
 folder, what, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 train, valid = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
@@ -731,7 +731,7 @@ SIGINT_JOB = """
 import sys
 import torch
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data.simulator import simulate
+from pyrozoo.models.ssmtl.data import simulate
 torch.set_num_threads(1)
 train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
 model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1)

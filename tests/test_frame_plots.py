@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 
-from pyrozoo.models.medication.uses.decoding import plots as frame_plots
+from pyrozoo.models.medication.uses import plots as frame_plots
 
 NAMES = ["no event", "shake", "breathe out", "hold breath"]
 TRUTH = np.repeat([0, 1, 0, 2, 0], [10, 20, 5, 40, 25])

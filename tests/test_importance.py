@@ -8,13 +8,13 @@ import pytest
 import torch
 from contract import entry_events, entry_mixture
 from pyro.distributions import Dirichlet, Gamma
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from scipy.special import gammaln
 from scipy.stats import multivariate_normal
 from torch.distributions import Categorical, Normal
 
 import pyrozoo as zoo
 from pyrozoo.criticism.importance import log_density
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
 from pyrozoo import Batch
@@ -12,6 +11,7 @@ from pyrozoo.criticism.conformal import Conformal, conformal, cross_conformal, r
 from pyrozoo.criticism.folds import fit_folds, fold_data, hold_out, label_folds
 from pyrozoo.criticism.reweighting import predict_by_importance
 from pyrozoo.criticism.scores import coverage, interval_score
+from pyrozoo.models.ssmtl.data.simulator import simulate
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import job_functions
 import pytest
 import torch
-from pyrozoo.experiments.running.jobs import JobError, run_jobs
+
+from pyrozoo.experiments.jobs import JobError, run_jobs
 
 JOBS = {f"ssmtl-seed={seed}": {"a": seed, "b": 1} for seed in range(3)}
 

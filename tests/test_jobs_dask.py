@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import job_functions
 import pytest
-from pyrozoo.experiments.running.jobs import JobError, on_cluster, run_jobs
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
-from pyrozoo.experiments.running import jobs as jobs_module
+from pyrozoo.experiments import jobs as jobs_module
+from pyrozoo.experiments.jobs import JobError, on_cluster, run_jobs
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pyrozoo.criticism import scores
-from pyrozoo.plots.predictions import predictions as plots
+from pyrozoo import plots, scores
 
 RNG = np.random.default_rng(0)
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.modeling import priors
+from pyrozoo import priors
 from pyrozoo.modeling.guides import auto
 from pyrozoo.modeling.priors import LearnedScale, Mixture
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.posterior.drawing import prior_predictive
 
 

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from pyrozoo.experiments.running.record import (
+
+from pyrozoo.experiments.record import (
     OURS_REAL,
     OURS_SEMI_SYNTHETIC,
     OURS_SIMULATED,

@@ -6,12 +6,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from scipy.stats import multivariate_normal
 from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.criticism.importance import pareto_k
+from pyrozoo.models.ssmtl.data.simulator import simulate
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyrozoo.experiments.running.record import PUBLISHED, read_record
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
 from pyrozoo.criticism.scores import rmse
+from pyrozoo.experiments.record import PUBLISHED, read_record
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments import tuning as tune
 from pyrozoo.models.ssmtl.experiments.dryer import RESTARTS, dryer_experiment
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table

@@ -26,8 +26,8 @@ import pyro.distributions as dist
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 import pyrozoo as zoo
+from pyrozoo import plots
 from pyrozoo.models import ssmtl
-from pyrozoo.plots.predictions import predictions as plots
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, draws = (3, 4) if smoke else (1000, 100)

@@ -30,9 +30,8 @@ from pyro import poutine
 from sklearn.metrics import roc_auc_score
 
 import pyrozoo as zoo
-from pyrozoo.criticism import scores
+from pyrozoo import plots, scores
 from pyrozoo.models import ssmtl
-from pyrozoo.plots.predictions import predictions as plots
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, mtl_steps, calibration_steps, draws, sweeps = (3, 3, 2, 4, 4) if smoke else (3000, 6000, 100, 100, 40)

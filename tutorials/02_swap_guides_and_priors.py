@@ -30,9 +30,8 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.modeling import priors
+from pyrozoo import plots, priors
 from pyrozoo.models import ssmtl
-from pyrozoo.plots.predictions import predictions as plots
 from pyrozoo.posterior import export as arviz_bridge
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training

@@ -31,11 +31,10 @@ from matplotlib import pyplot as plt
 from pyro import poutine
 
 import pyrozoo as zoo
-from pyrozoo.criticism import scores
+from pyrozoo import plots, scores
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments.report import latent_figure
 from pyrozoo.models.auxvae.nets import by_participant
-from pyrozoo.plots.predictions import predictions as plots
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 people, epochs, short, draws, folds = (6, 2, 2, 4, 2) if smoke else (22, 60, 25, 200, 5)

@@ -30,11 +30,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import pyrozoo as zoo
-from pyrozoo.criticism import scores
-from pyrozoo.modeling import priors
+from pyrozoo import plots, priors, scores
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.experiments.report import reliability_figure
-from pyrozoo.plots.predictions import predictions as plots
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 people, steps, few_steps, draws, splits = (6, 3, 2, 4, 1) if smoke else (16, 200, 120, 100, 5)

@@ -31,19 +31,19 @@ import torch
 from matplotlib import pyplot as plt
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
-from pyrozoo.models.medication.data.recordings.segments import runs
-from pyrozoo.models.medication.uses.decoding.decoding import decode_recordings, plug_in
-from pyrozoo.models.medication.uses.decoding.replication import replicate
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import pyrozoo as zoo
+from pyrozoo import plots
 from pyrozoo.cli import main
 from pyrozoo.models import medication
 from pyrozoo.models.medication.decoding import log_scores
 from pyrozoo.models.medication.experiments.implied import implied
-from pyrozoo.models.medication.process.process import decode
-from pyrozoo.models.medication.uses.decoding import plots as frame_plots
-from pyrozoo.plots.predictions import predictions as plots
+from pyrozoo.models.medication.process import decode
+from pyrozoo.models.medication.process.segments import runs
+from pyrozoo.models.medication.uses import plots as frame_plots
+from pyrozoo.models.medication.uses.decoding import decode_recordings, plug_in
+from pyrozoo.models.medication.uses.replication import replicate
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, draws, folds = (3, 10, 2) if smoke else (600, 400, 10)

@@ -26,7 +26,7 @@ from ..inference.fitted import Run
 from ..modeling.base import ZooModel
 from ..modeling.guides import auto, with_support
 from ..modeling.registry import create_guide
-from ..posterior.export import to_arviz
+from ..posterior.drawing import to_arviz
 from .densities import latents, log_densities, require, trace_of
 from .fits import N_DRAWS, short_fit
 from .subject import Skipped, Subject

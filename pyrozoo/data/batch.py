@@ -27,7 +27,7 @@ from .build import FRAMES, arrays_to_parts, blank, refuse_taken, table_to_arrays
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.store.rows`.
+    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.on_disk`.
 
     Attributes:
         tensors: The tensors as they were opened.

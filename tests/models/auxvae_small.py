@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from pyrozoo import Batch, create_model
-from pyrozoo.contract.subject import default_dtype
-from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.copies import default_dtype, isolated
 
 SIZES = {"z_dim": 3, "channels": (6, 5), "d_model": 4, "heads": 2, "segments": 3, "width": 6, "beta": 1.0}
 STYLES = ("right hand", "left hand", "side", "anterior")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from pyrozoo.models.medication.process.process import process as zoo
+from pyrozoo.models.medication.process import process as zoo
 
 CDF, HAZARD = "cdf", "hazard"
 
@@ -109,7 +109,7 @@ class Text:
 
 def build(values, pairs, reading, caps):
     """A process from tensors, by the functions that the models use."""
-    from pyrozoo.models.medication.process.process import durations
+    from pyrozoo.models.medication.process import durations
 
     law, memoryless = durations.READINGS[reading]
     start = memoryless(values["start"].expand(len(pairs.h) - len(pairs.later)), caps[2] + 1)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pyrozoo.models.auxvae.data.datasets.simulator import CHANNELS, LOADS_LB, STYLES, Gait, resample, simulate
 
 from pyrozoo.data.batch import Batch
-from pyrozoo.models.auxvae.data.datasets import datasets as data
-from pyrozoo.models.auxvae.data.datasets import readers, simulator
+from pyrozoo.models.auxvae.data import datasets as data
+from pyrozoo.models.auxvae.data import readers, simulator
+from pyrozoo.models.auxvae.data.simulator import CHANNELS, LOADS_LB, STYLES, Gait, resample, simulate
 from pyrozoo.models.auxvae.experiments import probe
 
 RIGHT, LEFT, BOTH, ANTERIOR = range(4)

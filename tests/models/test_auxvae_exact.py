@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import pyrozoo as zoo
-from pyrozoo.contract.subject import default_dtype
-from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.inference.losses import Loss
 from pyrozoo.models.auxvae.local_guide import PaperGuide, StyleAwareGuide
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from auxvae_small import SIZES, trials
-from pyrozoo.experiments.running.record import PUBLISHED, paired_ratio, read_record
 
 import pyrozoo as zoo
+from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3

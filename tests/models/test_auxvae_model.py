@@ -13,8 +13,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.contract.subject import default_dtype
-from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.models.auxvae.experiments.runs import PAPER_SIZES, SETTINGS, step_decay
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
 from pyrozoo.models.auxvae.local_guide import StyleAwareGuide

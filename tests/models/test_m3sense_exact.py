@@ -7,8 +7,7 @@ import torch
 from torch.nn import functional
 
 from pyrozoo import Batch
-from pyrozoo.contract.subject import default_dtype
-from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.inference.losses import Loss
 from pyrozoo.models.m3sense.guides import GUIDES
 from pyrozoo.models.m3sense.model import Generative, LatentM3Sense, M3Sense, Unaligned

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pyrozoo.experiments.running.record import PUBLISHED, read_record
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
+from pyrozoo.experiments.record import PUBLISHED, read_record
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.experiments import runs, stress
 from pyrozoo.models.m3sense.experiments.figure7 import few_of

@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import pyrozoo as zoo
-from pyrozoo.contract.subject import default_dtype
-from pyrozoo.inference.copies import isolated
+from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.modeling.priors import LearnedScale, Mixture
 from pyrozoo.models.m3sense import domain_probabilities
 from pyrozoo.models.m3sense.entry import VARIANTS, tiny

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pyrozoo as zoo
-from pyrozoo.modeling import priors
+from pyrozoo import priors
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.data.batches import from_arrays, merge
 from pyrozoo.models.m3sense.nets import FROZEN

@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyrozoo.models.medication.data.recordings.protocols import INHALER, PEN, PROTOCOLS, Protocol
-from pyrozoo.models.medication.data.recordings.validation import check_labels
 
 from pyrozoo.data.batch import Batch
 from pyrozoo.data.folders import data_path
-from pyrozoo.models.medication.data.recordings import readers, segments, simulator
-from pyrozoo.models.medication.data.recordings import recordings as data
+from pyrozoo.models.medication.data import readers, simulator
+from pyrozoo.models.medication.data import recordings as data
+from pyrozoo.models.medication.data.protocols import INHALER, PEN, PROTOCOLS, Protocol
+from pyrozoo.models.medication.data.validation import check_labels
+from pyrozoo.models.medication.process import segments
 
 LABELS = ["non-event", "shake", "press"]
 DEVICES = list(PROTOCOLS)

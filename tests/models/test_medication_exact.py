@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from medication_text import CDF, HAZARD, Text, build, enumerated
-from pyrozoo.models.medication.process.process.evidence import FrameChain, SemiMarkov, log_evidence
-from pyrozoo.models.medication.process.process.process import MarkovChain, next_step
 
-from pyrozoo.models.medication.process.process import chain as chains
-from pyrozoo.models.medication.process.process import decode, kernels
+from pyrozoo.models.medication.process import chain as chains
+from pyrozoo.models.medication.process import decode, kernels
+from pyrozoo.models.medication.process.evidence import FrameChain, SemiMarkov, log_evidence
+from pyrozoo.models.medication.process.process import MarkovChain, next_step
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyrozoo.experiments.running.record import OURS_SEMI_SYNTHETIC, OURS_SIMULATED, read_record
-from pyrozoo.models.medication.data.recordings.datasets import watch_sessions_all
 from scipy.stats import norm
 
 import pyrozoo as zoo
-from pyrozoo.experiments.running import running as experiments
+from pyrozoo.experiments import running as experiments
+from pyrozoo.experiments.record import OURS_SEMI_SYNTHETIC, OURS_SIMULATED, read_record
 from pyrozoo.models.medication import plug_in, simulate, watch_sessions
+from pyrozoo.models.medication.data.datasets import watch_sessions_all
 from pyrozoo.models.medication.experiments import decoders, implied, report, runs, unlabelled, watch
 
 CARD = zoo.card("medication")

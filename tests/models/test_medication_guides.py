@@ -8,14 +8,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import autoguide
-from pyrozoo.models.medication.process.process.counts import labelled_sequences
 
 import pyrozoo as zoo
 from pyrozoo.modeling.guides import ComposedGuide
 from pyrozoo.models.medication import FrameHMM, StepProcess, recordings
 from pyrozoo.models.medication.decoding import log_scores
 from pyrozoo.models.medication.guides import MaximumLikelihood, fit_power
-from pyrozoo.models.medication.process.process import decode
+from pyrozoo.models.medication.process import decode
+from pyrozoo.models.medication.process.counts import labelled_sequences
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

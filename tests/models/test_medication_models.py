@@ -11,13 +11,13 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, infer_discrete
-from pyrozoo.models.medication.process.process.evidence import FrameChain, SemiMarkov, log_evidence, log_potentials
-from pyrozoo.models.medication.process.process.process import MarkovChain
 
 import pyrozoo as zoo
 from pyrozoo.models import medication
 from pyrozoo.models.medication import FrameHMM, PaperProcess, StepProcess, recordings
-from pyrozoo.models.medication.process.process import decode, durations
+from pyrozoo.models.medication.process import decode, durations
+from pyrozoo.models.medication.process.evidence import FrameChain, SemiMarkov, log_evidence, log_potentials
+from pyrozoo.models.medication.process.process import MarkovChain
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

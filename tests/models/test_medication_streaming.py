@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib.externals.loky import reusable_executor
-from pyrozoo.experiments.running.jobs import JobError
 
 import pyrozoo as zoo
+from pyrozoo.experiments.jobs import JobError
 from pyrozoo.models.medication import decode_folder, decode_recordings, read_performed, read_segments, simulate
-from pyrozoo.models.medication.uses.decoding import streaming
+from pyrozoo.models.medication.uses import streaming
 
 FEW = 20  # draws for the posterior means
 FILES = 4

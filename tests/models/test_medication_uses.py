@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from pyrozoo.models.medication.data.recordings.segments import runs, scores
-from pyrozoo.models.medication.process.process.counts import labelled_sequences
-from pyrozoo.models.medication.process.process.decode import NoPossiblePath
-from pyrozoo.models.medication.uses.decoding.decoding import decode_recordings
-from pyrozoo.models.medication.uses.decoding.replication import Replicated
 
 import pyrozoo as zoo
 from pyrozoo.models.medication import plug_in, recordings, replicate, separate_steps, simulate
 from pyrozoo.models.medication.decoding import log_scores
 from pyrozoo.models.medication.experiments import report
-from pyrozoo.models.medication.process.process import decode
+from pyrozoo.models.medication.process import decode
+from pyrozoo.models.medication.process.counts import labelled_sequences
+from pyrozoo.models.medication.process.decode import NoPossiblePath
+from pyrozoo.models.medication.process.segments import runs, scores
+from pyrozoo.models.medication.uses.decoding import decode_recordings
+from pyrozoo.models.medication.uses.replication import Replicated
 
 DECODERS = {
     "semi-markov": ("argmax", "paper", "map", "marginal", "mea"),

@@ -5,10 +5,10 @@ import pyro
 import pytest
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
 from pyrozoo.inference.minibatches import sample_minibatches
+from pyrozoo.models.ssmtl.data.simulator import simulate
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

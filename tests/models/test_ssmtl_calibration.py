@@ -2,11 +2,11 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference.losses import NonFiniteLoss
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments.figure11 import new_units
 from pyrozoo.models.ssmtl.uses import calibration, refinement
 from pyrozoo.models.ssmtl.uses.calibration import calibrate

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from pyrozoo.experiments.running.record import PUBLISHED
-from pyrozoo.models.ssmtl.data.simulator.datasets import DATASETS, draw_labels, dryer
-from pyrozoo.models.ssmtl.data.simulator.simulator import PRESETS, simulate
 
 from pyrozoo.data.batch import Batch
 from pyrozoo.data.folders import data_path
+from pyrozoo.experiments.record import PUBLISHED
+from pyrozoo.models.ssmtl.data.datasets import DATASETS, draw_labels, dryer
+from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
 from pyrozoo.models.ssmtl.experiments.baselines import BASELINES, stl
 from pyrozoo.models.ssmtl.experiments.published import TABLE_1, TABLE_2
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 
 import pyrozoo as zoo
 from pyrozoo.inference.copies import isolated
 from pyrozoo.inference.losses import Loss
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.guides import GUIDES, FlowGuide, MVNGuide
 
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from pyrozoo.models.ssmtl.data.simulator.datasets import dryer
-from pyrozoo.models.ssmtl.data.simulator.simulator import simulate
 from sklearn.metrics import roc_auc_score
 
 import pyrozoo as zoo
 from pyrozoo.criticism.importance import log_density
+from pyrozoo.models.ssmtl.data.datasets import dryer
+from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.models.ssmtl.experiments import faults
 from pyrozoo.models.ssmtl.uses.surveillance import alarm_threshold, inject_fault, monitor, trailing_mean
