@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pandas as pd
-import pyrozoo.training
+import pyrozoo.inference.loop
 import torch
 import variants
 from timing import CLOCKS

@@ -14,8 +14,8 @@ import auxvae_step
 import m3sense_time
 import pandas as pd
 import pyro
-import pyrozoo.compiling
-import pyrozoo.training
+import pyrozoo.inference.compiling
+import pyrozoo.inference.loop
 import torch
 import torch._inductor.config
 import vae
@@ -269,8 +269,8 @@ def profile(size: str, rounds: int, clock: str) -> pd.DataFrame:
             backward(self, *args, **kwargs)
 
     watched = [
-        (pyrozoo.inference.compiling, "_run", "graph"), (CompiledLoss, "forward", "around it"), (plain, "forward", "loss"),
-        (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
+        (pyrozoo.inference.compiling, "_run", "graph"), (CompiledLoss, "forward", "around it"),
+        (plain, "forward", "loss"), (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
         (torch.optim.Adam, "zero_grad", "optimiser"),
     ]  # fmt: skip
     watched += [(net, "forward", "networks") for net in plain.modules() if isinstance(net, nn.Sequential)]

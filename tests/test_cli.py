@@ -85,7 +85,7 @@ def entry():
 
     yield register
     for name in names:
-        zoo.registry.unregister(name)
+        zoo.unregister(name)
 
 
 def python(*arguments, cwd=None):

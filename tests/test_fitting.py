@@ -666,17 +666,17 @@ JOB = """
 import json, sys, time
 import torch
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.models.ssmtl import simulate
 torch.set_num_threads(1)
 folder, what, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 train, valid = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
 model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1)
-from pyrozoo import training
-update = training.Training._update
+from pyrozoo.inference.loop import Training
+update = Training._update
 def slow(self, *arguments):
     time.sleep(pause)
     return update(self, *arguments)
-training.Training._update = slow
+Training._update = slow
 print("begun", flush=True)
 def fit(**options):
     fitted = zoo.fit(
@@ -731,7 +731,7 @@ SIGINT_JOB = """
 import sys
 import torch
 import pyrozoo as zoo
-from pyrozoo.models.ssmtl.data import simulate
+from pyrozoo.models.ssmtl import simulate
 torch.set_num_threads(1)
 train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
 model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1)

@@ -92,7 +92,9 @@ def test_step_colours_are_twelve():
 def test_reliability_gives_the_calibration_error():
     confidence = np.repeat([0.6, 0.9], 500)
     correct = np.arange(1000) % 10 < np.repeat([6, 5], 500)
-    ax = frame_plots.reliability({"power 1": (confidence, correct), "honest": (np.full(10, 1.0), np.ones(10, bool))})
+    ax = frame_plots.marginal_reliability(
+        {"power 1": (confidence, correct), "honest": (np.full(10, 1.0), np.ones(10, bool))}
+    )
     text = draw(ax)
     assert "power 1: 20.0%" in text
     assert "honest: 0.0%" in text
@@ -104,7 +106,7 @@ def test_reliability_gives_the_calibration_error():
 
 def test_reliability_bins_hold_equal_counts():
     confidence = np.random.default_rng(0).beta(5, 1, 1000)
-    ax = frame_plots.reliability({"a": (confidence, confidence > 0.5)}, quantity="step", bins=8)
+    ax = frame_plots.marginal_reliability({"a": (confidence, confidence > 0.5)}, quantity="step", bins=8)
     assert "share of frames whose step is right" in draw(ax)
     np.testing.assert_allclose(ax.collections[0].get_sizes(), np.full(8, 50.0))
 
@@ -177,7 +179,7 @@ def test_transition_map_writes_values_and_leaves_zeros_empty():
 
 def test_pictures_go_into_given_axes():
     first, second, third = Figure().subplots(1, 3)
-    assert frame_plots.reliability({"a": ([0.5], [True])}, ax=first) is first
+    assert frame_plots.marginal_reliability({"a": ([0.5], [True])}, ax=first) is first
     assert frame_plots.implied_durations({"a": ([1, 2], [0.5, 0.5])}, ax=second) is second
     assert frame_plots.transition_map([[1.0]], ["a"], ["b"], ax=third) is third
 
@@ -197,10 +199,10 @@ def test_pictures_go_into_given_axes():
         (lambda: frame_plots.timeline({"a": TRUTH}, NAMES, performed=[0.5] * 4), r"performed has shape \(4,\), not"),
         (lambda: frame_plots.timeline({"a": TRUTH}, NAMES, performed=[0.5, 2, 0]), "performed has a number outside"),
         (lambda: frame_plots.timeline({"a": TRUTH}, NAMES, truth=[True] * 3), "performed, which is not given"),
-        (lambda: frame_plots.reliability({}), "no table"),
-        (lambda: frame_plots.reliability({"a": ([0.5, 0.6], [True])}), "'a': confidence .* are not both"),
-        (lambda: frame_plots.reliability({"a": ([1.5], [True])}), "'a': confidence has a number outside"),
-        (lambda: frame_plots.reliability({"a": ([0.5], [True])}, bins=0), "bins is 0"),
+        (lambda: frame_plots.marginal_reliability({}), "no table"),
+        (lambda: frame_plots.marginal_reliability({"a": ([0.5, 0.6], [True])}), "'a': confidence .* are not both"),
+        (lambda: frame_plots.marginal_reliability({"a": ([1.5], [True])}), "'a': confidence has a number outside"),
+        (lambda: frame_plots.marginal_reliability({"a": ([0.5], [True])}, bins=0), "bins is 0"),
         (lambda: frame_plots.implied_durations({}), "no distribution"),
         (lambda: frame_plots.implied_durations({"a": ([1], [1])}), "'a': ages"),
         (lambda: frame_plots.implied_durations({"a": ([2, 1], [0.5, 0.5])}), "'a': ages do not ascend"),

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.files import _digest
+from pyrozoo.files import sha256_json
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
@@ -73,7 +73,7 @@ def change_record(folder, seal=True, **changes):
     record |= changes
     if seal:
         del record["sha256"]
-        record["sha256"] = _digest(record)
+        record["sha256"] = sha256_json(record)
     (folder / "run.json").write_text(json.dumps(record))
 
 

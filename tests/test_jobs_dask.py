@@ -135,7 +135,7 @@ def test_the_command_line(cluster, tmp_path, capsys):
     try:
         assert main(["reproduce", "stub", "table1", "--cluster", cluster, "--out", str(tmp_path)]) == 0
     finally:
-        zoo.registry.unregister("stub")
+        zoo.unregister("stub")
     assert os.getpid() not in {result["process"] for result in found.values()}
     assert files(tmp_path) == ["job0.json", "job1.json"]
 

@@ -17,6 +17,7 @@ from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
 from pyrozoo.models.ssmtl import model as ssmtl_model
 from pyrozoo.models.ssmtl.guides import AmortizedGuide
 from pyrozoo.models.ssmtl.model import SSMTL
+from pyrozoo.store import row_files
 from pyrozoo.store import rows as on_disk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -52,7 +53,7 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(minibatches, "BLOCK", 8)
     monkeypatch.setattr(ssmtl_model, "WHOLE", 64)
     monkeypatch.setattr(ssmtl_model, "CHUNK", 50)
-    monkeypatch.setattr(on_disk, "BLOCK", 64)
+    monkeypatch.setattr(row_files, "BLOCK", 64)
 
 
 def assert_same(own, other):

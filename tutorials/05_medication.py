@@ -460,7 +460,7 @@ for name, own in marginals.items():
     }
 calibration = pd.DataFrame(calibration).T
 print(calibration.round(3))
-frame_plots.reliability(reliable).figure
+frame_plots.marginal_reliability(reliable).figure
 
 # %% [markdown]
 # Accuracy hardly changes, but the probabilities begin to mean something. (On recordings like those that the power was

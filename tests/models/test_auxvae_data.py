@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pyrozoo.data.batch import Batch
+from pyrozoo.models.auxvae.data import batches, readers, simulator
 from pyrozoo.models.auxvae.data import datasets as data
-from pyrozoo.models.auxvae.data import readers, simulator
 from pyrozoo.models.auxvae.data.simulator import CHANNELS, LOADS_LB, STYLES, Gait, resample, simulate
 from pyrozoo.models.auxvae.experiments import probe
 
@@ -345,7 +345,7 @@ def build(**changes) -> Batch:
         "participant": ["ann", "bob", "bob", "ann"], "x_aux": np.ones((2, 5, 2)), "participants": ["bob", "ann"],
         "channels": ["a_acc_x", "a_gyro_x"], "styles": ["left", "right"],
     }  # fmt: skip
-    return data.to_batch(**(given | changes))
+    return batches.to_batch(**(given | changes))
 
 
 def test_trials_become_a_batch():
@@ -399,7 +399,7 @@ def people(batch: Batch) -> set[str]:
 
 @pytest.mark.parametrize("folds", [2, 3, 7])
 def test_folds_are_disjoint_and_test_everybody_once(seven, folds):
-    parts = data.participant_folds(seven, folds)
+    parts = batches.participant_folds(seven, folds)
     assert len(parts) == folds
     assert sorted(name for _, test in parts for name in people(test)) == sorted(people(seven))
     for train, test in parts:
@@ -412,7 +412,7 @@ def test_folds_are_disjoint_and_test_everybody_once(seven, folds):
 
 
 def test_as_many_folds_as_people_leave_one_out(seven):
-    for _, test in data.participant_folds(seven, 7):
+    for _, test in batches.participant_folds(seven, 7):
         (name,) = people(test)
         position = seven.coords["participant"].tolist().index(name)
         assert torch.equal(test["x_aux"][0], seven["x_aux"][position])
@@ -421,7 +421,7 @@ def test_as_many_folds_as_people_leave_one_out(seven):
 
 def test_folds_are_reproducible_and_change_with_the_seed(seven):
     def tested(**options) -> list[list[str]]:
-        return [sorted(people(test)) for _, test in data.participant_folds(seven, 3, **options)]
+        return [sorted(people(test)) for _, test in batches.participant_folds(seven, 3, **options)]
 
     assert tested() == tested(seed=0)
     assert len({str(tested(seed=seed)) for seed in range(5)}) > 1
@@ -430,16 +430,16 @@ def test_folds_are_reproducible_and_change_with_the_seed(seven):
 @pytest.mark.parametrize("folds", [-1, 0, 1, 8])
 def test_a_number_of_folds_that_people_do_not_fill_is_refused(seven, folds):
     with refuses(f"folds: {folds}; from 2 to the number of participants, 7"):
-        data.participant_folds(seven, folds)
+        batches.participant_folds(seven, folds)
 
 
 def test_people_in_training_and_test_data_are_named(seven):
     train, test = seven.subset(np.arange(16 * 3)), seven.subset(np.arange(16 * 2, 16 * 7))
     with refuses("participant(s) ['P03'] are in training and test data; errors on people the model knows say little"):
-        data.check_disjoint(train, test)
+        batches.check_disjoint(train, test)
     with refuses("participant(s) ['P01', 'P02', 'P03', 'P04', 'P05'] are in training"):
-        data.check_disjoint(seven, seven)
-    data.check_disjoint(train, seven.subset(np.arange(16 * 3, 16 * 7)))
+        batches.check_disjoint(seven, seven)
+    batches.check_disjoint(train, seven.subset(np.arange(16 * 3, 16 * 7)))
 
 
 def test_the_data_sets_have_their_names_and_sizes(default):
@@ -526,7 +526,7 @@ def test_recorded_trials_become_a_batch(tmp_path, form):
     path = FORMS[form](tmp_path, walks)
     batch = read(path)
     loaded = [walks[i] for i in (1, 2, 3, 4)]
-    expected = data.to_batch(
+    expected = batches.to_batch(
         x=np.stack([resample(one["signal"], 20) for one in loaded]), y=np.array([10, 20, np.nan, 50]),
         style=np.array([1, -1, 3, 0]), participant=["007", "007", "ann", "ann"],
         x_aux=np.stack([resample(walks[i]["signal"], 20) for i in (0, 5)]), participants=["007", "ann"],
@@ -919,7 +919,7 @@ def test_the_probe_refuses_what_is_unknown():
 
 def test_walks_of_another_number_of_channels_are_refused():
     with refuses("x_aux: shape (1, 5, 2), expected (walks, steps, 3 channels)"):
-        data.to_batch(
+        batches.to_batch(
             x=np.zeros((1, 5, 3)), x_aux=np.zeros((1, 5, 2)), y=[1.0], style=np.array([0]), participant=["a"],
             participants=["a"], channels=NAMES, styles=STYLES,
         )  # fmt: skip

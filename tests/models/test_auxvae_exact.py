@@ -258,7 +258,7 @@ def test_prediction_does_not_pay_for_the_decoder():
 
     fit.model.decoder.register_forward_hook(refuse)
     zoo.predict(fit, data, draws=5)
-    zoo.diagnostics.log_predictive(fit, data, "y", draws=2)
+    zoo.log_predictive(fit, data, "y", draws=2)
 
 
 def test_no_auxiliary_walk_reaches_a_model_without_fusion():

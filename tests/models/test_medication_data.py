@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pyrozoo.data.batch import Batch
 from pyrozoo.data.folders import data_path
-from pyrozoo.models.medication.data import readers, simulator
+from pyrozoo.models.medication.data import datasets, readers, simulator
 from pyrozoo.models.medication.data import recordings as data
 from pyrozoo.models.medication.data.protocols import INHALER, PEN, PROTOCOLS, Protocol
 from pyrozoo.models.medication.data.validation import check_labels
@@ -439,20 +439,20 @@ def test_impossible_simulations_are_refused(options, message):
 
 
 def test_the_data_sets_have_their_names():
-    assert list(data.DATASETS) == ["simulated-inhaler", "simulated-pen", "watch"]
+    assert list(datasets.DATASETS) == ["simulated-inhaler", "simulated-pen", "watch"]
     for name in ("simulated-inhaler", "simulated-pen"):
-        train, test = data.DATASETS[name]()
+        train, test = datasets.DATASETS[name]()
         assert (train.n_rows, test.n_rows) == (60, 60)
         assert train.info["name"] == test.info["name"] == name
         assert train.info["simulated"] is True
         assert train.info["seed"] != test.info["seed"]
-    train, test = data.DATASETS["watch"](fold=3)
+    train, test = datasets.DATASETS["watch"](fold=3)
     assert (train.n_rows, test.n_rows) == (18, 2)
 
 
 def test_options_of_data_sets_pass_through():
     options = {"n_recordings": 2, "n_test": 3, "difficulty": "easy", "rate": 2.0, "n_unlabelled": 4, "sigmoid": True}
-    train, test = data.DATASETS["simulated-pen"](seed=7, **options)
+    train, test = datasets.DATASETS["simulated-pen"](seed=7, **options)
     assert (train.n_rows, test.n_rows) == (6, 3)
     assert test["labelled"].all()
     for batch in (train, test):
@@ -547,7 +547,7 @@ def test_steps_are_separated_in_the_recordings_of_a_minibatch():
 
 def test_nothing_is_separated_where_there_is_nothing_to():
     apart, unlabelled = build(label=[[1, 0], [2]]), build()
-    for batch in (apart, unlabelled, simulator.simulate("pen", 2, n_unlabelled=1), data.watch_sessions_all()):
+    for batch in (apart, unlabelled, simulator.simulate("pen", 2, n_unlabelled=1), datasets.watch_sessions_all()):
         assert data.separate_steps(batch) is batch
     # Labels of a recording that is not labelled are none.
     hidden = apart.with_tensors({"label": torch.tensor([1, 2, 1]), "labelled": torch.tensor([False, True])})
@@ -967,7 +967,7 @@ def test_no_scored_frame_was_in_the_training_of_its_forest(watch):
 
 @pytest.mark.parametrize("fold", [None, 0, 4, 9])
 def test_a_fold_of_watch_sessions(watch, fold):
-    train, test = data.watch_sessions(fold)
+    train, test = datasets.watch_sessions(fold)
     j = fold or 0
     assert (train.n_rows, test.n_rows) == (18, 2)
     assert set(test.group_names("subject")) == {f"S{j + 1}"}
@@ -988,20 +988,20 @@ def test_a_fold_of_watch_sessions(watch, fold):
 
 
 def test_all_watch_sessions_have_the_scores_of_their_own_folds():
-    batch = data.watch_sessions_all()
+    batch = datasets.watch_sessions_all()
     assert batch.n_rows == 20
     assert batch.sizes["subject"] == 10
     assert int(batch["lengths"].sum()) == 5200
     assert "fold" not in batch.info
     for fold in (0, 7):
-        test = data.watch_sessions(fold)[1]
+        test = datasets.watch_sessions(fold)[1]
         assert torch.equal(batch.subset([2 * fold, 2 * fold + 1])["score"], test["score"])
 
 
 @pytest.mark.parametrize("fold", [-1, 10, 1.5, np.nan, "S1"])
 def test_a_fold_that_is_not_there_is_refused(fold):
     with refuses(f"fold: {fold!r}; the 10 test subjects have the positions 0..9"):
-        data.watch_sessions(fold)
+        datasets.watch_sessions(fold)
 
 
 def test_reading_the_maker_runs_nothing_of_a_pickle():

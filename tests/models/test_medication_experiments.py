@@ -13,6 +13,7 @@ from scipy.stats import norm
 import pyrozoo as zoo
 from pyrozoo.experiments import running as experiments
 from pyrozoo.experiments.record import OURS_SEMI_SYNTHETIC, OURS_SIMULATED, read_record
+from pyrozoo.modeling import registry
 from pyrozoo.models.medication import plug_in, simulate, watch_sessions
 from pyrozoo.models.medication.data.datasets import watch_sessions_all
 from pyrozoo.models.medication.experiments import decoders, implied, report, runs, unlabelled, watch
@@ -255,14 +256,14 @@ def test_the_next_step_is_d_in_the_hazard_reading_only(laws):
 
 # ---------------------------------------------------------------- what experiments share
 def test_experiments_of_the_card_are_those_of_the_entry():
-    parts = zoo.registry.entry("medication").parts
+    parts = registry.entry("medication").parts
     assert list(parts.EXPERIMENTS) == list(CARD.experiments)
 
 
 @pytest.mark.parametrize("name", CARD.experiments)
 def test_an_unknown_profile_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match=r"profile: 'huge' is none of \['smoke', 'quick', 'paper'\]"):
-        zoo.registry.entry("medication").parts.EXPERIMENTS[name](profile="huge", out=tmp_path)
+        registry.entry("medication").parts.EXPERIMENTS[name](profile="huge", out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

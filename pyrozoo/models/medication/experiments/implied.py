@@ -15,7 +15,7 @@ from ....experiments.running import finish, known
 from ....files import atomic_write_json
 from ..card import CARD
 from ..process import durations
-from ..uses.process_plots import implied_durations
+from ..uses.plots import implied_durations
 
 STEP = 8.0, 2.5  # seconds: a physical step, at every frame rate the same
 RATES = (1, 2, 5, 10, 20, 30)

@@ -82,7 +82,7 @@ def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
             gamma = np.concatenate(decode.marginals(log_scores(found.model, test, power), process))
             tables[name].append((gamma.max(1), gamma.argmax(1) == np.concatenate(labelled_sequences(test))))
     joined = {name: tuple(np.concatenate(part) for part in zip(*found, strict=True)) for name, found in tables.items()}
-    return frame_plots.reliability(joined)
+    return frame_plots.marginal_reliability(joined)
 
 
 def order(found: Fit, data: Batch) -> Axes:
