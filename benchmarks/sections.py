@@ -10,13 +10,13 @@ from typing import Any
 from unittest import mock
 
 import pandas as pd
-import pyrozoo.inference.loop
 import torch
 import variants
 from timing import CLOCKS
 from torch import nn
 from variants import STEPS, data, model_for, plain_variant, zoo_training
 
+import pyrozoo.inference.loop
 from pyrozoo.inference.loop import Training
 
 SECTIONS = ("minibatch", "networks", "model", "guide", "loss", "backward", "clip", "optimiser", "loop")

@@ -14,8 +14,6 @@ import auxvae_step
 import m3sense_time
 import pandas as pd
 import pyro
-import pyrozoo.inference.compiling
-import pyrozoo.inference.loop
 import torch
 import torch._inductor.config
 import vae
@@ -27,6 +25,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from vae import Product, floor
 
+import pyrozoo.inference.compiling
+import pyrozoo.inference.loop
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference.compiling import CompiledLoss
 from pyrozoo.inference.copies import isolated

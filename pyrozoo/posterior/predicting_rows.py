@@ -13,6 +13,7 @@ import torch
 from ..data.batch import Batch
 from ..inference.copies import run_seed
 from ..inference.fitted import Fit, holds_group
+from .predicting import predict
 
 
 def predict_rows(
@@ -33,8 +34,6 @@ def predict_rows(
     Yields:
         The predictions of the next rows.
     """
-    from .drawing import predict
-
     amortised = {group for group in getattr(fit.guide, "amortized", ()) if holds_group(fit.model, group)}
     places = {group: {name: i for i, name in enumerate(fit.prototype.coords[group].tolist())} for group in amortised}
     for i, start in enumerate(range(0, batch.n_rows, rows)):
