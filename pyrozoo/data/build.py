@@ -14,7 +14,7 @@ FRAMES = "frame"
 
 
 def _refuse_taken(what: str, names: Iterable[str], others: set[str], groups: Iterable[str] | None) -> None:
-    """Refuse names by which a batch knows other things, e.g. the importance of the groups of a minibatch."""
+    """Refuse names that a batch uses for other things, e.g. ``weight`` or ``<group>_ids``."""
     own = {f"{group}{suffix}" for group in groups or () for suffix in ("", "_ids", "_weight")}
     for name in names:
         if name in {"sizes", "weight", "h", "lengths"} | own | others:
@@ -32,7 +32,7 @@ def _tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
 
 
 def _blank(tensor: Tensor, observed: Tensor) -> Tensor:
-    """Zero where unobserved: pyro's validation rejects NaN even where it is masked."""
+    """Set unobserved entries to zero: Pyro's validation rejects NaN even where it is masked."""
     mask = observed.reshape(observed.shape + (1,) * (tensor.dim() - 1))
     return torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
 
@@ -84,7 +84,7 @@ def _group_index(group: str, values: Any, n: int, names: np.ndarray | None) -> t
 
 
 def _names(values: Any) -> np.ndarray:
-    """Names as they are given: NumPy alone would turn [1, "a"] into two strings, and tuples into rows of a matrix."""
+    """Array of names, each as it was given: NumPy alone would turn [1, "a"] into two strings, and tuples into rows."""
     if isinstance(values, Tensor):
         return values.cpu().numpy()
     return values if isinstance(values, np.ndarray) else pd.Index(list(values), tupleize_cols=False).to_numpy()

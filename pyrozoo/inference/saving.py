@@ -34,12 +34,24 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
 
     Args:
         fit: The fit.
-        path: Folder to make.
-        overwrite: Replace an earlier run directory there.
+        path: Folder to create.
+        overwrite: Whether to replace an earlier run directory there.
+
+    Returns:
+        The folder.
 
     Raises:
         FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
         ValueError: A constructor argument that JSON cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = zoo.save(fit, f"{folder}/run")
+        ...     sorted(file.name for file in path.iterdir())
+        ['prototype.safetensors', 'run.json', 'weights.safetensors']
     """
     path = Path(path)
     if path.exists() and not (overwrite and (path / "run.json").exists()):
@@ -64,7 +76,7 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
         record["sha256"] = _digest(record)
         atomic_write_bytes(folder / "run.json", json.dumps(record, indent=1).encode())
         os.chmod(folder, 0o755)
-        if path.exists():  # moved aside first: a kill in between leaves both under other names, and loses neither
+        if path.exists():  # moved aside first: a crash in between loses neither run
             os.replace(path, folder.with_name(f"{folder.name}-old"))
         os.replace(folder, path)
         shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
@@ -74,18 +86,30 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: Any = None, model: Any = None) -> Fit:
-    """Read a run directory.
+    """Read a run directory that `save` wrote.
 
     Args:
         path: The folder.
-        priors: Priors that JSON could not hold, given again.
-        guide: The guide factory or class, given again where it is no guide of the entry.
-        model: A model of the same constructor arguments, where it comes from no entry of the registry.
+        priors: Site -> prior, for priors that JSON could not hold.
+        guide: Guide factory or class of the fit, needed if it is no guide of the entry.
+        model: A model with the same constructor arguments, needed if the model comes from no entry of the registry.
+
+    Returns:
+        The fit, without its training data.
 
     Raises:
         FileNotFoundError: No run directory there.
         ValueError: Truncated, edited or foreign files, another format, a model whose log density has changed since,
-            or something that must be given again.
+            or a missing argument: a prior, guide or model that must be given again.
+
+    Example:
+        >>> import tempfile
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     loaded = zoo.load(fit.save(f"{folder}/run"))
+        >>> loaded.history.equals(fit.history)
+        True
     """
     path = Path(path)
     record = _read_record(path)
@@ -118,7 +142,21 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
 
 
 def load_reference(name: str) -> Fit:
-    """A small trained fit that ships with the package, e.g. ``"ssmtl/dryer"``."""
+    """Load a small trained fit that ships with the package.
+
+    Args:
+        name: Entry and name of the fit, e.g. ``"ssmtl/dryer"``.
+
+    Raises:
+        KeyError: No such fit; the message lists them.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(10)).hide()
+        >>> zoo.predict(fit, data, draws=20).shape[0]
+        10
+    """
     model, _, reference = name.partition("/")
     folder = Path(__file__).parent / "models" / model / "reference"
     if not (folder / reference / "run.json").exists():

@@ -34,7 +34,7 @@ def _names_to_json(plate: str, names: np.ndarray) -> dict[str, Any]:
 
 
 def _names_from_json(record: Mapping[str, Any]) -> np.ndarray:
-    """The names as they were: numbers stay numbers, also among text."""
+    """Names with their types: numbers stay numbers, also next to text."""
     names = np.empty(len(record["names"]), dtype=object)
     names[:] = record["names"]
     return names.astype(record["dtype"])
