@@ -37,7 +37,7 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old content or the new one.
 
     Args:
-        path: The file; missing parent folders are made.
+        path: The file; missing parent folders are created.
         content: All of its new content.
     """
     with replacing(path) as temporary:
@@ -45,28 +45,32 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically, with the line ends as given."""
+    """Write a UTF-8 text file atomically, with line ends unchanged."""
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON atomically; see `jsonable` for what is accepted.
+    """Write a value as indented JSON atomically.
+
+    Args:
+        path: The file; missing parent folders are created.
+        value: A value that `jsonable` accepts.
 
     Raises:
-        TypeError: The value holds something JSON cannot, named by its place. Nothing is written.
+        TypeError: The value holds something that JSON cannot; the message names its place. Nothing is written.
     """
     atomic_write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def jsonable(value: Any, place: str = "value") -> Any:
-    """Returns the value in JSON's own types.
+    """Convert a value to JSON's own types.
 
     Tuples become lists; NumPy arrays and scalars and torch tensors become lists and numbers. A float that is not finite
     becomes None: JSON has no NaN, and most readers refuse a file that holds one.
 
     Args:
-        value: What is to be written.
-        place: How to name the value in an error message.
+        value: The value to write.
+        place: Name of the value in error messages.
 
     Raises:
         TypeError: Something in the value has no JSON form, or a key is not a string; the message names its place.
@@ -88,11 +92,11 @@ def jsonable(value: Any, place: str = "value") -> Any:
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
+    """Read a file that holds one JSON object.
 
     Args:
         path: The file.
-        what: What the file should be, for the error message, such as "a result record".
+        what: Description of the file for error messages, such as "a result record".
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -108,7 +112,7 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content as 64 hexadecimal digits."""
+    """SHA-256 of a file's content as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -119,7 +123,7 @@ def sha256_json(value: Any) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line, without the quotes that KeyError adds."""
+    """Message of an error in one line, without the quotes that KeyError adds."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -128,7 +132,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def naming(file: str) -> Iterator[None]:
-    """Put the file's name before a message about its content."""
+    """Put the name of `file` before the message of an error about its content, and raise it as ValueError."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use, so that importing the package itself costs nothing."""
+"""Names of a package that are imported on first use, so that importing the package itself is fast."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 def names_of(
     package: str, homes: Mapping[str, tuple[str, ...]], modules: Mapping[str, str] | None = None
 ) -> tuple[Callable, Callable, list[str]]:
-    """Module functions ``__getattr__`` and ``__dir__``, and ``__all__``, of a package.
+    """Make the module functions ``__getattr__`` and ``__dir__``, and ``__all__``, of a package.
 
     Args:
         package: The package's ``__name__``.
-        homes: Submodule, by its path below the package -> the public names that it holds.
-        modules: Attribute -> path of the submodule that it stands for.
+        homes: Submodule -> the public names that it holds; the submodules become attributes, too.
+        modules: Attribute -> path of the submodule below the package that it stands for.
+
+    Returns:
+        ``__getattr__``, ``__dir__`` and ``__all__``.
     """
     where = {name: home for home, names in homes.items() for name in names}
     modules = dict(modules or {})

@@ -1,6 +1,7 @@
 """The contract that every registered model and guide passes: ``python -m pyrozoo check NAME``.
 
-`CHECKS` is the contract, `check` runs it on an entry, `subjects` lists what of an entry it runs on.
+`CHECKS` is the contract, `check` runs it on an entry, and `subjects` lists the variants, guides and priors of an entry
+that are checked.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ class Check:
     """One clause of the contract.
 
     Attributes:
-        code: C1 to C17.
-        statement: What holds.
-        run: Raises AssertionError with what to fix, or `Skipped` with why the clause does not apply.
-        scope: What the clause is about: "entry", "variant" or "subject" (a variant, guide and prior).
-        slow: Takes minutes.
+        code: Code of the clause, C1 to C17.
+        statement: Statement that must hold.
+        run: Function of a subject that raises AssertionError with what to fix, or `Skipped` with the reason why the
+            clause does not apply.
+        scope: Unit that is checked once: "entry", "variant" or "subject" (a variant, guide and prior).
+        slow: Whether the check takes minutes.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> clause = zoo.contract.CHECKS["C5"]
+        >>> clause.statement
+        'the weighted mean over minibatches equals the full-batch ELBO'
     """
 
     code: str
@@ -37,7 +45,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """How one check of one subject ended; the message says what to fix, or why it was skipped."""
+    """Outcome of one check.
+
+    Attributes:
+        code: Code of the clause.
+        subject: Subject of the check, as text.
+        ok: Whether the clause holds or was skipped.
+        skipped: Whether the clause does not apply.
+        message: Remedy, or the reason why the clause was skipped; empty if it holds.
+        seconds: Time that the check took, in seconds.
+    """
 
     code: str
     subject: str
@@ -70,7 +87,18 @@ CHECKS: dict[str, Check] = {clause.code: clause for clause in _CHECKS}
 
 
 def scoped(clause: Check, card: registry.Card) -> list[Subject]:
-    """The subjects of an entry that a check runs on: one per entry, per variant, or all."""
+    """Subjects of an entry on which a check runs: one per entry, one per variant, or all.
+
+    Args:
+        clause: The check.
+        card: Card of the entry.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> card, checks = zoo.card("ssmtl"), zoo.contract.CHECKS
+        >>> len(zoo.contract.scoped(checks["C1"], card)), len(zoo.contract.scoped(checks["C2"], card))
+        (1, 4)
+    """
     chosen: dict[tuple[str, ...], Subject] = {}
     for subject in subjects(card):
         key = {"entry": (), "variant": (subject.variant,)}.get(clause.scope, (str(subject),))
@@ -79,7 +107,18 @@ def scoped(clause: Check, card: registry.Card) -> list[Subject]:
 
 
 def label(clause: Check, subject: Subject) -> str:
-    """What of an entry a check of this scope is about."""
+    """Name of what a check tests, according to its scope.
+
+    Args:
+        clause: The check.
+        subject: The subject.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> subject = zoo.contract.Subject("ssmtl", "mtl", "paper")
+        >>> zoo.contract.label(zoo.contract.CHECKS["C2"], subject)
+        'ssmtl/mtl'
+    """
     return {"entry": subject.name, "variant": f"{subject.name}/{subject.variant}"}.get(clause.scope, str(subject))
 
 
@@ -87,11 +126,21 @@ def check(name: str, *, slow: bool = False) -> Iterator[Result]:
     """Run the contract on an entry, check by check.
 
     Args:
-        name: Entry.
-        slow: Also run the checks that take minutes.
+        name: Name of the entry.
+        slow: Whether to run also the checks that take minutes.
+
+    Yields:
+        Result of each check.
 
     Raises:
         KeyError: No such entry.
+
+    Example:
+        >>> from itertools import islice
+        >>> import pyrozoo as zoo
+        >>> first, second = islice(zoo.contract.check("ssmtl"), 2)  # each check runs when its result is needed
+        >>> second.code, second.subject, second.ok
+        ('C2', 'ssmtl/ssmtl', True)
     """
     card = registry.card(name)
     for clause in CHECKS.values():

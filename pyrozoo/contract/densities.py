@@ -1,6 +1,6 @@
 """Clauses about densities: gradients, minibatches, enumeration, the golden log joint.
 
-All in double precision, so that tolerances are those of rounding.
+All run in double precision, so that only rounding has to be tolerated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXACT = 1e-9  # relative; sums of some hundred terms in double precision round a
 
 # -------------------------------------------------------------------- traces
 def trace_of(function: Any, model: ZooModel, batch: Mapping[str, Any]) -> Trace:
-    """Trace of the model or a guide of it, without gradients."""
+    """Trace of the model or of its guide on a batch, without gradients."""
     with torch.no_grad():
         return poutine.trace(function).get_trace(**model.arguments(batch))
 
@@ -57,7 +57,7 @@ def latents(model: ZooModel, batch: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def require(condition: Any, message: str) -> None:
-    """Assert, also under ``python -O``."""
+    """Raise AssertionError with `message` unless the condition holds, also under ``python -O``."""
     if not bool(condition):
         raise AssertionError(message)
 
@@ -67,10 +67,10 @@ def gradients(subject: Subject) -> None:
     """C4: no parameter of model or guide is unused, and no gradient is non-finite."""
     with subject.built() as (model, guide, batch):
         loss = Loss(model, guide, model.elbo(guide, batch))
-        # A swapped prior rightly leaves unused what parameters the default prior has.
+        # With a swapped prior, parameters of the default prior are rightly unused.
         checked = {n: p for n, p in loss.named_parameters() if not (subject.swapped and n.startswith("model."))}
         reached = dict.fromkeys(checked, False)
-        for _ in range(3):  # a rectified unit can be at rest in one draw
+        for _ in range(3):  # a rectified unit can be inactive in one draw
             loss.zero_grad(set_to_none=True)
             if checked:
                 loss(batch).backward()
@@ -102,7 +102,7 @@ def unbiased_minibatches(subject: Subject) -> None:
 
 
 def _compare(model: ZooModel, guide: Any, batch: Batch, size: Any, what: str) -> None:
-    """Once with the latents of all groups in every minibatch, and where the pair can, with those of its rows only."""
+    """Compare minibatches with all groups and, if the pair accepts them, those with only the groups of their rows."""
     _compare_sums(model, guide, batch, size, None, what)
     if can_take_present(model, guide, batch):
         counts = rows_per_group(batch, size)
@@ -143,7 +143,7 @@ def elbo_terms(model: ZooModel, guide: Any, batch: Mapping[str, Any]) -> dict[st
 
 
 def rows_of(batch: Batch, rows: Tensor) -> Batch:
-    """Make some rows a data set of their own that keeps all groups and their tables, for which the guide was made."""
+    """A data set of the given rows that keeps all groups and their tables, because the guide was made for them."""
     part = batch.subset(rows)
     for group in batch.groups:
         tables = {k: v for k, v in batch.tensors.items() if batch.along[k] == group}
@@ -152,7 +152,7 @@ def rows_of(batch: Batch, rows: Tensor) -> Batch:
 
 
 def log_densities(trace: Trace) -> dict[str, float]:
-    """Summed log density of every site, factors included, scaled as in the ELBO."""
+    """Summed log density of every site, including factors, scaled as in the ELBO."""
     with torch.no_grad():
         trace.compute_log_prob()
     sites = {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
@@ -160,7 +160,7 @@ def log_densities(trace: Trace) -> dict[str, float]:
 
 
 def without_points(trace: Trace) -> Trace:
-    """The trace without Delta sites, whose density is zero where a minibatch rounds otherwise: they are not drawn."""
+    """Drop Delta sites: their log density becomes -inf when a minibatch rounds differently."""
     kept = trace.copy()
     for name, site in trace.nodes.items():
         base = site.get("fn")
@@ -172,7 +172,7 @@ def without_points(trace: Trace) -> Trace:
 
 
 def latents_only(trace: Trace, held: Mapping[str, Tensor] | None = None) -> Trace:
-    """The unobserved sites of a trace, those along a plate in `held` cut to the positions there."""
+    """The unobserved sites of a trace; sites along a plate in `held` are restricted to the positions given there."""
     fixed = Trace()
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
@@ -187,7 +187,7 @@ def latents_only(trace: Trace, held: Mapping[str, Tensor] | None = None) -> Trac
 
 # -------------------------------------------------------------------- C14
 def enumeration(subject: Subject) -> None:
-    """C14: the enumerated ELBO equals the log-sum-exp over all assignments; an entry's own decoding, brute force."""
+    """C14: the enumerated ELBO is the log-sum-exp over all assignments; the entry's own decoding equals brute force."""
     with subject.built() as (model, guide, batch):
         exact = getattr(subject.parts, "EXACT", {}).get(subject.variant)
         if exact is not None:
@@ -197,7 +197,7 @@ def enumeration(subject: Subject) -> None:
             if exact is None:
                 raise Skipped("nothing is enumerated")
             return
-        # Rows from all over the data, so that labelled and hidden ones are among them.
+        # Rows spread over the data, so that labelled and unlabelled ones are among them.
         part = rows_of(batch, torch.linspace(0, batch.n_rows - 1, min(4, batch.n_rows)).long())
         drawn = latents_only(trace_of(guide, model, part))
         replayed = poutine.replay(guide, trace=drawn)
@@ -219,7 +219,12 @@ def _check_exact(pairs: Mapping[str, tuple[Any, Any]]) -> None:
 
 
 def assignments(model: ZooModel, batch: Batch, limit: int = 4096) -> Iterable[dict[str, Tensor]]:
-    """All joint values of the enumerated sites.
+    """Yield all joint values of the enumerated sites.
+
+    Args:
+        model: The model.
+        batch: The data.
+        limit: Maximum number of assignments.
 
     Raises:
         Skipped: There are more than `limit`.
@@ -240,7 +245,7 @@ def assignments(model: ZooModel, batch: Batch, limit: int = 4096) -> Iterable[di
 
 # -------------------------------------------------------------------- C16
 def golden(subject: Subject) -> None:
-    """C16: the log joint density, parameters and latents set by arithmetic, is the one on the card."""
+    """C16: the log joint density, at parameters and latents set by a formula, is the one on the card."""
     value = golden_log_joint(subject)
     said = subject.card.golden.get(subject.variant)
     require(said is not None, f"the card has no golden value; add golden={{{subject.variant!r}: {value!r}}}")
@@ -252,7 +257,7 @@ def golden(subject: Subject) -> None:
 
 
 def golden_log_joint(subject: Subject) -> float:
-    """Log joint density of the tiny data at parameters and latents that owe nothing to a random number generator."""
+    """Log joint density of the tiny data at parameters and latents that depend on no random number generator."""
     with default_dtype(torch.float64), isolated(0), torch.no_grad():
         model, batch = subject.model(), subject.data()
         for name, parameter in model.named_parameters():
@@ -268,11 +273,11 @@ def golden_log_joint(subject: Subject) -> float:
         conditioned = poutine.condition(model, data=fixed)
 
         def nothing(**_: Any) -> None:
-            """Guide of a model without latents: what is enumerated is summed out."""
+            """Guide of a model without free latents: the enumerated ones are summed out."""
 
         return -float(model.elbo(nothing, batch).loss(conditioned, nothing, **model.arguments(batch)))
 
 
 def _waves(shape: Iterable[int], name: str) -> Tensor:
-    shape, phase = torch.Size(shape), zlib.crc32(name.encode()) % 1000  # whatever other names there are
+    shape, phase = torch.Size(shape), zlib.crc32(name.encode()) % 1000  # independent of other names
     return (0.1 * torch.sin(torch.arange(shape.numel(), dtype=torch.float64) + phase)).reshape(shape)

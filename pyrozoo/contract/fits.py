@@ -1,4 +1,4 @@
-"""Clauses about fits: what is loaded, that they learn, repeat, stay apart and come back from disk."""
+"""Clauses about fits: what a card imports, and that fits learn, repeat, stay independent and can be loaded again."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def light_card(subject: Subject) -> None:
         raise AssertionError(f"the card holds something else than text and numbers ({error})") from None
     lines = ["import sys, time", "start = time.perf_counter()", "import pyrozoo", "pyrozoo.list_models()"]
     lines += ["seconds = time.perf_counter() - start"]
-    if subject.name in BUILT_IN:  # of others only the code that registers them knows where the card comes from
+    if subject.name in BUILT_IN:  # only the code that registers another entry knows where its card is
         lines += [f"pyrozoo.card({subject.name!r})"]
     lines += ["print(seconds, 'torch' in sys.modules)"]
-    runs = [_python("-c", "\n".join(lines)).split() for _ in range(3)]  # other work can slow one down
+    runs = [_python("-c", "\n".join(lines)).split() for _ in range(3)]  # other programs can slow one run down
     light = all(imported == "False" for _, imported in runs)
     require(light, f"reading the card of {subject.name!r} imports torch; import it in the entry's other files only")
     fastest = min(float(seconds) for seconds, _ in runs)
@@ -65,7 +65,7 @@ def _python(*arguments: str, given: str = "") -> str:
 
 # -------------------------------------------------------------------- C7
 def loss_falls(subject: Subject) -> None:
-    """C7: a short fit lowers the loss; data that turn it non-finite are reported, and the last good state is kept."""
+    """C7: a short fit lowers the loss; data that make it non-finite are reported, and the last good state is kept."""
     train = subject.data()
     found = short_fit(subject, train, epochs=60, anneal=None, valid=train)
     elbo = found.history["elbo"].to_numpy()
@@ -108,7 +108,14 @@ def _check_poisoned(subject: Subject, train: Batch) -> None:
 
 
 def short_fit(subject: Subject, train: Batch, *, seed: int = 0, **settings: Any) -> Fit:
-    """Fit the subject to tiny data for a few steps, the whole batch in each."""
+    """Fit the subject to tiny data for a few steps, each on the whole batch.
+
+    Args:
+        subject: The subject.
+        train: The data.
+        seed: Random seed for the fit.
+        **settings: Settings of `pyrozoo.fit`; 3 steps without ``epochs``.
+    """
     with isolated(0):
         model = subject.model()
     if "epochs" not in settings:
@@ -133,7 +140,7 @@ def recovery(subject: Subject) -> None:
 
 # -------------------------------------------------------------------- C9
 def reproducible(subject: Subject) -> None:
-    """C9: equal seeds give equal bits, other seeds others; nothing of the caller's changes."""
+    """C9: equal seeds give equal bits, other seeds give other results; the caller's state does not change."""
     train = subject.data()
     with pyro.get_param_store().scope():
         pyro.param("of the caller", torch.ones(1))
@@ -171,7 +178,7 @@ def same_weights(one: Fit, other: Fit) -> bool:
 
 
 def weights(found: Fit) -> dict[str, torch.Tensor]:
-    """All tensors of a fit."""
+    """All tensors of a fit, by restart, part and name."""
     return {
         f"{i}/{part}/{name}": tensor.detach()
         for i, run in enumerate(found.runs)
@@ -181,7 +188,7 @@ def weights(found: Fit) -> dict[str, torch.Tensor]:
 
 
 def same_draws(one: Draws, other: Draws) -> bool:
-    """Whether two sets of draws are bit-equal, NaN where NaN."""
+    """Whether two sets of draws are bit-equal; NaN equals NaN."""
     if {g: set(v) for g, v in one.groups.items()} != {g: set(v) for g, v in other.groups.items()}:
         return False
     pairs = [(value, other.groups[group][name]) for group, found in one.groups.items() for name, value in found.items()]
@@ -190,7 +197,7 @@ def same_draws(one: Draws, other: Draws) -> bool:
 
 # -------------------------------------------------------------------- C10
 def independent(subject: Subject) -> None:
-    """C10: a second fit leaves the first as it is, and fitting a fitted model starts anew."""
+    """C10: a second fit leaves the first unchanged, and fitting a fitted model starts anew."""
     train = subject.data()
     first = short_fit(subject, train)
     kept = {name: tensor.clone() for name, tensor in weights(first).items()}

@@ -36,7 +36,7 @@ DRAWN = 1e-10  # relative, double precision: the same terms, summed in another o
 
 # -------------------------------------------------------------------- C13
 def arviz_object(subject: Subject) -> None:
-    """C13: groups, dims and coords are the card's and the data's; log likelihood and lp belong to their draw."""
+    """C13: groups, dims and coords are those of card and data; log likelihood and lp belong to their draw."""
     with default_dtype(torch.float64):
         train = subject.data()
         found = short_fit(subject, train, restarts=2)
@@ -91,7 +91,7 @@ def _check_draws(run: Run, batch: Batch, idata: Any, chain: int) -> None:
 
 
 def _values(model: ZooModel, batch: Batch, posterior: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Values of the latents in the shapes of the model, enumerated ones left out."""
+    """Values of the latents in the model's shapes, without enumerated ones."""
     out = {}
     for name, site in latents(model, batch).items():
         value = posterior[name.removesuffix("_unobserved") if name not in posterior else name]
@@ -100,7 +100,7 @@ def _values(model: ZooModel, batch: Batch, posterior: Mapping[str, np.ndarray]) 
 
 
 def _log_likelihood(model: ZooModel, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Log density of the observed sites per position, enumerated sites summed out one value after the other."""
+    """Log density of the observed sites per position; enumerated sites are summed out value by value."""
     trace = trace_of(model, model, batch)
     supports = [trace.nodes[name]["fn"].enumerate_support(expand=False).reshape(-1) for name in model.enumerated]
     joint: list[dict[str, Tensor]] = []
@@ -122,7 +122,10 @@ def _log_likelihood(model: ZooModel, batch: Batch, values: Mapping[str, Tensor])
 
 
 def _terms(trace: Trace, values: Mapping[str, Tensor], enumerated: tuple[str, ...]) -> tuple[dict, dict]:
-    """Log densities of the data, and those that weigh the values of enumerated sites (a factor rules some out)."""
+    """Log densities of the data, and log weights of the values of enumerated sites.
+
+    A factor counts as a weight, because it can rule out values.
+    """
     data, weights = {}, {}
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic") or name in values:
@@ -151,7 +154,7 @@ def _log_guide(run: Run, batch: Batch, values: Mapping[str, Tensor]) -> float:
     fixed = Trace()
     for name, site in latents(run.model, batch).items():
         value, inner = values[name], f"{name}_unconstrained"
-        if inner in drawn.nodes:  # of an AutoGuide, which transforms it to the site's value
+        if inner in drawn.nodes:  # an AutoGuide's site, which it transforms to the latent's value
             name, value = inner, biject_to(site["fn"].support).inv(value)
         fixed.add_node(name, type="sample", is_observed=False, value=value, infer=drawn.nodes[name]["infer"])
     trace = trace_of(poutine.replay(run.guide, trace=fixed), run.model, batch)
@@ -161,7 +164,7 @@ def _log_guide(run: Run, batch: Batch, values: Mapping[str, Tensor]) -> float:
 
 # -------------------------------------------------------------------- C15
 def plain_pyro(subject: Subject) -> None:
-    """C15: SVI, AutoNormal, Predictive and NUTS run on model and guide without any call of the zoo."""
+    """C15: SVI, AutoNormal, Predictive and NUTS run on model and guide without any call to the zoo."""
     torch.manual_seed(0)
     for guide in dict.fromkeys([subject.guide, AutoNormal]):
         with pyro.get_param_store().scope():
@@ -195,7 +198,7 @@ def _check_mcmc(subject: Subject) -> None:
 
 # -------------------------------------------------------------------- C17
 def calibrated(subject: Subject) -> None:
-    """C17: ranks of true latents among guide draws are uniform, parameters fixed at those the data came from."""
+    """C17: ranks of true latents among guide draws are uniform, with parameters fixed at those that made the data."""
     named = [site for site in subject.card.calibrated if site in subject.card.sites[subject.variant]]
     exact = getattr(subject.parts, "RANKS", {}).get(subject.variant)
     if not named and exact is None:

@@ -1,7 +1,7 @@
 """The new process of C11: load run directories and draw from them, without the fits that were saved.
 
-``python -m pyrozoo.contract.redraw`` reads one JSON object from its standard input: the card and the module of the
-parts of an entry, the number of threads and of draws, and label, run directory and output file of every run.
+``python -m pyrozoo.contract.redraw`` reads one JSON object from its standard input. It holds the card of an entry and
+the module of its parts, the number of threads and of draws, and the label, run directory and output file of every run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..posterior.drawing import draw
 
 
 def main() -> None:
-    """Draw for every run asked for."""
+    """Draw from every run in the request."""
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
     parts = importlib.import_module(request["parts"])

@@ -1,4 +1,4 @@
-"""Clauses about sites: what the model and its guides sample, along which plates, from which priors."""
+"""Clauses about sites: what model and guides sample, along which plates, from which priors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HALVES = ("_observed", "_unobserved")
 
 # -------------------------------------------------------------------- C2
 def card_facts(subject: Subject) -> None:
-    """C2: sites, plates, dims, kinds, priors, version and the keys of every table are those of the code."""
+    """C2: sites, plates, dims, kinds, priors, version and the keys of every table on the card are those of the code."""
     card, parts = subject.card, subject.parts
     for facts in ("variants", "guides", "datasets", "experiments"):
         said, found = set(getattr(card, facts)), set(getattr(parts, facts.upper(), {}))
@@ -58,7 +58,7 @@ def card_facts(subject: Subject) -> None:
 
 
 def traced_sites(model: ZooModel, trace: Trace) -> dict[str, Site]:
-    """What the card should say of every site; the halves of an obs_mask site are one partly observed site."""
+    """Sites as the card should describe them; the two halves of an obs_mask site are one partly observed site."""
     found = {}
     for name, site in density_sites(trace).items():
         halved = [name.removesuffix(half) for half in HALVES if name.endswith(half)]
@@ -97,7 +97,7 @@ def _check_prior(model: ZooModel, name: str, said: Site) -> None:
 
 # -------------------------------------------------------------------- C3
 def guide_sites(subject: Subject) -> None:
-    """C3: the guide samples the latents that are not enumerated and nothing else, on the same supports."""
+    """C3: the guide samples exactly the latents that are not enumerated, on the same supports."""
     with subject.built() as (model, guide, batch):
         sampled = {n: s for n, s in density_sites(trace_of(guide, model, batch)).items() if not s["is_observed"]}
         needed = latents(model, batch)
@@ -115,7 +115,7 @@ def _check_support(name: str, site: Mapping[str, Any], own: Mapping[str, Any]) -
     for what, fact in (("plates", plates_of), ("shape", lambda node: tuple(node["value"].shape))):
         require(fact(site) == fact(own), both(name, what, fact(site), fact(own)))
     support, guide_support = site["fn"].support, own["fn"].support
-    if isinstance(own["fn"], dist.Delta):  # an AutoGuide's; its value has been transformed
+    if isinstance(own["fn"], dist.Delta):  # of an AutoGuide, which has transformed the value already
         require(support.check(own["value"]).all(), f"site {name!r}: a value of the guide is outside {support}")
     elif support.is_discrete or guide_support.is_discrete:
         require(str(support) == str(guide_support), both(name, "support", support, guide_support))
@@ -136,7 +136,7 @@ def plate_indices(subject: Subject) -> None:
         given = guide if isinstance(guide, str) else auto(guide)
         with subject.built(guide=given) as (model, module, batch):
             if not isinstance(guide, str) and model.row_sites and model.local_guide() is None:
-                continue  # an AutoGuide needs a guide of the rows to be composed with
+                continue  # an AutoGuide must be composed with a guide of the rows
             part = batch.take(torch.arange(batch.n_rows).flip(0)[: max(2, batch.n_rows // 2)])
             guide_trace = trace_of(module, model, part)
             model_trace = trace_of(poutine.replay(model, trace=guide_trace), model, part)

@@ -1,4 +1,4 @@
-"""What the contract is checked on: one entry, variant and guide, with default or swapped priors."""
+"""The subject of a check: one entry, variant and guide, with default or swapped priors."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing to check.
+    """One combination to check.
 
     Attributes:
-        name: Entry.
+        name: Name of the entry.
         variant: Variant of the entry.
         guide: Guide of the entry.
         swapped: Whether every prior is replaced by another one of the same support.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> subject = zoo.contract.Subject("ssmtl", "mtl", "mvn")
+        >>> str(subject), type(subject.model()).__name__
+        ('ssmtl/mtl x mvn', 'MTL')
     """
 
     name: str
@@ -60,7 +66,15 @@ class Subject:
         return self.parts.tiny(seed)[0].to(dtype=torch.get_default_dtype())
 
     def model(self, seed: int = 0, **arguments: Any) -> ZooModel:
-        """A model of the tiny data, with parameters under torch's current seed."""
+        """Create a model of the tiny data, with parameters drawn under torch's current seed.
+
+        Args:
+            seed: Random seed for the data.
+            **arguments: Arguments of the constructor, e.g. ``priors``.
+
+        Raises:
+            Skipped: Priors should be swapped, and the variant has none that can be.
+        """
         data, own = self.parts.tiny(seed)
         taken = inspect.signature(self.parts.VARIANTS[self.variant]).parameters
         own = {name: value for name, value in own.items() if name in taken}
@@ -79,11 +93,11 @@ class Subject:
     def built(self, seed: int = 0, guide: Any = None) -> Iterator[tuple[ZooModel, nn.Module, Batch]]:
         """Model, guide and data in double precision and evaluation mode, parameters away from their initial values.
 
-        Initial values are special (zeros, ones), where a wrong term can vanish.
+        Initial values are special (zeros, ones), so that a wrong term can vanish there.
 
         Args:
-            seed: Of data and parameters.
-            guide: Guide in place of the subject's: a class or a factory.
+            seed: Random seed for data and parameters.
+            guide: Guide to use instead of the subject's: a name, a class or a factory.
         """
         with default_dtype(torch.float64), isolated(seed):
             model = self.model(seed)
@@ -96,7 +110,16 @@ class Subject:
 
 
 def subjects(card: registry.Card) -> list[Subject]:
-    """Every variant and guide of an entry, with default and with swapped priors."""
+    """List every variant and guide of an entry, with default and with swapped priors.
+
+    Args:
+        card: Card of the entry.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> [str(subject) for subject in zoo.contract.subjects(zoo.card("ssmtl"))][:2]
+        ['ssmtl/ssmtl x paper', 'ssmtl/ssmtl x paper, swapped prior']
+    """
     both = (False, True)
     return [
         Subject(card.name, variant, guide, swapped)
@@ -107,7 +130,7 @@ def subjects(card: registry.Card) -> list[Subject]:
 
 
 def guides_of(card: registry.Card, variant: str) -> tuple[str, ...]:
-    """The guides that apply to a variant."""
+    """Guides of an entry that suit a variant."""
     return card.guides_of.get(variant, tuple(card.guides))
 
 
@@ -116,21 +139,21 @@ Prior = dist.Distribution | Callable[..., dist.Distribution]
 
 
 def swappable(model: ZooModel) -> list[str]:
-    """Sites whose prior can be given by name, enumerated ones left out: theirs often holds the model's parameters."""
+    """Sites whose prior can be given by name, without enumerated ones: their prior often holds model parameters."""
     return [site for site in model.priors() if site not in model.enumerated]
 
 
 def other_priors(model: ZooModel) -> dict[str, Prior]:
-    """Another prior of the same support for every site that has one."""
+    """Site -> another prior of the same support, for every site that has one."""
     defaults = model.priors()
     found = {site: other_prior(defaults[site]) for site in swappable(model)}
     return {site: prior for site, prior in found.items() if prior is not None}
 
 
 def other_prior(default: Prior) -> Prior | None:
-    """Another distribution of the same support and event shape, or None where the family has no such member.
+    """Another distribution of the same support and event shape, or None if the family has no such member.
 
-    A StudentT where the support is the real line, given as a scalar so that it must be broadcast; otherwise the same
+    A StudentT if the support is the real line, given as a scalar so that it must be broadcast; otherwise the same
     family with other parameters, so that a conjugate guide still applies.
     """
     if not isinstance(default, dist.Distribution):

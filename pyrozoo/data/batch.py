@@ -4,7 +4,7 @@ A batch is a frozen mapping of named tensors, called as ``model(**batch)``. It i
 
 * *rows*, the smallest exchangeable pieces (a sample, a window, a recording),
 * *groups* (a unit, a participant), each an integer index per row plus tables with one entry per group,
-* *frames*, the ragged inside of rows: flat along their first axis, cut by ``lengths``,
+* *frames*, ragged arrays inside rows: stored flat along their first axis, cut into rows by ``lengths``,
 
 and it knows the full size of every plate, so that a minibatch taken from it is scaled exactly.
 """
@@ -27,12 +27,13 @@ from .build import FRAMES, arrays_to_parts, blank, refuse_taken, table_to_arrays
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """What a `Batch` knows of its tensors where they are mapped from files, see `pyrozoo.on_disk`.
+    """What a `Batch` knows about tensors that are mapped from files, see `pyrozoo.open_rows`.
 
     Attributes:
         tensors: The tensors as they were opened.
-        support: Group -> the most support rows that its tables were written with.
-        device, dtype: Where minibatches are moved when they are taken, and their floating type; None: as in the files.
+        support: Group -> maximum number of support rows with which its tables were written.
+        device: Device to which minibatches are moved when they are taken; None leaves them where the files are.
+        dtype: Floating type of minibatches; None keeps that of the files.
     """
 
     tensors: Mapping[str, Tensor]
@@ -48,8 +49,8 @@ class Batch(Mapping):
     Use `Batch.from_dataframe` or `Batch.from_arrays` rather than the constructor.
 
     Attributes:
-        tensors: What ``model(**batch)`` receives beside ``sizes``: values along rows, one long index per group and
-            row, group tables, flat frames, and ``<rows>``, the rows' positions in the full data.
+        tensors: Tensors that ``model(**batch)`` receives beside ``sizes``: values along rows, one long index per group
+            and row, group tables, flat frames, and ``<rows>``, the rows' positions in the full data.
         along: Name of a tensor or truth entry -> name of the plate of its first axis (``"frame"`` for flat frames).
         sizes: Plate or stratum -> size in the full data (not in this minibatch).
         rows: Name of the row plate.
@@ -58,9 +59,21 @@ class Batch(Mapping):
         strata: Stratum -> positions of its rows in this batch; a minibatch has none.
         coords: Plate or event dimension -> names of its positions.
         dims: Tensor or site -> names of its event dimensions.
-        truth: What a simulator knows and no model sees: arrays, by name.
-        info: Provenance: ``name``, ``simulated``, and the ``columns`` a data frame was read by.
-        on_disk: What is known of a data set whose tensors are mapped from files, else None; a part has them in memory.
+        truth: Name -> array that a simulator knows and no model sees.
+        info: Provenance: ``name``, ``simulated``, and the ``columns`` by which a data frame was read.
+        on_disk: Facts about a data set whose tensors are mapped from files, else None; a batch taken from such a data
+            set has its tensors in memory.
+
+    Example:
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> table = pd.DataFrame({"well": list("aabb"), "u": [0.1, 0.4, 0.2, 0.9], "q": [1.0, None, 2.0, 3.0]})
+        >>> data = zoo.Batch.from_dataframe(table, unit="well", x=["u"], y="q")
+        >>> data["x"].shape, data["unit"].tolist(), data["labelled"].tolist()
+        (torch.Size([4, 1]), [0, 0, 1, 1], [True, False, True, True])
+        >>> part = data.take([0, 3])
+        >>> part.n_rows, part["sizes"]["row"]
+        (2, 4)
     """
 
     tensors: Mapping[str, Tensor]
@@ -103,7 +116,7 @@ class Batch(Mapping):
 
     @property
     def reference(self) -> Tensor:
-        """A tensor that has the device and the floating type of the data."""
+        """A tensor with the device and the floating type of the data."""
         return next((t for t in self.tensors.values() if t.is_floating_point()), torch.zeros(()))
 
     @property
@@ -138,8 +151,8 @@ class Batch(Mapping):
 
         Args:
             rows: Name -> array with one entry per row, shape (N, ...).
-            groups: Group -> one label per row, shape (N,): any hashable labels; their order of first appearance, or
-                ``coords[group]`` where given, fixes the group's positions.
+            groups: Group -> one label per row, shape (N,): any hashable labels. A group's positions follow
+                ``coords[group]`` where given, else the order in which labels first appear.
             tables: Group -> {name -> array with one entry per group, shape (M, ...)}; needs ``coords[group]``.
             frames: Name -> one array per row, shapes (T_n, ...): ragged; stored flat, with ``lengths`` along rows.
             labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
@@ -150,11 +163,21 @@ class Batch(Mapping):
             coords: Plate or event dimension -> names of its positions.
             truth: Name -> array known to the simulator only.
             truth_along: Truth entry -> plate of its first axis.
-            dtype: Floating type; torch's default where None.
+            dtype: Floating type; None for torch's default.
             **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
 
         Raises:
-            ValueError: An array has the wrong length or a non-finite entry, a group has no rows or is unknown.
+            TypeError: A value is not an array of numbers, or names of groups cannot be compared.
+            ValueError: An array has the wrong length or a non-finite entry, a name is taken, a group has no rows or is
+                unknown.
+
+        Example:
+            >>> import numpy as np
+            >>> import pyrozoo as zoo
+            >>> signals = [np.zeros((5, 3)), np.zeros((7, 3))]  # two recordings of 5 and 7 frames with 3 channels
+            >>> data = zoo.Batch.from_arrays(rows={}, groups={"participant": ["Ann", "Bo"]}, frames={"x": signals})
+            >>> data["x"].shape, data["lengths"].tolist()
+            (torch.Size([12, 3]), [5, 7])
         """
         return cls(
             **arrays_to_parts(
@@ -185,8 +208,9 @@ class Batch(Mapping):
             unit: Column that names the unit of each row.
             x: Numeric columns of the inputs; they must be finite.
             y: Numeric column, or columns, of the target.
-            units: All units in the order they should have, where the column's order of appearance is not wanted.
-            dtype: Floating type; torch's default where None.
+            units: All units in the order they should have; by default that of a categorical column's categories,
+                else the order in which they first appear.
+            dtype: Floating type; None for torch's default.
             **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
 
         Raises:
@@ -194,22 +218,35 @@ class Batch(Mapping):
             TypeError: Not a data frame; a column that does not hold real numbers; a unit that cannot be hashed.
             ValueError: No rows; a missing unit; a non-finite x; an infinite y; a row with part of its y; a unit
                 without rows; a column used twice. The message names column and row.
+
+        Example:
+            >>> import pandas as pd
+            >>> import pyrozoo as zoo
+            >>> table = pd.DataFrame({"well": ["b", "a", "b"], "u": [0.1, 0.4, 0.2], "q": [1.0, None, 2.0]})
+            >>> data = zoo.Batch.from_dataframe(table, unit="well", x=["u"], y="q", name="wells")
+            >>> data
+            Batch(wells: 3 of 3 rows; labelled(3,), x(3, 1), y(3, 1), unit(3,), row(3,))
+            >>> data.names("unit").tolist()
+            ['b', 'a']
         """
         return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, dtype, info))
 
     # ---------------------------------------------------------------- parts
     def take(self, rows: Any, *, weight: Tensor | None = None, group_rows: Mapping[str, Tensor] | None = None) -> Batch:
-        """Take a minibatch: these rows (positions in this batch), with all group tables and the full sizes.
+        """Take a minibatch: the given rows, with all group tables and the full sizes.
 
         Args:
-            rows: Positions (whole numbers, no mask), shape (B,).
+            rows: Positions in this batch (whole numbers, no mask), shape (B,).
             weight: Importance of each row relative to the plate's own scale N / B, shape (B,): for rows that were
                 not drawn uniformly. It reaches the model as ``weight``.
-            group_rows: Group -> number of rows n_i of each group that the minibatch is drawn from, shape (M,). Then
-                only the groups of these rows come along, so that a step costs the same however many groups there are:
-                tables shrink to them, ``<group>_ids`` are their positions among the M, shape (U,), and
-                ``<group>_weight`` makes up for groups that come often: every row stands for 1 / n_i of its group, so
-                that the expectation over minibatches counts each group once.
+            group_rows: Group -> number of rows n_i of each group in the data from which minibatches are drawn, shape
+                (M,). If given, the minibatch holds only the groups of its rows, so that a step costs the same however
+                many groups there are: tables shrink to these U groups, ``<group>_ids`` (U,) are their positions among
+                the M, and ``<group>_weight`` (U,) corrects for groups that are drawn often: every row stands for
+                1 / n_i of its group, so that the expectation over minibatches counts each group once.
+
+        Raises:
+            TypeError: `rows` is a mask or holds floating-point numbers.
         """
         rows = _positions(rows)
         tensors = {}
@@ -232,7 +269,7 @@ class Batch(Mapping):
     def _keep_present(
         self, group: str, counts: Tensor, weight: Tensor | None, tensors: dict[str, Tensor], along: dict[str, str]
     ) -> None:
-        """Shrink the tables of `group` in `tensors` to the groups of the rows that are there."""
+        """Shrink the tables of `group` in `tensors` to the groups of the rows held there, and add ids and weights."""
         present, index = torch.unique(tensors[group], return_inverse=True)
         for name, plate in self.along.items():
             if plate == group and name in tensors:
@@ -246,7 +283,23 @@ class Batch(Mapping):
         along |= {f"{group}_ids": group, f"{group}_weight": group}
 
     def subset(self, rows: Any) -> Batch:
-        """Make these rows (positions in this batch) a data set of their own, with only the groups they need."""
+        """Make a data set of its own from the given rows, with only the groups they need and sizes of its own.
+
+        Args:
+            rows: Positions in this batch (whole numbers, no mask).
+
+        Raises:
+            ValueError: `rows` is empty.
+            TypeError: `rows` is a mask or holds floating-point numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> import pyrozoo as zoo
+            >>> data = zoo.load_data("ssmtl", "dryer")
+            >>> labelled = data.subset(np.flatnonzero(data.observed("y")))
+            >>> labelled.sizes["row"] == labelled.n_rows == int(data["labelled"].sum())
+            True
+        """
         rows = _positions(rows).cpu()
         if len(rows) == 0:
             raise ValueError("rows: a data set needs at least one row")
@@ -278,8 +331,22 @@ class Batch(Mapping):
         Args:
             test: Share of rows (or groups) that goes to the test set, in (0, 1).
             by: ``"row"``: rows at random; ``"last"``: the last rows of each group, in their order here (of the whole
-                batch where there is no group); the name of a group: whole groups at random.
-            seed: Of the random choice.
+                batch if there is no group); the name of a group: whole groups at random.
+            seed: Random seed for the split.
+
+        Returns:
+            The train and the test data set.
+
+        Raises:
+            ValueError: `test` is not in (0, 1), or `by` is none of these.
+
+        Example:
+            >>> import pyrozoo as zoo
+            >>> train, test = zoo.load_data("ssmtl", "dryer").split(0.2, by="unit")
+            >>> train.sizes["unit"], test.sizes["unit"]
+            (56, 15)
+            >>> set(train.names("unit")) & set(test.names("unit"))
+            set()
         """
         if not 0 < test < 1:
             raise ValueError(f"test: {test} is not a share in (0, 1)")
@@ -300,7 +367,24 @@ class Batch(Mapping):
 
     # ---------------------------------------------------------------- labels
     def relabel(self, observed: Any, target: str = "y") -> Batch:
-        """Let `target` be observed only where `observed` (boolean, shape (N,)) and where it was before."""
+        """Hide further labels: `target` stays observed only where it was before and `observed` is True.
+
+        Args:
+            observed: Boolean array, shape (N,).
+            target: Name of the target.
+
+        Raises:
+            KeyError: No such target.
+            ValueError: `observed` has another shape.
+
+        Example:
+            >>> import numpy as np
+            >>> import pyrozoo as zoo
+            >>> data = zoo.load_data("ssmtl", "dryer").subset(range(100))
+            >>> sparse = data.relabel(np.arange(100) < 10)
+            >>> sparse.sizes["labelled"], sparse.sizes["unlabelled"]
+            (10, 90)
+        """
         name = self._mask_name(target)
         mask = torch.as_tensor(np.asarray(observed, dtype=bool), device=self.tensors[name].device)
         if mask.shape != (self.n_rows,):
@@ -311,19 +395,29 @@ class Batch(Mapping):
         return replace(self, tensors=tensors)._stratify()
 
     def hide(self) -> Batch:
-        """The same data with every target unobserved, as at prediction."""
+        """Return the same data with every target unobserved, as at prediction."""
         batch = self
         for target in self.labels:
             batch = batch.relabel(np.zeros(self.n_rows, bool), target)
         return batch
 
     def observed(self, target: str = "y") -> np.ndarray:
-        """Where `target` is observed: boolean, shape (N,); of a target along frames one entry per frame."""
+        """Say where a target is observed.
+
+        Args:
+            target: Name of the target.
+
+        Returns:
+            Boolean array, shape (N,); for a target along frames, one entry per frame.
+
+        Raises:
+            KeyError: No such target.
+        """
         return self._per_entry(target, self.tensors[self._mask_name(target)]).cpu().numpy()
 
     # ---------------------------------------------------------------- names and groups
     def names(self, plate: str) -> np.ndarray:
-        """Names of the positions of a plate here, integers where they have none."""
+        """Names of the positions of `plate` in this batch; integers where the plate has no names."""
         held = self.tensors[self.rows].cpu().numpy() if plate == self.rows else np.arange(self.sizes[plate])
         return self.coords[plate][held] if plate in self.coords else held
 
@@ -331,8 +425,8 @@ class Batch(Mapping):
         """Names of the components of a tensor (N, D), e.g. ``x``: its coordinates, or ``x[0]``, ``x[1]`` ...
 
         Args:
-            name: The tensor.
-            size: D, where the batch does not hold the tensor.
+            name: Name of the tensor.
+            size: Number of components D, for a tensor that the batch does not hold.
         """
         size = self.tensors[name].shape[1] if size is None else size
         dims = self.dims.get(name, ())
@@ -340,14 +434,18 @@ class Batch(Mapping):
         return [str(label) for label in known] if len(known) == size else [f"{name}[{j}]" for j in range(size)]
 
     def group_names(self, group: str) -> np.ndarray:
-        """Name of the group of each row, shape (N,)."""
+        """Name of each row's group, shape (N,)."""
         return self.coords[group][self.tensors[group].cpu().numpy()]
 
     def align(self, group: str, names: Any) -> Batch:
-        """Re-index the rows of `group` to the positions of `names`; tables of the group are dropped.
+        """Change the positions of a group's members to those in `names`; tables of the group are dropped.
+
+        Args:
+            group: Name of the group plate.
+            names: Names of all members of the group in their new order, e.g. those of the training data.
 
         Raises:
-            KeyError: A group of this batch is not among `names`; the message lists it.
+            KeyError: A member of this batch is not among `names`; the message lists it.
         """
         position = {name: i for i, name in enumerate(to_names(names).tolist())}
         own = self.coords[group].tolist()
@@ -367,7 +465,12 @@ class Batch(Mapping):
         """Add each group's *support*: up to `n` of its rows, labelled ones first, as tables for a set encoder.
 
         Every row tensor ``t`` gets a table ``support_t`` of shape (M, S, ...), S the largest support, zero-padded;
-        ``support_mask`` (M, S) is True on real rows. The choice among a group's rows is random, fixed by `seed`.
+        ``support_mask`` (M, S) is True on real rows.
+
+        Args:
+            n: Maximum number of support rows per group.
+            group: Name of the group plate.
+            seed: Random seed for the choice among a group's rows.
         """
         index = self.tensors[group].cpu().numpy()
         priority = np.random.default_rng(seed).random(self.n_rows)
@@ -393,7 +496,15 @@ class Batch(Mapping):
         return replace(self, tensors=tensors, along=along)
 
     def with_tables(self, group: str, tables: Mapping[str, Tensor]) -> Batch:
-        """Add or replace tables of `group`: tensors with one entry per group, shapes (M, ...)."""
+        """Add or replace tables of a group.
+
+        Args:
+            group: Name of the group plate.
+            tables: Name -> tensor with one entry per group, shape (M, ...).
+
+        Raises:
+            ValueError: A table has the wrong length, or its name is taken.
+        """
         refuse_taken(f"tables of {group}", tables, {self.rows}, self.groups)
         for name, table in tables.items():
             if len(table) != self.sizes[group]:
@@ -401,14 +512,21 @@ class Batch(Mapping):
         return replace(self, tensors={**self.tensors, **tables}, along={**self.along, **dict.fromkeys(tables, group)})
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Batch:
-        """Replace values of tensors that the batch has; shapes must stay."""
+        """Replace values of tensors that the batch has.
+
+        Args:
+            tensors: Name -> new values, of the same shape as before.
+
+        Raises:
+            ValueError: The batch has no tensor of that name and shape.
+        """
         for name, tensor in tensors.items():
             if name not in self.tensors or tensor.shape != self.tensors[name].shape:
                 raise ValueError(f"{name}: no tensor of this batch has that name and shape {tuple(tensor.shape)}")
         return replace(self, tensors={**self.tensors, **tensors})
 
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """Move to a device, and floating tensors to `dtype`."""
+        """Move all tensors to `device` and convert floating tensors to `dtype`; None leaves either as it is."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
@@ -416,7 +534,7 @@ class Batch(Mapping):
         return replace(self, tensors={k: move(v) for k, v in self.tensors.items()}, on_disk=None)
 
     def read_to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """As `to`, but rows on disk stay there: each minibatch is moved when it is taken."""
+        """Like `to`, but rows on disk stay there: each minibatch is moved when it is taken."""
         if self.on_disk is None:
             return self.to(device=device, dtype=dtype)
         others = {k: v for k, v in self.tensors.items() if self.along[k] != self.rows}
@@ -425,7 +543,10 @@ class Batch(Mapping):
         return replace(self, tensors={k: moved.tensors.get(k, v) for k, v in self.tensors.items()}, on_disk=on_disk)
 
     def support_rows(self, group: str) -> int | None:
-        """The most support rows that tables on disk were written with; None where they are not those of these rows."""
+        """Maximum number of support rows per `group` with which a data set was written to disk.
+
+        None if the data are not on disk, have no support tables, or are no longer the rows for which these were made.
+        """
         if self.on_disk is None or group not in self.on_disk.support:
             return None
         plates = {self.rows, group}
@@ -439,7 +560,7 @@ class Batch(Mapping):
         return self.labels[target]
 
     def _per_entry(self, target: str, rows: Tensor) -> Tensor:
-        """Repeat a mask of rows for every entry of a target: itself, or once per frame."""
+        """Expand a mask over rows to the entries of a target: unchanged, or repeated for every frame of a row."""
         return rows.repeat_interleave(self.tensors["lengths"]) if self.along[target] == FRAMES else rows
 
     def _stratify(self) -> Batch:

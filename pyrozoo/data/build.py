@@ -120,7 +120,7 @@ def table_to_arrays(
 
 
 def refuse_taken(what: str, names: Iterable[str], others: set[str], groups: Iterable[str] | None) -> None:
-    """Refuse names by which a batch knows other things, e.g. the importance of the groups of a minibatch."""
+    """Refuse names that a batch uses for other things, e.g. ``weight`` or ``<group>_ids``."""
     own = {f"{group}{suffix}" for group in groups or () for suffix in ("", "_ids", "_weight")}
     for name in names:
         if name in {"sizes", "weight", "h", "lengths"} | own | others:
@@ -139,7 +139,7 @@ def to_tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
 
 
 def blank(tensor: Tensor, observed: Tensor) -> Tensor:
-    """Zero where unobserved: pyro's validation rejects NaN even where it is masked."""
+    """Set unobserved entries to zero: Pyro's validation rejects NaN even where it is masked."""
     mask = observed.reshape(observed.shape + (1,) * (tensor.dim() - 1))
     return torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
 

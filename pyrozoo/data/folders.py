@@ -1,4 +1,4 @@
-"""Where the data sets lie: in a source checkout, or inside the installed package."""
+"""Location of the data sets: in a source checkout, or inside the installed package."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_dir() -> Path:
-    """Returns the folder of the data sets.
+    """Find the folder of the data sets.
 
-    It is `data/` at the top of a source checkout (an editable install included), and otherwise the copy that a wheel
-    carries inside the package.
+    It is `data/` at the top of a source checkout (including an editable install), and otherwise the copy inside an
+    installed package.
 
     Raises:
-        FileNotFoundError: Neither is there.
+        FileNotFoundError: Neither exists.
     """
     checkout = _PACKAGE.parent
     # pyproject.toml tells a checkout from a site-packages folder that happens to hold a package named "data".
@@ -28,10 +28,10 @@ def data_dir() -> Path:
 
 
 def data_path(name: str) -> Path:
-    """Returns the path of a data set or of a file in it.
+    """Find a data set or a file in it.
 
     Args:
-        name: Relative to the folder of the data sets, such as "dryer" or "dryer/dryer.csv".
+        name: Path relative to the folder of the data sets, such as "dryer" or "dryer/dryer.csv".
 
     Raises:
         FileNotFoundError: There is no such data set or file; the message lists the data sets there are.

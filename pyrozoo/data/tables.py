@@ -15,18 +15,30 @@ _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null"
 
 
 def first(index: pd.Index, where: np.ndarray) -> Any:
-    """Name of the first row that is marked, as Python prints it."""
+    """Name of the first row where `where` is True, as Python prints it."""
     return index[[int(where.argmax())]].tolist()[0]
 
 
 def row_names(index: pd.Index) -> np.ndarray:
-    """Names of the rows where they are unique, else their positions."""
+    """Names of the rows if they are unique, else their positions."""
     plain = index.is_unique and not isinstance(index, pd.MultiIndex)
     return index.to_numpy() if plain else np.arange(len(index))
 
 
 def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
-    """Raise TypeError, KeyError or ValueError unless every column is there once and the table has rows."""
+    """Check that every column is there once and that the table has rows.
+
+    Args:
+        df: The table.
+        unit: Column that names the unit of each row.
+        xs: Columns of the inputs.
+        ys: Columns of the targets.
+
+    Raises:
+        TypeError: Not a data frame with one level of columns, or something that is no name of a column.
+        KeyError: A column is not in the table.
+        ValueError: A column is used or present twice, there is no input column, or there are no rows.
+    """
     if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
         what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
         raise TypeError(f"the table: {what}; give a data frame with one level of columns")
@@ -45,7 +57,21 @@ def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> 
 
 
 def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
-    """The columns as floats, shape (N, len(columns)); TypeError or ValueError names column, row and remedy."""
+    """Read columns as floating-point numbers.
+
+    Args:
+        df: The table, N rows.
+        columns: Names of the D columns.
+        largest: Largest magnitude that is accepted.
+        missing_allowed: Whether NaN is accepted.
+
+    Returns:
+        Values, shape (N, D).
+
+    Raises:
+        TypeError: A column does not hold real numbers; the message names column, row and remedy.
+        ValueError: A value is missing, infinite or too large; the message names column, row and remedy.
+    """
     out = np.empty((len(df), len(columns)))
     for j, column in enumerate(columns):
         series = df[column]
@@ -71,10 +97,15 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowe
 def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
     """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
 
+    Args:
+        file: Path of the file.
+        unit: Column that names the unit of each row.
+        numeric: Columns that hold numbers.
+
     Raises:
         OSError: The file cannot be opened.
-        ValueError: It is empty, no UTF-8 text or no table, or it lacks a column or has it twice. The message names the
-            file.
+        ValueError: It is empty, not UTF-8 text or not a table, or it lacks a column or has it twice. The message names
+            the file.
     """
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header

@@ -40,24 +40,36 @@ MODES = ("none", "graph", "inductor", "auto")
 SHAPES = 8  # shapes of the batch for which a graph is captured; with more, capturing costs more than it saves
 
 
-GRAPH_FROM, INDUCTOR_FROM = 1_500, 5_000  # steps from which on a mode pays, see benchmarks/README.md
+GRAPH_FROM, INDUCTOR_FROM = 1_500, 5_000  # number of steps from which a mode pays off, see benchmarks/README.md
 
 
 class CompileWarning(UserWarning):
-    """A loss runs eagerly, or in a simpler mode than was asked for; the message says why."""
+    """Warning: a loss runs eagerly, or in a simpler mode than was requested; the message says why.
+
+    Example:
+        >>> import warnings
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(50))
+        >>> model = zoo.create_model("ssmtl", data)
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", zoo.CompileWarning)  # fail rather than run eagerly
+        ...     fit = zoo.fit(model, "delta", data, steps=2, compile="none", progress=False)
+        >>> fit.status
+        'finished'
+    """
 
 
 @dataclass
 class Captured:
-    """The graph of one shape of the arguments.
+    """The graph for one shape of the arguments.
 
     Attributes:
         run: ``(*trained parameters, *other parameters and buffers, *inputs) -> [loss, *gradients]``, with the gradients
-            of those parameters that the loss depends on.
+            of those parameters on which the loss depends.
         used: Positions of those parameters.
-        constant: Inputs that have been the same tensor, unchanged, in every call so far, by their position, with their
-            version: the graph might hold a value of theirs as a constant.
-        calls: Number of calls so far, the one that captured it included.
+        constant: Position -> (tensor, version) for inputs that have been the same tensor, unchanged, in every call so
+            far: the graph might hold their values as constants.
+        calls: Number of calls so far, including the one that captured the graph.
     """
 
     run: Callable[..., list[Tensor]]
@@ -66,7 +78,11 @@ class Captured:
     calls: int = 1
 
     def news(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether this call tells more about the graph than those before: other parameters, or other inputs."""
+        """Whether this call can reveal an error in the graph that earlier ones could not: new parameters or new inputs.
+
+        Args:
+            inputs: Tensors among the arguments of the call.
+        """
         changed = [i for i, (old, version) in self.constant.items() if inputs[i] is not old or old._version != version]
         for i in changed:
             del self.constant[i]
@@ -77,34 +93,47 @@ class Captured:
 class CompiledLoss(nn.Module):
     """A drop-in for ``elbo(model, guide)`` that runs without Pyro's overhead: the same loss, the same gradients.
 
-    ::
-
-        pyro.settings.set(module_local_params=True)  # before model and guide are made
-        loss = CompiledLoss(Trace_ELBO()(model, guide))
-        optimizer = torch.optim.Adam(loss.parameters(), fused=True)
-        for batch in batches:
-            optimizer.zero_grad()
-            loss(**batch).backward()
-            optimizer.step()
-
     The first call with a new shape of the arguments captures a graph; later ones replay it. Tensors among the
     arguments are inputs of the graph, everything else is a constant of it (a changing number, e.g. an annealed weight,
     should be a tensor). Every graph is compared with the eager loss under the same random state: when it is captured,
-    when the parameters have changed, and when the inputs are other tensors. On a difference, or where it cannot be
+    when the parameters have changed, and when the inputs are other tensors. If they differ, or if the loss cannot be
     captured, the loss runs eagerly and a `CompileWarning` says why. Without gradients (``torch.no_grad``) it always
     runs eagerly.
 
     What can be captured: a fixed sequence of tensor operations on parameters of the modules. A guide whose latents are
     all reparameterised; discrete latents of the model that `TraceEnum_ELBO` sums out; any number of particles. No
-    branch or index that depends on a value, no NumPy, no ``pyro.param``. Pyro's validation cannot see into a graph;
-    a call that compares runs it. Gradients of gradients are not available.
+    branch or index that depends on a value, no NumPy, no ``pyro.param``. Pyro's validation cannot see into a graph, and
+    runs only in calls that compare. Gradients of gradients are not available.
 
     Args:
         loss: A module whose call returns the loss: ``elbo(model, guide)``, under ``module_local_params``.
         mode: "graph": replay the operations one by one. "inductor": compile them by `torch.compile`, which takes from
             ten seconds to minutes and needs a C++ compiler; on a GPU the step is one CUDA graph. Only the first shape
-            is compiled, others (the ragged end of an epoch) are replayed. Where compiling fails: "graph".
-        shapes: Number of shapes to capture; further ones run eagerly.
+            is compiled; others (the ragged end of an epoch) are replayed. If compiling fails, mode "graph" is used.
+        shapes: Maximum number of shapes to capture; further ones run eagerly.
+
+    Raises:
+        ValueError: Another mode.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyrozoo as zoo
+        >>> from pyro.infer import Trace_ELBO
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(100))
+        >>> with pyro.settings.context(module_local_params=True):  # before model and guide are made
+        ...     model = zoo.create_model("ssmtl", data, variant="mtl", width=16)
+        ...     guide = zoo.create_guide(model, "paper")
+        ...     loss = zoo.CompiledLoss(Trace_ELBO()(model, guide), mode="graph")
+        ...     optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
+        ...     values = []
+        ...     for step in range(30):
+        ...         optimizer.zero_grad()
+        ...         value = loss(**data)
+        ...         value.backward()
+        ...         optimizer.step()
+        ...         values.append(value.item())
+        >>> values[-1] < values[0]
+        True
     """
 
     def __init__(self, loss: nn.Module, mode: str = "inductor", shapes: int = SHAPES) -> None:
@@ -115,7 +144,7 @@ class CompiledLoss(nn.Module):
         self._forget()
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss of these arguments, whose backward pass gives the gradients."""
+        """The loss for these arguments; its backward pass gives the gradients."""
         if self._eagerly or not torch.is_grad_enabled():
             return self.loss(*args, **kwargs)
         if not self._parts and any(isinstance(p, AutoGuide) and p.prototype_trace is None for p in self.loss.modules()):
@@ -126,7 +155,7 @@ class CompiledLoss(nn.Module):
         return _Replay.apply(graph, *self._trained, *self._rest, *inputs)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up attributes of the loss, too (an ELBO's module has ``model``, ``guide``, ``elbo``)."""
+        """Look up an attribute here, then in the loss (an ELBO's module has ``model``, ``guide``, ``elbo``)."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -135,7 +164,7 @@ class CompiledLoss(nn.Module):
             return getattr(self.loss, name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledLoss:
-        """Move as every module does; what was captured for another device or type is captured anew."""
+        """Like ``nn.Module._apply``; graphs are captured anew for the new device or type."""
         super()._apply(fn, recurse)
         self._forget()
         return self
@@ -147,7 +176,7 @@ class CompiledLoss(nn.Module):
         self._parts: list[nn.Module] = []
 
     def _graph(self, given: Any) -> tuple[Captured | None, list[Tensor]]:
-        """The graph of arguments of this form, captured and compared where that is due, and their tensors."""
+        """Graph for arguments of this form, captured and compared if needed, and the tensors among the arguments."""
         inputs: list[Tensor] = []
         try:
             key = (form_of(given, inputs), self._state_of_modules())
@@ -175,7 +204,7 @@ class CompiledLoss(nn.Module):
         return tuple(self._requires_grad), tuple([part.training for part in self._parts])
 
     def _function(self, given: Any, used: list[int]) -> Callable[..., list[Tensor]]:
-        """The loss and its gradients as a function of tensors alone; `used` is filled when it runs."""
+        """The loss and its gradients as a function of tensors alone; running it fills `used`."""
 
         def step(*tensors: Tensor) -> list[Tensor]:
             trained = tensors[: len(self._trained)]
@@ -215,7 +244,7 @@ class CompiledLoss(nn.Module):
         return Captured(run, used, {i: (tensor, tensor._version) for i, tensor in enumerate(inputs)})
 
     def _confirm(self, graph: Captured, given: Any, inputs: list[Tensor]) -> Captured | None:
-        """Compare again: a value that the graph took for a constant shows when it changes."""
+        """Compare with the eager loss again: a value that the graph took for a constant shows when it changes."""
         expected = self._evaluate(self._function(given, []), inputs)
         try:
             difference = compared(expected, self._evaluate(partial(_run, graph.run), inputs))
@@ -226,12 +255,12 @@ class CompiledLoss(nn.Module):
     def _compile(
         self, graph: torch.fx.GraphModule, inputs: list[Tensor], expected: list[Tensor]
     ) -> Callable[..., list[Tensor]]:
-        """Compile a graph; where that cannot be done, replay it as it is."""
+        """Compile a graph; if that fails, replay it as it is."""
         on_cpu = all(p.device.type == "cpu" for p in self._trained)
         options = {"fallback_random": True, "triton.cudagraphs": not on_cpu}
         why = "no C++ compiler was found (set CXX)" if on_cpu and not has_compiler() else ""
         if any(node.target is torch.ops.aten.mkldnn_rnn_layer.default for node in graph.graph.nodes):
-            why = "a fused recurrent layer cannot be compiled"  # its workspace is lost, after half a minute
+            why = "a fused recurrent layer cannot be compiled"  # it loses its workspace, after half a minute
         if not why:
             try:
                 with warnings.catch_warnings(), validation_kept():
@@ -249,12 +278,12 @@ class CompiledLoss(nn.Module):
         return graph
 
     def _evaluate(self, function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> list[Tensor]:
-        """Loss and gradients; random state, parameters and buffers stay as they are."""
+        """Evaluate loss and gradients; random state, parameters and buffers stay as they are."""
         with random_state_kept(inputs):
             return [tensor.detach().clone() for tensor in function(*self._copies(), *inputs)]
 
     def _copies(self) -> list[Tensor]:
-        """The modules' tensors, which a graph may write to."""
+        """Copies of the modules' tensors, because a graph may write to them."""
         trained = [tensor.detach().clone().requires_grad_() for tensor in self._trained]
         return trained + [tensor.detach().clone() for tensor in self._rest]
 
@@ -270,7 +299,7 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: Captured, *tensors: Tensor) -> Tensor:
         loss, *gradients = _run(graph.run, *tensors)
-        if loss.is_cuda:  # the memory of a CUDA graph is written to by its next run
+        if loss.is_cuda:  # the next run of a CUDA graph overwrites its memory
             loss, gradients = loss.clone(), [gradient.clone() for gradient in gradients]
         ctx.gradients, ctx.used, ctx.n = gradients, graph.used, len(tensors)
         return loss
@@ -287,13 +316,18 @@ class _Replay(torch.autograd.Function):
 
 
 def _run(graph: Callable[..., list[Tensor]], *tensors: Tensor) -> list[Tensor]:
-    """Run a graph: without autograd, but not under ``no_grad``, where a fused LSTM keeps nothing for its gradient."""
+    """Run a graph without autograd, but not under ``no_grad``, where a fused LSTM keeps nothing for its gradient."""
     with torch.enable_grad():
         return graph(*[tensor.detach() for tensor in tensors])
 
 
 def mode_for(asked: str, steps: int) -> str:
-    """The mode of a fit of so many steps; of the whole fit, so that a resumed one goes on in the same mode."""
+    """Choose the compile mode from the total (not remaining) number of steps, so that a resumed fit uses the same mode.
+
+    Args:
+        asked: Mode of the settings; only "auto" leaves a choice.
+        steps: Number of steps of the whole fit.
+    """
     if asked != "auto":
         return asked
     return "inductor" if steps >= INDUCTOR_FROM else "graph" if steps >= GRAPH_FROM else "none"

@@ -20,13 +20,16 @@ from ..modeling.base import ZooModel, make_local
 
 
 def run_seed(seed: int, index: int) -> int:
-    """Seed of one restart, chain or simulation among several."""
+    """Random seed for one restart, chain or simulation among several, derived from `seed` and its index."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 @contextlib.contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Local parameters and a random state of one's own; the caller's settings, store and RNG stay as they are."""
+    """Run a block under seed `seed` with module-local Pyro parameters.
+
+    The caller's random state and Pyro settings are restored on exit.
+    """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices), pyro.settings.context(module_local_params=True):
         torch.manual_seed(seed)
@@ -34,7 +37,7 @@ def isolated(seed: int) -> Iterator[None]:
 
 
 def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
-    """Fresh model and guide, under whatever seed and settings hold now."""
+    """Build a fresh model and guide, under the current seed and settings."""
     fresh = make_local(model.fresh())
     if isinstance(guide, nn.Module):
         return fresh, make_local(_copy(guide, {id(model): fresh}))
@@ -45,7 +48,7 @@ def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
 
 
 def _copy(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Deep copy; Pyro takes the model away from an AutoGuide, and from the original, when it is copied."""
+    """Deep copy of a guide; gives AutoGuides back the model that Pyro drops from copy and original on copying."""
     autos = {name: part for name, part in guide.named_modules() if isinstance(part, AutoGuide)}
     held = {name: (part._model, part.master) for name, part in autos.items()}
     traces = {id(part.prototype_trace): part.prototype_trace for part in autos.values()}  # never written to again
@@ -61,7 +64,7 @@ def _copy(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _rebound(function: Any, memo: dict[int, Any]) -> Any:
-    """The same function under the same handlers, on the objects that take the place of those in `memo`."""
+    """The same function under the same handlers, with objects replaced as `memo` says (id -> new object)."""
     if id(function) in memo:
         return memo[id(function)]
     wrapped = getattr(function, "func", None)
@@ -72,7 +75,7 @@ def _rebound(function: Any, memo: dict[int, Any]) -> Any:
 
 
 def guide_label(guide: Any) -> str:
-    """How a guide is named in records: names of the zoo and of Pyro as they are, one's own marked as such."""
+    """Name of a guide in records: unchanged for names of the zoo and of Pyro, marked "(own)" for others."""
     if isinstance(guide, str):
         return guide
     if isinstance(guide, type) and issubclass(guide, AutoGuide):
@@ -81,7 +84,7 @@ def guide_label(guide: Any) -> str:
 
 
 def reference_tensor(model: ZooModel) -> torch.Tensor | None:
-    """A tensor that has the device and the floating type of the model."""
+    """A tensor with the device and the floating type of the model, or None if it has no floating tensor."""
     return next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)
 
 

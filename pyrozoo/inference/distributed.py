@@ -1,6 +1,6 @@
 """One fit over several processes: every process takes its share of each minibatch, and gradients are averaged.
 
-Started by ``torchrun``, which tells each process its rank and restarts all of them when one is lost.
+The processes are started by ``torchrun``, which tells each one its rank and restarts all of them when one fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ PATIENCE = 1800.0  # seconds in which all processes must have started
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a fit; one alone where nothing is distributed."""
+    """This process among those of a fit; a single one if nothing is distributed.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -34,12 +39,12 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, loss: nn.Module) -> nn.Module:
-        """The loss whose backward pass averages the gradients of all processes."""
-        # A parameter may be without gradient for want of rows: a stratum, a data set that is not in a share.
+        """Wrap the loss so that its backward pass averages the gradients of all processes."""
+        # A share may lack the rows of a stratum or data set, so that a parameter gets no gradient.
         return loss if self.size == 1 else DistributedDataParallel(loss, find_unused_parameters=True)
 
     def mean(self, value: Tensor) -> float:
-        """Mean over the processes, the same number in all of them."""
+        """Mean of a scalar tensor over the processes, the same number in all of them."""
         if self.size == 1:
             return value.item()
         value = value.detach().to(torch.float64, copy=True)
@@ -47,12 +52,12 @@ class Processes:
         return (value / self.size).item()
 
     def from_first(self, tensors: Sequence[Tensor]) -> None:
-        """Give every process the first one's values."""
+        """Overwrite the tensors in every process with the first process's values."""
         for tensor in tensors if self.size > 1 else ():
             dist.broadcast(tensor, 0)
 
     def gather(self, value: Tensor) -> list[Tensor]:
-        """One tensor of each process, all of one shape, in all of them."""
+        """Collect one tensor of each process, all of one shape, in every process."""
         if self.size == 1:
             return [value]
         moved = value.to(_device())
@@ -68,7 +73,9 @@ ALONE = Processes()
 def joined(distributed: bool, device: str | torch.device | None) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started; they stay joined for later fits, until the script ends.
 
-    Each has the GPU of its ``LOCAL_RANK`` where `device` is "cuda" without a number.
+    Args:
+        distributed: Whether to join; otherwise this process is alone.
+        device: Device of the fit; for "cuda" without a number, each process uses the GPU of its ``LOCAL_RANK``.
 
     Raises:
         RuntimeError: The process was not started by ``torchrun``.
@@ -84,17 +91,17 @@ def joined(distributed: bool, device: str | torch.device | None) -> Iterator[Pro
             )
         _join(torch.device(device or "cpu"))
     processes = Processes(dist.get_rank(), dist.get_world_size())
-    processes.gather(torch.zeros(()))  # what the first one wrote at the end of an earlier fit is there
+    processes.gather(torch.zeros(()))  # wait for files that the first process writes at the end of a fit
     yield processes
 
 
 def _join(device: torch.device) -> None:
-    """Until the script ends.
+    """Join the process group, until the script ends.
 
-    Leaving earlier can hang: a thread of gloo may wait for Python's lock to free a tensor while the last reference to
-    the group, that of a DistributedDataParallel, goes and waits for the thread.
+    Leaving earlier can hang: a thread of gloo may wait for Python's lock to free a tensor, while the last reference to
+    the group (held by a DistributedDataParallel) is dropped and waits for that thread.
     """
-    from torch.distributed.rendezvous import rendezvous  # some builds of torch are without
+    from torch.distributed.rendezvous import rendezvous  # missing in some builds of torch
 
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device)
@@ -106,20 +113,21 @@ def _join(device: torch.device) -> None:
 
 
 def _agreed_name(store: dist.Store, rank: int, size: int) -> str:
-    """A name that the processes of this start agree on, and that none of an earlier start has used.
+    """A name on which the processes of this start agree, and which no earlier start has used.
 
-    torchrun may keep its store when it restarts them, where they would find the addresses of those that were killed.
+    torchrun may keep its store when it restarts the processes; they would find there the addresses of those that were
+    killed.
     """
     own, until = uuid.uuid4().hex, time.monotonic() + PATIENCE
     if rank:
         store.set(f"pyrozoo/asks/{rank}", own)
-        name = store.get(f"pyrozoo/answer/{own}").decode()  # waits for it
+        name = store.get(f"pyrozoo/answer/{own}").decode()  # waits until it is set
         store.set(f"pyrozoo/{name}/{rank}", "")
         return name
     missing = set(range(1, size))
     while missing:
         for other in missing:
-            if store.check([f"pyrozoo/asks/{other}"]):  # perhaps still that of an earlier start
+            if store.check([f"pyrozoo/asks/{other}"]):  # may still be that of an earlier start
                 store.set(f"pyrozoo/answer/{store.get(f'pyrozoo/asks/{other}').decode()}", own)
         missing = {other for other in missing if not store.check([f"pyrozoo/{own}/{other}"])}
         if time.monotonic() > until:
@@ -134,5 +142,5 @@ def _leave() -> None:
 
 
 def _device() -> torch.device:
-    """Where the backend's tensors must lie."""
+    """Device on which the backend's tensors must be."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

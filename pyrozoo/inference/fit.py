@@ -44,34 +44,44 @@ def fit(
     store or Pyro settings. The same arguments give bit-equal results on the same machine and thread count.
 
     With ``distributed=True``, in a script that ``torchrun`` starts several times, each process takes its share of
-    every minibatch and all return the same fit; the first one shows the progress, calls back and writes checkpoints
-    (into a folder that all of them see).
+    every minibatch and all return the same fit; the first process shows the progress, calls `callback` and writes
+    checkpoints (into a folder that all processes can read).
 
     Args:
         model: A model; its constructor arguments, not its parameters, are used.
         guide: Name of a guide of the entry, an AutoGuide class, a factory ``model -> guide module``, or a guide
             module, which is copied. A guide with ``solve(train)`` replaces SVI by that call.
         train: The training data; cast to the floating type of the model.
-        seed: Of everything random.
+        seed: Random seed for initial weights, minibatches and draws of the latents.
         restarts: Number of independent fits; each is a chain of the posterior.
-        warm_start: A fit of the same architecture whose weights to start from.
+        warm_start: A fit of the same architecture whose weights are the initial ones.
         checkpoint: Folder for a checkpoint per restart, written after every epoch.
-        resume: Go on from the checkpoint: after an interruption at any moment the history and the weights are
-            bit-identical to those of an uninterrupted run.
-        progress: Show a progress bar with the ELBO and the time left.
-        callback: Called after every epoch with its line of the history.
-        valid: Validation data for early stopping, see ``patience``; groups take their place from `train` by name.
-        **settings: The fields of `pyrozoo.inference.settings.Settings`, e.g. ``steps``, ``lr``, ``batch_size``; the
-            model's own ``fit_defaults`` hold where nothing is given.
+        resume: Whether to continue from the checkpoint: after an interruption at any moment the history and the weights
+            are bit-identical to those of an uninterrupted run.
+        progress: Whether to show a progress bar with the ELBO and the time left.
+        callback: Function called after every epoch with that epoch's line of the history.
+        valid: Validation data for early stopping, see ``patience``; groups are matched to those of `train` by name.
+        **settings: Fields of `Settings`, where all are described: ``steps`` or ``epochs``, ``batch_size``, ``lr``,
+            ``schedule``, ``anneal``, ``clip``, ``patience``, ``particles``, ``groups``, ``device``, ``compile`` and
+            others; by default those of the model's ``fit_defaults``.
 
     Returns:
-        The fit; after KeyboardInterrupt what there is so far, with status "interrupted".
+        The fit; after KeyboardInterrupt the fit as it is so far, with status "interrupted".
 
     Raises:
-        NonFiniteLoss: The loss or a gradient is not finite; names step and site; its ``fit`` is the last good state.
+        NonFiniteLoss: The loss or a gradient is not finite; the message names step and site, and ``error.fit`` is the
+            last good state.
         KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
         ValueError, TypeError: An argument does not fit the data or the model.
         RuntimeError: ``distributed=True`` in a process that ``torchrun`` did not start.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(500))
+        >>> model = zoo.create_model("ssmtl", data)
+        >>> fit = zoo.fit(model, "amortized", data, steps=20, restarts=2, progress=False)
+        >>> fit.status, len(fit.runs), int(fit.history["step"].max())
+        ('finished', 2, 20)
     """
     started = time.perf_counter()
     options = Settings.resolve(model, guide, settings).for_data(train)
@@ -114,7 +124,7 @@ def _prepared(
     result: Fit, run: Run, train: Batch, valid: Batch | None, warm_start: Fit | None, options: Settings,
     file: Path | None, processes: Processes,
 ) -> Training | None:  # fmt: skip
-    """The training of one restart, or None where its guide has been solved in closed form."""
+    """The training of one restart, or None if its guide has been solved in closed form."""
     device = options.device or train.tensors[train.rows].device
     run.model.to(device)
     run.guide.to(device)
@@ -136,7 +146,7 @@ def _prepared(
 def train_run(
     training: Training, run: Run, resume: bool = False, progress: str | None = None, callback: Callable | None = None
 ) -> None:
-    """Train a restart to the end, keep its history also where that fails, and leave its modules ready for use."""
+    """Train a restart to the end, keep its history even if that fails, and switch its modules to evaluation mode."""
     try:
         run.status = training.run(resume=resume, progress=progress, callback=callback)
     finally:

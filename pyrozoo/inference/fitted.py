@@ -28,9 +28,12 @@ class Run:
     """One restart: its own model and guide, its history and how it ended.
 
     Attributes:
-        history: One line per epoch: epoch, step, elbo (mean over the epoch of minus the loss, nats per row: the
-            objective, which for SSMTL with alpha > 0 holds the alpha term beside the ELBO), beta (weight of the
-            annealed sites), lr, grad_norm, and valid_elbo (the same, of the validation set).
+        seed: Random seed of this restart.
+        model: The fitted model.
+        guide: The fitted guide.
+        history: One line per epoch with these columns: epoch; step; elbo (mean over the epoch of minus the loss, in
+            nats per row: the objective, which for SSMTL with alpha > 0 holds the alpha term beside the ELBO); beta
+            (weight of the annealed sites); lr; grad_norm; and valid_elbo (the objective of the validation set).
         status: "finished", "stopped early", "interrupted", "failed" or "solved".
     """
 
@@ -52,18 +55,26 @@ class Run:
 
 @dataclass
 class Fit:
-    """A fitted model: what every other function of the zoo takes.
+    """A fitted model, which most functions of the zoo take as their first argument.
 
     Attributes:
         runs: The restarts, in order of their seeds; a restart is a chain of the posterior.
-        guide_name: How the guide was given: a name of the entry, or the name of a class or function.
+        guide_name: Name of the guide: a name of the entry, or the name of a class or function.
         settings: The arguments of the fit that JSON can hold.
         data: Identity of the training data: name, sha256, simulated, columns.
-        prototype: One training row with the names and tables of all groups that are not open: what aligns new
-            data with the fit.
-        seconds: Wall time of the fit.
-        versions: Library versions that wrote a loaded fit.
+        prototype: One training row with the names and tables of all groups that are not open; new data are aligned
+            with it.
+        seconds: Wall time of the fit, in seconds.
+        versions: Versions of the libraries that wrote a loaded fit.
         train: The training data; not saved, so None for a loaded fit.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> type(fit.model).__name__, fit.guide_name, fit.status, len(fit.runs)
+        ('SSMTL', 'paper', 'finished', 1)
+        >>> fit.history.columns[:3].tolist()
+        ['epoch', 'step', 'elbo']
     """
 
     runs: list[Run]
@@ -101,7 +112,26 @@ class Fit:
         return self.runs[-1].status
 
     def batch(self, df: pd.DataFrame, labels: bool = True) -> Batch:
-        """Read a new table by the columns of the training table; ``labels=False`` where it has no targets."""
+        """Read a new table by the columns of the training table.
+
+        Args:
+            df: The table, with the columns of the training table.
+            labels: Whether the table has the targets; False reads only units and inputs.
+
+        Raises:
+            KeyError, TypeError, ValueError: As `Batch.from_dataframe`; ValueError also if the fit was not trained on a
+                data frame.
+
+        Example:
+            >>> import pandas as pd
+            >>> import pyrozoo as zoo
+            >>> fit = zoo.load_reference("ssmtl/dryer")
+            >>> columns = fit.data["columns"]
+            >>> unit = fit.prototype.names("unit")[0]
+            >>> table = pd.DataFrame({columns["unit"]: [unit] * 3, **dict.fromkeys(columns["x"], [0.1, 0.2, 0.3])})
+            >>> zoo.predict(fit, fit.batch(table, labels=False), draws=20).shape[0]
+            3
+        """
         columns = self.data.get("columns")
         if columns is None:
             raise ValueError("this fit was not trained on a data frame; build the Batch yourself")
@@ -118,15 +148,19 @@ class Fit:
         )  # fmt: skip
 
     def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
-        """Bring a batch into the terms of the fit: group positions, group tables and support rows, device.
+        """Convert a batch to the layout of the training data: group positions, tables, support rows, device and type.
 
-        Groups of the training data take their place and tables from there. Other groups need a guide that is
-        amortised over them, which then reads this batch's own rows. Open groups of the model keep the tables they come
-        with, and new ones are as good as known ones.
+        Groups of the training data take their position and tables from there. Other groups need a guide that is
+        amortised over them, which then reads this batch's own rows. Open groups of the model keep the tables of this
+        batch, whether they are new or known.
+
+        Args:
+            batch: The batch.
+            run: The restart whose guide and device count; by default the best one.
 
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
-            ValueError: The batch has other names along a dimension, or is standardised otherwise.
+            ValueError: The batch has other names along a dimension, or is standardised differently.
         """
         run = run or self.best
         checked = {dim for dims in self.prototype.dims.values() for dim in dims}
@@ -169,15 +203,18 @@ class Fit:
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a run directory, JSON and safetensors only, that `pyrozoo.load` reads.
+        """Write a run directory of JSON and safetensors, to be read by `pyrozoo.load`.
 
         Args:
-            path: Folder to make.
-            overwrite: Replace an earlier run directory there.
+            path: Folder to create.
+            overwrite: Whether to replace an earlier run directory there.
+
+        Returns:
+            The folder.
 
         Raises:
-            FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
-            ValueError: A constructor argument, or a name in the data, that JSON cannot hold.
+            FileExistsError: As `pyrozoo.save`.
+            ValueError: A constructor argument that JSON cannot hold.
         """
         path = Path(path)
         weights = {
@@ -191,16 +228,22 @@ class Fit:
 
 
 def holds_group(model: ZooModel, group: str) -> bool:
-    """Whether something of the model belongs to the positions of a group, so that they must be those of the training.
+    """Whether the model has latents or parameters per group, so that positions must be those of the training data.
 
-    It has the group's plate, or asks for its index and does not say that the group is open.
+    True if it has the group's plate, or if `forward` takes the group's index and the group is not open.
     """
     taken = group in inspect.signature(model.forward).parameters
     return group in model.plate_dims or (taken and group not in model.open_groups)
 
 
 def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """Support rows of new data's groups, shape (M, S, ...), of which those with a place in `known` are taken there."""
+    """Support rows of new data's groups, shape (M, S, ...), with those of known groups taken from `known`.
+
+    Args:
+        own: Support rows of the new data, shape (M, S1, ...).
+        known: Support rows of the training data, shape (K, S2, ...).
+        places: Position of each of the M groups in `known`, -1 for a new group.
+    """
     out = own.new_zeros(len(own), max(own.shape[1], known.shape[1]), *own.shape[2:])
     out[:, : own.shape[1]] = own
     for i, place in enumerate(places):
@@ -213,7 +256,7 @@ def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.
 def prototype_of(train: Batch, model: ZooModel) -> Batch:
     """One training row with all group tables and names, see `Fit`.
 
-    Of an open group only the row's own: nothing of the others is needed later.
+    Of an open group only the entry of that row is kept: others are never needed later.
     """
     row = train.take([0])
     tensors, sizes = dict(row.tensors), dict(row.sizes)

@@ -24,14 +24,18 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 class NotCapturable(RuntimeError):
-    """The loss is no fixed sequence of tensor operations."""
+    """Error: the loss is not a fixed sequence of tensor operations."""
 
 
 def form_of(value: Any, tensors: list[Tensor]) -> Any:
-    """What a graph depends on of an argument: the form of its tensors, which are collected, and all else by value.
+    """Key of an argument on which a graph depends: the form of each tensor, and everything else by value.
+
+    Args:
+        value: The argument.
+        tensors: List to which the argument's tensors are appended.
 
     Raises:
-        TypeError: Something is neither a tensor nor hashable.
+        TypeError: A part is neither a tensor nor hashable.
     """
     if isinstance(value, Tensor):
         tensors.append(value)
@@ -45,7 +49,7 @@ def form_of(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same argument with these in place of its tensors, and dictionaries as mappings."""
+    """The same argument with its tensors replaced, in order, and mappings as dictionaries."""
     if isinstance(value, Tensor):
         return next(tensors)
     if isinstance(value, Mapping):
@@ -57,21 +61,21 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
 
 @contextlib.contextmanager
 def random_state_kept(inputs: Sequence[Tensor]) -> Iterator[None]:
-    """Leave the random state as it was."""
+    """Restore the random state of CPU and GPUs on exit."""
     devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
     with torch.random.fork_rng(devices=sorted(devices)):
         yield
 
 
 def validation_kept() -> contextlib.AbstractContextManager:
-    """Leave the validation of arguments as it is: torch's compiler turns it off in the whole process."""
+    """Restore the validation settings on exit: torch's compiler turns validation off in the whole process."""
     names = ("validate_distributions_pyro", "validate_distributions_torch")
     return pyro.settings.context(**{name: pyro.settings.get(name) for name in names})
 
 
 @contextlib.contextmanager
 def capturing() -> Iterator[None]:
-    """Let Pyro's ELBOs be recorded: their values stay tensors, and nothing branches on them."""
+    """Allow Pyro's ELBOs to be captured: their values stay tensors, and nothing branches on them."""
     replaced = {"torch_item": _value, "warn_if_nan": lambda *args, **kwargs: None}
     with contextlib.ExitStack() as stack:
         stack.enter_context(validation(False))
@@ -86,14 +90,15 @@ def capturing() -> Iterator[None]:
 
 
 def _value(x: Any) -> Any:
-    """`torch_item` without leaving the graph."""
+    """Like Pyro's `torch_item`, but stays in the graph."""
     return x.detach() if isinstance(x, Tensor) else x
 
 
 def _expectation(self: util.Dice, costs: Mapping[Any, Sequence[Tensor]]) -> Any:
     """`Dice.compute_expectation` where no draw of the guide has a probability factor: the sum of the costs.
 
-    Pyro's own branches on whether probabilities are zero. Here there are none, all guide sites being reparameterised.
+    Pyro's own version branches on whether probabilities are zero. There are none here, because all guide sites are
+    reparameterised.
     """
     total: Any = 0.0
     for ordinal, terms in costs.items():
@@ -107,7 +112,7 @@ def _expectation(self: util.Dice, costs: Mapping[Any, Sequence[Tensor]]) -> Any:
 
 
 def check_shapes(graph: torch.fx.GraphModule) -> None:
-    """Refuse operations whose results have shapes that depend on values: those of the first call would stay."""
+    """Refuse operations whose output shapes depend on values: the graph would keep those of the first call."""
     for node in graph.graph.nodes:
         if node.op != "call_function" or torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
             continue
@@ -121,7 +126,7 @@ def _indexes(node: torch.fx.Node) -> bool:
 
 
 def simplify(graph: torch.fx.GraphModule) -> None:
-    """Compute equal things once, and leave out what does nothing: replayed, every operation costs microseconds."""
+    """Compute equal terms once, and drop operations without effect: when replayed, each costs microseconds."""
     from torch._functorch.compile_utils import fx_graph_cse  # here: some 500 modules that an eager fit does without
 
     same = (torch.ops.aten.expand.default, torch.ops.aten.view.default, torch.ops.aten.detach.default)
@@ -134,11 +139,11 @@ def simplify(graph: torch.fx.GraphModule) -> None:
 
 
 def compared(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str:
-    """Words on the first value that differs by more than rounding; empty where none does.
+    """Describe the first value that differs by more than rounding; empty if none does.
 
-    By more than 1e-10 in double and 1e-5 in single precision, relative to the largest entry of each tensor; of a
-    gradient that is zero but for rounding, by more than that of the largest one.
-    A loss that is not finite is left to those who train.
+    The tolerance is 1e-10 in double and 1e-5 in single precision, relative to the largest entry of each tensor; for
+    gradients it also allows rounding errors of the size of those of the largest gradient, because a gradient may be
+    zero except for rounding. A loss that is not finite is not compared: training reports it.
     """
     tolerance = TOLERANCE.get(expected[0].dtype, 1e-5)
     if not bool(expected[0].isfinite()):
@@ -160,7 +165,7 @@ def compared(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str:
 
 
 def global_parameters(module: nn.Module) -> bool:
-    """Whether a part looks its parameters up in Pyro's global store, where a graph's inputs would not reach it."""
+    """Whether a part keeps its parameters in Pyro's global store, which a graph's inputs would not reach."""
     if isinstance(module, LocalParams):
         return not module._local_params
     if isinstance(module, PyroModule):
@@ -180,7 +185,7 @@ def has_compiler() -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """One line on why a loss could not be captured or compiled, and where in the model or guide that was."""
+    """One line on why a loss could not be captured or compiled, and where in the model or guide that happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     text = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     if "_local_scalar_dense" in text:

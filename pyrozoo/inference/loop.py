@@ -36,14 +36,17 @@ from .losses import NO_DISTRIBUTION, Anneal, Loss, NonFiniteLoss, bad_site, mate
 from .minibatches import can_take_present, rows_per_group, sample_minibatches, some_rows, steps_per_epoch
 from .settings import FUSED_ADAM, SCHEDULES, Settings
 
-MANY_GROUPS = 20_000  # from here on, measured, all groups cost more than picking those present
+MANY_GROUPS = 20_000  # measured: from this number on, picking the groups present is cheaper
 
 
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
 
 
 class Training:
-    """One run of the loop; what changes during training is in `history`, the modules, and the two random states."""
+    """One run of the training loop.
+
+    Its state during training is the history, the weights of the modules, the optimisers and two random states.
+    """
 
     def __init__(
         self, model: ZooModel, guide: nn.Module, train: Batch, valid: Batch | None, options: Settings, seed: int,
@@ -71,13 +74,13 @@ class Training:
         self.loss.annealed = self.anneal_sites
         mode = mode_for(options.compile, self.total_steps)
         self.step_loss = processes.wrap(self.loss if mode == "none" else CompiledLoss(self.loss, mode))
-        # Where the graph is compiled, a weight that changes is one of its inputs.
+        # A weight that changes is an input of a captured graph.
         self.weight_is_input = mode != "none" and options.anneal is not None
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.good = self._state()
         self.best_state: dict[str, Tensor] | None = None
-        # The machine may be another one when the fit goes on, with more processes or fewer.
+        # A fit may be resumed on another machine, with another number of processes.
         settings = {k: v for k, v in options.as_json().items() if k not in ("distributed", "device")}
         self.fingerprint = {
             "settings": settings, "data": train.sha256, "validation data": valid and valid.sha256,
@@ -86,11 +89,23 @@ class Training:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One line per finished epoch."""
+        """One line per finished epoch, see `Run`."""
         return pd.DataFrame(self.rows)
 
     def run(self, *, resume: bool, progress: str | None, callback: Callable | None) -> str:
-        """Train to the end; return how it ended."""
+        """Train to the end.
+
+        Args:
+            resume: Whether to continue from the checkpoint, if there is one.
+            progress: Label of the progress bar; None for no bar.
+            callback: Function called after every epoch with that epoch's line of the history.
+
+        Returns:
+            How the training ended: "finished", "stopped early" or "interrupted".
+
+        Raises:
+            NonFiniteLoss: The loss or a gradient is not finite; the modules hold the weights of the last good epoch.
+        """
         status = self._load() if resume and self.checkpoint is not None and self.checkpoint.exists() else "running"
         if status == "running":
             bar = tqdm(
@@ -141,7 +156,7 @@ class Training:
         row = {"epoch": self.epoch, "step": self.step, "elbo": -total / (self.step - first) / self.n_rows,
                "beta": beta, "lr": lr, "grad_norm": norm}  # fmt: skip
         self.epoch += 1
-        self.processes.from_first(list(self.loss.buffers()))  # running means are those of each one's own rows
+        self.processes.from_first(list(self.loss.buffers()))  # each process has the running means of its own rows
         if self.valid is not None:
             row["valid_elbo"] = self._validate()
             if beta >= 1.0 and row["valid_elbo"] > self.best:
@@ -156,7 +171,7 @@ class Training:
         before = torch.get_rng_state()
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss says it, and where
+                warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss reports it, with the site
                 loss = self.step_loss(batch, self._weight(beta))
         except NO_DISTRIBUTION as error:  # Pyro's validation sees a NaN argument before the loss does
             if "share a common poutine.scale" in str(error):
@@ -164,7 +179,7 @@ class Training:
                     "anneal: an annealed site depends on one that is summed out, and all that do must have one weight; "
                     "use anneal=None, or leave it out of anneal_sites"
                 ) from error
-            self.processes.mean(self._scalar(math.nan))  # the others wait for this one's loss, and shall fail, too
+            self.processes.mean(self._scalar(math.nan))  # the other processes wait for this loss and must fail, too
             site = self._bad_site(batch, before)
             if not site:
                 raise
@@ -191,7 +206,7 @@ class Training:
         return torch.tensor(value, dtype=torch.float64, device=self.parameters[0].device)
 
     def _clip(self) -> float:
-        """Norm of the gradient before it is cut to ``clip``; a sparse gradient has its values only."""
+        """Clip the gradient to norm ``clip``; return its norm before. Of a sparse gradient only its values count."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
         grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
         norm = nn.utils.get_total_norm(grads)
@@ -203,7 +218,7 @@ class Training:
         return norm.item()
 
     def _bad_site(self, batch: Batch, rng_state: Tensor) -> str:
-        """Repeat the step with the same draws to name the first site that is not finite."""
+        """Repeat the step with the same draws, to name the first site that is not finite."""
         with torch.random.fork_rng():
             torch.set_rng_state(rng_state)
             return bad_site(self.loss, batch)
@@ -222,12 +237,12 @@ class Training:
         with torch.random.fork_rng(), torch.no_grad(), Anneal(self.outer_sites, share):
             torch.manual_seed(VALIDATION_SEED)
             value = self._scalar(-self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows])
-        self.processes.from_first([value])  # whoever stops early, all do
+        self.processes.from_first([value])  # all processes stop early together
         return value.item()
 
     # ---------------------------------------------------------------- rates
     def _group_rows(self) -> dict[str, Tensor] | None:
-        """Rows of each group where steps hold only the groups present, else None."""
+        """Number of rows of each group if steps hold only the groups of their rows, else None."""
         groups, model, guide = self.train.groups, self.loss.model, self.loss.guide
         able = can_take_present(model, guide, self.train)
         many = max((self.train.sizes[group] for group in groups), default=0) >= MANY_GROUPS
@@ -236,7 +251,7 @@ class Training:
         if self.options.groups == "auto":
             if not (able and many and self.options.optimizer is FUSED_ADAM) or self._tables_are_shared():
                 return None
-            with contextlib.suppress(ValueError):  # a group without such rows is reached by steps that hold all groups
+            with contextlib.suppress(ValueError):  # a group has no such rows: only steps with all groups reach it
                 return rows_per_group(self.train, self.options.batch_size)
             return None
         if not able:
@@ -252,11 +267,11 @@ class Training:
         return rows_per_group(self.train, self.options.batch_size)
 
     def _tables_are_shared(self) -> bool:
-        """Whether several processes would have to average gradients of the few lines of a table that each touches."""
+        """Whether several processes would each update a few lines of one table, which cannot be averaged."""
         return self.processes.size > 1 and any(getattr(self.loss.guide, "sparse", {}).values())
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimiser, and a lazy one for tables of which a step touches only the groups present."""
+        """The optimiser, and a lazy one for tables of which a step touches only the groups of its rows."""
         rates = self._rates()
         tables = getattr(self.loss.guide, "sparse", {}) if self.group_rows is not None else {}
         lazy = {f"guide.{name}" for names in tables.values() for name in names}
@@ -304,7 +319,7 @@ class Training:
         return anneal(progress) if callable(anneal) else min(1.0, (self.epoch + 1) / (anneal + 1))
 
     def _guide_sites(self) -> dict[str, dict]:
-        """Latents that the guide samples, by name."""
+        """Latent sites that the guide samples, by name."""
         self.loss.eval()
         with torch.random.fork_rng(), torch.no_grad(), validation(False):
             arguments = self.loss.model.arguments(some_rows(self.loss.model, self.loss.guide, self.train))
@@ -319,9 +334,9 @@ class Training:
         return given
 
     def _draws_of_own(self, step: int = 0) -> None:
-        """Let processes other than the first draw other latents, for the same order of minibatches.
+        """Give processes other than the first their own draws of the latents, for the same order of minibatches.
 
-        From a later step on, where the random states of this number of processes are not known, all draw anew.
+        From a later step on, where the random states for this number of processes are not known, all draw anew.
         """
         if step or not self.processes.first:
             own = np.random.SeedSequence([self.seed, self.processes.rank, step])

@@ -1,4 +1,4 @@
-"""The loss as a torch module, and the Pyro messengers that act on it: annealing, and finding what is not finite."""
+"""The loss as a torch module, and Pyro messengers that act on it: annealing, and finding what is not finite."""
 
 from __future__ import annotations
 
@@ -19,20 +19,38 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..modeling.base import QUIET, ZooModel
 
-# What distributions raise of arguments that are not finite: their validation, and factorisations.
+# Errors that distributions raise for arguments that are not finite: from validation and factorisations.
 NO_DISTRIBUTION = (ValueError, torch.linalg.LinAlgError)
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss or a gradient is not finite; ``fit`` holds the last good state."""
+    """Error: the loss or a gradient is not finite. The message names the step and the first bad site.
+
+    Attributes:
+        fit: The fit in its last good state.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(100))
+        >>> bad = data.with_tensors({"x": data["x"] * float("nan")})
+        >>> model = zoo.create_model("ssmtl", data)
+        >>> try:
+        ...     zoo.fit(model, "paper", bad, steps=5, progress=False)
+        ... except zoo.NonFiniteLoss as error:
+        ...     print(error)
+        ...     kept = error.fit
+        step 0: ... (site 'y_unobserved' has a non-finite value); the last good state (after epoch 0) is in ...
+        >>> kept.status
+        'failed'
+    """
 
     fit: Any = None
 
 
 class Anneal(Messenger):
-    """Scale the log densities of the named sites, in model and guide alike.
+    """Scale the log densities of the named sites by `weight`, in model and guide alike.
 
-    Only sites that the guide samples: enumerated sites of the model must share one scale.
+    Only for sites that the guide samples: enumerated sites of the model must share one scale.
     """
 
     def __init__(self, sites: Set[str], weight: float | Tensor) -> None:
@@ -45,7 +63,11 @@ class Anneal(Messenger):
 
 
 class Watch(Messenger):
-    """Remember the first site whose value or log density is not finite."""
+    """Remember the first site whose value or log density is not finite.
+
+    Args:
+        ruled_out: Whether a log density of -inf counts as finite: values that are impossible, not broken.
+    """
 
     def __init__(self, ruled_out: bool = False) -> None:
         super().__init__()
@@ -67,7 +89,7 @@ class Watch(Messenger):
 class Loss(nn.Module):
     """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once.
 
-    Its call takes the weight of the annealed sites, a number or (an input of a compiled loss) a tensor ().
+    Its call takes the weight of the annealed sites: a number, or for a compiled loss a tensor of shape ().
     """
 
     def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO, annealed: Set[str] = frozenset()) -> None:
@@ -88,24 +110,29 @@ class Loss(nn.Module):
 
 
 def bad_site(loss: Loss, batch: Mapping[str, Any]) -> str:
-    """Evaluate the loss to name the first site that is not finite; empty where there is none."""
+    """Evaluate the loss to find the first site that is not finite.
+
+    Returns:
+        Words that name the site, to be appended to an error message; empty if every site is finite.
+    """
     watch, ran = Watch(), False
-    # A prior that was given validates its arguments as it did when it was made, whatever holds now.
+    # A prior that was passed in keeps the validation setting under which it was made.
     with validation(False), watch, warnings.catch_warnings(), contextlib.suppress(*NO_DISTRIBUTION):
         warnings.simplefilter("ignore")
         loss(batch)
         ran = True
-    if not ran and not watch.found:  # a guide that cannot even be run on the data: is it they that are not finite?
-        watch = Watch(ruled_out=True)  # latents from their prior may be impossible with the data
+    if not ran and not watch.found:  # the guide cannot run on the data: perhaps these are not finite
+        watch = Watch(ruled_out=True)  # latents drawn from the prior may be impossible given the data
         with validation(False), watch, torch.no_grad(), contextlib.suppress(*NO_DISTRIBUTION):
             loss.model(**loss.model.arguments(batch))
     return watch.found
 
 
 def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
-    """Run once: an AutoGuide has no parameters before its first call. What is not finite is left to the loop.
+    """Run model and guide once, because an AutoGuide has no parameters before its first call.
 
-    In evaluation mode, so that running means start with the first step.
+    In evaluation mode, so that running means start with the first step. Values that are not finite raise no error here;
+    the training loop reports them.
     """
     modes = {part: part.training for part in (*model.modules(), *guide.modules())}
     model.eval()
@@ -121,7 +148,12 @@ def materialise(model: ZooModel, guide: nn.Module, batch: Batch) -> None:
 
 
 def validation(validate: bool | None, epoch: int = 0) -> Any:
-    """Context of Pyro's and torch's validation: on, off, or (None) on in the first epoch."""
+    """Context manager that switches Pyro's and torch's validation on or off.
+
+    Args:
+        validate: True for on, False for off, None for on in the first epoch only.
+        epoch: Number of the epoch, from 0.
+    """
     if validate is None and epoch == 0:
         validate = True
     names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 
-# Rows on disk that are shuffled among each other, and the fewest neighbours that stay together until then.
+# Number of rows on disk that are shuffled together, and minimum number of neighbours that enter a window together.
 WINDOW, BLOCK = 2**18, 64
 
 
@@ -20,26 +20,34 @@ def sample_minibatches(
     train: Batch, batch_size: Any, generator: torch.Generator, group_rows: Mapping[str, Tensor] | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:  # fmt: skip
-    """One epoch of minibatches; their mean ELBO, weighted by their share, is the full batch's ELBO.
+    """Draw one epoch of minibatches; the average of their ELBOs, weighted by their share, is the full batch's ELBO.
 
-    A smaller stratum is gone through again, in a new order, until the largest has been gone through once.
+    A smaller stratum is repeated, in a new order each time, until the largest has been used once.
 
-    Of data on disk, a stratum of more than `WINDOW` rows is not permuted as a whole, which would take memory for all of
-    its rows. Its blocks of neighbouring rows come in a random order, and the rows of some thousand blocks at a time, a
-    window, are shuffled among each other. Every row still comes once per epoch, and minibatches are unbiased (if the
-    last block is shorter than the others, to a block's share of a window), but where neighbouring rows are alike, the
-    ELBO of B rows varies more than if they were drawn one by one: with K blocks in a window and the correlation r of
-    the rows' terms within a block, its variance is 1 + r B / K times as large, and the minibatches of one window share
-    the excess. K is 4096 blocks of 64 rows; beyond 17 million rows blocks are longer and fewer, so that their order,
-    too, fits into a window's memory. Rows that are shuffled before they are written have r = 0.
+    Data on disk: a stratum of more than `WINDOW` rows is not permuted as a whole, which would need memory for all of
+    its rows. Instead, its blocks of neighbouring rows come in a random order, and the rows of some thousand blocks at a
+    time (a window) are shuffled together. Every row still comes once per epoch, and minibatches are unbiased (if the
+    last block is shorter than the others, up to one block's share of a window). But if neighbouring rows are alike, the
+    ELBO of B rows varies more than if rows were drawn one by one: with K blocks in a window and correlation r of the
+    rows' terms within a block, its variance is 1 + r B / K times as large, and minibatches of one window share this
+    excess. K is 4096 blocks of 64 rows; beyond 17 million rows, blocks are longer and fewer, so that their order also
+    fits into the memory of a window. Rows that are shuffled before they are written have r = 0.
 
     Args:
         train: The full data.
-        batch_size: Rows per step, or stratum -> rows per step, as in `pyrozoo.inference.settings.Settings`.
-        generator: Of the order.
-        group_rows: As in `Batch.take`, from `rows_per_group`, where a minibatch holds only the groups of its rows.
-        share: Rank and number of the processes that share every minibatch: each takes every so-manieth row, and their
-            mean is the minibatch's ELBO. A minibatch that cannot be divided evenly is taken whole by all of them.
+        batch_size: Number of rows per step, or stratum -> rows per step, as in `pyrozoo.fit`.
+        generator: Random generator for the order.
+        group_rows: Number of rows of each group, from `rows_per_group`, for minibatches that hold only the groups of
+            their rows (see `Batch.take`); None for all groups.
+        share: Rank r and number n of the processes that share every minibatch: process r of n takes rows r, r + n,
+            r + 2n, ..., and the mean over processes is the minibatch's ELBO. If a minibatch cannot be divided evenly,
+            every process takes all of it.
+
+    Yields:
+        The minibatches.
+
+    Raises:
+        ValueError: The strata in `batch_size` are not those of the data, are all empty, or overlap.
     """
 
     def take(rows: Tensor, weight: Tensor | None = None) -> Batch:
@@ -66,7 +74,7 @@ def sample_minibatches(
 
 
 def some_rows(model: nn.Module, guide: nn.Module, train: Batch, n: int = 2) -> Batch:
-    """Some rows to run model and guide on for the first time, with only their groups where these will do."""
+    """The first `n` rows for a first run of model and guide, with only their groups if both accept that."""
     rows = torch.arange(min(n, train.n_rows))
     few = can_take_present(model, guide, train)
     ones = {group: torch.ones(train.sizes[group]) for group in train.groups} if few else None
@@ -74,14 +82,21 @@ def some_rows(model: nn.Module, guide: nn.Module, train: Batch, n: int = 2) -> B
 
 
 def can_take_present(model: nn.Module, guide: nn.Module, train: Batch) -> bool:
-    """Whether model and guide can do with the groups of a minibatch's rows alone, as `Batch.take` gives them."""
+    """Whether model and guide accept minibatches with only the groups of their rows, as `Batch.take` makes them."""
     taken = inspect.signature(model.forward).parameters
     sparse = getattr(guide, "sparse", {})
     return bool(train.groups) and all(group in sparse and f"{group}_weight" in taken for group in train.groups)
 
 
 def rows_per_group(train: Batch, batch_size: Any) -> dict[str, Tensor]:
-    """Number of rows of each group among those that minibatches are drawn from.
+    """Number of rows of each group in the data from which minibatches are drawn.
+
+    Args:
+        train: The full data.
+        batch_size: Number of rows per step, or stratum -> rows per step; strata of size 0 do not count.
+
+    Returns:
+        Group -> number of rows, shape (M,).
 
     Raises:
         ValueError: A group has none, so that no step would ever reach its latents.
@@ -89,7 +104,7 @@ def rows_per_group(train: Batch, batch_size: Any) -> dict[str, Tensor]:
     strata = None
     if isinstance(batch_size, Mapping):
         strata = [positions for positions, _ in _strata_in_use(train, batch_size)]
-        if sum(map(len, strata)) == train.n_rows:  # all rows, in an order that does not matter
+        if sum(map(len, strata)) == train.n_rows:  # all rows; their order does not matter
             strata = None
     out = {}
     for group in train.groups:
@@ -126,7 +141,7 @@ def _strata_in_use(train: Batch, batch_size: Mapping[str, int | None]) -> list[t
     used = [(train.strata[name], size) for name, size in batch_size.items() if size != 0 and len(train.strata[name])]
     if not used:
         raise ValueError("batch_size: every stratum that it names is empty")
-    if len(train.labels) > 1:  # those of one target are where it is observed and where it is not
+    if len(train.labels) > 1:  # strata of one target never overlap
         every = torch.cat([rows for rows, _ in used])
         if len(every.unique()) < len(every):
             raise ValueError(
@@ -146,7 +161,7 @@ def _cycle(rows: Tensor, size: int, n_steps: int, generator: torch.Generator, ma
 
 
 def _shuffled(n: int, size: int, generator: torch.Generator, mapped: bool) -> Iterator[Tensor]:
-    """Positions 0..n-1 in random order, `size` at a time and at last the rest; of mapped rows window by window."""
+    """Positions 0..n-1 in random order in pieces of `size`, the last one shorter; of mapped rows window by window."""
     if not mapped or n <= WINDOW:
         yield from torch.randperm(n, generator=generator).split(size)
         return

@@ -20,33 +20,57 @@ _MODELS = Path(registry.__file__).parents[1] / "models"
 
 
 def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a fit to a run directory; the same as ``fit.save(path)``.
+    """Write a fit to a run directory: ``run.json``, ``weights.safetensors``, ``prototype.safetensors``.
 
     Args:
         fit: The fit.
-        path: Folder to make.
-        overwrite: Replace an earlier run directory there.
+        path: Folder to create.
+        overwrite: Whether to replace an earlier run directory there.
+
+    Returns:
+        The folder.
 
     Raises:
         FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
         ValueError: A constructor argument that JSON cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = zoo.save(fit, f"{folder}/run")
+        ...     sorted(file.name for file in path.iterdir())
+        ['prototype.safetensors', 'run.json', 'weights.safetensors']
     """
     return fit.save(path, overwrite=overwrite)
 
 
 def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: Any = None, model: Any = None) -> Fit:
-    """Read a run directory.
+    """Read a run directory that `save` wrote.
 
     Args:
         path: The folder.
-        priors: Priors that JSON could not hold, given again.
-        guide: The guide factory or class, given again where it is no guide of the entry.
-        model: A model of the same constructor arguments, where it comes from no entry of the registry.
+        priors: Site -> prior, for priors that JSON could not hold.
+        guide: Guide factory or class of the fit, needed if it is no guide of the entry.
+        model: A model with the same constructor arguments, needed if the model comes from no entry of the registry.
+
+    Returns:
+        The fit, without its training data.
 
     Raises:
         FileNotFoundError: No run directory there.
         ValueError: Truncated, edited or foreign files, another format, a model whose log density has changed since,
-            or something that must be given again.
+            or a missing argument: a prior, guide or model that must be given again.
+
+    Example:
+        >>> import tempfile
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     loaded = zoo.load(fit.save(f"{folder}/run"))
+        >>> loaded.history.equals(fit.history)
+        True
     """
     path = Path(path)
     record, weights, prototype = read_directory(path)
@@ -74,7 +98,21 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
 
 
 def load_reference(name: str) -> Fit:
-    """A small trained fit that ships with the package, e.g. ``"ssmtl/dryer"``."""
+    """Load a small trained fit that ships with the package.
+
+    Args:
+        name: Entry and name of the fit, e.g. ``"ssmtl/dryer"``.
+
+    Raises:
+        KeyError: No such fit; the message lists them.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(10)).hide()
+        >>> zoo.predict(fit, data, draws=20).shape[0]
+        10
+    """
     model, _, reference = name.partition("/")
     folder = _MODELS / model / "reference"
     if not (folder / reference / "run.json").exists():

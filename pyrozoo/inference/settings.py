@@ -34,39 +34,39 @@ GROUPS = ("auto", "all", "present")
 
 @dataclass
 class Settings:
-    """Settings of a fit.
+    """Settings of a fit, given as keyword arguments of `pyrozoo.fit`.
 
     Attributes:
-        steps: Optimiser steps; give either this or `epochs`.
-        epochs: Passes over the data (over the largest stratum of a stratified minibatch).
-        batch_size: Rows per step, drawn without replacement in each epoch: None for all; or stratum -> rows per
-            step, where None takes the whole stratum in every step and 0 leaves it out (of an objective that it has
-            no part in). Each stratum gets its exact scale.
+        steps: Number of optimiser steps; give either this or `epochs`.
+        epochs: Number of passes over the data (over the largest stratum of a stratified minibatch).
+        batch_size: Number of rows per step, drawn without replacement in each epoch; None for all; or stratum -> rows
+            per step, where None takes the whole stratum in every step and 0 leaves it out (if the objective does not
+            use it). Each stratum gets its exact scale.
         groups: "all": every step has the latents of all groups (exact, and slow with very many groups); "present":
             only those of the groups in the minibatch, weighted so that the ELBO stays unbiased, with lazy Adam updates
             (`torch.optim.SparseAdam`) of their parameters, so that a step's cost does not depend on the number of
-            groups; "auto": "present" from 20,000 groups on, where the guide has tables per group (``sparse``), the
+            groups; "auto": "present" from 20,000 groups on, if the guide has tables per group (``sparse``), the
             optimiser is the default and every group has rows in the strata of the minibatches.
-        particles: Samples of the ELBO per step, vectorised.
+        particles: Number of samples of the ELBO per step, vectorised.
         lr: Learning rate.
-        lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match holds.
+        lr_groups: Pattern of parameter names (``"guide.c_*"``) -> learning rate; the last match counts.
         schedule: "constant", "linear" (to 2 %), "cosine" (to 1 %) or a function of the progress in [0, 1] that
             multiplies every learning rate.
         anneal: Weight of the annealed sites' log densities: a number of epochs over which it rises linearly to 1,
             or a function of the progress in [0, 1]; None for no annealing.
-        anneal_sites: Sites to anneal; by default every latent that the guide samples.
-        clip: Largest norm of the gradient, or None.
-        patience: Epochs without a better validation ELBO before stopping; the best weights are kept.
-        valid_particles: Samples of the validation ELBO.
-        optimizer: ``parameter groups -> torch optimiser``.
-        device: Where to train, e.g. "cuda"; None for where the data are.
+        anneal_sites: Names of the sites to anneal; by default every latent that the guide samples.
+        clip: Maximum norm of the gradient; None for no clipping.
+        patience: Number of epochs without a better validation ELBO before stopping; the best weights are kept.
+        valid_particles: Number of samples of the validation ELBO.
+        optimizer: Function ``parameter groups -> torch optimiser``.
+        device: Device for training, e.g. "cuda"; None for that of the data.
         compile: "none": Pyro runs at every step. "graph" and "inductor": its tensor operations are captured once and
-            replayed or compiled, see `pyrozoo.CompiledLoss`; where that cannot be done the fit goes on eagerly and a
-            warning says why. "auto": whichever pays for the number of steps of the whole fit.
+            replayed or compiled, see `pyrozoo.CompiledLoss`; where that cannot be done, the fit runs eagerly and a
+            warning says why. "auto": the mode that pays off for the number of steps of the whole fit.
         distributed: Whether this is one of several processes that ``torchrun`` started, which share every minibatch.
             A minibatch that cannot be divided evenly (the ragged last one) is computed by all of them.
         validate: Pyro's and torch's validation: True always, False never, None in the first epoch (a bad argument
-            shows at once; later a non-finite loss is still caught).
+            shows at once; a non-finite loss is still caught later).
     """
 
     steps: int | None = None
@@ -91,14 +91,24 @@ class Settings:
     default_strata: bool = dataclasses.field(default=False, repr=False)
 
     def for_data(self, train: Batch) -> Settings:
-        """Without strata (no targets at all) the model's default strata become a plain batch size."""
+        """Settings for these data: without strata, the default batch size by stratum becomes a plain number."""
         if not train.strata and self.default_strata:
             return dataclasses.replace(self, batch_size=sum(size or 0 for size in self.batch_size.values()) or None)
         return self
 
     @classmethod
     def resolve(cls, model: ZooModel, guide: Any, given: Mapping[str, Any]) -> Settings:
-        """Combine the model's ``fit_defaults`` with what the caller gave, and check names and combinations."""
+        """Combine the model's ``fit_defaults`` with the caller's settings, and check names and combinations.
+
+        Args:
+            model: The model.
+            guide: The guide as given to `pyrozoo.fit`.
+            given: Settings of the caller.
+
+        Raises:
+            TypeError: A setting does not exist.
+            ValueError: A setting has an invalid value, or two exclude each other.
+        """
         names = {f.name for f in dataclasses.fields(cls)} - INTERNAL
         unknown = sorted(set(given) - names)
         if unknown:
@@ -132,7 +142,7 @@ class Settings:
         return options
 
     def as_json(self) -> dict[str, Any]:
-        """The settings, functions by their names."""
+        """The settings as JSON can hold them, functions by their names."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, functools.partial):

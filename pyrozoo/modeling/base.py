@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from . import priors as prior_tools
 
-QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # whether networks go unannounced to Pyro's handlers
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # whether Pyro's handlers are not told of networks
 
 
 class LocalParams:
@@ -27,8 +27,20 @@ class LocalParams:
 
     Pyro keeps a module's parameters either in its global store, where a second instance of the same name reads and
     trains the first one's weights, or in the module (``module_local_params``). The setting must be the same at
-    construction and at every call; this remembers it, so that a fitted model works anywhere and plain ``SVI`` works
-    on a model built outside a fit.
+    construction and at every call; this class remembers it, so that a fitted model works anywhere and plain ``SVI``
+    works on a model built outside a fit.
+
+    Example:
+        >>> import pyro
+        >>> import pyrozoo as zoo
+        >>> from pyro.nn import PyroModule
+        >>> class Guide(zoo.LocalParams, PyroModule):
+        ...     def forward(self):
+        ...         return pyro.settings.get("module_local_params")
+        >>> with pyro.settings.context(module_local_params=True):
+        ...     guide = Guide()
+        >>> guide()  # called under the setting of its construction
+        True
     """
 
     def __init__(self) -> None:
@@ -41,10 +53,11 @@ class LocalParams:
             return super().__call__(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up an attribute; a buffer, and in the zoo's own loss a plain network, is simply returned.
+        """Look up an attribute, without announcing buffers (and, in the zoo's own loss, plain networks) to Pyro.
 
-        Pyro would announce each of the network's parameters to the handlers at every look-up, a tenth of a small
-        training step. Plain SVI, ``poutine.lift`` and the like need that; the zoo's loss has the parameters at hand.
+        Pyro would announce each of the network's parameters to the handlers at every look-up, which takes a tenth of a
+        small training step. Plain SVI, ``poutine.lift`` and the like need that; the zoo's loss already has the
+        parameters.
         """
         buffer = self.__dict__.get("_buffers", {}).get(name)
         if buffer is not None:
@@ -56,7 +69,7 @@ class LocalParams:
 
 
 def make_local(module: nn.Module) -> nn.Module:
-    """Let a module that was built under Pyro's global parameter store keep its parameters to itself."""
+    """Make a module that was built under Pyro's global parameter store keep its parameters in itself; returns it."""
     for part in module.modules():
         if isinstance(part, LocalParams):
             part._local_params = True
@@ -74,18 +87,41 @@ class ZooModel(LocalParams, PyroModule):
     table of predictions, where predicting means more than drawing the targets (decoding a recording).
 
     Attributes:
-        version: Changes whenever the log density changes.
+        version: Version of the model; it changes whenever the log density changes.
         rows: Name of the row plate, whose positions a minibatch gives under the same name.
         row_sites: Latent sites that lie along rows.
         plate_dims: Plate -> its dimension, counted from the right (-1 is the last).
         dims: Site -> names of its event dimensions.
-        open_groups: Groups that the model only looks tables up of: it has neither latents nor parameters of theirs, so
-            that new ones are as good as known ones.
+        open_groups: Groups whose tables the model reads, but for which it has neither latents nor parameters, so that
+            it treats new groups like known ones.
         targets: Sites that `predict` predicts.
         enumerated: Latent sites that are summed out exactly.
         coords: Event dimension -> names of its positions, where the model and not the data decide them.
-        fit_defaults: Settings of `pyrozoo.fit` that suit this model, where the caller gives none.
+        fit_defaults: Settings of `pyrozoo.fit` that suit this model, used where the caller gives none.
         entry: Entry and variant of the registry that made this instance.
+
+    Example:
+        A model of one's own, with one offset per unit:
+
+        >>> import pyro, pyro.distributions as dist
+        >>> import pyrozoo as zoo
+        >>> from pyro.infer.autoguide import AutoNormal
+        >>> class Offsets(zoo.ZooModel):
+        ...     plate_dims = {"unit": -1, "row": -1}
+        ...     def __init__(self, priors=None):
+        ...         super().__init__()
+        ...         self.set_priors(priors)
+        ...     def priors(self):
+        ...         return {"c": dist.Normal(0.0, 1.0)}
+        ...     def forward(self, y, unit, sizes, **batch):
+        ...         with self.plate("unit", sizes=sizes, **batch):
+        ...             c = pyro.sample("c", self.prior("c"))
+        ...         with self.plate("row", sizes=sizes, **batch):
+        ...             pyro.sample("y", dist.Normal(c[unit], 0.1), obs=y)
+        >>> data = zoo.Batch.from_arrays(rows={"y": [0.9, 1.1, -1.0, -1.0]}, groups={"unit": list("aabb")})
+        >>> fit = zoo.fit(Offsets(), AutoNormal, data, steps=60, lr=0.1, progress=False)
+        >>> [round(float(c)) for c in fit.guide.auto.median()["c"]]
+        [1, -1]
     """
 
     version = "1"
@@ -110,14 +146,21 @@ class ZooModel(LocalParams, PyroModule):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Constructor arguments that the data decide (sizes, standardisation); every one can be overridden."""
+        """Constructor arguments that the data decide (sizes, standardisation); each can be overridden.
+
+        Args:
+            data: The training data.
+        """
         return {}
 
     def check(self, data: Batch) -> None:
-        """Refuse training data that this model cannot have made, with the remedy; called by every fit.
+        """Refuse training data that this model cannot have generated; called by every fit.
+
+        Args:
+            data: The training data.
 
         Raises:
-            ValueError: Such data.
+            ValueError: The data do not suit the model; the message names the remedy.
         """
 
     def fresh(self) -> ZooModel:
@@ -141,6 +184,7 @@ class ZooModel(LocalParams, PyroModule):
         Raises:
             KeyError: No such site.
             ValueError: Wrong event shape or support.
+            TypeError: A prior that is neither a distribution nor callable.
         """
         defaults = self.priors()
         unknown = set(overrides or {}) - set(defaults)
@@ -164,7 +208,12 @@ class ZooModel(LocalParams, PyroModule):
         self._given_priors = given
 
     def prior(self, site: str, *parents: Any) -> dist.Distribution:
-        """The prior of `site`, given its parents where it has any."""
+        """The prior of a site.
+
+        Args:
+            site: Name of the latent site.
+            *parents: Values of the site's parents, for a conditional prior.
+        """
         prior = self.prior_modules[site] if site in self.prior_modules else self._given_priors.get(site)
         default = self.priors()[site]
         if prior is None:
@@ -176,7 +225,7 @@ class ZooModel(LocalParams, PyroModule):
         return prior_tools.fit_to_site(given, site, like)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ZooModel:
-        """Move as every module does; priors that were given as distributions go along."""
+        """Like ``nn.Module._apply``, but also moves priors that were passed as distributions."""
         given = getattr(self, "_given_priors", {})
         self._given_priors = {
             site: prior_tools.moved(prior, fn) if isinstance(prior, dist.Distribution) else prior
@@ -186,40 +235,49 @@ class ZooModel(LocalParams, PyroModule):
 
     # ---------------------------------------------------------------- plates and objective
     def arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of model and guide: the batch, with the representation they share where there is one.
+        """Arguments of model and guide: the batch, and ``h``, the representation they share, if the model has `encode`.
 
-        Given arguments that hold the representation already, it is not computed again.
+        Args:
+            batch: A batch; if it already holds ``h``, that is not computed again.
         """
         return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") and "h" not in batch else dict(batch)
 
     @property
     def targets_alone(self) -> dict[str, Any]:
-        """Argument that leaves out the sites which no target depends on given the latents, where `forward` takes one.
+        """Arguments that make `forward` leave out sites on which the targets do not depend; empty if it cannot.
 
-        A model whose observed sites are costly (the decoder of a long signal) takes ``targets_only=False``; predicting
-        a target then does not pay for them. What is left out must depend on no enumerated site.
+        A model whose observed sites are costly (the decoder of a long signal) takes ``targets_only=False``, so that
+        predicting a target does not compute them. Sites left out must depend on no enumerated site, and given the
+        latents no target may depend on them.
         """
         return {"targets_only": True} if "targets_only" in inspect.signature(self.forward).parameters else {}
 
     def plate(self, name: str, *, sizes: Mapping[str, int], **batch: Any) -> pyro.plate:
-        """Open one plate at its full size, at the positions that the batch holds; guides share it.
+        """Open one plate at its full size, at the positions that the batch holds; guides use the same method.
 
-        The full size makes a minibatch's scale exact, and its gradients right under data parallelism. A batch holds
-        its rows' positions under the name of the row plate, and, where it holds only the groups of its rows, theirs as
-        ``<group>_ids``; the sites of such a group plate are `weighted` by ``<group>_weight``.
+        The full size makes a minibatch's scale exact, and its gradients right under data parallelism. A batch holds its
+        rows' positions under the name of the row plate. A minibatch that has only the groups of its rows holds their
+        positions as ``<group>_ids``; sites of such a group plate must be `weighted` by ``<group>_weight``.
+
+        Args:
+            name: Name of the plate.
+            sizes: Plate -> size in the full data.
+            **batch: The batch.
         """
         subsample = batch.get(name if name == self.rows else f"{name}_ids")
         return pyro.plate(name, sizes[name], subsample=subsample, dim=self.plate_dims[name])
 
     def plates(self, **batch: Any) -> dict[str, pyro.plate]:
-        """All plates by name, for an AutoGuide's ``create_plates``."""
+        """All plates by name, as an AutoGuide's ``create_plates`` needs them."""
         return {name: self.plate(name, **batch) for name in self.plate_dims}
 
     @staticmethod
     def weighted(weight: Tensor | None) -> contextlib.AbstractContextManager:
         """Scale the sites of a plate by the importance of its positions, where a minibatch has one.
 
-        ``weight`` of the rows of a stratified minibatch, ``<group>_weight`` of the groups present in one.
+        Args:
+            weight: ``weight`` of the rows of a stratified minibatch, or ``<group>_weight`` of the groups in one; None
+                for no scaling.
         """
         return contextlib.nullcontext() if weight is None else poutine.scale(scale=weight)
 
@@ -233,6 +291,11 @@ class ZooModel(LocalParams, PyroModule):
 
         Trace_ELBO, or TraceEnum_ELBO where a latent is enumerated. Never TraceMeanField_ELBO: its analytic KL is
         taken at one draw of a parent, which is biased where the prior of a site depends on another latent.
+
+        Args:
+            guide: The guide.
+            batch: The training data.
+            particles: Number of samples per step, vectorised.
         """
         kind = TraceEnum_ELBO if self.enumerated else Trace_ELBO
         return kind(
@@ -240,5 +303,5 @@ class ZooModel(LocalParams, PyroModule):
         )
 
     def local_guide(self) -> nn.Module | None:
-        """An amortised guide for the row-level latents, to be composed with an AutoGuide over the others."""
+        """An amortised guide for the row-level latents, to be composed with an AutoGuide over the others; or None."""
         return None

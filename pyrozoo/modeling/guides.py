@@ -18,13 +18,20 @@ from .base import LocalParams, ZooModel
 class ComposedGuide(LocalParams, PyroModule):
     """An AutoGuide over the latents outside the row plate, followed by an amortised guide of the row latents.
 
-    Neither AutoGuideList (which opens every plate itself) nor an AutoGuide of the whole model (whose parameters of a
-    row belong to whatever rows came first) can hold an amortised part under a subsampled plate.
+    Neither AutoGuideList (which opens every plate itself) nor an AutoGuide of the whole model (whose parameters for a
+    row would be used for any row in that place of a minibatch) can hold an amortised part under a subsampled plate.
 
     Args:
-        auto: The AutoGuide, or None where there is no latent outside the row plate.
+        auto: The AutoGuide, or None if there is no latent outside the row plate.
         local: Guide of the row latents, called as ``local(**batch, **values)`` with the AutoGuide's values by name;
-            or None where there is no such latent.
+            or None if there is no such latent.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> model = zoo.create_model("ssmtl", zoo.load_data("ssmtl", "dryer"))
+        >>> guide = zoo.guides.auto()(model)
+        >>> type(guide).__name__, type(guide.auto).__name__, zoo.guides.outer_sites(model)
+        ('ComposedGuide', 'AutoNormal', ['c'])
     """
 
     def __init__(self, auto: AutoGuide | None, local: nn.Module | None) -> None:
@@ -47,13 +54,25 @@ class NoLatents(ComposedGuide):
 
 
 def auto(kind: type[AutoGuide] = AutoNormal, **options: Any) -> Callable[[ZooModel], ComposedGuide]:
-    """Factory of `ComposedGuide`: an AutoGuide of class `kind` outside the rows, the model's local guide inside.
+    """Make a factory of `ComposedGuide`: an AutoGuide of class `kind` outside the rows, the model's local guide inside.
 
     Every plate comes from the model (``create_plates``), so the indices of a subsampled plate are the given ones.
 
     Args:
         kind: AutoGuide class, e.g. ``AutoNormal`` or ``AutoMultivariateNormal``.
-        **options: Passed to the class, e.g. ``init_scale=0.05``.
+        **options: Arguments of the class, e.g. ``init_scale=0.05``.
+
+    Returns:
+        Factory ``model -> guide``, to be passed to `pyrozoo.fit` or `pyrozoo.create_guide`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyro.infer.autoguide import AutoMultivariateNormal
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(500))
+        >>> model = zoo.create_model("ssmtl", data)
+        >>> guide = zoo.guides.auto(AutoMultivariateNormal, init_scale=0.05)
+        >>> zoo.fit(model, guide, data, steps=5, progress=False).status
+        'finished'
     """
 
     def factory(model: ZooModel) -> ComposedGuide:
@@ -63,7 +82,7 @@ def auto(kind: type[AutoGuide] = AutoNormal, **options: Any) -> Callable[[ZooMod
 
 
 def outer_sites(model: ZooModel) -> list[str]:
-    """Latent sites that do not lie along rows and are not enumerated: what an AutoGuide can cover."""
+    """Latent sites that do not lie along rows and are not enumerated, so that an AutoGuide can cover them."""
     return [site for site in model.priors() if site not in model.row_sites and site not in model.enumerated]
 
 
@@ -78,9 +97,13 @@ def _auto(model: ZooModel, kind: type[AutoGuide], options: dict) -> AutoGuide:
 
 
 def with_support(guide: Any, data: Batch) -> Batch:
-    """Add the support rows that an amortised guide reads; before any minibatch is taken, so that they stay fixed.
+    """Add the support rows that an amortised guide reads; done before any minibatch is taken, so that they stay fixed.
 
     Data on disk have them already: choosing them again would go through all rows.
+
+    Args:
+        guide: The guide; one that is not amortised over groups changes nothing.
+        data: The full data.
 
     Raises:
         ValueError: Data on disk were written with another number of support rows than the guide reads.

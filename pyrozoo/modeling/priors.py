@@ -15,10 +15,22 @@ from torch.distributions import constraints
 
 
 def fit_to_site(prior: dist.Distribution, site: str, like: dist.Distribution) -> dist.Distribution:
-    """Make `prior` a prior of `site`, whose default is `like`: broadcast a scalar one, check shape and support.
+    """Adapt a prior to a site: broadcast a scalar one to the event shape, and check shape and support.
+
+    Args:
+        prior: The prior.
+        site: Name of the site, for error messages.
+        like: Default prior of the site.
 
     Raises:
         ValueError: The event shape or the support differs from the default's.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> import pyrozoo as zoo
+        >>> default = dist.Normal(0.0, 1.0).expand([4]).to_event(1)
+        >>> zoo.priors.fit_to_site(dist.StudentT(4.0, 0.0, 1.0), "c", default).event_shape
+        torch.Size([4])
     """
     if prior.batch_shape + prior.event_shape == torch.Size() and like.event_shape:
         prior = prior.expand(like.event_shape).to_event(len(like.event_shape))
@@ -33,7 +45,12 @@ def fit_to_site(prior: dist.Distribution, site: str, like: dist.Distribution) ->
 
 
 def moved(prior: Any, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same distribution with its parameters moved, e.g. to a device; what is not made of parameters stays."""
+    """The same distribution with its parameters moved, e.g. to a device.
+
+    Args:
+        prior: The prior; one whose parameters are not all tensors is returned unchanged.
+        move: Function applied to every parameter.
+    """
     base, event_dims = _base(prior)
     if not isinstance(getattr(base, "arg_constraints", None), dict):
         return prior
@@ -50,24 +67,32 @@ class LearnedScale(nn.Module):
 
     Give it in place of a distribution, ``create_model(..., priors={"c": LearnedScale(4)})``; the ELBO then has the
     scale among its parameters, and ``fit.model.prior("c")`` is the prior as learned. Where a network reads the site,
-    its first layer can absorb the scale: read the scales of several dimensions beside one another, not for
-    themselves. A scale, and the guide with it, may shrink to zero: that dimension then says nothing.
+    its first layer can absorb the scale, so compare the scales of several dimensions with one another and do not
+    interpret one alone. A scale, and the guide with it, may shrink to zero: that dimension then carries no information.
 
-    There is no hyper-prior on the scale. The prior is called inside the site's plate, where a density of the scale
-    would count once per position and be multiplied by a minibatch's scale, while it belongs to the objective once;
-    a model that wants one samples its scale as a site of its own, outside the plate.
+    There is no hyper-prior on the scale. The prior is called inside the site's plate, where the density of a scale
+    would count once per position and be multiplied by a minibatch's scale, although it belongs to the objective once. A
+    model that needs a hyper-prior samples its scale as a site of its own, outside the plate.
 
-    Every fit, and each of its restarts, starts from the parameters that the module given has then: a fit of a model
-    that was fitted before goes on from the learned ones, while its networks start anew.
+    Every fit, and each of its restarts, starts from the current parameters of this module: fitting a model again that
+    was fitted before continues from the learned scales, while its networks start anew.
 
     Args:
-        size: K, dimension of the site, each of which gets a scale of its own; None for one scale in all, which suits
-            a site of any shape.
+        size: Dimension K of the site, for one scale per dimension; None for one scale in all, for a site of any shape.
         base: Scalar distribution with ``loc`` and ``scale`` on the real line, standard normal if None: its location
-            and further parameters stay, its scale is where learning starts.
+            and further parameters are kept, and its scale is the initial one.
 
     Raises:
         ValueError: `base` is not scalar, no location-scale distribution of Pyro, or not made of plain numbers.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(500))
+        >>> model = zoo.create_model("ssmtl", data, priors={"c": zoo.priors.LearnedScale(4)})
+        >>> fit = zoo.fit(model, "paper", data, steps=20, progress=False)
+        >>> scales = fit.model.prior("c").base_dist.scale
+        >>> scales.shape, bool((scales != 1.0).all())
+        (torch.Size([4]), True)
     """
 
     def __init__(self, size: int | None = None, base: dist.Distribution | None = None) -> None:
@@ -78,7 +103,7 @@ class LearnedScale(nn.Module):
             raise ValueError(
                 f"base: {base} is not a scalar distribution of numbers; write it like StudentT(4., 0., 1.)"
             )
-        rescaled(base, 1.0)  # refuses what has no scale
+        rescaled(base, 1.0)  # raises if there is no scale
         self.size, self.base = size, described
         self.log_scale = nn.Parameter(torch.zeros(() if size is None else size))
 
@@ -89,27 +114,35 @@ class LearnedScale(nn.Module):
         return prior if self.size is None else prior.to_event(1)
 
     def describe(self) -> dict[str, Any]:
-        """Constructor arguments as JSON holds them."""
+        """Constructor arguments in a form that JSON can hold."""
         return {"size": self.size, "base": self.base}
 
 
 class Mixture(nn.Module):
     """A prior of L populations: a mixture of L diagonal normals whose weights, means and scales are learned.
 
-    For units that come in kinds. A guide with one normal per position cannot lie on two populations at once, so a
-    position between them is assigned too firmly. Populations of equal role have no order. What `LearnedScale` says of
-    scales and starting values holds here too: restarts of a fit share their start, and another start needs another
-    `seed` here.
+    For units that come in kinds. A guide with one normal per position cannot cover two populations at once, so a
+    position between them is assigned with too much certainty. The populations have no order: they can swap between
+    fits. As with `LearnedScale`, scales are meaningful only relative to one another, and every restart of a fit starts
+    from the same populations; for another start give another `seed`.
 
     Args:
-        components: L, number of populations.
-        size: K, dimension of the site; None for a scalar site (of a vector site every dimension then is drawn from the
-            same mixture, each on its own).
-        spread: Standard deviation over the populations of their means at the start, in each dimension.
-        seed: Of the means at the start, which break the symmetry between the populations.
+        components: Number of populations L.
+        size: Dimension K of the site; None for a scalar site (for a vector site, every dimension is then drawn
+            independently from the same mixture).
+        spread: Initial standard deviation of the means over the populations, in each dimension.
+        seed: Random seed for the initial means, which break the symmetry between the populations.
 
     Raises:
         ValueError: Fewer than two populations.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> model = zoo.create_model("ssmtl", data, priors={"c": zoo.priors.Mixture(3, size=4)})
+        >>> prior = model.prior("c")
+        >>> prior.event_shape, prior.mixture_distribution.probs.shape
+        (torch.Size([4]), torch.Size([3]))
     """
 
     def __init__(self, components: int, size: int | None = None, spread: float = 1.0, seed: int = 0) -> None:
@@ -119,7 +152,7 @@ class Mixture(nn.Module):
         self.arguments = {"components": components, "size": size, "spread": spread, "seed": seed}
         shape = (components,) if size is None else (components, size)
         locs = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        # Standardised, so that no two populations of a dimension start together by chance where there are only two.
+        # Standardised, so that with two populations their means never start close together by chance.
         self.locs = nn.Parameter(spread * (locs - locs.mean(0)) / locs.std(0, unbiased=False))
         self.log_scales = nn.Parameter(torch.zeros(shape))
         self.logits = nn.Parameter(torch.zeros(components))
@@ -130,12 +163,15 @@ class Mixture(nn.Module):
         return _Mixture(dist.Categorical(logits=self.logits), normals)
 
     def describe(self) -> dict[str, Any]:
-        """Constructor arguments as JSON holds them."""
+        """Constructor arguments in a form that JSON can hold."""
         return self.arguments
 
 
 class _Mixture(dist.MixtureSameFamily):
-    """torch wraps a mixture's support in a constraint of its own, which no AutoGuide has a transform for."""
+    """A mixture with the support of its components.
+
+    torch wraps a mixture's support in a constraint of its own, for which no AutoGuide has a transform.
+    """
 
     @property
     def support(self) -> constraints.Constraint:
@@ -143,7 +179,7 @@ class _Mixture(dist.MixtureSameFamily):
 
 
 def parameters(prior: Any) -> dict[str, Any]:
-    """Constructor arguments of a distribution that were given.
+    """Constructor arguments that a distribution was given, by name.
 
     Transformed distributions (LogNormal, HalfNormal) keep theirs in the distribution they transform.
     """
@@ -156,10 +192,20 @@ def parameters(prior: Any) -> dict[str, Any]:
 
 
 def rescaled(prior: dist.Distribution, factor: Any) -> dist.Distribution:
-    """The same location-scale distribution with its scale times `factor`, a number or a tensor of the event's shape.
+    """The same location-scale distribution with its scale multiplied by a factor.
+
+    Args:
+        prior: The distribution.
+        factor: A positive number, or a tensor of the event's shape.
 
     Raises:
-        ValueError: No distribution on the real line with ``loc`` and ``scale``.
+        ValueError: Not a distribution on the real line with ``loc`` and ``scale``.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> import pyrozoo as zoo
+        >>> zoo.priors.rescaled(dist.Normal(1.0, 2.0), 0.5).scale.item()
+        1.0
     """
     base, event_dims = _base(prior)
     parameters = base.arg_constraints if isinstance(getattr(base, "arg_constraints", None), dict) else {}
@@ -174,10 +220,19 @@ def rescaled(prior: dist.Distribution, factor: Any) -> dist.Distribution:
 
 
 def parse(text: str) -> dist.Distribution:
-    """Read a prior such as ``"StudentT(4, 0, 1)"`` or ``"Normal(loc=0, scale=2)"``: a Pyro distribution of numbers.
+    """Read a prior from text, e.g. ``"StudentT(4, 0, 1)"`` or ``"Normal(loc=0, scale=2)"``.
+
+    Args:
+        text: A distribution of Pyro called with numbers.
 
     Raises:
         ValueError: Not a call, not a distribution of Pyro, or an argument that is not a number.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> prior = zoo.priors.parse("StudentT(4, 0, 1)")
+        >>> type(prior).__name__, prior.df.item()
+        ('StudentT', 4.0)
     """
     example = "write it like StudentT(4, 0, 1)"
     try:
@@ -195,9 +250,18 @@ def parse(text: str) -> dist.Distribution:
 
 
 def to_json(prior: Any) -> dict | None:
-    """Describe a prior as ``{"name", "arguments", "event_dims"}``, or None where JSON cannot hold it.
+    """Describe a prior as ``{"name", "arguments", "event_dims"}``, or None if JSON cannot hold it.
 
-    Of `LearnedScale` and `Mixture` these are the constructor's arguments; what was learned is among the weights.
+    For `LearnedScale` and `Mixture`, ``arguments`` are the constructor's; what was learned is among the weights.
+
+    Args:
+        prior: The prior.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> import pyrozoo as zoo
+        >>> zoo.priors.to_json(dist.Normal(0.0, 2.0))
+        {'name': 'Normal', 'arguments': {'loc': 0.0, 'scale': 2.0}, 'event_dims': 0}
     """
     if type(prior) in (LearnedScale, Mixture):
         return {"name": type(prior).__name__, "arguments": prior.describe()}
@@ -206,7 +270,7 @@ def to_json(prior: Any) -> dict | None:
     if getattr(dist, name, None) is not type(prior) or not isinstance(getattr(prior, "arg_constraints", None), dict):
         return None
     arguments = parameters(prior)
-    if {"probs", "logits"} <= set(arguments):  # one was given, torch has added the other on use
+    if {"probs", "logits"} <= set(arguments):  # one was given; torch adds the other on first use
         arguments.pop("logits" if getattr(prior, "_param", None) is arguments["probs"] else "probs")
     if not arguments or any(v.requires_grad for v in arguments.values() if isinstance(v, torch.Tensor)):
         return None
@@ -218,7 +282,17 @@ def to_json(prior: Any) -> dict | None:
 
 
 def from_json(record: dict) -> dist.Distribution | nn.Module:
-    """Rebuild what `to_json` described: distributions of Pyro, by name, with numbers, and the two learned priors."""
+    """Rebuild a prior that `to_json` described.
+
+    Args:
+        record: The description.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> record = {"name": "Normal", "arguments": {"loc": 0.0, "scale": 2.0}, "event_dims": 0}
+        >>> zoo.priors.from_json(record).scale.item()
+        2.0
+    """
     arguments = record["arguments"]
     if record["name"] == "LearnedScale":
         return LearnedScale(arguments["size"], from_json(arguments["base"]))
@@ -228,7 +302,7 @@ def from_json(record: dict) -> dist.Distribution | nn.Module:
 
 
 def _base(prior: Any) -> tuple[Any, int]:
-    """A distribution without the ``to_event`` around it, and how many dimensions that made event dimensions."""
+    """A distribution without the ``to_event`` around it, and the number of dimensions that it made event dimensions."""
     event_dims = 0
     while isinstance(prior, torch.distributions.Independent):
         event_dims += prior.reinterpreted_batch_ndims
@@ -270,5 +344,5 @@ def _same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
 
 
 def _open(support: constraints.Constraint) -> constraints.Constraint:
-    """Positive for non-negative: they differ by a point of probability zero (Gamma has one, LogNormal the other)."""
+    """Treat non-negative like positive: they differ by a point of probability zero (Gamma and LogNormal differ so)."""
     return constraints.positive if support is constraints.nonnegative else support

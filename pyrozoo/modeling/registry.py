@@ -1,4 +1,7 @@
-"""The registry: which papers there are, how to make their models, guides and data; imports torch only on creation."""
+"""The registry: which papers there are, and how to make their models, guides and data.
+
+Importing it, listing entries and reading their cards needs no torch; torch is imported when a model is created.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,33 @@ BUILT_IN = ("auxvae", "m3sense", "medication", "ssmtl")
 
 @dataclass(frozen=True)
 class Card:
-    """Facts of one paper's entry, free of torch; the contract recomputes them from the traced model.
+    """Facts about one paper's entry, readable without torch; the contract recomputes them from the traced model.
 
     Attributes:
         name: Key of the registry: the paper's short name.
-        title, authors, year: The paper.
-        version: Of the model; changes whenever a log density changes.
-        summary: One line: what the model is for.
+        title, authors, year: Bibliographic data of the paper.
+        version: Version of the model; it changes whenever a log density changes.
+        summary: Purpose of the model, one line.
         variants: Variant -> one line; the first is the default.
         sites: Variant -> {site -> Site}.
         guides: Guide -> one line; the first is the default.
-        guides_of: Variant -> its guides, where not all apply.
+        guides_of: Variant -> the guides that suit it, for variants that not all guides suit.
         datasets: Data set -> one line, saying "simulated" or "real".
         experiments: Experiment of `reproduce` -> one line.
         identified: Posterior quantities that are the same in every restart (not rotated or reflected).
-        calibrated: Latents whose simulation-based calibration the contract checks, model parameters fixed.
-        expected: Metric of the entry's recovery experiment -> (value, standard error, k): mean over seeds within
-            value +- k standard errors.
+        calibrated: Latents whose simulation-based calibration the contract checks, with model parameters fixed.
+        expected: Metric of the entry's recovery experiment -> (value, standard error, k): the mean over seeds must lie
+            within value +- k standard errors.
         golden: Variant -> log joint density at the contract's fixed trace.
-        limitations: What a user must know before trusting a result, one line each.
+        limitations: Facts that a user must know before trusting a result, one line each.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> card = zoo.card("auxvae")
+        >>> list(card.variants)
+        ['auxvae', 'load-only', 'style-in-guide', 'sequence', 'sequence-load-only']
+        >>> sorted(card.datasets)
+        ['simulated', 'simulated-full']
     """
 
     name: str
@@ -59,9 +70,20 @@ class Card:
 
 @dataclass(frozen=True)
 class Site:
-    """One sample site: its kind, plate, dims and prior.
+    """One sample site of a model, as its card describes it.
 
-    Kinds: "latent", "observed", "partly observed", "enumerated", "deterministic" (a function of latents).
+    Attributes:
+        kind: "latent", "observed", "partly observed", "enumerated" or "deterministic" (a function of latents).
+        plates: Names of the site's plates, outermost first.
+        dims: Names of its event dimensions.
+        prior: Default prior as text, e.g. "Normal(0, 1)"; in words where it has arrays or parents; empty for none.
+        meaning: Meaning of the site, with the equation of the paper.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> site = zoo.card("ssmtl").sites["ssmtl"]["c"]
+        >>> site.kind, site.plates, site.dims, site.prior
+        ('latent', ('unit',), ('context',), 'Normal(0, 1)')
     """
 
     kind: str
@@ -73,21 +95,30 @@ class Site:
 
 @dataclass
 class Entry:
-    """A card and where its parts are: an object, or a module imported on first use.
+    """A card and the parts of its entry, either as an object or as the name of a module that is imported on first use.
 
-    The parts: ``VARIANTS`` (name -> ZooModel class), ``GUIDES`` (name -> factory model -> guide), ``DATASETS``
-    (name -> function returning a Batch, or a train and a test Batch), optionally ``EXPERIMENTS`` (name -> function),
-    and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract runs on; a variant is given those of
-    the arguments that it takes. Optional for the contract:
-    ``recovery(seed) -> {metric: value}``, compared with the card's ``expected``; and ``CALIBRATION`` (variant ->
-    ``{"arguments": ..., "settings": ...}`` of model and fit) where calibration needs others than the defaults, as where
-    the usual objective is not an ELBO. Of exact algorithms of the entry's own: ``EXACT`` (variant -> function seed ->
-    {what: (found, by brute force)}) and ``RANKS`` (variant -> function seed -> {quantity: ranks of the truth among 99
-    posterior draws}).
+    Required parts:
 
-    Optional for the command line, where data are more than one table: ``read(path, rate=None, like=None) -> Batch``,
-    with the rate that the user gave, and at prediction a row of the training data in whose terms to read; and
-    ``tables(fit, batch) -> {suffix: DataFrame}``, what `predict` writes.
+    * ``VARIANTS``: name -> ZooModel class.
+    * ``GUIDES``: name -> factory ``model -> guide``.
+    * ``DATASETS``: name -> function that returns a Batch, or a train and a test Batch.
+    * ``tiny(seed) -> (Batch, model arguments)``: small data on which the contract runs; each variant is given those of
+      the arguments that its constructor takes.
+
+    Optional parts:
+
+    * ``EXPERIMENTS``: name -> function, run by ``reproduce``.
+    * ``recovery(seed) -> {metric: value}``: compared by the contract with the card's ``expected``.
+    * ``CALIBRATION``: variant -> ``{"arguments": ..., "settings": ...}`` of model and fit, for calibration checks that
+      cannot use the defaults, e.g. because the usual objective is not an ELBO.
+    * ``EXACT``: variant -> function seed -> {what: (found, by brute force)}, for exact algorithms of the entry.
+    * ``RANKS``: variant -> function seed -> {quantity: ranks of the truth among 99 posterior draws}.
+
+    Optional parts for the command line, for data that are more than one table:
+
+    * ``read(path, rate=None, like=None) -> Batch``: ``rate`` is the sampling rate that the user gave, and ``like`` (at
+      prediction) a row of the training data, whose layout and standardisation the new data must follow.
+    * ``tables(fit, batch) -> {suffix: DataFrame}``: the tables that ``predict`` writes.
     """
 
     card: Card
@@ -95,7 +126,7 @@ class Entry:
 
     @property
     def parts(self) -> Any:
-        """The object that holds the parts; a module is imported now."""
+        """Object that holds the parts; a module is imported now."""
         return importlib.import_module(self.source) if isinstance(self.source, str) else self.source
 
 
@@ -106,11 +137,25 @@ def register(card: Card, parts: str | ModuleType | SimpleNamespace) -> None:
     """Add an entry under ``card.name``.
 
     Args:
-        card: Its facts.
-        parts: The parts described in `Entry`, or the name of the module that holds them.
+        card: Card of the new entry.
+        parts: Object that holds the parts described in `Entry`, or the name of a module that does.
 
     Raises:
         ValueError: The name is taken.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from types import SimpleNamespace
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import SSMTL
+        >>> class Small(SSMTL):
+        ...     def __init__(self, x_dim, width=16, **arguments):
+        ...         super().__init__(x_dim, width=width, **arguments)
+        >>> card = replace(zoo.card("ssmtl"), name="wells", variants={"small": "SSMTL with narrow networks"})
+        >>> zoo.register(card, SimpleNamespace(VARIANTS={"small": Small}))
+        >>> zoo.create_model("wells", x_dim=3, n_units=10).width
+        16
+        >>> zoo.unregister("wells")
     """
     if card.name in BUILT_IN or card.name in _entries:
         raise ValueError(f"an entry {card.name!r} is registered already; choose another name")
@@ -118,12 +163,31 @@ def register(card: Card, parts: str | ModuleType | SimpleNamespace) -> None:
 
 
 def unregister(name: str) -> None:
-    """Remove an entry that `register` added."""
+    """Remove an entry that `register` added.
+
+    Args:
+        name: Name of the entry.
+
+    Raises:
+        KeyError: No entry of that name has been registered or used in this process.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from types import SimpleNamespace
+        >>> import pyrozoo as zoo
+        >>> zoo.register(replace(zoo.card("ssmtl"), name="draft"), SimpleNamespace(VARIANTS={}, GUIDES={}))
+        >>> zoo.unregister("draft")
+        >>> "draft" in zoo.list_models()
+        False
+    """
     del _entries[name]
 
 
 def entry(name: str) -> Entry:
-    """The entry of that name.
+    """Find an entry by name.
+
+    Args:
+        name: Name of the entry.
 
     Raises:
         KeyError: No such entry; the message lists them.
@@ -140,7 +204,16 @@ def entry(name: str) -> Entry:
 
 
 def list_models() -> list[str]:
-    """Names of all entries: built in, registered, and of installed packages (entry point ``pyrozoo.models``)."""
+    """List all entries: built in, registered, and of installed packages (entry point ``pyrozoo.models``).
+
+    Returns:
+        Names of the entries, sorted.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.list_models()
+        ['auxvae', 'm3sense', 'medication', 'ssmtl']
+    """
     return sorted({*BUILT_IN, *_entries, *(point.name for point in entry_points(group="pyrozoo.models"))})
 
 
@@ -151,7 +224,20 @@ def _load_plugins() -> None:
 
 
 def card(name: str) -> Card:
-    """The card of an entry."""
+    """Read the card of an entry; needs no torch for the built-in entries.
+
+    Args:
+        name: Name of the entry.
+
+    Raises:
+        KeyError: No such entry; the message lists them.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> card = zoo.card("ssmtl")
+        >>> card.year, list(card.variants)
+        (2024, ['ssmtl', 'mtl', 'ssl-vae', 'ml-vae'])
+    """
     return entry(name).card
 
 
@@ -159,13 +245,26 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
     """Create a model; sizes and standardisation come from the data, and every argument can be overridden.
 
     Args:
-        name: Entry.
-        data: Data to take sizes from; without it give them as arguments.
-        variant: Variant of the entry; the first of the card by default.
-        **arguments: Of the model's constructor, e.g. ``priors={"c": ...}``.
+        name: Name of the entry.
+        data: Data from which sizes and standardisation are taken; without data, give them as arguments.
+        variant: Variant of the entry; by default the first of the card.
+        **arguments: Arguments of the model's constructor, e.g. ``priors={"c": ...}``.
+
+    Returns:
+        The model, a Pyro model called as ``model(**batch)``.
 
     Raises:
-        KeyError: No such entry or variant.
+        KeyError: No such entry, variant or prior site.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> model = zoo.create_model("ssmtl", data, priors={"c": dist.StudentT(4.0, 0.0, 1.0)})
+        >>> type(model).__name__, model.plate_dims
+        ('SSMTL', {'unit': -1, 'row': -1})
+        >>> type(model.prior("c").base_dist).__name__
+        'StudentT'
     """
     found = entry(name)
     variant = variant or next(iter(found.card.variants))
@@ -182,10 +281,24 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
         model: The model.
         guide: Name of a guide of the model's entry; an AutoGuide class, which covers the latents outside the rows and
             is composed with the model's local guide; or a factory ``model -> guide``.
-        **options: Of the guide.
+        **options: Arguments of the guide.
+
+    Returns:
+        The guide, called as ``guide(**batch)``.
 
     Raises:
         KeyError: The entry has no guide of that name.
+        ValueError: The guide does not suit the variant of the model.
+        TypeError: `guide` is neither a name nor an AutoGuide class nor callable.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyro.infer.autoguide import AutoMultivariateNormal
+        >>> model = zoo.create_model("ssmtl", zoo.load_data("ssmtl", "dryer"))
+        >>> by_name = zoo.create_guide(model, "amortized")
+        >>> composed = zoo.create_guide(model, AutoMultivariateNormal, init_scale=0.05)
+        >>> type(composed.auto).__name__
+        'AutoMultivariateNormal'
     """
     if isinstance(guide, str):
         if model.entry is None:
@@ -195,7 +308,7 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
         name, variant = model.entry
         allowed = card(name).guides_of.get(variant)
         suits = [other for other, guides in card(name).guides_of.items() if guide in guides]
-        if allowed is not None and suits and guide not in allowed:  # a guide of no variant in particular says so itself
+        if allowed is not None and suits and guide not in allowed:  # a guide that no variant lists checks this itself
             raise ValueError(
                 f"guide {guide!r} does not suit variant {variant!r} of {name!r}, which has {list(allowed)}; it is one "
                 f"of variant {suits}"
@@ -213,7 +326,25 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
 
 
 def load_data(name: str, dataset: str | None = None, **options: Any) -> Any:
-    """Load a data set of an entry: a Batch, or a train and a test Batch."""
+    """Load a data set of an entry.
+
+    Args:
+        name: Name of the entry.
+        dataset: Name of the data set; by default the first of the card.
+        **options: Arguments of the data set's function, e.g. ``seed`` of a simulated one.
+
+    Returns:
+        A Batch, or a train and a test Batch.
+
+    Raises:
+        KeyError: No such entry or data set.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> data.n_rows, data["x"].shape[1], data.sizes["unit"]
+        (9220, 9, 71)
+    """
     found = entry(name)
     dataset = dataset or next(iter(found.card.datasets))
     return _named(found.parts.DATASETS, dataset, f"data set of {name!r}")(**options)

@@ -19,20 +19,28 @@ from .predicting import predict
 def predict_rows(
     fit: Fit, batch: Batch, *, rows: int = 10_000, seed: int = 0, **options: Any
 ) -> Iterator[pd.DataFrame]:
-    """Predict as `pyrozoo.predict` does, `rows` rows at a time, in memory for these and their groups.
+    """Predict as `pyrozoo.predict` does, part by part, with memory for one part of `rows` rows and their groups.
 
-    A group that the guide is amortised over and that was in the training data keeps the support rows that it had there;
-    a new one is known by those of its rows that are in the same part, so keep its rows together.
+    For a group over which the guide is amortised: if it was in the training data, it keeps the support rows that it had
+    there; if it is new, only those of its rows that are in the same part inform its latents, so keep the rows of a new
+    group together.
 
     Args:
         fit: The fit.
         batch: Data, on disk or not.
-        rows: Rows of a part.
-        seed: Of the draws; each part has its own.
-        **options: Of `pyrozoo.predict`, e.g. ``draws``.
+        rows: Number of rows per part.
+        seed: Random seed for the draws; each part derives its own.
+        **options: Arguments of `pyrozoo.predict`, e.g. ``draws``.
 
     Yields:
-        The predictions of the next rows.
+        Table of predictions for the next rows.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(300))
+        >>> [len(table) for table in zoo.predict_rows(fit, data, rows=200, draws=10)]
+        [200, 100]
     """
     amortised = {group for group in getattr(fit.guide, "amortized", ()) if holds_group(fit.model, group)}
     places = {group: {name: i for i, name in enumerate(fit.prototype.coords[group].tolist())} for group in amortised}
@@ -42,11 +50,11 @@ def predict_rows(
 
 
 def _narrowed(fit: Fit, part: Batch, places: dict[str, dict[Any, int]]) -> Fit:
-    """The fit, of the groups that its guide is amortised over knowing only those of `part`: no draw is for others."""
+    """The fit, knowing only the groups in `part` where its guide is amortised over them, so that it draws no others."""
     prototype = fit.prototype
     for group, place in places.items():
         known = np.array([place[name] for name in part.coords[group].tolist() if name in place], dtype=int)
-        if not len(known):  # all of them are new: their positions are their own
+        if not len(known):  # all groups are new: one known group stays, so that the tables are not empty
             known = np.zeros(1, int)
         tensors = {
             k: v[torch.as_tensor(known, device=v.device)] if prototype.along[k] == group else v

@@ -53,7 +53,7 @@ def names_to_json(plate: str, names: np.ndarray) -> dict[str, Any]:
 
 
 def names_from_json(record: Mapping[str, Any]) -> np.ndarray:
-    """The names as they were: numbers stay numbers, also among text."""
+    """Names with their types: numbers stay numbers, also next to text."""
     names = np.empty(len(record["names"]), dtype=object)
     names[:] = record["names"]
     return names.astype(record["dtype"])

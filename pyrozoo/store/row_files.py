@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-BLOCK = 2**16  # support rows that are copied at a time
+BLOCK = 2**16  # number of support rows copied at a time
 
 
 # -------------------------------------------------------------------- writing
@@ -33,12 +33,12 @@ class Column:
         self.n += len(array)
 
     def mapped(self) -> np.ndarray:
-        """What is in the file so far."""
+        """The rows written so far, mapped from the file."""
         self.file.flush()
         return np.memmap(self.path, self.like.dtype, "r", self.offset, (self.n, *self.like.shape[1:]))
 
     def finish(self) -> dict[str, Any]:
-        """Write the final header; return what `open_rows` checks."""
+        """Write the final header; return the facts that `open_rows` checks."""
         end = self.file.tell()
         self.file.seek(0)
         self._header()
@@ -53,9 +53,9 @@ class Column:
 
 
 class Support:
-    """The support rows of every unit so far: of each those with the highest scores, in files that grow with the units.
+    """Support rows of every unit so far: its rows with the highest scores, in files that grow with the number of units.
 
-    A row's score is 2 minus the priority that `Batch.with_support` gives it: positive, and 0 is an empty place.
+    A row's score is 2 minus the priority that `Batch.with_support` gives it, so it is positive; 0 marks an empty place.
     """
 
     def __init__(self, folder: Path, width: int, seed: int) -> None:
@@ -65,14 +65,21 @@ class Support:
         self.row: np.ndarray = np.zeros((0, width), np.int64)
 
     def add(self, unit: np.ndarray, first: int, masks: list[np.ndarray], n_units: int) -> None:
-        """Take rows `first`, `first` + 1, ... into account, of which `unit` and `masks` have one entry each."""
+        """Take further rows into account.
+
+        Args:
+            unit: Position of the unit of each row, shape (n,).
+            first: Number of the first of these rows; the others follow it.
+            masks: Masks of observed targets, each of shape (n,).
+            n_units: Number of units so far.
+        """
         self._grow(n_units)
         score = 2.0 - (self.rng.random(len(unit)) - sum(masks, np.zeros(len(unit))))
         order = np.lexsort((-score, unit))
         begins = np.r_[True, np.diff(unit[order]) != 0]
         place = np.arange(len(order)) - np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
         order, place = order[place < self.width], place[place < self.width]
-        for r in range(int(place.max()) + 1):  # every unit once a round, its best rows first
+        for r in range(int(place.max()) + 1):  # in each round the next best row of every unit
             rows = order[place == r]
             units, own = unit[rows], score[rows]
             worst = self.score[units].argmin(1)
@@ -81,7 +88,15 @@ class Support:
             self.score[at], self.row[at] = own[better], rows[better] + first
 
     def tables(self, n_units: int, rows: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-        """Names and parts of the tables, some units at a time: rows of the arrays `rows`, and the mask."""
+        """Yield the tables in parts, some units at a time.
+
+        Args:
+            n_units: Number of units.
+            rows: Name -> values of all rows, shape (N, ...).
+
+        Yields:
+            Name of a table and its entries for the next units: ``support_<name>`` or ``support_mask``.
+        """
         step = max(1, BLOCK // self.width)
         blocks = [slice(start, min(start + step, n_units)) for start in range(0, n_units, step)]
         width = max(int((self.score[block] > 0).sum(1).max()) for block in blocks)

@@ -66,33 +66,43 @@ def write_rows(
     """Write a table with one observation per row to a folder, in one pass over its chunks.
 
     Memory is needed for a chunk and for the units' names, whatever the number of rows. The folder holds one ``.npy``
-    file per tensor and ``rows.json``, which says that it is complete and comes last: after an interruption, `open_rows`
-    refuses the folder, and this writes it anew. The result is that of `Batch.from_dataframe` of the whole table,
-    followed by ``with_support(support, seed=seed)``, to the bit and whatever the chunks. Two things differ. Units have
-    the order of their first appearance, also those of a categorical column. Rows have the names of the tables' index
-    only where these are numbers or times that rise throughout, as those of ``pandas.read_csv(chunksize=)`` do;
-    else they are numbered.
+    file per tensor and ``rows.json``, which is written last and marks the folder as complete: after an interruption,
+    `open_rows` refuses the folder, and `write_rows` replaces it. However the table is cut into chunks, the result is
+    bit-identical to `Batch.from_dataframe` of the whole table, followed by ``with_support(support, seed=seed)``, with
+    two differences. Units are ordered by their first appearance, also those of a categorical column. Rows keep the
+    names of the tables' index only if these are numbers or times that increase throughout, as those of
+    ``pandas.read_csv(chunksize=)`` do; otherwise they are numbered.
 
     Args:
-        folder: Folder to make; an incomplete one is replaced.
-        chunks: Data frames with the same columns, one after the other; empty ones are left out.
+        folder: Folder to create; an incomplete one is replaced.
+        chunks: Data frames with the same columns, in order; empty ones are skipped.
         unit: Column that names the unit of each row, by text, numbers or times.
         x: Numeric columns of the inputs; they must be finite.
         y: Numeric column, or columns, of the target; missing where a row is unlabelled.
-        support: Most rows of a unit that an amortised guide reads (its ``support``), labelled ones first, else at
-            random; 0 where no guide is amortised.
-        seed: Of the choice of the support rows.
-        dtype: Floating type; torch's default where None.
-        overwrite: Replace a complete folder, too. Batches that are mapped from it stay as they are.
-        **info: Provenance, e.g. ``name="wells"``, ``simulated=True``; JSON must be able to hold it.
+        support: Maximum number of rows per unit that an amortised guide reads (its ``support``), labelled ones first,
+            else at random; 0 if no guide is amortised.
+        seed: Random seed for the choice of the support rows.
+        dtype: Floating type; None for torch's default.
+        overwrite: Whether to replace a complete folder, too. Batches that are mapped from it stay as they are.
+        **info: Provenance that JSON can hold, e.g. ``name="wells"``, ``simulated=True``.
 
     Returns:
         The data, as `open_rows` opens them.
 
     Raises:
-        FileExistsError: The folder is there, and is complete or was not made by this function.
-        KeyError, TypeError, ValueError: As `Batch.from_dataframe`; the message also names the chunk. Then nothing is
-            left of the folder.
+        FileExistsError: The folder exists, and is complete or was not made by this function.
+        KeyError, TypeError, ValueError: As `Batch.from_dataframe`; the message also names the chunk. Nothing
+            of what was written is kept.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> chunk = pd.DataFrame({"well": list("aab"), "u": [0.1, 0.4, 0.2], "q": [1.0, None, 2.0]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = zoo.write_rows(f"{folder}/wells", [chunk, chunk], unit="well", x=["u"], y="q")
+        ...     data.n_rows, data.sizes["unit"], data["labelled"].sum().item()
+        (6, 2, 4)
     """
     if support < 0:
         raise ValueError(f"support: {support} is negative; 0 is for none")
@@ -110,25 +120,36 @@ def write_rows(
             writer.finish()
     except BaseException:
         _remove(folder)
-        with contextlib.suppress(OSError):  # not empty: somebody else's files
+        with contextlib.suppress(OSError):  # not empty: there are other files
             folder.rmdir()
         raise
     return open_rows(folder)
 
 
 def open_rows(folder: str | Path, *, verify: bool = False) -> Batch:
-    """Open what `write_rows` wrote: a full `Batch` whose tensors are mapped from the files.
+    """Open a folder that `write_rows` wrote: a full `Batch` whose tensors are mapped from the files.
 
-    Nothing is read but the header; a changed file of the right size goes unnoticed unless `verify` is set. Changing a
+    Only the header is read; a file that was changed but kept its size goes unnoticed unless `verify` is set. Changing a
     tensor in place changes no file: the pages concerned are copied.
 
     Args:
         folder: The folder.
-        verify: Compare the SHA-256 of all files with those noted when they were written, which reads them all.
+        verify: Whether to compare the SHA-256 of all files with those in the header, which reads all files.
 
     Raises:
         FileNotFoundError: There is no such folder, or it was not made by `write_rows`.
-        ValueError: It is incomplete, of another format, or a file is missing, truncated or foreign.
+        ValueError: The folder is incomplete or of another format, or a file is missing, truncated or foreign.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> table = pd.DataFrame({"well": list("aab"), "u": [0.1, 0.4, 0.2], "q": [1.0, None, 2.0]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = zoo.write_rows(f"{folder}/wells", table, unit="well", x=["u"], y="q")
+        ...     data = zoo.open_rows(f"{folder}/wells", verify=True)
+        ...     data.names("unit").tolist(), data.take([0, 2])["x"].flatten().tolist()
+        (['a', 'b'], [0.1..., 0.2...])
     """
     folder = Path(folder)
     header = _read_header(folder)
@@ -146,7 +167,7 @@ def open_rows(folder: str | Path, *, verify: bool = False) -> Batch:
 
 
 class _Writer:
-    """Appends full batches of chunks to the files of a folder; see `write_rows`."""
+    """Appends chunks, each a full batch, to the files of a folder; see `write_rows`."""
 
     def __init__(self, folder: Path, support: int, seed: int) -> None:
         self.folder, self.n = folder, 0
@@ -159,10 +180,10 @@ class _Writer:
         self.named, self.numbered, self.last = True, True, None
 
     def add(self, chunk: Batch) -> None:
-        """Append a chunk, whose groups and rows have positions of its own."""
+        """Append a chunk, translating its positions of groups and rows to those in the folder."""
         names = chunk.coords["unit"]
         self._check_names(names)
-        keys = pd.Index(names, tupleize_cols=False).tolist()  # of times, too, objects that tell days from nanoseconds
+        keys = pd.Index(names, tupleize_cols=False).tolist()  # times, too, as objects: they tell days from nanoseconds
         new = [i for i, key in enumerate(keys) if key not in self.places]
         self.places |= {keys[i]: len(self.places) + j for j, i in enumerate(new)}
         self.names += [names[new]] if new else []
@@ -227,7 +248,7 @@ class _Writer:
             column.path.unlink()
 
     def _check_names(self, names: np.ndarray) -> None:
-        """The number 7 of one chunk and the text "7" of the next would be two units."""
+        """Refuse mixed types of names: the number 7 of one chunk and the text "7" of the next would be two units."""
         kinds = [_kind(names), *(_kind(known) for known in self.names[:1])]
         if len(set(kinds)) > 1:
             raise TypeError(
@@ -237,7 +258,7 @@ class _Writer:
         names_to_json("unit", names)  # refuse now what could not be written in the end
 
     def _name_rows(self, names: np.ndarray) -> None:
-        """Keep the rows' names as long as numbers or times rise, so that they are unique in any case."""
+        """Keep the rows' names as long as they are increasing numbers or times, and therefore unique."""
         index = pd.Index(names)
         rising = names.dtype.kind in "iumM" and index.is_monotonic_increasing and index.is_unique
         self.numbered &= names.dtype.kind in "iu" and bool((names == np.arange(self.n, self.n + len(names))).all())
@@ -263,7 +284,7 @@ def _prepare(folder: Path, overwrite: bool) -> None:
 
 
 def _remove(folder: Path, keep: str = "") -> None:
-    """Remove our files; their names go, and whoever has mapped them keeps what is in them."""
+    """Remove the files of `write_rows`; batches that are mapped from them keep their content."""
     for pattern in ("*.npy", "support_*.tmp", HEADER):
         for file in folder.glob(pattern):
             if file.name != keep:
@@ -271,9 +292,9 @@ def _remove(folder: Path, keep: str = "") -> None:
 
 
 def _uncategorical(chunk: Any, unit: str) -> Any:
-    """A chunk has not all of the units, and their order is that of their first appearance."""
+    """Turn a categorical unit column into a plain one: a chunk need not have all units, and their order is not used."""
     if not isinstance(chunk, pd.DataFrame) or unit not in chunk.columns:
-        return chunk  # said in words by whoever reads it
+        return chunk  # Batch.from_dataframe reports the error
     column: Any = chunk[unit]
     if not isinstance(getattr(column, "dtype", None), pd.CategoricalDtype):
         return chunk
@@ -282,7 +303,7 @@ def _uncategorical(chunk: Any, unit: str) -> Any:
 
 @contextlib.contextmanager
 def _naming_chunk(i: int, first: int) -> Iterator[None]:
-    """Put the chunk before a message about it: rows of two chunks may have the same name."""
+    """Put the chunk's number before an error message: rows of two chunks may have the same name."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
@@ -291,7 +312,7 @@ def _naming_chunk(i: int, first: int) -> Iterator[None]:
 
 
 def _kind(names: np.ndarray) -> str:
-    """What the names of units are, in words."""
+    """Type of the units' names in words: "text", "numbers", "numbers and text" or "times"."""
     if names.dtype.kind in "mM":
         return "times"
     return " and ".join(sorted({"text" if isinstance(name, str) else "numbers" for name in names.tolist()}))
@@ -313,7 +334,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
 
 
 def _map(path: Path, facts: dict[str, Any], verify: bool) -> np.ndarray:
-    """Map a file, after looking whether it is what was written. Its pages are copied when they are written to."""
+    """Map a file after checking that it is what was written. Its pages are copied when they are written to."""
     if not path.exists():
         raise ValueError(f"{path}: missing; {REMEDY}")
     size = path.stat().st_size
