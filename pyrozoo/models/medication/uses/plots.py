@@ -1,8 +1,8 @@
 """Pictures of recordings labelled frame by frame: what was done when, for how long, and in which order.
 
-Label 0 is the non-event, labels 1..S are the steps. Every function takes arrays, draws into ``ax`` or into a figure of
-its own, and returns the axes (`timeline` and `replicated_durations`, which need several, the figure). Nothing touches
-pyplot: save with ``reliability(...).figure.savefig("reliability.png")``.
+Label 0 is the non-event, labels 1..S are the steps. Every function takes arrays, draws into ``ax`` or into a new
+figure, and returns the axes (`timeline` and `replicated_durations`, which need several axes, return the figure). pyplot
+is not used: save with ``reliability(...).figure.savefig("reliability.png")``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEP_COLOURS = (
 NON_EVENT = "#E4E4E4"
 
 
-_MOST_COLUMNS = 2000  # of a stack of marginals: more than a picture has pixels
+_MOST_COLUMNS = 2000  # largest number of columns of a stack of marginals: more than a picture has pixels
 
 
 def timeline(
@@ -44,21 +44,21 @@ def timeline(
     truth: Any = None,
     title: str = "",
 ) -> Figure:
-    """Labels of one recording along time, one ribbon per decoder, with what the posterior says of them.
+    """Labels of one recording along time, one ribbon per decoder, with their posterior probabilities.
 
-    Beyond 2000 frames the marginals shown are means over equally long pieces of the recording.
+    If there are more than 2000 frames, the marginals shown are means over equally long pieces of the recording.
 
     Args:
-        rows: name -> labels in 0..K-1, shape (T,), drawn from top to bottom; label 0 is the non-event.
-        labels: K names, the non-event first; at most 12 steps.
-        rate: frames per second.
-        marginals: posterior probability of each label at each frame, shape (T, K), stacked below the ribbons.
-        performed: probability that each step was performed at all, shape (K-1,), as bars at the right.
-        truth: whether each step really was, shape (K-1,), written beside its bar; needs ``performed``.
-        title: title of the figure.
+        rows: Name -> labels in 0..K-1, shape (T,), drawn from top to bottom; label 0 is the non-event.
+        labels: Names of the K labels, the non-event first; at most 12 steps.
+        rate: Number of frames per second.
+        marginals: Posterior probability of each label at each frame, shape (T, K), stacked below the ribbons.
+        performed: Probability that each step was performed at all, shape (K-1,), as bars at the right.
+        truth: Whether each step was in fact performed, shape (K-1,), written beside its bar; needs ``performed``.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no row, a label that has no name, too many steps, or shapes that do not fit.
+        ValueError: No row, a label that has no name, too many steps, or shapes that do not fit.
     """
     ribbons = _ribbons(rows, len(labels))
     n_frames, n_labels = len(next(iter(ribbons.values()))), len(labels)
@@ -103,20 +103,20 @@ def timeline(
 def reliability(
     tables: Mapping[str, tuple[Any, Any]], *, ax: Axes | None = None, quantity: str = "label", bins: int = 10
 ) -> Axes:
-    """How often frames are right against how sure their label was said to be; honest probabilities lie on the diagonal.
+    """Share of frames whose label is right against its predicted probability; calibrated ones lie on the diagonal.
 
-    Every bin holds about the same number of frames (equal confidences stay together), and a point's area is the bin's
-    share of frames. The expected calibration error is the mean distance to the diagonal, weighted by these shares.
+    Every bin holds about the same number of frames (equal confidences share a bin), and a point's area is the bin's
+    share of frames. The expected calibration error is the mean distance from the diagonal, weighted by these shares.
 
     Args:
-        tables: name -> confidences in [0, 1] and whether the frame was right, both of shape (n,). From marginals and
+        tables: Name -> confidences in [0, 1] and whether the frame was right, both of shape (n,). From marginals and
             true labels: ``marginals.max(axis=1), marginals.argmax(axis=1) == truth``.
-        ax: axes to draw into.
-        quantity: what was predicted.
-        bins: number of bins.
+        ax: Axes to draw into; a new figure by default.
+        quantity: Name of the predicted quantity.
+        bins: Number of bins.
 
     Raises:
-        ValueError: no table or an empty one, shapes that do not fit, or a confidence outside [0, 1].
+        ValueError: No table or an empty one, shapes that do not fit, or a confidence outside [0, 1].
     """
     if not tables:
         raise ValueError("no table to draw")
@@ -134,7 +134,7 @@ def reliability(
         line = _line(index)
         ax.plot(stated, right, lw=1.6, label=f"{name}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
-    # Where all is high, the whole square would hide what differs.
+    # If all values are high, the whole square would hide their differences.
     low = np.floor(10 * least - 1e-9) / 10 - 0.05 if least > 0.5 else 0.0
     for place, meaning in (((0.1, 0.16), "too cautious"), ((0.16, 0.1), "too sure")):
         ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
@@ -191,7 +191,7 @@ def _draw_ribbons(ax: Axes, ribbons: Mapping[str, np.ndarray], rate: float) -> N
 
 
 def _draw_stack(ax: Axes, marginals: np.ndarray, rate: float) -> None:
-    """Steps from below, the non-event on top, joined at the middle of each frame."""
+    """Stack the steps from below, the non-event on top; curves pass through the middle of each frame."""
     edges = np.unique(np.linspace(0, len(marginals), min(len(marginals), _MOST_COLUMNS) + 1).astype(int))
     means = np.add.reduceat(marginals, edges[:-1]) / np.diff(edges)[:, None]
     middle = np.concatenate([[0], (edges[:-1] + edges[1:]) / 2, [len(marginals)]]) / rate
@@ -253,7 +253,7 @@ def _shaped(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _probabilities(name: str, values: np.ndarray) -> np.ndarray:
-    """The values, a rounding error beyond 0 and 1 cut off."""
+    """Check that the values are in [0, 1], and clip rounding errors."""
     if not ((values >= -1e-9) & (values <= 1 + 1e-9)).all():
         raise ValueError(f"{name} has a number outside [0, 1]")
     return values.clip(0, 1)
