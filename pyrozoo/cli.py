@@ -1,7 +1,7 @@
 """The command line: list, show, fit, predict, reproduce and check.
 
-Exit codes: 0 good; 1 a failed check; 2 bad usage or bad input, with one line on standard error; 130 interrupted.
-Anything else is a bug and shows its traceback. torch is imported only by the commands that compute.
+Exit codes: 0 for success; 1 for a failed check; 2 for bad usage or bad input, with one line on standard error; 130 if
+interrupted. Any other error is a bug and shows its traceback. Only the commands that compute import torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The arguments; those of the process where None.
+        argv: Arguments of the command; by default those of the process.
 
     Returns:
         The exit code.
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # -------------------------------------------------------------------- usage
 class _Parser(argparse.ArgumentParser):
-    """Reports bad usage like all other bad input: in one line."""
+    """Parser that reports bad usage like any other bad input, in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see `{self.prog} --help`)")
@@ -189,7 +189,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def _value_assignment(text: str) -> tuple[str, Any]:
-    """A number, True, False, None or a tuple of them where it can be read as one, else a word."""
+    """Name and value; the value as a number, True, False, None or a tuple of them if it reads as one, else as text."""
     name, value = _assignment(text)
     try:
         return name, ast.literal_eval(value)
@@ -208,7 +208,7 @@ def _unique(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _import(module: str) -> None:
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as `python -m` does: a module of the user's own lies here
+        sys.path.append(os.getcwd())  # as `python -m` does, so that the user's own modules in this folder are found
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -252,7 +252,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _section(title: str, rows: Iterable[tuple[str, ...]]) -> None:
-    """Print a titled, aligned table; nothing where it is empty."""
+    """Print a titled, aligned table, or nothing if it is empty."""
     rows = list(rows)
     if rows:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -345,7 +345,7 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
 
 
 def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
-    """Read a file in the format of an entry that has one of its own."""
+    """Read a file in the entry's own format."""
     batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and not options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
@@ -379,7 +379,7 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
 
 
 def _guide(name: str | None, card: registry.Card) -> Any:
-    """A name of the card, or one of Pyro's AutoGuide classes."""
+    """The guide of this name in the card, or Pyro's AutoGuide class of this name."""
     if name is None:
         return next(iter(card.guides))
     from pyro.infer import autoguide
@@ -388,7 +388,7 @@ def _guide(name: str | None, card: registry.Card) -> Any:
 
 
 def _interrupted(arguments: argparse.Namespace, result: Fit) -> NoReturn:
-    """Keep what there is, and say how to go on."""
+    """Save the fit so far, and raise KeyboardInterrupt with a message on how to go on."""
     if arguments.checkpoint:
         again = "run the same command again" if arguments.resume else "run the same command with --resume"
         raise KeyboardInterrupt(f"{again} to go on from {arguments.checkpoint}")

@@ -1,7 +1,7 @@
 """Prediction intervals that hold: conformal calibration of any fit on labels that it did not see.
 
-A fit's own intervals are as good as its assumptions. `conformal` widens or narrows them until they hold on labels that
-were kept out of training; `cross_conformal` does so without giving labels up, for one fit per fold.
+A fit's own intervals are only as good as its assumptions. `conformal` widens or narrows them until they hold on labels
+that were kept out of training; `cross_conformal` does so with all labels in training, at the cost of one fit per fold.
 """
 
 from __future__ import annotations
@@ -39,15 +39,30 @@ class Conformal:
 
     Attributes:
         fits: The fit, or one per fold.
-        target: Target that the intervals are about; its components are calibrated one by one, not jointly.
-        score: "normalised", "absolute" or "quantile", see `conformal`.
-        levels: Nominal coverages.
+        target: Name of the target of the intervals; its components are calibrated one by one, not jointly.
+        score: "normalised", "absolute" or "quantile", see `cross_conformal`.
+        levels: Nominal coverages, each in (0, 1).
         values: Level -> scores of the n labels, shape (n, J), J the number of components.
-        fold: Which of the fits did not see a label, shape (n,).
-        labels: Number of calibrating labels of each group (of the whole batch where there is no group).
-        predictor: Function like `pyrozoo.predict`.
-        options: Its arguments, ``seed`` among them.
-        suffixes: Level -> what its columns' names end with.
+        fold: Index of the fit that did not see the label, shape (n,).
+        labels: Number of calibrating labels of each group (of the whole batch if there is no group).
+        predictor: Function that predicts, with the arguments and columns of `pyrozoo.predict`.
+        options: Arguments of the predictor, ``seed`` among them.
+        suffixes: Level -> end of the names of its columns.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> data, test = simulate(n_units=4, n_labelled=25, n_unlabelled=0, n_test=10)
+        >>> train, held_out = zoo.hold_out(data, inputs=False)
+        >>> model = zoo.create_model("ssmtl", train, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=50, progress=False)
+        >>> calibrated = zoo.conformal(fit, held_out, draws=50)
+        >>> calibrated
+        Conformal(y, normalised, levels [0.9]: 20 labels of 4 units, one fit)
+        >>> [column for column in calibrated.predict(test) if "er" in column]
+        ['y.lower', 'y.upper']
+        >>> calibrated.coverage(test).columns.to_list()
+        ['component', 'nominal', 'empirical', 'width', 'score', 'unit_sd', 'unit_p10', 'unit_min']
     """
 
     fits: tuple[Fit, ...]
@@ -74,19 +89,22 @@ class Conformal:
 
     @property
     def quantiles(self) -> pd.DataFrame:
-        """Calibrated quantile of the scores, one line per level, one column per component."""
+        """Calibrated quantiles of the scores, one line per level, one column per component."""
         ranked = {level: np.sort(values, axis=0) for level, values in self.values.items()}
         return pd.DataFrame({level: ranked[level][rank(self.n, level) - 1] for level in self.levels}).T
 
     def predict(self, batch: Batch) -> pd.DataFrame:
         """Predict every row, with the ends of its intervals.
 
+        Args:
+            batch: Data; its targets, if it has any, are not used.
+
         Returns:
-            The columns of the predictor (of several fits: the mean, and the sd of their mixture) and ``y.lower``,
-            ``y.upper``, or ``y.lower80``, ``y.upper80`` ... where several levels were asked for.
+            The columns of the predictor (for several fits: mean and sd of their mixture) and ``y.lower``, ``y.upper``,
+            or ``y.lower80``, ``y.upper80`` ... if several levels were asked for.
 
         Raises:
-            KeyError: A group was not in the training data, as in `pyrozoo.predict`.
+            KeyError: A group was not in the training data, and the guide is not amortised over it.
         """
         tables = [_predicted(self.predictor, one, batch, self.score, self.levels, self.options) for one in self.fits]
         table = tables[0] if len(tables) == 1 else _mixed(tables, self.target)
@@ -101,10 +119,13 @@ class Conformal:
     def coverage(self, test: Batch) -> pd.DataFrame:
         """Share of the test labels inside, width and interval score, and how coverage differs between groups.
 
+        Args:
+            test: Labelled data that neither the fits nor the calibration have seen.
+
         Returns:
             One line per component and level: ``component``, ``nominal``, ``empirical``, ``width``, ``score``
-            (`pyrozoo.scores.interval_score`), and of the coverages of the first group's members, e.g. units,
-            ``unit_sd``, ``unit_p10`` and ``unit_min``. Few rows of a unit make its coverage noisy by themselves.
+            (`pyrozoo.scores.interval_score`), and, if the data have groups, e.g. units, ``unit_sd``, ``unit_p10`` and
+            ``unit_min`` of the units' coverages. With few rows per unit these differ by chance alone.
 
         Raises:
             ValueError: No row of the test data is labelled.
@@ -135,17 +156,35 @@ def conformal(fitted: Fit, held_out: Batch, **options: Any) -> Conformal:
     With n labels that are exchangeable with a test row, the interval at level p covers it with a probability of at
     least p and, without ties, at most p + 1 / (n + 1), whatever the model (Vovk, Gammerman and Shafer 2005). That is
     an average over calibration sets too: the coverage of one set of n labels has a standard deviation of about
-    sqrt(p (1 - p) / n). See `Conformal` for what is not promised. Where groups give equally many labels but have
-    different numbers of rows, the average is over groups rather than rows.
+    sqrt(p (1 - p) / n). See `Conformal` for what is not promised. If groups have equally many labels but different
+    numbers of rows, the average is over groups rather than rows.
 
     Args:
         fitted: The fit; its best restart predicts.
         held_out: Rows with labels that the fit has not seen, e.g. from `hold_out`; unlabelled rows are not used.
-            Labels that chose the configuration (early stopping, tuning) are not fresh: intervals come out too narrow.
-        **options: Those of `cross_conformal`.
+            Labels that were used for early stopping or tuning count as seen: with them intervals come out too narrow.
+        **options: Further arguments of `cross_conformal`, e.g. ``level`` and ``score``.
 
     Raises:
-        ValueError, KeyError: As in `cross_conformal`.
+        ValueError: See `cross_conformal`.
+        KeyError: A group of the held-out rows was not in the training data.
+
+    Example:
+        Half of the labels that the fit has not seen calibrate, the others test:
+
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import draw_labels
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
+        >>> calibrating, test = data.subset(np.flatnonzero(~seen)[::40]).split(0.5)
+        >>> own = zoo.coverage(fit, test, levels=(90,), draws=50)
+        >>> bool(own["empirical"].item() < 0.6)  # the fit's own intervals are too narrow
+        True
+        >>> calibrated = zoo.conformal(fit, calibrating, level=0.9, draws=50)
+        >>> bool(calibrated.coverage(test)["empirical"].item() > 0.8)
+        True
     """
     return cross_conformal([(fitted, held_out)], **options)
 
@@ -157,31 +196,43 @@ def cross_conformal(
     """Calibrate on every label: one fit per fold, each scored on the labels it did not see (CV+).
 
     Every label trains all fits but one and calibrates that one, so that the quantile rests on all n labels; the
-    prediction is the mean over the fits. Coverage is guaranteed at 1 - 2 (1 - p), less about sqrt(2 / n), and is near
-    p where the fits agree (Barber, Candes, Ramdas and Tibshirani 2021, theorem 4; for other scores than absolute
+    prediction is the mean over the fits. Coverage is at least 1 - 2 (1 - p), less about sqrt(2 / n), and is near p if
+    the fits agree (Barber, Candes, Ramdas and Tibshirani 2021, theorem 4; for other scores than absolute
     residuals Gupta, Kuchibhotla and Ramdas 2022).
 
-    Scores, of a label y with the prediction's mean m, standard deviation s and quantiles a, b at the level:
+    Score of a label y, with the prediction's mean m, standard deviation s and quantiles a, b at the level:
 
     - "absolute": ``|y - m|``, intervals of equal width;
     - "normalised": ``|y - m| / s``, wide where the model is unsure (Lei et al. 2018, section 5.2);
-    - "quantile": ``max(a - y, y - b)``, CQR (Romano, Patterson and Candes 2019); where it would shrink an interval
-      beyond nothing, the middle of its ends remains, as an interval of width 0.
+    - "quantile": ``max(a - y, y - b)``, CQR (Romano, Patterson and Candes 2019); if it would make the lower end exceed
+      the upper one, both become their mean, an interval of width 0.
 
     Args:
-        folds: Fits and labelled rows that each has not seen, e.g. from `fit_folds`.
-        target: A continuous target.
+        folds: Pairs of a fit and labelled rows that it has not seen, e.g. from `fit_folds`.
+        target: Name of a continuous target.
         level: Nominal coverage in (0, 1), or several.
-        score: One of the three above.
-        predictor: `pyrozoo.predict`, `pyrozoo.predict_by_importance`, or a function like them.
-        seed: Of the predictions.
+        score: "normalised", "absolute" or "quantile".
+        predictor: `pyrozoo.predict`, `pyrozoo.predict_by_importance`, or a function with their arguments and columns.
+        seed: Random seed for the predictions.
         **options: Further arguments of the predictor, e.g. ``draws``.
 
     Raises:
-        ValueError: Too few labels for the level; labels most of which were in training (of a fit that was loaded:
-            the training data themselves); a discrete target; a wrong level,
-            score or target; a predicted standard deviation of 0.
+        ValueError: Too few labels for the level; labels most of which were in training (for a fit that was loaded, only
+            the training data as a whole are recognised); a discrete target; a wrong level, score or target; a
+            predicted standard deviation of 0.
         KeyError: A group of the held-out rows was not in the training data.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=4, n_labelled=5, n_unlabelled=20, n_test=10)
+        >>> model = zoo.create_model("ssmtl", train, width=16)
+        >>> folds = zoo.fit_folds(model, "paper", train, 2, steps=10, progress=False)
+        >>> calibrated = zoo.cross_conformal(folds, level=(0.5, 0.8), draws=20)
+        >>> calibrated
+        Conformal(y, normalised, levels [0.5, 0.8]: 20 labels of 4 units, 2 fits)
+        >>> calibrated.predict(test).columns.to_list()
+        ['y.mean', 'y.sd', 'y.lower50', 'y.upper50', 'y.lower80', 'y.upper80']
     """
     several = not isinstance(level, numbers.Real)
     levels = tuple(float(p) for p in level) if several else (float(level),)
@@ -201,10 +252,10 @@ def cross_conformal(
 
 
 def rank(n: int, level: float) -> int:
-    """Which of n sorted scores bounds a new one with probability `level`: ceil((n + 1) level), from 1.
+    """Rank, from 1, of the one of n sorted scores that bounds a new one with probability `level`: ceil((n + 1) level).
 
     Raises:
-        ValueError: There are too few scores; the message says how many it takes.
+        ValueError: There are too few scores; the message says how many are needed.
     """
     k = _ceil((n + 1) * level)
     if k > n:
@@ -216,7 +267,7 @@ def rank(n: int, level: float) -> int:
 
 
 def _ceil(value: float) -> int:
-    """Round up, but not for what floating point adds: 20 x 0.55 is 11."""
+    """Round up, ignoring floating-point error: 20 x 0.55 gives 11, not 12."""
     return math.ceil(round(value, 9))
 
 
@@ -247,7 +298,7 @@ def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...],
 
 
 def _contents(batch: Batch, target: str) -> set[tuple]:
-    """What the labelled rows hold, whatever their order: group names and values."""
+    """Group names and values of the labelled rows, as a set, so that their order does not matter."""
     seen = np.flatnonzero(batch.observed(target))
     groups = [batch.group_names(group)[seen] for group in batch.groups]
     skip = {batch.rows, "weight", *batch.groups, *batch.labels.values()}
@@ -269,7 +320,7 @@ def _truth(batch: Batch, target: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _origin(parts: list[Batch]) -> pd.Series:
-    """Number of labels by group, or of all."""
+    """Number of labels by group, or in all if there is no group."""
     if not parts[0].groups:
         return pd.Series([sum(part.n_rows for part in parts)], index=["all"], name="labels")
     group = parts[0].groups[0]
@@ -299,7 +350,7 @@ def _components(table: pd.DataFrame, target: str) -> list[str]:
 
 
 def _base(table: pd.DataFrame, name: str, score: str, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ends of an uncalibrated interval, and the unit in which scores move them; each (N,)."""
+    """Ends of an uncalibrated interval, and how far a score of 1 moves them; each (N,)."""
     mean = table[f"{name}.mean"].to_numpy()
     if score == "quantile":
         low, high = (table[f"{name}.{quantile_name(q)}"].to_numpy() for q in _tails(level))
@@ -334,7 +385,7 @@ def _ends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the intervals (N,): order statistics over labels of the ends that each label's fit and score give.
 
-    With one fit these are the fit's ends moved by the quantile of the scores.
+    With one fit, the fit's ends moved by the quantile of the scores.
     """
     low, high, unit = (np.stack(parts) for parts in zip(*bases, strict=True))
     n, k, n_rows = len(values), rank(len(values), level), low.shape[1]

@@ -18,16 +18,25 @@ def label_folds(batch: Batch, folds: int, *, target: str = "y", seed: int = 0) -
     """Deal the labels of every group out to folds, at random and as evenly as can be.
 
     Args:
-        batch: Data with labels; of the first group where there are several.
-        folds: Number of folds; five of five labels per group put one label of every group into each.
-        target: Whose labels.
-        seed: Of the random choice.
+        batch: Data with labels. If the rows belong to several groupings, the first one counts.
+        folds: Number of folds; with five folds and five labels per group, each fold gets one label of every group.
+        target: Name of the target whose labels are dealt out.
+        seed: Random seed for the choice.
 
     Returns:
         Fold of every labelled row, -1 elsewhere, shape (N,).
 
     Raises:
         ValueError: Fewer than two folds, or fewer labels than folds.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=20)
+        >>> fold = zoo.label_folds(train, 5)
+        >>> np.unique(fold, return_counts=True)  # 80 rows without a label, and one label of every unit in each fold
+        (array([-1,  0,  1,  2,  3,  4]), array([80,  4,  4,  4,  4,  4]))
     """
     labelled = np.flatnonzero(batch.observed(target))
     if not 2 <= folds <= len(labelled):
@@ -49,16 +58,29 @@ def fold_data(
     """Training data without the labels of a fold, and the rows of those labels; one pair per fold.
 
     Args:
-        batch: As in `label_folds`.
-        folds: As in `label_folds`.
-        target: As in `label_folds`.
-        inputs: Whether the rows that are held out stay in training, unlabelled: as the rows to be predicted should be,
-            so that both are alike for the fit. True where unlabelled rows of the training data are to be predicted,
-            False where new rows are.
-        seed: As in `label_folds`.
+        batch: Data with labels.
+        folds: Number of folds.
+        target: Name of the target whose labels are held out.
+        inputs: Whether the held-out rows stay in training, unlabelled. Choose it so that the held-out rows are treated
+            like the rows to be predicted: True if unlabelled rows of the training data are to be predicted, False if
+            new rows are.
+        seed: Random seed for the choice of the labels.
+
+    Returns:
+        For each fold the training data and the held-out labelled rows.
 
     Raises:
-        ValueError: As in `label_folds`.
+        ValueError: Fewer than two folds, fewer labels than folds, or, with ``inputs=False``, a group of which no row
+            would be left.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> data, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=20)
+        >>> [(train.n_rows, held_out.n_rows) for train, held_out in zoo.fold_data(data, 5)]
+        [(100, 4), (100, 4), (100, 4), (100, 4), (100, 4)]
+        >>> [(train.n_rows, held_out.n_rows) for train, held_out in zoo.fold_data(data, 5, inputs=False)]
+        [(96, 4), (96, 4), (96, 4), (96, 4), (96, 4)]
     """
     fold = label_folds(batch, folds, target=target, seed=seed)
     pairs = []
@@ -78,7 +100,29 @@ def fold_data(
 def hold_out(
     batch: Batch, folds: int = 5, *, target: str = "y", inputs: bool = True, seed: int = 0
 ) -> tuple[Batch, Batch]:
-    """Keep one label in `folds` out of training, for `conformal`: the first pair of `fold_data`."""
+    """Keep one label in `folds` out of training, for `conformal`: the first pair of `fold_data`.
+
+    Args:
+        batch: Data with labels.
+        folds: Number of folds; 5 holds a fifth of the labels out.
+        target: Name of the target whose labels are held out.
+        inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
+        seed: Random seed for the choice of the labels.
+
+    Returns:
+        The training data and the held-out labelled rows.
+
+    Raises:
+        ValueError: See `fold_data`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> data, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=20)
+        >>> train, held_out = zoo.hold_out(data)
+        >>> int(train.observed("y").sum()), int(held_out.observed("y").sum())
+        (16, 4)
+    """
     return fold_data(batch, folds, target=target, inputs=inputs, seed=seed)[0]
 
 
@@ -89,17 +133,29 @@ def fit_folds(
     """One fit per fold and the rows whose labels it did not see, for `cross_conformal`.
 
     Args:
-        model: As in `pyrozoo.fit`.
-        guide: As in `pyrozoo.fit`.
-        train: As in `label_folds`.
-        folds: As in `label_folds`.
-        target: As in `label_folds`.
-        inputs: As in `fold_data`.
-        seed: Of the folds and the fits.
-        **settings: Further arguments of `pyrozoo.fit`.
+        model: A model; its constructor arguments, not its parameters, are used.
+        guide: Name of a guide, AutoGuide class or factory, as in `pyrozoo.fit`.
+        train: Data with labels.
+        folds: Number of folds and of fits.
+        target: Name of the target whose labels are held out.
+        inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
+        seed: Random seed for the folds; fit k uses ``seed + k``.
+        **settings: Further arguments of `pyrozoo.fit`. ``checkpoint`` is a folder with one folder ``fold-k`` per fit.
+
+    Returns:
+        For each fold the fit and the held-out labelled rows.
 
     Raises:
-        ValueError: As in `label_folds`.
+        ValueError: See `fold_data` and `pyrozoo.fit`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=20)
+        >>> model = zoo.create_model("ssmtl", train, width=16)
+        >>> folds = zoo.fit_folds(model, "paper", train, 2, steps=10, progress=False)
+        >>> [held_out.n_rows for _, held_out in folds]
+        [10, 10]
     """
     pairs = fold_data(train, folds, target=target, inputs=inputs, seed=seed)
     checkpoint = settings.pop("checkpoint", None)

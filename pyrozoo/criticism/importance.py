@@ -21,7 +21,7 @@ from ..inference.fitted import Fit, Run
 from ..posterior.traces import Pair, chunks, outside, pair, plates_of, squeezed
 
 ROUNDING = 1e-5
-NOISE = 0.5  # k of the inner estimates alone, from which on k says nothing about the guide
+NOISE = 0.5  # largest k of the inner estimates alone at which k still says something about the guide
 
 
 def khat(
@@ -30,32 +30,45 @@ def khat(
 ) -> pd.Series:  # fmt: skip
     """Pareto k of the importance weights p / q, one per plate position: is the guide wide enough, row by row?
 
-    Below 0.5 good, up to 0.7 usable, above it the posterior reaches where the guide does not. Per row: the weights of
-    the row's own latents given one draw of everything outside the rows. Per group: the weights of the group's
-    latents, its rows' latents integrated out by `inner` importance samples each; never the joint over a group's rows,
-    which fails for any guide once there are many rows.
+    Below 0.5 is good, up to 0.7 usable; above 0.7 the posterior has mass where the guide has almost none. Per row:
+    the weights of the row's own latents, given one draw of everything outside the rows. Per group: the weights of the
+    group's latents, with its rows' latents integrated out by `inner` importance samples each; never the joint weights
+    over a group's rows, which fail for any guide if there are many rows.
 
-    A group's sum of `inner` estimates is noisy where it has many rows. The same weights with the group's latents held
-    fixed are that noise alone: where their k is above 0.5 the result is NaN, and `inner` must rise.
+    For a group with many rows, the sum of its rows' estimates is noisy. The same weights with the group's latents held
+    fixed show this noise alone: if their k is above 0.5, the result is NaN; then use a larger `inner`.
 
     Args:
-        fit: The fit; its best restart.
-        data: The training data, for a fit that was loaded.
-        per: The row plate (default, where rows have latents) or a group. Of a model all of whose latents lie outside
-            the plates there is one k, of all of them together (NaN where the guide is a point).
-        only: Names of the groups to look at, where all would take long; needs `per` to be a group.
-        draws: Importance draws per position.
-        inner: Draws of the rows' latents per draw of the groups'.
-        seed: Of the draws.
+        fit: The fit; its best restart is checked.
+        data: The training data; needed for a fit that was loaded, which does not hold them.
+        per: Name of the row plate (the default) or of a group. For a model without latents in plates the result is one
+            k, of all latents together (NaN if the guide is a point), and `per` has no effect.
+        only: Names of the groups to look at, to save time; all by default. Needs `per` to be a group.
+        draws: Number of importance draws per position, at least 25.
+        inner: Number of draws of the rows' latents per draw of the groups'.
+        seed: Random seed for the draws.
 
     Returns:
-        k by position, named by the plate's coordinates; -inf where the guide is exact and the weights have no tail,
-        NaN where the inner estimates are too noisy to tell, or where the guide holds a group's latents at a point, of
-        which weights say nothing.
+        k by position, indexed by the plate's coordinates; -inf where the guide is exact and the weights have no tail;
+        NaN where the inner estimates are too noisy, or where the guide holds a group's latents at a point, so that
+        the weights say nothing.
 
     Raises:
-        ValueError: Data other than the training data, or none; an unknown plate; a guide that is joint over groups;
-            groups whose latents are parents of other groups'.
+        ValueError: Data other than the training data, or none; an unknown plate; too few draws; names in `only` that
+            are not groups; a guide that is joint over groups; groups whose latents are parents of other groups' own.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=10, n_unlabelled=0)
+        >>> fit = zoo.fit(zoo.create_model("ssmtl", train, width=16), "paper", train, steps=20, progress=False)
+        >>> k = zoo.khat(fit, draws=50)
+        >>> k.shape  # one k per row
+        (40,)
+        >>> bool((k < 0.7).mean() > 0.5)  # the guide is wide enough for most rows
+        True
+        >>> zoo.khat(fit, per="unit", only=[0, 2], draws=25).index.to_list()
+        [0, 2]
     """
     data = fit.train if data is None else data
     if data is None or data.sha256 != fit.data["sha256"]:
@@ -89,30 +102,48 @@ def khat(
 def log_density(
     fit: Fit, batch: Batch, *, draws: int = 100, seed: int = 0, batch_size: int = 4096, progress: bool = True
 ) -> pd.Series:
-    """Log density of what each row shows, given what the fit learned about the row's group; nats.
+    """Log density of each row's observed values, given what the fit learned about the row's group; in nats.
 
     ::
 
         log 1/S sum_s p(row, latents_s | globals_s) / q(latents_s | row, globals_s),   globals_s ~ q,
 
-    of the inputs and of the targets where they are observed; hide these (``batch.hide()``) for the inputs alone.
-    Enumerated latents are summed out. It is a lower bound in the mean, which rises to the log density under
-    q(globals) as draws grow (importance weighted autoencoders, Burda et al. 2016, eq. 8); exact at any number of draws
-    where the guide is. Densities are those of the data's units: compare rows and fits, not data in other units.
+    for the inputs and the observed targets; hide the targets (``batch.hide()``) for the inputs alone. Enumerated
+    latents are summed out. The expected value is a lower bound, which rises to the log density under q(globals) as S
+    grows (importance weighted autoencoders, Burda et al. 2016, eq. 8); with an exact guide it is exact for any S.
+    Densities depend on the units of measure: compare rows and fits, not data in other units.
 
-    Rows that the fit was trained on shaped q(globals), and so did the rows here where an amortised guide reads a new
-    group from them: such rows look more probable than new rows of the same group do.
+    Training rows have shaped q(globals), and so have the rows here if an amortised guide reads a new group from them:
+    such rows look more probable than new rows of the same group.
 
     Args:
-        fit: The fit; its best restart.
+        fit: The fit; its best restart is used.
         batch: Rows of groups that the fit knows, or that its guide is amortised over.
-        draws: S, importance draws per row.
-        seed: Of the draws.
-        batch_size: Rows at once; bounds the memory, and the values change with it only as with the seed.
-        progress: Show a progress bar.
+        draws: Number S of importance draws per row.
+        seed: Random seed for the draws.
+        batch_size: Number of rows at once, which bounds the memory. Another value changes the result only as another
+            seed does.
+        progress: Whether to show a progress bar.
 
     Returns:
-        One value per row, named by row.
+        One value per row, indexed by row name.
+
+    Raises:
+        ValueError: `draws` or `batch_size` below 1.
+        KeyError: A group was not in the training data, and the guide is not amortised over it.
+
+    Example:
+        Which rows are unusual?
+
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> density = zoo.log_density(fit, data.hide(), draws=20, progress=False)
+        >>> density.shape
+        (231,)
+        >>> unusual = density[density < density.quantile(0.05)]
+        >>> len(unusual)
+        12
     """
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     total = over_rows(
@@ -127,8 +158,9 @@ def over_rows(
 ) -> Tensor:  # fmt: skip
     """Reduce importance draws of the rows' latents, `batch_size` rows at a time; return the results end to end.
 
-    `reduce` gets an iterator over the draws for B rows, of their traces and log weights (B,); it returns (B, ...).
-    A log weight is p over q of the row's own terms, given the draw of everything outside the rows; in double precision.
+    For each block of B rows, `reduce` gets an iterator over the draws, as pairs of traces and log weights (B,), and
+    returns (B, ...). A log weight is log p - log q of the row's own terms, given the draw of everything outside the
+    rows; in double precision.
 
     Raises:
         ValueError: `draws` or `batch_size` below 1.
@@ -162,13 +194,13 @@ def _log_sum(terms: Iterator[tuple[Pair, Tensor]]) -> Tensor:
 def pareto_k(log_weights: Tensor) -> float:
     """Shape of the generalised Pareto distribution fitted to the tail of importance weights, shape (S,).
 
-    -inf where all weights agree: there is no tail; inf where a few of them are all there is.
+    -inf if all weights are equal, so that there is no tail; inf if fewer than five weights of the tail stand out.
     """
     n_tail = min(len(log_weights) // 5, int(3 * len(log_weights) ** 0.5))
     largest = log_weights.sort().values
     weights = (largest - largest[-1]).exp()
     excess = weights[-n_tail:] - weights[-n_tail - 1]
-    # A tail thinner than what single precision leaves of log densities is rounding. The fit divides by a quartile.
+    # A tail thinner than the single-precision error of log densities is rounding. The fit divides by a quartile.
     if n_tail < 5 or float(excess[-1]) < ROUNDING * float(weights[-1]):
         return float("-inf")
     excess = excess[excess > 0]
@@ -209,7 +241,7 @@ def _row_weights(run: Run, batch: Batch, draws: int) -> Tensor:
 
 
 def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, vary: bool) -> Tensor:
-    """Log weights (S, M) of the groups' latents, the rows' latents integrated out; `vary` draws the groups' anew."""
+    """Log weights (S, M) of the groups' latents, the rows' latents integrated out; `vary`: redraw the former."""
     rows = run.model.rows
     outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
     if any(s["infer"].get("is_auxiliary") and not s["cond_indep_stack"] for _, s in outer.iter_stochastic_nodes()):
@@ -243,7 +275,7 @@ def _at_a_point(run: Run, batch: Batch, per: str) -> np.ndarray:
 
 
 def _log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, Tensor]:
-    """Log weights (S, ...) by plate, of what is not fixed."""
+    """Log weights (S, ...) by plate, of the sites that are not fixed."""
     drawn = pair(run.model, run.guide, batch, fixed, copies=draws)
     p, q = drawn.by_plate("model"), drawn.by_plate("guide")
     weights = {plate: term - q[plate] if plate in q else term for plate, term in p.items()}

@@ -23,14 +23,14 @@ from . import scores
 # -------------------------------------------------------------------- latent space
 @dataclass
 class LatentReport:
-    """What a latent site does.
+    """How a latent site is used; see `latent_report`.
 
     Attributes:
         table: One line per dimension: spread (variance over positions of the posterior mean), sd (mean posterior
             standard deviation), kl (mean KL from the prior, nats; NaN unless guide and prior are normal), active
             (spread > 0.01).
-        means: Posterior means, one line per plate position.
-        probes: Share of variance of each truth that a linear map of the means explains in cross-validation.
+        means: Posterior means, one line per plate position, one column per dimension.
+        probes: R2 of a linear (ridge) map from the means to each known truth, in cross-validation.
     """
 
     table: pd.DataFrame
@@ -49,9 +49,35 @@ class LatentReport:
 
 
 def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, seed: int = 0) -> LatentReport:
-    """Active units, KL per dimension, collapse, and linear probes of what is known about the truth.
+    """Active dimensions of a latent site, KL per dimension, collapse, and linear probes of the known truth.
 
     Probes use every entry of ``data.truth`` that lies along the site's plate.
+
+    Args:
+        fit: The fit; its best restart is used.
+        data: Data to condition on.
+        site: Name of a latent that the guide samples along a plate.
+        draws: Number of draws of the guide.
+        seed: Random seed for the draws.
+
+    Returns:
+        A report with the table of the dimensions, the posterior means and the probes.
+
+    Raises:
+        KeyError: The guide samples no latent of this name.
+        ValueError: The site lies outside all plates.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> report = zoo.latent_report(fit, data, "c", draws=10)
+        >>> report.table.columns.to_list()
+        ['spread', 'sd', 'kl', 'active']
+        >>> report.means.shape  # units, dimensions
+        (71, 8)
+        >>> report.active, report.collapsed
+        (8, False)
     """
     means: list[Tensor] = []
     variances: list[Tensor] = []
@@ -91,7 +117,7 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
 
 
 def _moments(site: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of a guide's site; of a flow, which states neither, its draw, which has none of its own."""
+    """Mean and variance of a guide's site; for a flow, which has neither in closed form, its draw and variance zero."""
     try:
         return site["fn"].mean.detach(), site["fn"].variance.detach()
     except NotImplementedError:

@@ -21,18 +21,36 @@ def ppc(
 ) -> pd.DataFrame:  # fmt: skip
     """Predictive checks: does data drawn from the model look like the data, in these statistics?
 
-    For every observed site and component: mean, sd, minimum, maximum, and lag-one difference (sd of successive rows'
-    differences: what a model of exchangeable rows misses). ``p`` is the share of replications with a larger statistic,
-    ties by half: near 0 or 1 is a misfit. Frames of ragged recordings are one component, "all", end to end.
+    The statistics of every component of an observed site are mean, sd, minimum, maximum, and lag-1 sd (sd of the
+    differences between successive rows, which a model of exchangeable rows misses). ``p`` is the share of replicated
+    data sets with a larger statistic, ties counted half: near 0 or 1 is a misfit. The frames of recordings of unequal
+    lengths are joined into one component, "all".
 
     Args:
-        fits: A fit, or several by name; models too where `against` is "prior".
-        data: The data to resemble.
-        draws: Replications.
-        seed: Of the draws.
-        against: "posterior", data drawn given the posterior of the latents; or "prior", given their priors
-            (`prior_predictive`), where a p near 0 or 1 says that the priors put the data at an edge.
-        sites: Observed sites to check; all by default (a long signal has a line for each of its numbers).
+        fits: A fit, or several by name; models too if `against` is "prior".
+        data: The observed data.
+        draws: Number of replicated data sets.
+        seed: Random seed for the draws.
+        against: "posterior" for data drawn given the posterior of the latents; "prior" for data drawn given their
+            priors (`prior_predictive`), where a p near 0 or 1 says that the priors put the data at an edge.
+        sites: Names of the observed sites to check; all by default (a long signal has a line for each of its numbers).
+
+    Returns:
+        One line per model, site, component and statistic: ``model``, ``site``, ``component``, ``statistic``,
+        ``observed``, ``replicated`` (mean over the replications) and ``p``.
+
+    Raises:
+        ValueError: An unknown `against`, or a model without a fit if `against` is "posterior".
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> table = zoo.ppc(fit, data, draws=50, sites=["y"])
+        >>> table["statistic"].to_list()
+        ['mean', 'sd', 'min', 'max', 'lag-1 sd']
+        >>> float(table.set_index("statistic").loc["min", "p"])  # all replications have tank levels below the least, 0
+        0.0
     """
     if against not in ("posterior", "prior"):
         raise ValueError(f"against: {against!r} is neither 'posterior' nor 'prior'")

@@ -1,4 +1,4 @@
-"""Prediction through the generative model, where a guide has a predictive head of its own."""
+"""Prediction through the generative model, for guides that have a predictive head of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..posterior.columns import quantile_name
 from ..posterior.traces import UNOBSERVED, chunks, outside, pair
 from .importance import pareto_k
 
-ROWS = 8192  # rows x particles of one pass, which bounds the memory
+ROWS = 8192  # rows x particles of one pass, to bound the memory
 
 
 class _Widened(Messenger):
@@ -51,8 +51,8 @@ def predict_by_importance(
 ) -> pd.DataFrame:  # fmt: skip
     """Predict through the generative model, with the guide's predictive head only as a proposal.
 
-    `pyrozoo.predict` draws y from the guide where it has a head q(y | x, c). This draws from the model's own
-    predictive distribution given each draw of the latents outside the rows (for SSMTL the contexts)::
+    `pyrozoo.predict` draws y from the guide if it has a head q(y | x, c). This function draws from the model's own
+    predictive distribution given each draw of the latents outside the rows (in SSMTL the contexts)::
 
         p(y | x, c) = int p(y | z, c) p(x | z, c) p(z) dz / p(x | c)
 
@@ -60,29 +60,40 @@ def predict_by_importance(
     of itself and wider ones (a defensive proposal, Owen and Zhou 2000), with weights p / q. It costs
     ``draws x particles`` passes through all networks.
 
-    Whether it is better is for held-out labels to say: it replaces an overconfident head by a decoder that may be
-    wrong in other ways, and where the head is sound its intervals are only wider.
+    Use held-out labels to see whether it is better: it replaces an overconfident head by a decoder that may be wrong
+    in other ways; if the head is accurate, the intervals only become wider.
 
     Args:
         fitted: The fit; its best restart predicts. Its guide must draw the targets.
         batch: Data; its targets are hidden.
-        target: The target to predict.
-        draws: Draws of the latents outside the rows.
-        particles: Importance draws of a row's latents and target for each of them.
-        widen: Factors of the head's standard deviation in the proposal; (1,) where the head is no normal distribution.
-        seed: Of the draws.
-        quantiles: Quantiles to report.
-        progress: Show a progress bar.
+        target: Name of the target to predict.
+        draws: Number of draws of the latents outside the rows.
+        particles: Number of importance draws of a row's latents and target for each of these draws.
+        widen: Factors of the head's standard deviation in the proposal; (1,) if the head is not a normal distribution.
+        seed: Random seed for the draws.
+        quantiles: Quantiles to report, each in (0, 1).
+        progress: Whether to show a progress bar.
 
     Returns:
-        The columns of `pyrozoo.predict`, and ``y.ess``, the effective number of the ``draws x particles``, and
-        ``y.khat``, the Pareto k of the row's weights: where it is above 0.7, the proposal does not reach where the
+        The columns of `pyrozoo.predict`, and ``y.ess``, the effective number of the ``draws x particles`` weighted
+        draws, and ``y.khat``, the Pareto k of the row's weights: above 0.7 the proposal has almost no draws where the
         model predicts, and the row's prediction is not the model's.
 
     Raises:
-        ValueError: The guide does not draw the target: `pyrozoo.predict` is the model's own then; or its head is not
-            normal and `widen` asks for more than the head itself.
-        KeyError: As in `pyrozoo.predict`.
+        ValueError: The guide does not draw the target, so that `pyrozoo.predict` is already the model's prediction; or
+            its head is not normal and `widen` is not (1,).
+        KeyError: A group was not in the training data, and the guide is not amortised over it.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> table = zoo.predict_by_importance(fit, data, draws=5, particles=20, quantiles=(0.05, 0.95))
+        >>> table.columns.to_list()
+        ['y.mean', 'y.sd', 'y.q05', 'y.q95', 'y.ess', 'y.khat']
+        >>> own = zoo.predict(fit, data, draws=50)
+        >>> bool(table["y.sd"].mean() > own["y.sd"].mean())  # the head alone is surer
+        True
     """
     site = target + UNOBSERVED
     with isolated(seed), torch.no_grad():
@@ -128,7 +139,7 @@ def _weighted_draws(
 def _weighted_columns(
     fitted: Fit, target: str, values: Tensor, shares: Tensor, quantiles: tuple[float, ...]
 ) -> dict[str, np.ndarray]:
-    """Columns as `predict` has them, from draws (S, N, J) with shares (S, N) that sum to one over S."""
+    """Columns of a `predict` table from draws (S, N, J) with shares (S, N) that sum to one over S."""
     dims = fitted.model.dims.get(target, ())
     names = fitted.prototype.coords.get(dims[0], np.arange(values.shape[2])) if dims else [""]
     out = {}

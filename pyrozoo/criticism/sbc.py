@@ -26,21 +26,32 @@ def sbc(
 ) -> pd.DataFrame:  # fmt: skip
     """Ranks of true latents among guide draws, over data simulated from the model itself: uniform if calibrated.
 
-    The model's parameters stay as they are; each simulation draws the latents from the prior and data from the
-    model, in the layout of a batch (its rows, groups, and which labels are seen), and fits only the guide.
+    The model's parameters are kept. Each simulation draws the latents from the prior and data from the model, in the
+    layout of a batch (its rows, groups, and which labels are seen), and fits only the guide.
 
     Args:
         model: The model with its parameters.
-        guide: As for `fit`.
-        layout: A batch whose observed tensors are replaced by simulated ones.
-        site: Latent to rank.
-        simulations: Data sets.
-        draws: Draws to rank among; ranks are 0..draws.
-        seed: Of everything.
-        **settings: Of each fit.
+        guide: Name of a guide, AutoGuide class or factory, as in `fit`.
+        layout: Batch whose observed tensors are replaced by simulated ones.
+        site: Name of the latent to rank.
+        simulations: Number of simulated data sets.
+        draws: Number of draws to rank among; ranks are 0..draws.
+        seed: Random seed for the simulations, the fits and the draws.
+        **settings: Settings of each fit, e.g. ``steps``; see `fit`.
 
     Returns:
         One line per simulation and component of the site: simulation, component, rank.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> layout, _ = simulate(n_units=4, n_labelled=10, n_unlabelled=0)
+        >>> model = zoo.create_model("ssmtl", layout, width=16)
+        >>> ranks = zoo.sbc(model, "paper", layout, "c", simulations=2, draws=19, steps=20)
+        >>> ranks.shape  # 2 simulations of 4 units with 4 dimensions each
+        (32, 3)
+        >>> ranks.columns.to_list()
+        ['simulation', 'component', 'rank']
     """
     options = Settings.resolve(model, guide, settings).for_data(layout)
     rows = []
@@ -81,7 +92,13 @@ def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]
 
 
 def rank_p_value(ranks: Any, draws: int, bins: int = 10) -> float:
-    """P value of a chi-squared test that ranks in 0..draws are uniform."""
+    """P value of a chi-squared test that ranks in 0..draws are uniform.
+
+    Args:
+        ranks: Ranks, e.g. the column ``rank`` of `sbc`.
+        draws: Largest possible rank.
+        bins: Number of bins of equal width.
+    """
     from scipy.stats import chisquare
 
     counts, _ = np.histogram(np.asarray(ranks), bins=np.linspace(0, draws + 1, bins + 1))

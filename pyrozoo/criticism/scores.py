@@ -1,8 +1,8 @@
 """Scores of predictions: plain functions of ``(truth, prediction)`` that return one float (`reliability` a table).
 
-N rows come first in every argument; a pandas Series is taken by position, whatever its index. Arguments that differ in
-length, are empty, or hold NaN or infinity raise ``ValueError``: a score over the rows that happen to be present hides
-what is missing. Scores of point predictions and labels are scikit-learn's.
+The first axis of every argument has N rows; a pandas Series is taken by position, whatever its index. Arguments of
+different lengths, and empty, infinite or NaN values raise ``ValueError``: a score over the rows that are present would
+hide what is missing. Scores of point predictions and labels are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -18,20 +18,49 @@ from sklearn import metrics as sk
 
 
 def rmse(truth: Any, prediction: Any) -> float:
-    """Root mean squared error, in the unit of ``truth``."""
+    """Root mean squared error, in the unit of ``truth``.
+
+    Args:
+        truth: True values, shape (N,).
+        prediction: Predicted values, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> round(zoo.scores.rmse([1.0, 2.0], [1.0, 4.0]), 3)
+        1.414
+    """
     return float(sk.root_mean_squared_error(*_numbers(truth=truth, prediction=prediction)))
 
 
 def mae(truth: Any, prediction: Any) -> float:
-    """Mean absolute error, in the unit of ``truth``."""
+    """Mean absolute error, in the unit of ``truth``.
+
+    Args:
+        truth: True values, shape (N,).
+        prediction: Predicted values, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.mae([1.0, 2.0], [1.0, 4.0])
+        1.0
+    """
     return float(sk.mean_absolute_error(*_numbers(truth=truth, prediction=prediction)))
 
 
 def mape(truth: Any, prediction: Any) -> float:
     """Mean absolute error relative to each truth, in percent.
 
+    Args:
+        truth: True values, shape (N,).
+        prediction: Predicted values, shape (N,).
+
     Raises:
-        ValueError: a truth is 0; the message names its row.
+        ValueError: A truth is 0; the message names its row.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.mape([1.0, 2.0], [1.0, 4.0])
+        50.0
     """
     truth, prediction = _numbers(truth=truth, prediction=prediction)
     if zeros := np.flatnonzero(truth == 0).tolist():
@@ -42,8 +71,19 @@ def mape(truth: Any, prediction: Any) -> float:
 def wmape(truth: Any, prediction: Any) -> float:
     """Sum of absolute errors relative to the sum of absolute truths, in percent.
 
+    Args:
+        truth: True values, shape (N,).
+        prediction: Predicted values, shape (N,).
+
     Raises:
-        ValueError: every truth is 0.
+        ValueError: Every truth is 0.
+
+    Example:
+        Unlike `mape`, it may have truths that are 0:
+
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.wmape([0.0, 2.0, 2.0], [1.0, 2.0, 1.0])
+        50.0
     """
     truth, prediction = _numbers(truth=truth, prediction=prediction)
     total = np.abs(truth).sum()
@@ -53,10 +93,19 @@ def wmape(truth: Any, prediction: Any) -> float:
 
 
 def r2(truth: Any, prediction: Any) -> float:
-    """Share of the variance of ``truth`` that is explained: 1 is perfect, 0 as good as the mean.
+    """Share of the variance of ``truth`` that is explained: 1 is perfect, 0 as good as the mean, below 0 worse.
+
+    Args:
+        truth: True values, shape (N,).
+        prediction: Predicted values, shape (N,).
 
     Raises:
-        ValueError: fewer than two rows, or a constant truth.
+        ValueError: Fewer than two rows, or a constant truth.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0])
+        0.5
     """
     truth, prediction = _numbers(truth=truth, prediction=prediction)
     if truth.size < 2 or np.ptp(truth) == 0:
@@ -67,12 +116,17 @@ def r2(truth: Any, prediction: Any) -> float:
 def crps_samples(truth: Any, prediction: Any) -> float:
     """Continuous ranked probability score of predictive draws, in the unit of ``truth``; lower is better.
 
-    Mean over rows of ``E|X - y| - E|X - X'| / 2``, where X and X' are independent picks from the row's S draws: the
+    Mean over rows of ``E|X - y| - E|X - X'| / 2``, where X and X' are chosen independently from the row's S draws: the
     score of the empirical distribution. With one draw it is the absolute error.
 
     Args:
-        truth: shape (N,).
-        prediction: draws, shape (N, S).
+        truth: True values y, shape (N,).
+        prediction: Draws, shape (N, S).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.crps_samples([0.0, 1.0], [[-1.0, 1.0], [1.0, 1.0]])
+        0.25
     """
     draws = _finite(prediction, "prediction")
     if draws.ndim != 2 or draws.shape[1] == 0:
@@ -86,7 +140,19 @@ def crps_samples(truth: Any, prediction: Any) -> float:
 
 
 def crps_normal(truth: Any, mean: Any, sd: Any) -> float:
-    """Continuous ranked probability score of normal predictions, in the unit of ``truth``; lower is better."""
+    """Continuous ranked probability score of normal predictions, in the unit of ``truth``; lower is better.
+
+    Args:
+        truth: True values, shape (N,).
+        mean: Predicted means, shape (N,).
+        sd: Predicted standard deviations, shape (N,), positive.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> sure, unsure = zoo.scores.crps_normal([0.0], [2.0], [0.5]), zoo.scores.crps_normal([0.0], [2.0], [2.0])
+        >>> sure > unsure  # a wrong prediction costs less with an honest standard deviation
+        True
+    """
     truth, mean, sd = _normals(truth, mean, sd)
     z = (truth - mean) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
@@ -94,19 +160,52 @@ def crps_normal(truth: Any, mean: Any, sd: Any) -> float:
 
 
 def nll_normal(truth: Any, mean: Any, sd: Any) -> float:
-    """Mean negative log density of normal predictions, in nats per row; lower is better."""
+    """Mean negative log density of normal predictions, in nats per row; lower is better.
+
+    Args:
+        truth: True values, shape (N,).
+        mean: Predicted means, shape (N,).
+        sd: Predicted standard deviations, shape (N,), positive.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> round(zoo.scores.nll_normal([0.0, 1.0], [0.0, 0.5], [1.0, 1.0]), 3)
+        0.981
+    """
     truth, mean, sd = _normals(truth, mean, sd)
     return float((0.5 * ((truth - mean) / sd) ** 2 + np.log(sd) + 0.5 * np.log(2 * np.pi)).mean())
 
 
 def coverage(truth: Any, lower: Any, upper: Any) -> float:
-    """Share of truths inside their interval, ends included: near 0.9 for good 90 % intervals."""
+    """Share of truths inside their interval, ends included: near 0.9 for good 90 % intervals.
+
+    Args:
+        truth: True values, shape (N,).
+        lower: Lower ends of the intervals, shape (N,).
+        upper: Upper ends of the intervals, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.coverage([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0])
+        0.75
+    """
     truth, lower, upper = _intervals(truth, lower, upper)
     return float(((lower <= truth) & (truth <= upper)).mean())
 
 
 def interval_width(truth: Any, lower: Any, upper: Any) -> float:
-    """Mean width of the intervals, in the unit of ``truth``, which is only checked."""
+    """Mean width of the intervals, in the unit of ``truth``, which is only checked.
+
+    Args:
+        truth: True values, shape (N,); they do not change the result.
+        lower: Lower ends of the intervals, shape (N,).
+        upper: Upper ends of the intervals, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.interval_width([1.0, 2.0], [0.0, 1.0], [2.0, 5.0])
+        3.0
+    """
     _, lower, upper = _intervals(truth, lower, upper)
     return float((upper - lower).mean())
 
@@ -118,10 +217,15 @@ def interval_score(truth: Any, lower: Any, upper: Any, level: float = 0.9) -> fl
     is the best answer (Gneiting and Raftery 2007, eq. 43).
 
     Args:
-        truth: shape (N,).
-        lower: shape (N,).
-        upper: shape (N,).
-        level: nominal coverage of the intervals, in (0, 1).
+        truth: True values, shape (N,).
+        lower: Lower ends of the intervals, shape (N,).
+        upper: Upper ends of the intervals, shape (N,).
+        level: Nominal coverage of the intervals, in (0, 1).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.interval_score([1.0, 2.0], [0.0, 0.0], [2.0, 1.0], level=0.5)  # widths 2 and 1, one miss by 1
+        3.5
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: give a nominal coverage between 0 and 1, such as 0.9")
@@ -131,31 +235,67 @@ def interval_score(truth: Any, lower: Any, upper: Any, level: float = 0.9) -> fl
 
 
 def accuracy(truth: Any, prediction: Any) -> float:
-    """Share of rows with the right label."""
+    """Share of rows with the right label.
+
+    Args:
+        truth: True labels, shape (N,).
+        prediction: Predicted labels, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.accuracy(["calm", "calm", "stress", "stress"], ["calm", "calm", "calm", "stress"])
+        0.75
+    """
     return float(sk.accuracy_score(*_labels(truth, prediction)))
 
 
 def balanced_accuracy(truth: Any, prediction: Any) -> float:
-    """Recall averaged over the classes that occur in ``truth``."""
+    """Recall averaged over the classes that occur in ``truth``.
+
+    Args:
+        truth: True labels, shape (N,).
+        prediction: Predicted labels, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.balanced_accuracy(["calm", "calm", "calm", "stress"], ["calm", "calm", "calm", "calm"])
+        0.5
+    """
     truth, prediction = _labels(truth, prediction)
     # The same number as balanced_accuracy_score, which warns about a predicted class that has no truth.
     return float(sk.recall_score(truth, prediction, labels=np.unique(truth), average="macro", zero_division=0))
 
 
 def macro_f1(truth: Any, prediction: Any) -> float:
-    """F1 averaged over the classes that occur in ``truth`` or ``prediction``; a class never right counts 0."""
+    """F1 averaged over the classes that occur in ``truth`` or ``prediction``; a class never right counts 0.
+
+    Args:
+        truth: True labels, shape (N,).
+        prediction: Predicted labels, shape (N,).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.macro_f1(["calm", "calm", "stress", "stress"], ["calm", "stress", "calm", "stress"])
+        0.5
+    """
     return float(sk.f1_score(*_labels(truth, prediction), average="macro", zero_division=0))
 
 
 def brier(truth: Any, prediction: Any, classes: Sequence | None = None) -> float:
-    """Mean squared error of class probabilities; lower is better.
+    """Mean squared error of class probabilities (Brier score); lower is better.
 
-    Summed over the classes, from 0 to 2; with two classes halved, from 0 to 1, as is usual.
+    The sum over the classes, from 0 to 2; for two classes half of it, from 0 to 1, as is usual.
 
     Args:
-        truth: labels, shape (N,).
-        prediction: probabilities, shape (N, C).
-        classes: label of each column; 0 ... C - 1 by default.
+        truth: True labels, shape (N,).
+        prediction: Class probabilities, shape (N, C).
+        classes: Label of each column; 0 ... C - 1 by default.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> probabilities = [[0.5, 0.5], [1.0, 0.0]]
+        >>> zoo.scores.brier(["calm", "calm"], probabilities, classes=["calm", "stress"])
+        0.125
     """
     codes, probabilities = _probabilities(truth, prediction, classes)
     n_classes = probabilities.shape[1]
@@ -167,12 +307,18 @@ def brier(truth: Any, prediction: Any, classes: Sequence | None = None) -> float
 def log_loss(truth: Any, prediction: Any, classes: Sequence | None = None) -> float:
     """Mean negative log probability of the right class, in nats per row; lower is better.
 
-    A probability of 0 counts as the smallest step of its floating-point type, so the score stays finite.
+    A probability of 0 counts as the machine epsilon of its floating-point type, so that the score is finite.
 
     Args:
-        truth: labels, shape (N,).
-        prediction: probabilities, shape (N, C).
-        classes: label of each column; 0 ... C - 1 by default.
+        truth: True labels, shape (N,).
+        prediction: Class probabilities, shape (N, C).
+        classes: Label of each column; 0 ... C - 1 by default.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> probabilities = [[0.5, 0.5], [0.25, 0.75]]
+        >>> round(zoo.scores.log_loss(["calm", "stress"], probabilities, classes=["calm", "stress"]), 3)
+        0.49
     """
     codes, probabilities = _probabilities(truth, prediction, classes)
     return float(sk.log_loss(codes, probabilities, labels=np.arange(probabilities.shape[1])))
@@ -181,36 +327,52 @@ def log_loss(truth: Any, prediction: Any, classes: Sequence | None = None) -> fl
 def ece(truth: Any, prediction: Any, classes: Sequence | None = None, bins: int = 10) -> float:
     """Expected calibration error of the most probable class, from 0 to 1; lower is better.
 
-    Mean distance of confidence and accuracy over the bins of `reliability`, weighted by their rows (Guo et al. 2017,
-    eq. 3). With few rows in a bin it is above 0 also for honest probabilities: compare models on the same rows.
+    Mean distance between confidence and accuracy over the bins of `reliability`, weighted by their numbers of rows (Guo
+    et al. 2017, eq. 3). If bins have few rows, it is above 0 even for calibrated probabilities: compare models on the
+    same rows.
 
     Args:
-        truth: labels, shape (N,).
-        prediction: probabilities, shape (N, C).
-        classes: label of each column; 0 ... C - 1 by default.
-        bins: number of bins of equal width.
+        truth: True labels, shape (N,).
+        prediction: Class probabilities, shape (N, C).
+        classes: Label of each column; 0 ... C - 1 by default.
+        bins: Number of bins of equal width.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> always_sure = [[1.0, 0.0]] * 4
+        >>> zoo.scores.ece([0, 0, 0, 1], always_sure)  # sure of all, right in three of four
+        0.25
     """
     table = reliability(truth, prediction, classes, bins)
     return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["count"]))
 
 
 def reliability(truth: Any, prediction: Any, classes: Sequence | None = None, bins: int = 10) -> pd.DataFrame:
-    """How often the most probable class is right, by how probable it was said to be.
+    """How often the most probable class is right, by its predicted probability (its confidence).
 
     Bins are of equal width, ((k - 1) / bins, k / bins], the most common choice; those without a row are left out.
 
     Args:
-        truth: labels, shape (N,).
-        prediction: probabilities, shape (N, C).
-        classes: label of each column; 0 ... C - 1 by default.
-        bins: number of bins.
+        truth: True labels, shape (N,).
+        prediction: Class probabilities, shape (N, C).
+        classes: Label of each column; 0 ... C - 1 by default.
+        bins: Number of bins.
 
     Returns:
         One line per bin, indexed by its upper end: mean ``confidence``, ``accuracy``, ``lower`` and ``upper``, the 90 %
         interval of the accuracy by Wilson's score for independent rows, and ``count``.
 
     Raises:
-        ValueError: ``bins`` is no whole number of at least 1, or an argument is wrong.
+        ValueError: ``bins`` is no whole number of at least 1, or another argument is wrong.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> probabilities = [[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]
+        >>> zoo.scores.reliability([0, 0, 0, 1], probabilities)[["confidence", "accuracy", "count"]]
+             confidence  accuracy  count
+        bin
+        0.6         0.6       0.5      2
+        0.9         0.9       1.0      2
     """
     if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
         raise ValueError(f"bins is {bins!r}: give a whole number of at least 1, such as 10")
@@ -230,15 +392,20 @@ def per_group(metric: Callable[..., float], truth: Any, prediction: Any, groups:
     """One score per group, indexed by the sorted group names.
 
     Args:
-        metric: a function of this module, or any with its arguments.
-        truth: shape (N,).
-        prediction: array whose first axis has N rows, or a tuple of such arrays for a metric that takes several:
+        metric: A function of this module, or any function with the same arguments.
+        truth: True values or labels, shape (N,).
+        prediction: Array whose first axis has N rows, or a tuple of such arrays for a metric that takes several:
             ``per_group(coverage, truth, (lower, upper), groups)``.
-        groups: group of each row, shape (N,).
-        **options: passed to ``metric``.
+        groups: Group of each row, shape (N,).
+        **options: Further arguments of ``metric``.
 
     Raises:
-        ValueError: lengths differ, a row has no group, or a score cannot be computed; the message names the group.
+        ValueError: Lengths differ, a row has no group, or a score cannot be computed; the message names the group.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.per_group(zoo.scores.mae, [1.0, 2.0, 3.0], [1.0, 3.0, 6.0], ["a", "b", "b"]).to_list()
+        [0.0, 2.0]
     """
     truth = np.asarray(truth)
     arguments = [np.asarray(a) for a in (prediction if isinstance(prediction, tuple) else (prediction,))]
@@ -260,7 +427,17 @@ def per_group(metric: Callable[..., float], truth: Any, prediction: Any, groups:
 
 
 def summarise(scores: pd.Series) -> dict[str, float]:
-    """Mean and 10th, 50th and 90th percentile of scores, for instance over units."""
+    """Mean and 10th, 50th and 90th percentile of scores, for instance over units.
+
+    Args:
+        scores: One score per unit, e.g. of `per_group`.
+
+    Example:
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.summarise(pd.Series([1.0, 2.0, 3.0]))
+        {'mean': 2.0, 'p10': 1.2, 'p50': 2.0, 'p90': 2.8}
+    """
     values = _column(scores, "scores")
     p10, p50, p90 = np.percentile(values, [10, 50, 90])
     return {"mean": float(values.mean()), "p10": float(p10), "p50": float(p50), "p90": float(p90)}

@@ -24,12 +24,34 @@ LEVELS = (50, 80, 90)
 
 # -------------------------------------------------------------------- predictions
 def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
-    """Scores of the predicted targets on the rows of `test` where they are observed, in the units of the data.
+    """Scores of the predictions on the rows of `test` whose targets are observed, in the units of the data.
 
-    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), nll (of the predictive mixture, per
-    row), cover50, cover80, cover90; several components are pooled. Discrete:
-    accuracy, balanced_accuracy, macro_f1, log_loss, ece (calibration of the most probable class; `scores.reliability`
-    is its table). Named ``<target>.<score>``.
+    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), nll (of the predictive mixture, nats per
+    row), cover50, cover80, cover90; several components are pooled. Discrete: accuracy, balanced_accuracy, macro_f1,
+    log_loss, ece (calibration of the most probable class, see `scores.reliability`).
+
+    Args:
+        fit: The fit; its best restart predicts.
+        test: Labelled data that the fit has not seen; their targets are hidden from the guide.
+        draws: Number of draws of the latents.
+        seed: Random seed for the draws.
+
+    Returns:
+        Value of each score, by ``<target>.<score>``.
+
+    Raises:
+        ValueError: No row of `test` has its target.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import draw_labels
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
+        >>> test = data.subset(np.flatnonzero(~seen)[::40])
+        >>> list(zoo.metrics(fit, test, draws=50))
+        ['y.rmse', 'y.mae', 'y.crps', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
     """
     levels = sorted({q / 100 for level in LEVELS for q in _bounds(level)})
     table = predict(fit, test, draws=draws, seed=seed, quantiles=tuple(levels))
@@ -85,7 +107,37 @@ def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict
 def coverage(
     fit: Fit, test: Batch, *, target: str = "y", levels: tuple[int, ...] = LEVELS, draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Share of observed targets inside the central predictive intervals, and the intervals' mean width."""
+    """Share of observed targets inside the central predictive intervals, and the intervals' mean width.
+
+    Args:
+        fit: The fit; its best restart predicts.
+        test: Labelled data that the fit has not seen; their targets are hidden from the guide.
+        target: Name of a continuous target; several components are pooled.
+        levels: Nominal coverages, in percent.
+        draws: Number of draws of the latents.
+        seed: Random seed for the draws.
+
+    Returns:
+        One line per level: ``nominal`` and ``empirical`` coverage, both in [0, 1], and ``width``, in the unit of the
+        target.
+
+    Raises:
+        ValueError: The target is discrete.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import draw_labels
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
+        >>> test = data.subset(np.flatnonzero(~seen)[::40])
+        >>> table = zoo.coverage(fit, test, levels=(50, 90), draws=50)
+        >>> table.columns.to_list()
+        ['nominal', 'empirical', 'width']
+        >>> bool((table["empirical"] < table["nominal"]).all())  # too narrow: calibrate them by zoo.conformal
+        True
+    """
     quantiles = tuple(sorted({q / 100 for level in levels for q in _bounds(level)}))
     seen = test.observed(target)
     table = predict(fit, test, draws=draws, seed=seed, quantiles=quantiles)[seen]
@@ -106,9 +158,38 @@ def coverage(
 
 
 def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.Series:
-    """Log predictive density of each observed target given its row's inputs: log of the mean over draws; nats.
+    """Log predictive density of each observed target given its row's inputs, in nats.
+
+    ::
+
+        log 1/S sum_s p(y | x, latents_s),   latents_s ~ q(latents | x)
 
     The targets themselves are hidden from the guide. An enumerated target has its exact probability given each draw.
+
+    Args:
+        fit: The fit; its best restart is used.
+        test: Labelled data that the fit has not seen.
+        target: Name of the target.
+        draws: Number S of draws of the latents.
+        seed: Random seed for the draws.
+
+    Returns:
+        One value per row where the target is observed, indexed by row name.
+
+    Raises:
+        ValueError: The model does not predict the target, or states no density of it; no row of `test` has its target.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import draw_labels
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
+        >>> test = data.subset(np.flatnonzero(~seen)[::40])
+        >>> density = zoo.log_predictive(fit, test, "y", draws=50)
+        >>> density.name, density.shape
+        ('log p(y)', (222,))
     """
     if target not in fit.model.targets:
         raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
@@ -131,7 +212,7 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
 
 
 def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor, sums_out: bool) -> Tensor:
-    """Log density of a target's true values given one draw of the latents, enumerated ones of the rows summed out."""
+    """Log density of a target's true values given one draw of the latents, with rows' enumerated latents summed out."""
     if not sums_out:
         return target_sites(fit.best, arguments)[target]["fn"].log_prob(truth)
     drawn = pair(fit.model, fit.guide, arguments, targets_only=True)
@@ -148,18 +229,34 @@ def compare(
     Args:
         fits: Name -> fit.
         test: Held-out rows.
-        target: The target to predict; None for whole rows, i.e. all their observed values together
-            (`pyrozoo.log_density`). Whole rows can be compared only between models of the same values: one
-            of x and y and one of x alone have densities of different things. Where only the targets differ,
+        target: Name of the target to predict; None for whole rows, i.e. all their observed values together
+            (`pyrozoo.log_density`). Whole rows can be compared only between models of the same values: a model of x
+            and y and a model of x alone have densities of different things. If only the targets differ,
             ``test.hide()`` restricts the comparison to the rest.
-        draws: Draws per fit.
-        seed: Of the draws.
+        draws: Number of draws per fit.
+        seed: Random seed for the draws.
 
     Returns:
-        Columns elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over rows).
+        One line per fit: elpd (sum over rows, nats), se, difference from the best, and se_difference (paired over
+        rows).
 
     Raises:
-        ValueError: A target that a model does not predict; with None, models of different observed values.
+        ValueError: No fit; a target that a model does not predict; with None, models of different observed values.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=4, n_labelled=10, n_unlabelled=0, n_test=20)
+        >>> model = zoo.create_model("ssmtl", train, width=16)
+        >>> fits = {
+        ...     "2 steps": zoo.fit(model, "paper", train, steps=2, progress=False),
+        ...     "60 steps": zoo.fit(model, "paper", train, steps=60, progress=False),
+        ... }
+        >>> table = zoo.compare(fits, test, draws=50)
+        >>> table.columns.to_list()
+        ['elpd', 'se', 'difference', 'se_difference']
+        >>> table.index[0]  # the fit that predicts y best
+        '60 steps'
     """
     if not fits:
         raise ValueError("fits: there is none to compare")

@@ -1,4 +1,4 @@
-"""How much the posterior and the predictions lean on a prior: its power, scale or family changed, without a refit."""
+"""How much posterior and predictions depend on a prior: its power, scale or family is changed without a refit."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ..posterior.predicting import target_sites
 from ..posterior.traces import Pair, is_discrete, pair, plates_of, squeezed
 from .importance import pareto_k
 
-STEP = 0.01  # of the power, for the sensitivity index
+STEP = 0.01  # step of the power, for the sensitivity index
 Ratio = Callable[[dist.Distribution, Tensor], Tensor]
 
 
 @dataclass
 class PriorSensitivity:
-    """How the posterior of a site, and the predictions, move with the prior of that site.
+    """How the posterior of a site, and the predictions, change with the prior of that site; see `prior_sensitivity`.
 
     Attributes:
         latents: One line per changed prior, position and component: ``prior``, ``factor`` (NaN for a prior given by
@@ -38,12 +38,23 @@ class PriorSensitivity:
             its Monte Carlo standard error, ``khat``, ``reliable``.
         predictions: One line per changed prior, row and component of a target, as if no target were observed: the
             same columns with ``target``, ``shift`` and ``shift_se`` in the units of the data, and ``shift_sd``, the
-            shift in predictive sds (``base_sd``). Of a discrete target the components are its classes and the means
+            shift in predictive sds (``base_sd``). The components of a discrete target are its classes, and the means
             their probabilities.
-        index: Sensitivity by position (lines) and component (columns): how fast the posterior moves with the prior's
+        index: Sensitivity by position (lines) and component (columns): how fast the posterior changes with the prior's
             power, as a cumulative Jensen-Shannon distance per doubling; from 0.05 on the prior matters. The distance
             is over the range of the draws: compare values at the same number of draws, and expect an error of some
-            15 % with a few hundred.
+            15 % with a few hundred draws.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=0)
+        >>> fit = zoo.fit(zoo.create_model("ssmtl", train, width=16), "paper", train, steps=20, progress=False)
+        >>> found = zoo.prior_sensitivity(fit, train, "c", factors=(0.5, 2.0), draws=100, progress=False)
+        >>> found.latents["prior"].unique().tolist()
+        ['power 0.5', 'power 2']
+        >>> found.index.shape  # units, dimensions of the context
+        (3, 4)
     """
 
     latents: pd.DataFrame
@@ -53,7 +64,7 @@ class PriorSensitivity:
 
 @dataclass
 class _Weighed:
-    """S draws of the site: values (S, P, E) at P positions, and the log ratio (S, P) of each changed prior."""
+    """S draws of the site: values (S, P, E) at P positions, and log ratios (S, P), one for each changed prior."""
 
     plate: str
     values: Tensor
@@ -72,34 +83,45 @@ def prior_sensitivity(
     seed: int = 0,
     progress: bool = True,
 ) -> PriorSensitivity:
-    """Change the prior of a site and see how its posterior and the predictions move: draws are reweighed, not refitted.
+    """Change the prior of a site and see how its posterior and the predictions change, by reweighting draws (no refit).
 
     A draw of a position gets the weight p_new(value) / p(value), Pareto-smoothed (Kallioinen, Paananen, Buerkner,
     Vehtari 2024, "Detecting and diagnosing prior and likelihood sensitivity with power-scaling", which has
     p_new = p^factor, and the index; Vehtari, Simpson, Gelman, Yao, Gabry 2024, "Pareto smoothed importance sampling").
-    Each position is changed on its own, others keep their prior; a row is predicted under the weights of its own
-    group. Where rows have no index into the site's plate, all positions are changed at once for the predictions.
+    The prior is changed at one position at a time, the others keep theirs; a row is predicted under the weights of its
+    own group. If rows have no index into the site's plate, all positions are changed at once for the predictions.
 
-    This is the local sensitivity of the posterior. Networks and the guide stay as fitted, while a refit under another
-    prior would also learn other networks; and reweighed draws keep the errors of the guide q they come from, so that a
-    guide that is too narrow hides sensitivity (look at `khat`). Where the weights' own Pareto k is large, the changed
-    posterior lies where q has no draws: ``reliable`` is False, and the line is not to be used.
+    This is the local sensitivity of the posterior. Networks and guide stay as fitted, while a refit under another prior
+    would also learn other networks. Reweighted draws keep the errors of the guide q that they come from, so a guide
+    that is too narrow hides sensitivity (see `khat`). If the weights' own Pareto k is large, the changed posterior lies
+    where q has no draws: ``reliable`` is False, and the line must not be used.
 
     Args:
-        fit: The fit; its best restart.
+        fit: The fit; its best restart is used.
         batch: Data to condition on and to predict.
-        site: A latent that the guide samples, outside all plates or along one.
+        site: Name of a latent that the guide samples, outside all plates or along one.
         factors: Powers of the prior: below 1 weaker, above 1 stronger.
         scales: Factors on the scale of a location-scale prior: above 1 wider.
-        priors: Name -> another prior of the site; a scalar distribution is broadcast to its event shape.
-        draws: S, draws of the guide.
-        seed: Of the draws.
-        progress: Show a progress bar.
+        priors: Name -> another prior of the site; a scalar distribution is broadcast to the site's event shape.
+        draws: Number S of draws of the guide, at least 100.
+        seed: Random seed for the draws.
+        progress: Whether to show a progress bar.
 
     Raises:
-        KeyError: No such latent with a prior.
-        ValueError: A factor that is not positive, a prior of another shape or support, one without a scale where
-            `scales` has factors, too few draws, a guide that holds the site at a point, a site along several plates.
+        KeyError: No latent of this name with a prior.
+        TypeError: A value of `priors` is not a distribution.
+        ValueError: Nothing to change, a factor that is not positive, a prior of another shape or support, `scales` for
+            a prior without a scale, too few draws, a guide that holds the site at a point, a site along several plates.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=0)
+        >>> fit = zoo.fit(zoo.create_model("ssmtl", train, width=16), "paper", train, steps=20, progress=False)
+        >>> found = zoo.prior_sensitivity(fit, train, "c", scales=[2.0], factors=[], draws=100, progress=False)
+        >>> wider = found.predictions[found.predictions["prior"] == "scale 2"]
+        >>> wider[["row", "component", "shift", "reliable"]].shape  # how far the prediction of each row moves
+        (12, 4)
     """
     changed, order = _changed(site, factors, scales, priors or {})
     if site not in fit.model.priors() or site in fit.model.enumerated:
@@ -179,7 +201,7 @@ def _draw(
 
 
 def _site_values(drawn: Pair, name: str, changed: Mapping[str, Ratio]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Values (P, E) of the site in one draw, and its log ratios (P,), "" that of one more power of the prior."""
+    """Values (P, E) of the site in one draw, and its log ratios (P,) by label; label "" is the prior's power 2."""
     site = drawn.model.nodes[name]
     if len(plates_of(site)) > 1:
         raise ValueError(f"site: {name!r} lies along several plates {plates_of(site)}; only one is supported")
@@ -193,7 +215,7 @@ def _site_values(drawn: Pair, name: str, changed: Mapping[str, Ratio]) -> tuple[
 
 
 def _target_moments(site: Mapping[str, Any], n_rows: int) -> tuple[Tensor, Tensor]:
-    """Mean and mean square (N, C) of a target given one draw of the latents; of a discrete one, which class it is."""
+    """Mean and mean square (N, C) of a target given one draw of the latents; for classes, their indicators."""
     value = site["value"]
     if site["fn"].has_enumerate_support:
         classes = len(site["fn"].enumerate_support(expand=False))
@@ -214,10 +236,10 @@ def smoothed(log_ratios: Tensor) -> tuple[Tensor, np.ndarray]:
     them, cut at the largest raw weight (Vehtari et al. 2024).
 
     Args:
-        log_ratios: Log importance ratios, shape (S, P): S draws at P positions.
+        log_ratios: Log importance ratios of S draws at P positions, shape (S, P).
 
     Returns:
-        Weights of the same shape that sum to one over the draws, and k, shape (P,); -inf where there is no tail.
+        Weights of the same shape that sum to one over the draws, and k, shape (P,); -inf if there is no tail.
     """
     columns = [_smoothed_column(column) for column in log_ratios.double().cpu().T]
     return torch.stack([weights for weights, _ in columns], 1), np.array([k for _, k in columns])
@@ -245,12 +267,12 @@ def cjs_distance(values: Tensor, weights: Tensor) -> Tensor:
         sqrt((CJS(P, Q) + CJS(Q, P)) / integral(P + Q)),
         CJS(P, Q) = integral(P log2(2 P / (P + Q))) + 1 / (2 ln 2) integral(Q - P),
 
-    P and Q the two empirical distribution functions over the range of the draws; the larger of it and of the same for
-    the values with their sign turned (Kallioinen et al. 2024; Nguyen and Vreeken 2015).
+    with the two empirical distribution functions P and Q over the range of the draws; the larger of this value and the
+    same for the negated values (Kallioinen et al. 2024; Nguyen and Vreeken 2015).
 
     Args:
-        values: Shape (S, L): S draws of L quantities.
-        weights: Of the draws, summing to one over them, shape (S, L).
+        values: Draws of L quantities, shape (S, L).
+        weights: Weights of the draws, which sum to one over the draws, shape (S, L).
 
     Returns:
         Distances, shape (L,).
@@ -275,7 +297,7 @@ def _sensitivity(weighed: _Weighed) -> np.ndarray:
     """Distance per doubling of the prior's power, a central difference at power one; shape (P, E)."""
     values = weighed.values.flatten(1)
     total = torch.zeros(values.shape[1], dtype=values.dtype)
-    for power in (1 / (1 + STEP), 1 + STEP):  # so near one that the weights have no tail to smooth
+    for power in (1 / (1 + STEP), 1 + STEP):  # close enough to one for weights without a tail to smooth
         weights = ((power - 1) * weighed.ratios[""]).softmax(0)
         total += cjs_distance(values, weights[:, :, None].expand(weighed.values.shape).flatten(1))
     return (total / (2 * np.log2(1 + STEP))).reshape(weighed.values.shape[1:]).numpy()
@@ -329,9 +351,9 @@ def _predictions(
 
 
 def _shift(weights: Tensor, values: Tensor, spread: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weighed less plain mean over S draws, and its standard error by the delta method; (S, P, E) to (P, E).
+    """Weighted minus plain mean over S draws, and its standard error by the delta method; (S, P, E) to (P, E).
 
-    Both in units of `spread`, the draws' own standard deviation (P, E), where it is given.
+    Both are in units of `spread`, the draws' own standard deviation (P, E), if it is given.
     """
     base, mean = values.mean(0), (weights * values).sum(0)
     shift, centred = mean - base, values - base
@@ -377,7 +399,7 @@ def _place_of_rows(data: Batch, plate: str) -> Tensor | None:
 
 
 def _components(fit: Fit, name: str, width: int) -> list:
-    """Names of a site's components, or of a discrete target's classes; numbers where they have none."""
+    """Names of a site's components, or of a discrete target's classes; numbers if they have no names."""
     for dim in (*fit.model.dims.get(name, ()), f"{name}_class"):
         if len(names := fit.prototype.coords.get(dim, ())) == width:
             return list(names)

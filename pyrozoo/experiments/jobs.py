@@ -1,7 +1,7 @@
 """Many fits as named jobs: models x folds x seeds, in this process, in worker processes or on a cluster.
 
-A job is a name and the JSON keyword arguments of one importable function. Each finished job leaves one JSON file, so a
-run that was interrupted, or lost a worker, goes on where it stopped.
+A job has a name and JSON keyword arguments for one importable function. Each finished job leaves one JSON file, so that
+a run that was interrupted, or lost a worker, goes on where it stopped.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 _FIELDS = {"job", "function", "arguments", "result", "seconds"}
 _ANSWER_SECONDS = 10.0
-# The threads of a dask worker share torch's and NumPy's global random state, and so do not run two jobs at a time.
+# The threads of a dask worker share torch's and NumPy's global random state, so they must not run two jobs at a time.
 _ALONE = threading.RLock()
 _CLUSTER: ContextVar["Client | None"] = ContextVar("cluster", default=None)
 
@@ -41,7 +41,18 @@ class JobError(RuntimeError):
     """Some jobs failed; all others are finished and their files written.
 
     Attributes:
-        failures: The message of each failed job, by its name.
+        failures: Message of each failed job, by its name.
+
+    Example:
+        >>> import tempfile
+        >>> import pyrozoo as zoo
+        >>> jobs = {"good": {"scores": [1.0, 2.0, 3.0]}, "empty": {"scores": []}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         zoo.run_jobs(zoo.scores.summarise, jobs, folder, progress=False)
+        ...     except zoo.JobError as error:
+        ...         print(error.failures)
+        {'empty': 'ValueError: scores is empty'}
     """
 
     def __init__(self, failures: dict[str, str]):
@@ -51,7 +62,7 @@ class JobError(RuntimeError):
 
 
 class _JobTraceback(Exception):
-    """The traceback of a job as text, which travels between processes where the exception itself may not."""
+    """Traceback of a job as text, which can be sent between processes when the exception itself cannot."""
 
     def __str__(self) -> str:
         return "\n" + self.args[0]
@@ -66,32 +77,32 @@ def run_jobs(
     retries: int = 2,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Runs `function(**arguments)` for each job that has no result yet, and returns all results.
+    """Run `function(**arguments)` for each job that has no result yet, and return all results.
 
     A finished job leaves `<out>/<name>.json`, written at once and atomically, and a later call does not run it again.
     Every job runs with one thread, so that its result does not depend on `n_jobs`; its random numbers must come from a
     seed among its arguments.
 
-    On a cluster the results come back over the network and are written by this process, so that `out` need not be
-    visible there. The workers must be able to import `function` and pyrozoo, in the same versions of the packages, and
-    the same dask as the scheduler's; files that `function` itself reads or writes must be in reach of all of them. A
-    run that is stopped leaves the jobs being run to end on their workers, without a result.
+    On a cluster the results come back over the network and are written by this process, so the workers need no access
+    to `out`. They must be able to import `function` and pyrozoo, with the same versions of the packages as here and of
+    dask as the scheduler; all of them need access to the files that `function` itself reads or writes. If a run is
+    stopped, the jobs that are running end on their workers, and their results are lost.
 
     Args:
-        function: At the top level of an importable module; returns a dict with a JSON form (see `files.jsonable`).
-        jobs: The JSON keyword arguments of each job, by the job's name, which becomes a file name.
-        out: The folder of the result files; made if missing.
-        n_jobs: The number of worker processes on this machine; 1 runs the jobs in this process. Of no effect on a
+        function: Function at the top level of an importable module; it returns a dict that JSON can hold.
+        jobs: JSON keyword arguments of each job, by the job's name, which becomes a file name.
+        out: Folder of the result files; made if missing.
+        n_jobs: Number of worker processes on this machine; 1 runs the jobs in this process. It has no effect on a
             cluster, where every worker is used.
-        cluster: The address of a dask scheduler, such as "tcp://10.0.0.5:8786", whose workers run the jobs. None means
-            that of an enclosing `on_cluster`, or else this machine.
-        retries: How often the jobs that a killed worker took along are started again. A cluster's scheduler has by
-            then started each of them several times by itself (`distributed.scheduler.allowed-failures`, 3 more times
-            by default) while it went on with the others.
+        cluster: Address of a dask scheduler, such as "tcp://10.0.0.5:8786", whose workers run the jobs. None for the
+            cluster of an enclosing `on_cluster`, or else this machine.
+        retries: Number of times to start again the jobs that were lost with a killed worker. Before that, a cluster's
+            scheduler starts each of them several times by itself (`distributed.scheduler.allowed-failures`, 3 more
+            times by default), while it goes on with the others.
         progress: Whether to show the number of finished jobs and the time left on standard error.
 
     Returns:
-        The result of each job, in the order of `jobs`, in JSON's types: the same whether it was run now or earlier.
+        Result of each job, in the order of `jobs`, in JSON's types: the same whether it was run now or earlier.
 
     Raises:
         TypeError: The arguments of a job have no JSON form. Nothing has been run.
@@ -104,6 +115,15 @@ def run_jobs(
         JobError: Jobs raised exceptions, or cannot be imported on the cluster. The traceback of the first of them is
             the cause.
         concurrent.futures.BrokenExecutor: Workers were killed more than `retries` times. Finished jobs are kept.
+
+    Example:
+        >>> import tempfile
+        >>> import pyrozoo as zoo
+        >>> jobs = {"seed-0": {"scores": [1.0, 2.0, 3.0]}, "seed-1": {"scores": [4.0, 5.0]}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     results = zoo.run_jobs(zoo.scores.summarise, jobs, folder, progress=False)
+        >>> {name: result["mean"] for name, result in results.items()}
+        {'seed-0': 2.0, 'seed-1': 4.5}
     """
     identities = _identify(function, jobs)
     paths = {name: Path(out) / f"{name}.json" for name in jobs}
@@ -132,14 +152,28 @@ def run_jobs(
 
 @contextmanager
 def on_cluster(address: str) -> Iterator[None]:
-    """Makes every `run_jobs` within the context run on a cluster, whatever its `n_jobs`.
+    """Make every `run_jobs` within the context run on a cluster, whatever its `n_jobs`.
 
     Args:
-        address: That of a dask scheduler; see `run_jobs`.
+        address: Address of a dask scheduler, such as "tcp://10.0.0.5:8786"; see `run_jobs`.
 
     Raises:
-        ImportError: The cluster needs packages that are not installed.
+        ImportError: The packages for a cluster (``pip install 'pyrozoo[cluster]'``) are not installed.
         ConnectionError: No scheduler answers at the address.
+
+    Example:
+        A small cluster within this process stands for a real one:
+
+        >>> import tempfile
+        >>> from distributed import LocalCluster
+        >>> import pyrozoo as zoo
+        >>> jobs = {"seed-0": {"scores": [1.0, 2.0, 3.0]}, "seed-1": {"scores": [4.0, 5.0]}}
+        >>> small = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+        >>> with LocalCluster(**small) as cluster, tempfile.TemporaryDirectory() as folder:
+        ...     with zoo.on_cluster(cluster.scheduler_address):
+        ...         results = zoo.run_jobs(zoo.scores.summarise, jobs, folder, progress=False)
+        >>> sorted(results)
+        ['seed-0', 'seed-1']
     """
     with _connected(address) as client:
         token = _CLUSTER.set(client)
@@ -151,7 +185,7 @@ def on_cluster(address: str) -> Iterator[None]:
 
 @contextmanager
 def _connected(address: str) -> Iterator["Client"]:
-    """Connects to a dask scheduler, or says within seconds why not."""
+    """Connect to a dask scheduler, or raise within seconds an error that says why not."""
     try:
         import distributed
     except ImportError as error:
@@ -181,7 +215,7 @@ def _connected(address: str) -> Iterator["Client"]:
 def _outcomes(
     function: Callable, arguments: dict[str, dict[str, Any]], n_jobs: int, cluster: str | None, retries: int
 ) -> Generator[dict[str, Any], None, None]:
-    """Yields what `_run_one` returns for each job, as the jobs end; those lost with a killed worker begin again."""
+    """Yield the result of `_run_one` for each job as it ends; start jobs again that were lost with a killed worker."""
     missing = dict(arguments)
     with _connected(cluster) if cluster is not None and missing else nullcontext(_CLUSTER.get()) as client:
         for attempt in range(retries + 1):
@@ -198,16 +232,16 @@ def _outcomes(
 
 
 def _on_machine(function: Callable, arguments: dict[str, dict[str, Any]], n_jobs: int) -> Iterator[dict[str, Any]]:
-    """Runs jobs on this machine; a killed worker process takes along all jobs in flight and those not started."""
-    # With batch_size="auto" a killed worker would also take the finished jobs of its batch along.
+    """Run jobs on this machine; with a killed worker process, all running and waiting jobs are lost."""
+    # With batch_size="auto" the finished jobs of a killed worker's batch would be lost, too.
     parallel = Parallel(n_jobs=n_jobs, backend="loky", batch_size=1, return_as="generator_unordered")
     yield from parallel([delayed(_run_one)(function, name, arguments[name]) for name in arguments])
 
 
 def _on(client: "Client", function: Callable, arguments: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Runs jobs on a cluster; those whose workers are always killed are lost, but only after the others have ended.
+    """Run jobs on a cluster; raise for jobs whose workers are always killed, but only after the others have ended.
 
-    joblib's own dask backend is no help: it waits for ever for a job whose workers were killed.
+    joblib's own dask backend cannot do this: it waits forever for a job whose workers were killed.
     """
     from distributed import KilledWorker, as_completed
 
@@ -221,14 +255,14 @@ def _on(client: "Client", function: Callable, arguments: dict[str, dict[str, Any
         tqdm.write("The cluster has no workers yet: waiting.", file=sys.stderr)
 
     def run_there(function_name: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        # Local, and so sent by value: a worker that cannot import what it is sent breaks down without an answer.
+        # A local function is sent by value: a worker that cannot import what it is sent would fail without an answer.
         import importlib
 
         module, _, attribute = function_name.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         return importlib.import_module("pyrozoo.experiments.jobs")._run_one(found, name, arguments)
 
-    # Keys of their own, since the scheduler would hand a job of an earlier, stopped run the fate of that one.
+    # New keys for each run: under an old key the scheduler would return the outcome of the earlier, stopped run.
     run = uuid.uuid4().hex
     waiting = {}
     for position, (name, given) in enumerate(arguments.items()):
@@ -247,7 +281,7 @@ def _on(client: "Client", function: Callable, arguments: dict[str, dict[str, Any
             except Exception as error:  # the cluster cannot import the function, for instance
                 yield {"job": name, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
             else:
-                # Else the scheduler would run a finished job again when the worker that keeps its result is killed.
+                # Otherwise the scheduler would run a finished job again if the worker that keeps its result is killed.
                 future.release()
                 yield outcome
     finally:
@@ -258,7 +292,7 @@ def _on(client: "Client", function: Callable, arguments: dict[str, dict[str, Any
 
 
 def _identify(function: Callable, jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns what a result file says about each job before it has a result, after checking the names."""
+    """The fields of each job's result file except the result itself, after checking the names."""
     function_name = _function_name(function)
     seen: dict[str, str] = {}
     identities = {}
@@ -275,13 +309,13 @@ def _identify(function: Callable, jobs: Mapping[str, Mapping[str, Any]]) -> dict
             text = json.dumps(dict(arguments), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise TypeError(f"the arguments of job {name!r} have no JSON form: {error}") from error
-        # Through JSON and back, so that the job gets exactly what its file says it got.
+        # Through JSON and back, so that the job gets exactly the arguments in its file.
         identities[name] = {"job": name, "function": function_name, "arguments": json.loads(text)}
     return identities
 
 
 def _function_name(function: Callable) -> str:
-    """Returns "module:name" of a function that worker processes can import, and refuses any other."""
+    """Return "module:name" of a function that worker processes can import; raise ValueError for any other."""
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
     if module and name and module != "__main__":
@@ -295,7 +329,7 @@ def _function_name(function: Callable) -> str:
 
 
 def _read_result(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Returns the result in a job's file if it is of this very job."""
+    """Return the result in a job's file; raise ValueError if the file belongs to another job."""
     remedy = "delete it or choose another folder"
     try:
         record = read_json_object(path, "the result of a job")
@@ -310,7 +344,7 @@ def _read_result(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_one(function: Callable[..., dict[str, Any]], name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Runs one job, in whatever process; its exception is returned as text so that it stops no other job."""
+    """Run one job in the current process; return an exception as text, so that it stops no other job."""
     try:
         with _ALONE, _one_thread():
             start = time.perf_counter()
@@ -325,7 +359,7 @@ def _run_one(function: Callable[..., dict[str, Any]], name: str, arguments: dict
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limits the numerical libraries to one thread: sums over threads depend on their number in the last bits."""
+    """Limit the numerical libraries to one thread: the last bits of a sum depend on the number of threads."""
     import torch  # here, because the command line imports this module and must answer quickly
 
     before = torch.get_num_threads()

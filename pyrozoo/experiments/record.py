@@ -1,8 +1,8 @@
-"""Result records: what a reproduction found, with everything needed to find it again.
+"""Result records: the results of a reproduction, with all facts needed to reproduce them.
 
 A record is `record.json`, with `table.csv` beside it for a spreadsheet. A row of its table is a flat dict: the key
-`model`, then settings and metrics; `<metric>_se` is the standard error of `<metric>`. Each row says by its `source`
-whether it is our own result, and on what data, or a number from a publication.
+`model`, then settings and metrics; `<metric>_se` is the standard error of `<metric>`. The `source` of a row tells our
+own results, by the kind of their data, from published numbers.
 """
 
 import csv
@@ -54,27 +54,49 @@ def write_record(
     wall_time_s: float,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes `record.json` and `table.csv`, each atomically.
+    """Write `record.json` and `table.csv`, each atomically.
 
     Args:
-        out: The folder; made if missing.
-        rows: The table. A row without `source` is our own result on `data`; a published one has `source=PUBLISHED`.
-        model: The entry's name.
-        version: The entry's version.
-        experiment: The experiment's name.
-        profile: The profile's name, such as "quick".
-        data: `name`, `sha256` (64 hexadecimal digits) and `simulated` (a bool); `semi_synthetic=True` where real
-            measurements were put together into data sets that nobody recorded so.
+        out: Folder of the record; made if missing.
+        rows: Rows of the table. A row without `source` is our own result on `data`; a published one has
+            `source=PUBLISHED`.
+        model: Name of the entry.
+        version: Version of the entry.
+        experiment: Name of the experiment.
+        profile: Name of the profile, such as "quick".
+        data: `name`, `sha256` (64 hexadecimal digits) and `simulated` (a bool) of the data; also
+            `semi_synthetic=True` if real measurements were combined into data sets that were not recorded as such.
         seeds: All seeds.
-        wall_time_s: The wall time, in seconds.
-        extra: What else is to be kept, such as the configuration.
+        wall_time_s: Wall time, in seconds.
+        extra: Further facts to keep, such as the configuration.
 
     Returns:
         The record as written. Numbers that are not finite are None in it, null in JSON and empty in the CSV.
 
     Raises:
-        TypeError: Something has no JSON form.
+        TypeError: A value has no JSON form.
         ValueError: There are no rows; a row has no model, is not flat or has a wrong source; or `data` is malformed.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pyrozoo as zoo
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = zoo.write_record(
+        ...         pathlib.Path(folder),
+        ...         [{"model": "ssmtl", "rmse": 4.81, "rmse_se": 0.12}],
+        ...         model="ssmtl",
+        ...         version="1",
+        ...         experiment="dryer",
+        ...         profile="quick",
+        ...         data={"name": "dryer", "sha256": "0" * 64, "simulated": False},
+        ...         seeds=[0, 1, 2],
+        ...         wall_time_s=60.0,
+        ...     )
+        ...     written = sorted(path.name for path in pathlib.Path(folder).iterdir())
+        >>> written
+        ['record.json', 'table.csv']
+        >>> record["rows"][0]["source"]
+        'ours (real data)'
     """
     import torch  # here, because the command line imports this module and must answer quickly
 
@@ -95,21 +117,33 @@ def write_record(
         "record",
     )
     _check_record(record)
-    # The record comes last: where it is, the table is too.
+    # The record is written last: if it exists, so does the table.
     atomic_write_text(Path(out) / "table.csv", _to_csv(record["rows"]))
     atomic_write_json(Path(out) / "record.json", record)
     return record
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Reads and checks a record.
+    """Read and check a record.
 
     Args:
-        path: A `record.json`, or the folder that holds one.
+        path: File `record.json`, or the folder that holds it.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, or is not a record; the message says what is wrong and what to do.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pyrozoo as zoo
+        >>> about = {"model": "ssmtl", "version": "1", "experiment": "dryer", "profile": "quick", "seeds": [0]}
+        >>> data = {"name": "dryer", "sha256": "0" * 64, "simulated": False}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = pathlib.Path(folder)
+        ...     _ = zoo.write_record(out, [{"model": "ssmtl", "rmse": 4.81}], data=data, wall_time_s=60.0, **about)
+        ...     record = zoo.read_record(out)
+        >>> record["model"], record["rows"][0]["rmse"]
+        ('ssmtl@1', 4.81)
     """
     path = Path(path)
     if path.is_dir():
@@ -123,10 +157,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def mean_se(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean of independent repeats and its standard error (n − 1 in the variance).
+    """Return the mean of independent repeats and its standard error (n − 1 in the variance).
 
-    The standard error of a single value is None. A value that is missing (None) or not finite is not left out: it makes
-    both undefined, (nan, None).
+    The standard error of a single value is None. A value that is missing (None) or not finite is not left out: then the
+    result is (nan, None).
 
     Raises:
         ValueError: There are no values, or they are not in one dimension.
@@ -142,7 +176,7 @@ def mean_se(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean of a − b over paired repeats (same seed, same split) and its standard error; see `mean_se`.
+    """Return the mean of a − b over paired repeats (same seed, same split) and its standard error; see `mean_se`.
 
     Raises:
         ValueError: The lengths differ, or there are no values.
@@ -154,7 +188,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
 
 
 def paired_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the ratio of the means of a and b over paired repeats, and its standard error by the delta method.
+    """Return the ratio of the means of a and b over paired repeats, and its standard error by the delta method.
 
     Raises:
         ValueError: The lengths differ, or there are no values.
@@ -165,7 +199,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float |
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows as an aligned plain-text table for the terminal.
+    """Return the rows as an aligned plain-text table for the terminal.
 
     A metric and its standard error share a column, as "4.81 ± 0.12". Text is aligned to the left, numbers to the right.
     """
@@ -185,7 +219,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any, standard_error: Any = None) -> str:
-    """Formats one value; a mean gets as many decimals as two digits of its standard error have."""
+    """Format one value; a mean gets as many decimals as its standard error, which is shown with two digits."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, bool):
@@ -199,7 +233,7 @@ def _cell(value: Any, standard_error: Any = None) -> str:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns all keys of the rows: model and source first, the others in the order in which they first appear."""
+    """Return all keys of the rows: model and source first, the others in the order of their first appearance."""
     keys = {key: None for row in rows for key in row}
     first = [key for key in ("model", "source") if key in keys]
     return first + [key for key in keys if key not in first]
@@ -220,7 +254,7 @@ def _source(data: Mapping[str, Any]) -> str:
 
 
 def _complete_row(row: Mapping[str, Any], index: int, ours: str) -> dict[str, Any]:
-    """Returns the row with its source, after checking that an own result claims no other data than the record's."""
+    """Return the row with its source, after checking that our own result claims no other data than the record's."""
     complete = {"model": None, "source": ours, **row}
     if complete["source"] not in (ours, PUBLISHED):
         raise ValueError(
@@ -248,7 +282,7 @@ def _check_data(data: Mapping[str, Any]) -> None:
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
-    """Raises a ValueError that names the first thing which keeps this from being a record."""
+    """Raise a ValueError that names the first error, unless this is a record."""
     for field, expected in _FIELD_TYPES.items():
         if field not in record:
             raise ValueError(f"it has no {field!r}")

@@ -18,14 +18,24 @@ def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = ""
     Histograms share their bins, so a bound or a spike of the data stays visible, which a smoothed density would blur.
 
     Args:
-        observed: shape (n,); entries that were not observed (NaN) are left out on both sides.
-        replicated: S replicated data sets, shape (S, n); 30 are drawn, band and mean are over all.
-        label: what was observed.
-        unit: its unit of measure.
-        ax: axes to draw into.
+        observed: Observed values, shape (n,); entries that were not observed (NaN) are left out on both sides.
+        replicated: Replicated data sets, shape (S, n); up to 30 are drawn, band and mean are over all S.
+        label: Name of the observed quantity.
+        unit: Unit of measure of the quantity.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: shapes do not fit, or nothing was observed.
+        ValueError: Shapes do not fit, or nothing was observed.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> groups = zoo.draw(fit, data, draws=20, sites=["y"]).groups
+        >>> observed, replicated = groups["observed_data"]["y"], groups["posterior_predictive"]["y"]
+        >>> ax = zoo.plots.ppc_density(observed[:, 0], replicated[0, :, :, 0], label="tank level")
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('tank level', 'density')
     """
     observed, replicated = np.asarray(observed, dtype=float), np.asarray(replicated, dtype=float)
     if observed.ndim != 1 or replicated.ndim != 2 or replicated.shape[1] != observed.size:
@@ -57,13 +67,21 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     """Pareto shape of the importance weights, sorted: above 0.7 the guide cannot stand in for the posterior.
 
     Args:
-        khat: one value per row, unit or recording; the three worst are named by their index. Minus infinity (no tail),
-            NaN (cannot be told) and infinity, which is bad, are counted but have no point.
-        title: title of the axes.
-        ax: axes to draw into.
+        khat: Values of `pyrozoo.khat`, one per row, unit or recording; the three worst are named by their index. Minus
+            infinity (no tail), NaN (not known) and infinity (bad) are counted but have no point.
+        title: Title of the axes.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: no value is given.
+        ValueError: No value is given.
+
+    Example:
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> khat = pd.Series([0.1, 0.3, 0.6, 0.9], index=pd.Index(["A", "B", "C", "D"], name="unit"))
+        >>> ax = zoo.plots.khat_plot(khat)
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['good, up to 0.5: 50.0%', 'usable, up to 0.7: 25.0%', 'bad, above 0.7: 25.0%']
     """
     if len(khat) == 0:
         raise ValueError("khat is empty")
@@ -96,21 +114,38 @@ def prior_shifts(
     table: pd.DataFrame, position: str, shift: str = "shift", label: str = "shift of the mean [posterior sd]",
     ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
-    """How far each posterior mean or prediction moves when its prior is changed; a flat line leans on the data.
+    """How far each posterior mean or prediction moves when its prior changes; a flat line depends on the data alone.
 
-    One line per position and component. The five that move most have colours and names; of more than 100 lines the
-    others are a band. Crosses are values whose importance weights are unreliable: do not read them.
+    One line per position and component. The five that move most have colours and names; if there are more than 100
+    lines, the others are a band. Crosses mark values with unreliable importance weights: ignore them.
 
     Args:
-        table: ``latents`` or ``predictions`` of `pyrozoo.PriorSensitivity`: columns ``prior``, ``factor``,
-            ``component``, ``reliable``, `position` and `shift`.
-        position: column that tells positions apart, e.g. ``"unit"`` or ``"row"``.
-        shift: column to draw.
-        label: what it is, with its unit.
-        ax: axes to draw into.
+        table: The table ``latents`` or ``predictions`` of `pyrozoo.PriorSensitivity`, with columns ``prior``,
+            ``factor``, ``component``, ``reliable``, `position` and `shift`.
+        position: Name of the column that tells positions apart, e.g. ``"unit"`` or ``"row"``.
+        shift: Name of the column to draw.
+        label: Label of the vertical axis, with its unit.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: a column is missing, or there is no line to draw.
+        ValueError: A column is missing, or there is no line to draw.
+
+    Example:
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> table = pd.DataFrame(
+        ...     {
+        ...         "prior": ["power 0.5", "power 0.5", "power 2", "power 2"],
+        ...         "factor": [0.5, 0.5, 2.0, 2.0],
+        ...         "unit": ["A", "B", "A", "B"],
+        ...         "component": 0,
+        ...         "shift": [0.1, 0.3, -0.1, -0.5],
+        ...         "reliable": True,
+        ...     }
+        ... )
+        >>> ax = zoo.plots.prior_shifts(table, "unit")
+        >>> [tick.get_text() for tick in ax.get_xticklabels()]
+        ['power 0.5', 'as fitted', 'power 2']
     """
     table = require_columns(table, ("prior", "factor", "component", "reliable", position, shift))
     if table.empty:
@@ -149,7 +184,7 @@ def prior_shifts(
 
 
 def _prior_order(table: pd.DataFrame) -> tuple[list[str], int]:
-    """Names of the priors, powers first and in order, "as fitted" among them, and how many names these are."""
+    """Names of the priors, powers first and in order, "as fitted" among them, and the number of these first names."""
     factors = table.groupby("prior", sort=False)["factor"].first()
     powers = factors[factors.index.str.startswith("power ") & factors.notna()].sort_values()
     joined = [*powers.index[powers < 1], "as fitted", *powers.index[powers >= 1]]
@@ -157,7 +192,7 @@ def _prior_order(table: pd.DataFrame) -> tuple[list[str], int]:
 
 
 def _shared_bins(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
-    """Bin edges over the observed range and a quarter of it on each side, as far as replications reach."""
+    """Bin edges over the observed range, extended on each side to the replications by at most a quarter of it."""
     low, high = observed.min(), observed.max()
     reach = (high - low) / 4 or 1.0
     low, high = min(low, max(replicated.min(), low - reach)), max(high, min(replicated.max(), high + reach))

@@ -23,16 +23,25 @@ def latent_map(
     """Posterior means of a latent vector in the plane; the first two principal components when K > 2.
 
     Args:
-        points: posterior means, shape (n, K), K at least 2.
-        sd: posterior standard deviations, shape (n, K), drawn as crosses of one sd; correlations are left out.
-        labels: n names; up to 15 of the outermost points carry theirs.
-        truth: n values to colour by, numbers or classes.
-        truth_label: what ``truth`` is, with its unit.
-        name: site name of the latent, for the axes.
-        ax: axes to draw into.
+        points: Posterior means, shape (n, K), K at least 2.
+        sd: Posterior standard deviations, shape (n, K), drawn as crosses of one sd; correlations are left out.
+        labels: Names of the n points; up to 15 of the outermost points are labelled with them.
+        truth: Values to colour the n points by, numbers or classes.
+        truth_label: Name of ``truth``, with its unit.
+        name: Name of the latent site, for the axes.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: ``points`` is not (n, K) with K at least 2, or another argument has another length.
+        ValueError: ``points`` is not (n, K) with K at least 2, or another argument does not have n entries.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> means = zoo.latent_report(fit, data, "c", draws=10).means
+        >>> ax = zoo.plots.latent_map(means, labels=means.index, name="c")
+        >>> ax.get_xlabel()
+        'c: 1st component (...% of variance)'
     """
     points = np.asarray(points, dtype=float)
     if points.ndim != 2 or points.shape[1] < 2:
@@ -77,7 +86,7 @@ def _to_plane(
 
 
 def _outermost(plane: np.ndarray, count: int) -> list[int]:
-    """Points farthest from the centre, leaving out those whose name would fall on another's."""
+    """Points farthest from the centre, without those whose name would overlap another's."""
     chosen: list[int] = []
     room = np.ptp(plane, axis=0) * (0.15, 0.03)
     for i in np.argsort(-np.linalg.norm(plane - plane.mean(axis=0), axis=1)):

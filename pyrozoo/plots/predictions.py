@@ -20,14 +20,26 @@ def predicted_vs_observed(table: pd.DataFrame, quantity: str = "y", unit: str = 
     Beyond 400 rows the intervals themselves are left out; colour still says which rows lie outside theirs.
 
     Args:
-        table: columns ``observed``, ``mean``, ``q05``, ``q95``, one row per prediction; rows without an observation
-            (NaN) are left out.
-        quantity: what is predicted.
-        unit: its unit of measure.
-        ax: axes to draw into.
+        table: Frame with columns ``observed``, ``mean``, ``q05``, ``q95``, one row per prediction; rows without an
+            observation (NaN) are left out.
+        quantity: Name of the predicted quantity.
+        unit: Unit of measure of the quantity.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: a column is missing, or no row has an observation.
+        ValueError: A column is missing, or no row has an observation.
+
+    Example:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> rng = np.random.default_rng(0)
+        >>> mean = rng.normal(50.0, 10.0, size=40)
+        >>> observed = mean + rng.normal(size=40)
+        >>> table = pd.DataFrame({"observed": observed, "mean": mean, "q05": mean - 2, "q95": mean + 2})
+        >>> ax = zoo.plots.predicted_vs_observed(table, quantity="flow", unit="m3/h")
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('observed flow [m3/h]', 'predicted flow [m3/h]')
     """
     table = require_columns(table, ("observed", "mean", "q05", "q95")).dropna(subset="observed")
     if table.empty:
@@ -66,18 +78,30 @@ def unit_lines(
     Titles give each unit's RMSE over the rows whose label the model did not see.
 
     Args:
-        table: columns ``observed``, ``mean``, ``q05``, ``q95``, the column ``unit`` and, if there are labels the model
-            saw, the boolean column ``labelled``. ``observed`` may hold NaN.
-        unit: name of the column that tells units apart.
-        x: column for the horizontal axis; None counts the rows of each unit from 0.
-        units: units to show; by default ``panels`` of them, evenly from the best predicted to the worst.
-        panels: number of units to choose when ``units`` is not given.
-        quantity: what is predicted.
-        measure: its unit of measure.
+        table: Frame with columns ``observed``, ``mean``, ``q05``, ``q95``, the column named by `unit` and, if the model
+            saw some of the labels, the boolean column ``labelled``. ``observed`` may hold NaN.
+        unit: Name of the column that tells units apart.
+        x: Name of the column for the horizontal axis; None counts the rows of each unit from 0.
+        units: Units to show; by default `panels` of them, evenly from the best predicted to the worst.
+        panels: Number of units to choose if `units` is not given.
+        quantity: Name of the predicted quantity.
+        measure: Unit of measure of the quantity.
 
     Raises:
-        ValueError: a column is missing, or no unit is left.
-        KeyError: a unit that the table does not have.
+        ValueError: A column is missing, or no unit is left.
+        KeyError: A unit that the table does not have.
+
+    Example:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> rng = np.random.default_rng(0)
+        >>> mean = rng.normal(50.0, 10.0, size=40)
+        >>> observed = mean + rng.normal(size=40)
+        >>> table = pd.DataFrame({"observed": observed, "mean": mean, "q05": mean - 2, "q95": mean + 2})
+        >>> figure = zoo.plots.unit_lines(table.assign(well=np.repeat(["A", "B"], 20)), "well", quantity="flow")
+        >>> len(figure.axes), figure.axes[0].get_title()[:6]
+        (2, 'well A')
     """
     table = require_columns(table, ("observed", "mean", "q05", "q95", unit, *([x] if x else [])))
     squared = (table["mean"] - table["observed"]) ** 2
@@ -109,15 +133,21 @@ def unit_lines(
 
 
 def interval_coverage(nominal: Any, empirical: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Share of truths inside their intervals against the share promised; a good model follows the diagonal.
+    """Share of truths inside their intervals against the nominal coverage; a good model follows the diagonal.
 
     Args:
-        nominal: promised coverages in (0, 1), shape (L,).
-        empirical: model -> observed coverages, shape (L,).
-        ax: axes to draw into.
+        nominal: Nominal coverages in (0, 1), shape (L,).
+        empirical: Model -> observed coverages, shape (L,), e.g. of `pyrozoo.coverage`.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: a model has another number of coverages.
+        ValueError: A model does not have L coverages.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> ax = zoo.plots.interval_coverage([0.5, 0.8, 0.9], {"SSMTL": [0.4, 0.7, 0.8], "conformal": [0.5, 0.8, 0.9]})
+        >>> ax.get_xlabel()
+        'nominal coverage of the interval'
     """
     nominal = np.asarray(nominal, dtype=float)
     ax = make_axes(ax, (5.4, 5.2))
@@ -138,18 +168,25 @@ def interval_coverage(nominal: Any, empirical: Mapping[str, Any], ax: Axes | Non
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """How often the most probable class is right against how probable it was said to be.
+    """How often the most probable class is right against its predicted probability.
 
-    Honest probabilities lie on the diagonal. The area of a point is its share of the rows, a bar the 90% interval of
-    the accuracy for independent rows; the legend gives the expected calibration error, the mean distance to the
-    diagonal.
+    Calibrated probabilities lie on the diagonal. The area of a point is its share of the rows, a bar is the 90%
+    interval of the accuracy for independent rows; the legend gives the expected calibration error, the mean distance
+    from the diagonal.
 
     Args:
-        tables: model -> table of `pyrozoo.scores.reliability`.
-        ax: axes to draw into.
+        tables: Model -> table of `pyrozoo.scores.reliability`.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: no table, one without a line, or one that lacks a column.
+        ValueError: No table, one without a line, or one that lacks a column.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> table = zoo.scores.reliability([0, 0, 0, 1], [[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+        >>> ax = zoo.plots.reliability({"M3Sense": table})
+        >>> ax.get_ylabel()
+        'share of rows where it is right'
     """
     if not tables:
         raise ValueError("no table to draw")
@@ -168,7 +205,7 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
         ax.plot(stated, right, lw=1.6, label=f"{model}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=8 + 400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
         least = min(least, stated.min(), table["lower"].min())
-    # Where all is high, the whole square would hide what differs.
+    # If all values are high, the whole square would hide their differences.
     low = np.floor(10 * least - 1e-9) / 10 - 0.05 if least > 0.4 else 0.0
     for place, meaning in (((0.1, 0.16), "too cautious"), ((0.16, 0.1), "too sure")):
         ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
@@ -176,7 +213,7 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
     ax.set(xlabel="probability of the most probable class, mean of the bin", ylabel="share of rows where it is right")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
-    # Beside the axes: bins with few rows lie anywhere inside.
+    # Beside the axes, because bins with few rows may lie anywhere inside.
     ax.legend(title="expected\ncalibration error", loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=9)
     note = "area of a point: its\nshare of the rows\nbar: 90% interval"
     ax.text(1.03, 0.03, note, color=GREY, fontsize=9, transform=ax.transAxes)

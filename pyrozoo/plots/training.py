@@ -14,15 +14,22 @@ from .style import GREY, line_style, make_axes
 def elbo_curves(histories: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """Evidence lower bound over training, one line per restart or model.
 
-    The vertical axis begins at the lowest value after the first tenth of the epochs, so that the plunge of the first
-    steps does not flatten the rest; what lies below is announced in the picture.
+    The vertical axis begins at the lowest value after the first tenth of the epochs, so that the steep rise of the
+    first steps does not flatten the rest; a note in the picture tells what lies below.
 
     Args:
-        histories: label -> frame with columns ``epoch`` and ``elbo``, in nats per row; further columns are ignored.
-        ax: axes to draw into.
+        histories: Label -> frame with columns ``epoch`` and ``elbo``, in nats per row; further columns are ignored.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: no history, or one without a finite ``elbo``.
+        ValueError: No history, or one without a finite ``elbo``.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> ax = zoo.plots.elbo_curves({"reference": fit.best.history})
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('epoch', 'ELBO [nats per row]')
     """
     if not histories:
         raise ValueError("no history to draw")

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def quantile_name(q: float) -> str:
-    """Column of a quantile, in percent: q05, q95, q97.5."""
+    """Column name of a quantile, in percent: q05, q95, q97.5."""
     return f"q{round(100 * q, 6):02g}"

@@ -1,4 +1,4 @@
-"""Paired draws: posterior, posterior predictive, log likelihood, log p and log q, all from the same guide sample."""
+"""Paired draws: each guide sample gives a draw of posterior, posterior predictive, log likelihood, log p and log q."""
 
 from __future__ import annotations
 
@@ -46,22 +46,35 @@ def draw(
     prior: bool = False,
     restarts: bool = True,
 ) -> Draws:
-    """Draw from the fit given a batch; draw s of every group comes from the same guide sample.
+    """Draw from the posterior of a fit given a batch; draw s in all groups comes from the same guide sample.
 
     Args:
         fit: The fit; each restart is a chain.
         batch: Data; a target that is not observed there is a latent and is drawn from the guide.
-        draws: Draws per chain.
-        seed: Of the draws; the same seed gives equal draws, also after saving and loading.
-        sites: Latent or observed sites to keep, by their public names; all by default.
-        predictive: Also draw the observed sites anew from the model (posterior predictive).
-        prior: Also draw from the prior (prior, prior predictive); the posterior draws stay the same.
-        restarts: Use every restart, or only the best.
+        draws: Number of draws S per chain.
+        seed: Random seed for the draws; the same seed gives equal draws, also after saving and loading.
+        sites: Public names of the latent or observed sites to keep; all by default.
+        predictive: Whether to draw the observed sites anew from the model, too (posterior predictive).
+        prior: Whether to draw from the prior, too (prior, prior predictive); the posterior draws stay the same.
+        restarts: Whether to use every restart; False for the best one only.
 
     Returns:
         Groups posterior, posterior_predictive, log_likelihood (NaN where unobserved), sample_stats (lp: log joint
         density; lq: log density of the guide), observed_data (NaN where unobserved), and prior groups if asked for.
-        Of an obs_mask site ``y`` the posterior holds the observed values where there are any.
+        Arrays of draws have shape (chains, S, plates..., event...). For a partly observed site ``y`` (one with an
+        ``obs_mask``), the posterior holds the observed values at the observed entries.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> drawn = zoo.draw(fit, data, draws=10)
+        >>> list(drawn.groups)
+        ['posterior', 'log_likelihood', 'sample_stats', 'posterior_predictive', 'observed_data']
+        >>> drawn.groups["posterior"]["c"].shape  # chains, draws, units, dimensions of the context
+        (1, 10, 71, 8)
+        >>> drawn.dims["c"]
+        ('unit', 'context')
     """
     chains = []
     for index, run in enumerate(fit.runs if restarts else [fit.best]):
@@ -90,21 +103,36 @@ def prior_predictive(
 ) -> Draws:
     """Draw the latents from their priors and data from the model: what the model believes before it sees these data.
 
-    Of a fit these are the priors and networks that were learned. Of a model they are its networks as they are:
-    before a fit they are random, and so is what they make of the latents; look at the range, not at the shape.
+    A fit draws with the priors and networks that it learned. A model draws with its present networks: before a fit
+    their weights are random, so look at the range of the simulated data, not at their shape.
 
     Args:
-        fit: A fit, of which each restart is a chain, or a model.
-        batch: The layout: rows, groups, group tables, lengths of recordings, inputs. Groups that a fit has not seen
-            are welcome: their prior is that of all others.
-        draws: Draws per chain.
-        seed: Of the draws.
-        sites: Sites to keep, by their public names; all by default.
-        restarts: Use every restart of a fit, or only the best.
+        fit: A fit (each restart is a chain) or a model.
+        batch: Data that give the layout: rows, groups, group tables, lengths of recordings, inputs. It may hold groups
+            that the fit has not seen: all groups have the same prior.
+        draws: Number of draws per chain.
+        seed: Random seed for the draws.
+        sites: Public names of the sites to keep; all by default.
+        restarts: Whether to use every restart of a fit; False for the best one only.
 
     Returns:
         Groups prior (the latents), prior_predictive (the observed sites) and observed_data (NaN where unobserved), for
         `to_arviz`.
+
+    Example:
+        Does an unfitted model reach the range of the data?
+
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=10, n_unlabelled=0)
+        >>> model = zoo.create_model("ssmtl", train)
+        >>> drawn = zoo.prior_predictive(model, train, draws=50)
+        >>> simulated = drawn.groups["prior_predictive"]["y"]
+        >>> simulated.shape  # chains, draws, rows, targets
+        (1, 50, 40, 1)
+        >>> observed = drawn.groups["observed_data"]["y"]
+        >>> bool(simulated.min() < observed.min() and simulated.max() > observed.max())
+        True
     """
     fitted = isinstance(fit, Fit)
     models = [run.model for run in (fit.runs if restarts else [fit.best])] if fitted else [fit]
@@ -151,7 +179,7 @@ def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: in
 
 
 def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
-    """The batch on the model's device; in the terms of the fit, as `draw` has it, where that knows all the groups."""
+    """The batch on the model's device, prepared by `Fit.prepare` (as in `draw`) if the fit knows all its groups."""
     known = isinstance(fit, Fit) and all(
         set(batch.coords[group].tolist()) <= set(fit.prototype.coords[group].tolist())
         for group in batch.groups

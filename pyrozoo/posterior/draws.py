@@ -21,21 +21,37 @@ _FORMAT = "pyrozoo.draws/1"
 class Draws:
     """Named arrays of draws, predictions and data, with the name of every axis.
 
-    S chains (restarts) and T draws lead the shape of every array, except in groups whose name ends in ``_data``,
-    which hold data and not draws. Independent draws of one guide are one chain, ``S = 1``.
+    The first two axes of every array are S chains (restarts) and T draws, except in groups whose name ends in
+    ``_data``, which hold data and not draws. Independent draws of one guide are one chain, ``S = 1``.
 
     Args:
-        groups: group name (``posterior``, ``log_likelihood``, ``observed_data``, ...) -> variable -> array of shape
+        groups: Group name (``posterior``, ``log_likelihood``, ``observed_data``, ...) -> variable -> array of shape
             ``(S, T, *plates, *event)``, or ``(*plates, *event)`` in a ``_data`` group. NaN stands for an entry that
             was not observed.
-        dims: variable -> names of its axes after (chain, draw): plates, outermost first, then event axes. Variables
+        dims: Variable -> names of its axes after (chain, draw): plates, outermost first, then event axes. Variables
             without further axes may be left out. Arrays of the groups whose name begins with ``log_`` have one number
             per plate entry and take the first names only.
-        coords: axis name -> its labels, one per entry. An axis without labels is numbered from 0.
-        attrs: facts about the run (model, guide, seed, ...), each a scalar or a string; other values are kept as JSON.
+        coords: Axis name -> its labels, one per entry. An axis without labels is numbered from 0.
+        attrs: Facts about the run (model, guide, seed, ...), each a scalar or a string; other values are kept as JSON.
 
     Raises:
-        ValueError: an array or a coordinate holds Python objects other than strings.
+        ValueError: An array or a coordinate holds Python objects other than strings.
+
+    Example:
+        Draws of any origin, saved and loaded without pickle:
+
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> c = np.random.default_rng(0).normal(size=(1, 100, 3))  # chains, draws, units
+        >>> draws = zoo.Draws({"posterior": {"c": c}}, dims={"c": ("unit",)}, coords={"unit": ["A", "B", "C"]})
+        >>> draws.axes("posterior", "c")
+        ('chain', 'draw', 'unit')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draws.save(pathlib.Path(folder) / "draws.npz")
+        ...     again = zoo.Draws.load(pathlib.Path(folder) / "draws.npz")
+        >>> np.array_equal(again.groups["posterior"]["c"], c)
+        True
     """
 
     groups: dict[str, dict[str, np.ndarray]]
@@ -66,8 +82,8 @@ class Draws:
         """Check that every axis has a name and that all lengths agree.
 
         Raises:
-            ValueError: a name that cannot be stored, an axis without a name or named twice, a coordinate whose length
-                differs from its axis, or two lengths for one axis within a group. The message names group, variable
+            ValueError: A name that cannot be stored; an axis without a name or named twice; a coordinate whose length
+                differs from its axis; or two lengths for one axis within a group. The message names group, variable
                 and axis, and says what to change.
         """
         for group, variables in self.groups.items():
@@ -110,7 +126,10 @@ class Draws:
     def save(self, path: str | os.PathLike) -> None:
         """Write one ``.npz`` file: a JSON header and plain arrays, readable without pickle.
 
-        The file appears under its name only when complete.
+        The file appears under its name only when it is complete.
+
+        Raises:
+            ValueError: See `validate`.
         """
         self.validate()
         header = {
@@ -127,11 +146,11 @@ class Draws:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Draws:
-        """Read a file of `save`. Nothing in the file is executed.
+        """Read a file that `save` wrote. Nothing in the file is executed.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: the file is truncated, damaged, or was not written by `save`.
+            FileNotFoundError: No such file.
+            ValueError: The file is truncated, damaged, or was not written by `save`.
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -166,7 +185,7 @@ def _as_array(value: Any, place: str) -> np.ndarray:
 
 
 def plain_attrs(attrs: dict[str, Any]) -> dict[str, str | int | float]:
-    """Attributes that netCDF can hold: numbers and strings as they are, anything else as JSON text."""
+    """Attributes in a form that netCDF can hold: numbers and strings unchanged, anything else as JSON text."""
     plain = {}
     for name, value in attrs.items():
         value = value.item() if isinstance(value, np.generic) else value

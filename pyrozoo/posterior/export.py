@@ -1,6 +1,6 @@
 """From posterior draws to ArviZ, the same way for ArviZ 0.x (InferenceData) and 1.x (xarray.DataTree).
 
-Every ArviZ call of the package is in this file. ``arviz`` and ``xarray`` are imported inside the functions, and
+All ArviZ calls of the package are in this file. ``arviz`` and ``xarray`` are imported inside the functions, and
 neither torch nor Pyro is needed, so draws that were saved with `Draws.save` can be turned into an ArviZ object
 on a machine that has only ArviZ.
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 
 def from_draws(draws: Draws) -> Any:
-    """ArviZ object of draws: ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
+    """Make an ArviZ object of draws: ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
 
     Axes are (chain, draw), then the names in ``draws.dims``. Each group carries ``inference_library="pyro"`` and
     ``draws.attrs``. Empty groups are left out.
 
     Raises:
-        ValueError: see `Draws.validate`.
+        ValueError: See `Draws.validate`.
     """
     import xarray as xr
 
@@ -61,7 +61,22 @@ def from_draws(draws: Draws) -> Any:
 def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
     """Write an ArviZ object as netCDF, which either version of ArviZ reads.
 
-    The file appears under its name only when complete.
+    The file appears under its name only when it is complete.
+
+    Args:
+        idata: An ArviZ object, e.g. of `to_arviz`.
+        path: File to write, or to replace.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> idata = zoo.to_arviz(zoo.Draws({"posterior": {"sigma": np.ones((1, 50))}}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     zoo.save_netcdf(idata, pathlib.Path(folder) / "posterior.nc")
+        ...     again = zoo.load_netcdf(pathlib.Path(folder) / "posterior.nc")
+        >>> again["posterior"]["sigma"].sizes["draw"]
+        50
     """
     tree = idata if _arviz_major() >= 1 else idata.to_datatree()
     with replacing(path) as temporary:
@@ -69,14 +84,28 @@ def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
 
 
 def load_netcdf(path: str | os.PathLike) -> Any:
-    """Read a netCDF file of `save_netcdf` or of ArviZ into memory.
+    """Read a netCDF file, written by `save_netcdf` or by ArviZ, into memory.
+
+    Args:
+        path: File to read.
 
     Returns:
         ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is truncated or no netCDF file.
+        FileNotFoundError: No such file.
+        ValueError: The file is truncated or no netCDF file.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> idata = zoo.to_arviz(zoo.Draws({"posterior": {"sigma": np.ones((2, 50))}}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     zoo.save_netcdf(idata, pathlib.Path(folder) / "posterior.nc")
+        ...     again = zoo.load_netcdf(pathlib.Path(folder) / "posterior.nc")
+        >>> again["posterior"]["sigma"].dims
+        ('chain', 'draw')
     """
     import xarray as xr
 
@@ -92,25 +121,34 @@ def load_netcdf(path: str | os.PathLike) -> Any:
 def summary(
     idata: Any, var_names: str | Sequence[str] | None = None, *, group: str = "posterior", **kw: Any
 ) -> pd.DataFrame:
-    """Table of means, standard deviations and intervals, one row per scalar, each under its right label.
+    """Table of means, standard deviations and intervals, one row per scalar.
 
-    Variables are summarised one at a time: ArviZ 1.x labels rows wrongly when variables of one call order their axes
-    differently. With one chain the draws are independent, r_hat and effective sample size say nothing, and only
-    ``kind="stats"`` or ``"stats_median"`` is given.
+    Variables are summarised one at a time, because ArviZ 1.x labels rows wrongly when variables of one call order their
+    axes differently. The draws of one chain are independent, so r_hat and effective sample size mean nothing there:
+    with one chain only ``kind="stats"`` or ``"stats_median"`` is possible.
 
     Args:
-        idata: an ArviZ object.
-        var_names: variables to show, in this order; all of the group by default.
-        group: group to summarise.
-        **kw: passed to ``arviz.summary``.
+        idata: An ArviZ object.
+        var_names: Variables to show, in this order; all of the group by default.
+        group: Group to summarise.
+        **kw: Further arguments of ``arviz.summary``.
 
     Returns:
         DataFrame indexed by ``name[label, ...]``; its columns depend on the version of ArviZ.
 
     Raises:
-        KeyError: a name that the group does not have.
-        ValueError: a table with diagnostics is asked for but there is only one chain, or an option that needs all
+        KeyError: A name that the group does not have.
+        ValueError: A table with diagnostics is asked for but there is only one chain, or an option that needs all
             variables at once (``filter_vars``, ``fmt``).
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> rng = np.random.default_rng(0)
+        >>> posterior = {"c": rng.normal(size=(1, 200, 2)), "sigma": rng.gamma(2.0, size=(1, 200))}
+        >>> draws = zoo.Draws({"posterior": posterior}, dims={"c": ("unit",)}, coords={"unit": ["a", "b"]})
+        >>> zoo.summary(zoo.to_arviz(draws)).index.to_list()
+        ['c[a]', 'c[b]', 'sigma']
     """
     import pandas as pd
 
@@ -131,33 +169,33 @@ def summary(
 
 
 def plot_forest(idata: Any, var_names: str | Sequence[str] | None = None, **kw: Any) -> Any:
-    """Intervals of every scalar, one line each. Returns what the installed ArviZ returns."""
+    """Plot the interval of every scalar, one line each. Returns what the installed ArviZ returns."""
     return _arviz().plot_forest(idata, var_names=var_names, **kw)
 
 
 def plot_trace(idata: Any, var_names: str | Sequence[str] | None = None, **kw: Any) -> Any:
-    """Density and draws in order, one row per variable. Returns what the installed ArviZ returns."""
+    """Plot densities and draws in order, one row per variable. Returns what the installed ArviZ returns."""
     return _by_version("plot_trace", "plot_trace_dist")(idata, var_names=var_names, **kw)
 
 
 def plot_dist(idata: Any, var_names: str | Sequence[str] | None = None, **kw: Any) -> Any:
-    """Marginal posterior densities with intervals. Returns what the installed ArviZ returns."""
+    """Plot marginal posterior densities with intervals. Returns what the installed ArviZ returns."""
     return _by_version("plot_posterior", "plot_dist")(idata, var_names=var_names, **kw)
 
 
 def plot_ppc(idata: Any, var_names: str | Sequence[str] | None = None, *, curves: int = 50, **kw: Any) -> Any:
-    """Density of the observed values against densities of replicated data sets.
+    """Plot the density of the observed values against densities of replicated data sets.
 
-    Entries that were not observed (NaN) are left out of both.
+    Entries that were not observed (NaN) are left out of both. Returns what the installed ArviZ returns.
 
     Args:
-        idata: an ArviZ object with ``observed_data`` and ``posterior_predictive``.
-        var_names: observed variables; all by default.
-        curves: number of replicated data sets, at most.
-        **kw: passed to ``plot_ppc`` of ArviZ 0.x or ``plot_ppc_dist`` of 1.x.
+        idata: An ArviZ object with ``observed_data`` and ``posterior_predictive``.
+        var_names: Observed variables to show; all by default.
+        curves: Largest number of replicated data sets to draw.
+        **kw: Further arguments of ``plot_ppc`` of ArviZ 0.x or ``plot_ppc_dist`` of 1.x.
 
     Raises:
-        KeyError: a name that was not observed.
+        KeyError: A name that was not observed.
     """
     names = _names(idata["observed_data"], var_names, "observed_data")
     shown = _observed_entries(idata, names)
@@ -196,7 +234,7 @@ def _names(dataset: Any, var_names: str | Sequence[str] | None, group: str) -> l
 
 
 def _observed_entries(idata: Any, names: list[str]) -> Any:
-    """Object with the observed entries only, flattened: neither version of ArviZ draws a density around NaN."""
+    """ArviZ object with the observed entries only, flattened: neither version of ArviZ can draw a density with NaN."""
     groups: dict[str, dict[str, np.ndarray]] = {"observed_data": {}, "posterior_predictive": {}}
     for name in names:
         observed = idata["observed_data"][name]

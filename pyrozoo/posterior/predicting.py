@@ -41,18 +41,18 @@ def predict(
 ) -> pd.DataFrame:
     """Predict the targets of every row, as if none were observed.
 
-    Intervals are the model's own and may be too narrow: look at `coverage` before you use them. Means and standard
-    deviations are exact given each draw of the latents that are not summed out (law of total variance), and so are the
-    probabilities of a discrete target; quantiles come from the draws themselves.
+    The intervals are the model's own and may be too narrow: check them by `coverage` before you use them. Means and
+    standard deviations are exact given each draw of the latents that are not summed out (law of total variance), and so
+    are the probabilities of a discrete target; quantiles come from the draws themselves.
 
     Args:
         fit: The fit; its best restart predicts.
-        batch: Data; its targets, where it has any, are hidden from the guide, also those of unseen groups that an
+        batch: Data; its targets, if it has any, are hidden from the guide, also those of unseen groups that an
             amortised guide reads.
-        draws: Draws of the latents.
-        seed: Of the draws.
-        quantiles: Quantiles to report.
-        **options: Of a model that predicts by itself, e.g. by decoding; see its ``predict``.
+        draws: Number of draws of the latents.
+        seed: Random seed for the draws.
+        quantiles: Quantiles to report, each in (0, 1).
+        **options: Further arguments of the model's own ``predict``, for a model that has one (e.g. by decoding).
 
     Returns:
         One line per row: for a continuous target ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean`` where y has
@@ -60,6 +60,18 @@ def predict(
 
     Raises:
         ValueError: The fit saw no label of a target, or the model has no target.
+        KeyError: A group was not in the training data, and the guide is not amortised over it.
+        TypeError: Options for a model without a ``predict`` of its own.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> table = zoo.predict(fit, data, draws=50, quantiles=(0.05, 0.95))
+        >>> table.shape
+        (231, 4)
+        >>> list(table)
+        ['y.mean', 'y.sd', 'y.q05', 'y.q95']
     """
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
@@ -93,7 +105,7 @@ Predicted = dict[str, tuple[Tensor | None, Tensor]]
 def _one_by_one(run: Run, data: Batch, draws: int) -> Predicted:
     """Values (S, N, ...) of each continuous target with its first and second moments (2, N, ...), means over draws.
 
-    Of a discrete target None and the probability of each value, (N, K).
+    For a discrete target: None, and the probability of each value, (N, K).
     """
     samples: dict[str, list[Tensor]] = {}
     exact: dict[str, list[Tensor]] = {}
@@ -117,15 +129,15 @@ def _shares(site: Mapping[str, Any]) -> Tensor:
 
 
 def sums_out_by_row(run: Run, data: Mapping[str, Any]) -> bool:
-    """Whether the model enumerates sites and each row decides on its own ones by itself, given the other latents."""
+    """True if the model enumerates sites along the row plate only, so that each row can be marginalised on its own."""
     if not run.model.enumerated or run.model.max_plate_nesting != 1:
         return False
-    with torch.random.fork_rng():  # a look that leaves the draws as they are
+    with torch.random.fork_rng():  # this trace must not change the caller's draws
         return pair(run.model, run.guide, data, targets_only=True).by_row
 
 
 def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
-    """As `_one_by_one`, many draws at once and enumerated sites summed out given each."""
+    """Like `_one_by_one`, but with many draws at once and the enumerated sites summed out in each."""
     model, blocks = run.model, []
     for block in row_blocks(data):
         arguments = model.arguments(block)
@@ -159,7 +171,7 @@ def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
     tail = values.shape[values.dim() - event :]
 
     def flat(tensor: Tensor, shape: tuple[int, ...], tail: tuple[int, ...] = ()) -> Tensor:
-        """Enumeration dimensions as one: (E, S, N, ...)."""
+        """Merge the enumeration dimensions into one: (E, S, N, ...)."""
         expanded = tensor.expand(*shape, *tail)
         return expanded.reshape(-1, *shape[-drawn.nesting :], *tail)
 
@@ -203,12 +215,12 @@ def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarr
 
 
 def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:
-    """One draw of the target sites: from the guide where it samples them, else from the model given the guide.
+    """One draw of the target sites: from the guide if it samples them all, else from the model given the guide.
 
     Args:
         run: The restart.
-        data: Data in the terms of the fit, or the model's arguments made of them.
-        guide_trace: The guide's draw; a new one by default.
+        data: Data from `Fit.prepare`, or the model's arguments made from them.
+        guide_trace: Trace of one draw of the guide; a new draw by default.
     """
     arguments = run.model.arguments(data)
     if guide_trace is None:

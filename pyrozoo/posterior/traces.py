@@ -1,4 +1,4 @@
-"""Traces of a guide and the model replayed on it, and what their sites hold."""
+"""Traces of a guide and of the model replayed on it, and access to their sites."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..data.batch import Batch
 from ..modeling.base import ZooModel
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"
-AT_ONCE = 20_000  # rows times draws in memory, of rows of up to so many numbers:
+AT_ONCE = 20_000  # largest number of rows times draws in memory, for rows of at most ROW_NUMBERS numbers
 ROW_NUMBERS = 1_000
 
 
@@ -31,8 +31,9 @@ class Pair:
     """A guide trace and the model replayed on it.
 
     Attributes:
-        guide, model: The traces; enumerated sites of the model hold all their values, along dimensions left of the
-            plates'.
+        guide: Trace of the guide.
+        model: Trace of the model. An enumerated site holds all values of its support, along a dimension left of those
+            of the plates.
         nesting: Number of dimensions that plates use.
         rows: Name of the row plate.
     """
@@ -43,10 +44,10 @@ class Pair:
     rows: str = "row"
 
     def sites(self, part: str) -> Iterator[tuple[str, dict]]:
-        """Sample sites of "guide" or "model" that carry a density: no plates, no deterministic sites.
+        """Sample sites of "guide" or "model" that have a density: no plates, no deterministic sites.
 
-        A factor is part of the model's density (it may rule out classes of labelled rows), of the guide only part of
-        its objective. Auxiliary latents of a guide (an AutoGuide's unconstrained values) carry its density.
+        A factor is part of the model's density (it may rule out classes of labelled rows). In a guide it is part of the
+        objective only. Auxiliary latents of a guide (an AutoGuide's unconstrained values) carry its density.
         """
         for name, site in getattr(self, part).nodes.items():
             if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic"):
@@ -56,11 +57,11 @@ class Pair:
             yield name, site
 
     def log_density(self, site: Mapping[str, Any]) -> Tensor:
-        """Pointwise log density of a site: masked (`unscaled_log_prob` is not), without the subsampling scale."""
+        """Pointwise log density of a site, with its mask (`unscaled_log_prob` has none), without subsampling scale."""
         return scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
 
     def sum_out(self, log_density: Tensor) -> Tensor:
-        """Log-sum-exp over enumeration dimensions, i.e. all those left of the plates'."""
+        """Log-sum-exp over the enumeration dimensions, i.e. all dimensions left of those of the plates."""
         while log_density.dim() > self.nesting:
             log_density = log_density.logsumexp(0)
         return log_density
@@ -69,7 +70,7 @@ class Pair:
         """Summed log densities of "guide" or "model" per plate (``""``: outside all), one entry per plate position.
 
         Sites of a plate inside the row plate (the steps of a row) count with their row. Enumerated latents are summed
-        out; they must lie along the rows, where the marginal factorises.
+        out; they must lie along the rows, so that the marginal factorises.
         """
         total: dict[str, Tensor] = {}
         places: dict[str, int] = {}
@@ -90,8 +91,8 @@ class Pair:
     def log_likelihood(self) -> dict[str, Tensor]:
         """Log density of every observed site per position, given the guide's latents, enumerated ones summed out.
 
-        Factors that weigh the values of enumerated sites count as known: on a row whose class is labelled, it is the
-        density given that class.
+        Factors that weight the values of enumerated sites are conditioned on: for a row whose class is labelled, it is
+        the density given that class.
         """
         sites = [(name, site, self.log_density(site)) for name, site in self.sites("model")]
         weights = [d for _, s, d in sites if is_enumerated(s) or (is_factor(s) and d.dim() > self.nesting)]
@@ -111,7 +112,7 @@ class Pair:
     def log_weights(self) -> Tensor:
         """Log probabilities of the values of the enumerated sites, given the data and the guide's latents.
 
-        Their dimensions stand left of the plates'; 0 where nothing is enumerated. In double precision.
+        Their dimensions are left of those of the plates; 0 if nothing is enumerated. In double precision.
 
         Raises:
             ValueError: An enumerated site does not lie along the rows alone (`by_row`).
@@ -124,12 +125,12 @@ class Pair:
 
     @property
     def by_row(self) -> bool:
-        """Whether every enumerated site, and no other plate than `copies`, lies along the rows."""
+        """Whether every enumerated site lies along the rows, and along no other plate except `copies`."""
         own = [set(frames_of(site).values()) for _, site in self.sites("model") if is_enumerated(site)]
         return all(plates - {"copies"} == {self.rows} for plates in own)
 
     def target(self, name: str) -> dict:
-        """The site that a target is predicted by: of the guide where it samples it, else of the model.
+        """The site that predicts a target: the guide's if the guide samples the target, else the model's.
 
         Raises:
             ValueError: The target is a function of other sites, which has no density of its own.
@@ -151,9 +152,10 @@ def pair(
         model: The model.
         guide: The guide.
         batch: Data.
-        fixed: Guide trace whose values are kept (e.g. of the globals), where it has them.
-        copies: Draw so many times at once, along a dimension left of the plates'.
-        targets_only: Leave out what no target depends on, where the model can (`ZooModel.targets_alone`).
+        fixed: Guide trace whose values are kept (e.g. those of the globals); sites that it lacks are drawn.
+        copies: Number of draws at once, along a dimension left of those of the plates; None for one draw without it.
+        targets_only: Whether to leave out the sites that no target depends on, if the model can
+            (`ZooModel.targets_alone`).
     """
     arguments = model.arguments(batch)
     source = guide if fixed is None else poutine.replay(guide, trace=fixed)
@@ -174,7 +176,7 @@ def pair(
 
 
 def row_blocks(batch: Batch) -> Iterator[Batch]:
-    """The batch in blocks of rows whose numbers stay bounded, for what treats every row by itself."""
+    """Yield the batch in blocks of rows small enough for memory; for computations that are independent per row."""
     size = max(1, AT_ONCE * ROW_NUMBERS // max(row_numbers(batch), ROW_NUMBERS))
     if size >= batch.n_rows:
         yield batch
@@ -184,17 +186,17 @@ def row_blocks(batch: Batch) -> Iterator[Batch]:
 
 
 def row_numbers(batch: Batch) -> int:
-    """Numbers that a row holds."""
+    """Count of numbers in one row."""
     return sum(t[0].numel() for name, t in batch.tensors.items() if batch.along[name] == batch.rows)
 
 
 def chunks(draws: int, batch: Batch, at_once: int | None = None) -> list[int]:
-    """Numbers of draws that add up to `draws`, each so small that rows times draws in memory stay bounded.
+    """Split `draws` into parts, so that rows times draws in memory are bounded; return the size of each part.
 
     Args:
-        draws: In all.
-        batch: Whose rows are drawn for.
-        at_once: Rows times draws; by default 20,000, or fewer where a row is long.
+        draws: Total number of draws.
+        batch: Data whose rows are drawn for.
+        at_once: Largest number of rows times draws in memory; by default 20,000, or fewer if rows are long.
     """
     if at_once is None:
         at_once = AT_ONCE * ROW_NUMBERS // max(row_numbers(batch), ROW_NUMBERS)
@@ -203,7 +205,7 @@ def chunks(draws: int, batch: Batch, at_once: int | None = None) -> list[int]:
 
 
 def outside(trace: Trace, plates: set[str]) -> Trace:
-    """The trace without the sites that lie along these plates: what stays fixed while they are drawn again."""
+    """The trace without the sites along these plates: the part that stays fixed while those are drawn again."""
     kept = trace.copy()
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and any(frame.name in plates for frame in site["cond_indep_stack"]):
@@ -215,7 +217,7 @@ def enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[st
     """Enumerated sites drawn from their conditional given the guide's latents and the data."""
     if not model.enumerated:
         return {}
-    # Conditioned, not replayed: of a replayed site Pyro forgets which enumerated sites its density depends on.
+    # Conditioned, not replayed: for a replayed site Pyro forgets on which enumerated sites its density depends.
     latents = {name: site["value"] for name, site in guide_trace.iter_stochastic_nodes() if not site_is_subsample(site)}
     conditioned = poutine.condition(model, data=latents)
     sampled = infer_discrete(conditioned, first_available_dim=-1 - model.max_plate_nesting, temperature=1)
@@ -226,13 +228,13 @@ def enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[st
 def predictive_trace(
     model: ZooModel, guide_trace: Trace, arguments: Mapping[str, Any], enumerated: dict[str, Tensor]
 ) -> Trace:
-    """The model given the latents of one draw, observed sites drawn anew."""
+    """Trace of the model given the latents of one draw, with the observed sites drawn anew."""
     free = poutine.condition(poutine.uncondition(model), data=enumerated)
     return poutine.trace(poutine.replay(free, trace=guide_trace)).get_trace(**arguments)
 
 
 def model_trace(model: ZooModel, guide: Any, data: Mapping[str, Any]) -> Trace:
-    """The model given one draw of the guide, enumerated sites drawn from their conditional."""
+    """Trace of the model given one draw of the guide, with enumerated sites drawn from their conditional."""
     arguments = model.arguments(data)
     guide_trace = poutine.trace(guide).get_trace(**arguments)
     enumerated = enumerated_values(model, guide_trace, arguments)
@@ -245,14 +247,14 @@ def model_trace(model: ZooModel, guide: Any, data: Mapping[str, Any]) -> Trace:
 
 # -------------------------------------------------------------------- sites
 def named_sites(trace: Trace) -> Iterator[tuple[str, dict]]:
-    """Sites a user knows by name, deterministic ones included; plates and factors left out."""
+    """Sites that a user knows by name, with deterministic sites, without plates and factors."""
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("is_auxiliary"):
             yield name, site
 
 
 def is_data(site: Mapping[str, Any]) -> bool:
-    """Whether a site holds data: observed, no plate, factor or deterministic site."""
+    """Whether a site holds data: it is observed and not a plate, factor or deterministic site."""
     if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("is_auxiliary"):
         return False
     return site["is_observed"] and not site["infer"].get("_deterministic")
@@ -274,12 +276,12 @@ def is_discrete(site: Mapping[str, Any]) -> bool:
 
 
 def public_name(name: str) -> str:
-    """The paper's name of a site: obs_mask splits ``y`` into ``y_observed`` and ``y_unobserved``."""
+    """Name of a site without a suffix of ``obs_mask``, which splits ``y`` into ``y_observed`` and ``y_unobserved``."""
     return name.removesuffix(OBSERVED).removesuffix(UNOBSERVED)
 
 
 def is_half(name: str, trace: Trace) -> bool:
-    """Halves of an obs_mask site: the site itself, which joins them, is shown instead."""
+    """True for y_observed and y_unobserved, the two sites Pyro makes of an obs_mask site y; only y is shown."""
     return name != public_name(name) and public_name(name) in trace.nodes
 
 
@@ -289,7 +291,7 @@ def frames_of(site: Mapping[str, Any]) -> dict[int, str]:
 
 
 def plate_of(site: Mapping[str, Any]) -> str:
-    """Name of the innermost plate of a site, "" outside all."""
+    """Name of the innermost plate of a site; "" if it is outside all plates."""
     frames = frames_of(site)
     return frames[max(frames)] if frames else ""
 
@@ -300,7 +302,7 @@ def plates_of(site: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def squeezed(value: Tensor, site: Mapping[str, Any], density: bool = False) -> Tensor:
-    """Drop the singleton dimensions that no plate of the site occupies; never a plate of size one."""
+    """Drop the singleton dimensions that belong to no plate of the site; a plate of size one stays."""
     frames, event = frames_of(site), site["fn"].event_dim
     n = (
         value.dim()
@@ -312,14 +314,14 @@ def squeezed(value: Tensor, site: Mapping[str, Any], density: bool = False) -> T
 
 
 def event_dims(model: ZooModel, name: str, site: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the event dimensions of a site, made up where the model gives none."""
+    """Names of the event dimensions of a site: the model's, else ``<site>_dim_0``, ``<site>_dim_1``, ..."""
     n = squeezed(site["value"], site).dim() - len(frames_of(site))
     named = tuple(model.dims.get(public_name(name), ()))
     return named if len(named) == n else tuple(f"{public_name(name)}_dim_{i}" for i in range(n))
 
 
 def observed_values(site: Mapping[str, Any]) -> np.ndarray:
-    """The data of a site, NaN where nothing was observed, also in the padding of ragged recordings."""
+    """The data of a site, NaN where nothing was observed, including the padding of recordings of unequal lengths."""
     value, inner = site["value"], site["fn"]
     while not isinstance(inner, dist.MaskedDistribution) and hasattr(inner, "base_dist"):
         inner = inner.base_dist

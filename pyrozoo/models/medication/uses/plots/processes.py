@@ -25,17 +25,18 @@ def implied_durations(
 ) -> Axes:
     """Distributions of a duration that models imply, as densities per second, with mean and standard deviation.
 
-    For instance the Gaussian that was meant against what comes out when its CDF is taken as the hazard of a frame:
-    shorter, and the shorter the more frames there are in a second.
+    For instance, the intended Gaussian against the distribution that results if its CDF is taken as the hazard of a
+    frame: the durations become shorter, the more so the more frames there are in a second.
 
     Args:
-        durations: name -> ages in seconds, ascending, and the probability that it ends at that age, both of shape (n,).
-        reference: name of the distribution that was meant, drawn in black over grey.
-        quantity: what lasts.
-        ax: axes to draw into.
+        durations: Name -> ages in seconds, ascending, and the probability that the duration ends at that age, both of
+            shape (n,).
+        reference: Name of the intended distribution, drawn in black over grey.
+        quantity: Name of the duration.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: no distribution, fewer than two ages, ages that do not ascend, probabilities that do not sum to 1
+        ValueError: No distribution, fewer than two ages, ages that do not ascend, probabilities that do not sum to 1
             within one percent, or a reference that is not among the names.
     """
     if not durations:
@@ -76,14 +77,14 @@ def replicated_durations(
     """Histogram of each step's observed durations against those of replicated data sets, one small panel each.
 
     Args:
-        observed: step -> durations, shape (n,); a step that was never observed may be empty.
-        replicated: step -> one array of durations per draw. Draws in which the step does not occur are left out.
-        names: steps to show, in order.
-        unit: unit of measure.
-        quantity: what was measured.
+        observed: Step -> durations, shape (n,); empty for a step that was never observed.
+        replicated: Step -> one array of durations per draw. Draws in which the step does not occur are left out.
+        names: Steps to show, in order.
+        unit: Unit of measure.
+        quantity: Name of the measured quantity.
 
     Raises:
-        ValueError: no step to show, one that ``observed`` or ``replicated`` lacks, a value that is not finite, or a
+        ValueError: No step to show, one that ``observed`` or ``replicated`` lacks, a value that is not finite, or a
             step without any replicated value.
     """
     if len(names) == 0:
@@ -119,16 +120,17 @@ def transition_map(
     """Probability of the next step given the last one; cells that are zero stay empty.
 
     Args:
-        D: probabilities, shape (R, C), rows sum to 1 at most.
-        row_names: R names of the last step, for instance with the start.
-        column_names: C names of the next step, for instance with the end.
-        low: lower ends of the intervals, shape (R, C), written in small type below each value.
-        high: upper ends of the intervals, shape (R, C).
-        interval: what the intervals are.
-        ax: axes to draw into.
+        D: Probabilities, shape (R, C), whose rows sum to at most 1.
+        row_names: Names of the R last steps, the start among them if it has a row.
+        column_names: Names of the C next steps, the end among them if it has a column.
+        low: Lower ends of the intervals, shape (R, C), written in small type below each value.
+        high: Upper ends of the intervals, shape (R, C).
+        interval: Name of the intervals, for the note above the map.
+        ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: shapes that do not fit, a number outside [0, 1], a row that sums to more than 1, or only one end.
+        ValueError: Shapes that do not fit, a number outside [0, 1], a row that sums to more than 1, or `low` or `high`
+            alone.
     """
     shape = len(row_names), len(column_names)
     D = probabilities_of("D", shaped("D", D, shape))

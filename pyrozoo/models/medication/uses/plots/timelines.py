@@ -21,7 +21,7 @@ from matplotlib.ticker import PercentFormatter
 from .....plots.style import BLACK, GREY, VERMILION, line_style, make_axes
 from .parts import NON_EVENT, STEP_COLOURS, ink_on, percent, probabilities_of, shaped
 
-_MOST_COLUMNS = 2000  # of a stack of marginals: more than a picture has pixels
+_MOST_COLUMNS = 2000  # largest number of columns of a stack of marginals: more than a picture has pixels
 
 
 def timeline(
@@ -34,21 +34,21 @@ def timeline(
     truth: Any = None,
     title: str = "",
 ) -> Figure:
-    """Labels of one recording along time, one ribbon per decoder, with what the posterior says of them.
+    """Labels of one recording along time, one ribbon per decoder, with their posterior probabilities.
 
-    Beyond 2000 frames the marginals shown are means over equally long pieces of the recording.
+    If there are more than 2000 frames, the marginals shown are means over equally long pieces of the recording.
 
     Args:
-        rows: name -> labels in 0..K-1, shape (T,), drawn from top to bottom; label 0 is the non-event.
-        labels: K names, the non-event first; at most 12 steps.
-        rate: frames per second.
-        marginals: posterior probability of each label at each frame, shape (T, K), stacked below the ribbons.
-        performed: probability that each step was performed at all, shape (K-1,), as bars at the right.
-        truth: whether each step really was, shape (K-1,), written beside its bar; needs ``performed``.
-        title: title of the figure.
+        rows: Name -> labels in 0..K-1, shape (T,), drawn from top to bottom; label 0 is the non-event.
+        labels: Names of the K labels, the non-event first; at most 12 steps.
+        rate: Number of frames per second.
+        marginals: Posterior probability of each label at each frame, shape (T, K), stacked below the ribbons.
+        performed: Probability that each step was performed at all, shape (K-1,), as bars at the right.
+        truth: Whether each step was in fact performed, shape (K-1,), written beside its bar; needs ``performed``.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no row, a label that has no name, too many steps, or shapes that do not fit.
+        ValueError: No row, a label that has no name, too many steps, or shapes that do not fit.
     """
     ribbons = _ribbons(rows, len(labels))
     n_frames, n_labels = len(next(iter(ribbons.values()))), len(labels)
@@ -93,20 +93,20 @@ def timeline(
 def marginal_reliability(
     tables: Mapping[str, tuple[Any, Any]], *, ax: Axes | None = None, quantity: str = "label", bins: int = 10
 ) -> Axes:
-    """How often frames are right against how sure their label was said to be; honest probabilities lie on the diagonal.
+    """Share of frames whose label is right against its predicted probability; calibrated ones lie on the diagonal.
 
-    Every bin holds about the same number of frames (equal confidences stay together), and a point's area is the bin's
-    share of frames. The expected calibration error is the mean distance to the diagonal, weighted by these shares.
+    Every bin holds about the same number of frames (equal confidences share a bin), and a point's area is the bin's
+    share of frames. The expected calibration error is the mean distance from the diagonal, weighted by these shares.
 
     Args:
-        tables: name -> confidences in [0, 1] and whether the frame was right, both of shape (n,). From marginals and
+        tables: Name -> confidences in [0, 1] and whether the frame was right, both of shape (n,). From marginals and
             true labels: ``marginals.max(axis=1), marginals.argmax(axis=1) == truth``.
-        ax: axes to draw into.
-        quantity: what was predicted.
-        bins: number of bins.
+        ax: Axes to draw into; a new figure by default.
+        quantity: Name of the predicted quantity.
+        bins: Number of bins.
 
     Raises:
-        ValueError: no table or an empty one, shapes that do not fit, or a confidence outside [0, 1].
+        ValueError: No table or an empty one, shapes that do not fit, or a confidence outside [0, 1].
     """
     if not tables:
         raise ValueError("no table to draw")
@@ -124,7 +124,7 @@ def marginal_reliability(
         line = line_style(index)
         ax.plot(stated, right, lw=1.6, label=f"{name}: {error:.1%}", clip_on=False, zorder=3, **line)
         ax.scatter(stated, right, s=400 * share, color=line["color"], lw=0, clip_on=False, zorder=3)
-    # Where all is high, the whole square would hide what differs.
+    # If all values are high, the whole square would hide their differences.
     low = np.floor(10 * least - 1e-9) / 10 - 0.05 if least > 0.5 else 0.0
     for place, meaning in (((0.1, 0.16), "too cautious"), ((0.16, 0.1), "too sure")):
         ax.text(*place, meaning, color=GREY, rotation=45, ha="center", va="center", transform=ax.transAxes)
@@ -181,7 +181,7 @@ def _draw_ribbons(ax: Axes, ribbons: Mapping[str, np.ndarray], rate: float) -> N
 
 
 def _draw_stack(ax: Axes, marginals: np.ndarray, rate: float) -> None:
-    """Steps from below, the non-event on top, joined at the middle of each frame."""
+    """Stack the steps from below, the non-event on top; curves pass through the middle of each frame."""
     edges = np.unique(np.linspace(0, len(marginals), min(len(marginals), _MOST_COLUMNS) + 1).astype(int))
     means = np.add.reduceat(marginals, edges[:-1]) / np.diff(edges)[:, None]
     middle = np.concatenate([[0], (edges[:-1] + edges[1:]) / 2, [len(marginals)]]) / rate
