@@ -22,6 +22,7 @@ class Card:
     Attributes:
         name: Key of the registry: the paper's short name.
         title, authors, year: The paper.
+        reference: Full reference with DOI.
         version: Of the model; changes whenever a log density changes.
         summary: One line: what the model is for.
         variants: Variant -> one line; the first is the default.
@@ -55,6 +56,7 @@ class Card:
     golden: dict[str, float] = field(default_factory=dict)
     limitations: tuple[str, ...] = ()
     guides_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: str = ""
 
 
 @dataclass(frozen=True)
