@@ -229,7 +229,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     card = registry.card(arguments.name)
-    print(f"{card.name}, version {card.version}: {card.title}\n{card.authors} ({card.year})\n")
+    print(f"{card.name}, version {card.version}: {card.title}\n{card.authors} ({card.year})")
+    print(f"{card.reference}\n" if card.reference else "")
     print(_wrapped(card.summary))
     _section("Variants (the first is the default)", card.variants.items())
     for variant, sites in card.sites.items():

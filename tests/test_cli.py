@@ -112,10 +112,18 @@ def test_show_tells_the_whole_card(capsys, entry, name):
     assert main(["show", name]) == 0
     out = capsys.readouterr().out
     card = zoo.card(name)
-    facts = [card.title, card.authors, *card.variants.values(), *card.guides.values(), *card.datasets.values()]
-    facts += [*card.experiments.values(), *card.limitations]
+    facts = [card.title, card.authors, card.reference, *card.variants.values(), *card.guides.values()]
+    facts += [*card.datasets.values(), *card.experiments.values(), *card.limitations]
     facts += [fact for sites in card.sites.values() for site in sites.values() for fact in (site.meaning, site.prior)]
     assert [fact for fact in facts if fact not in out] == []
+
+
+@pytest.mark.parametrize(("name", "identifier"), [("ssmtl", "arXiv:2407.13310"), ("auxvae", "arXiv:2507.05544")])
+def test_show_names_the_reference_below_the_authors(capsys, name, identifier):
+    assert main(["show", name]) == 0
+    line = capsys.readouterr().out.splitlines()[2]
+    assert line == zoo.card(name).reference
+    assert identifier in line
 
 
 def test_the_commands_that_compute_nothing_import_nothing_heavy():

@@ -20,33 +20,26 @@ BUILT_IN = ("auxvae", "m3sense", "medication", "ssmtl")
 
 @dataclass(frozen=True)
 class Card:
-    """Facts about one paper's entry, readable without torch; the contract recomputes them from the traced model.
+    """Facts of one paper's entry, free of torch; the contract recomputes them from the traced model.
 
     Attributes:
         name: Key of the registry: the paper's short name.
-        title, authors, year: Bibliographic data of the paper.
-        version: Version of the model; it changes whenever a log density changes.
-        summary: Purpose of the model, one line.
+        title, authors, year: The paper.
+        reference: Full reference with DOI.
+        version: Of the model; changes whenever a log density changes.
+        summary: One line: what the model is for.
         variants: Variant -> one line; the first is the default.
         sites: Variant -> {site -> Site}.
         guides: Guide -> one line; the first is the default.
-        guides_of: Variant -> the guides that suit it, for variants that not all guides suit.
+        guides_of: Variant -> its guides, where not all apply.
         datasets: Data set -> one line, saying "simulated" or "real".
         experiments: Experiment of `reproduce` -> one line.
         identified: Posterior quantities that are the same in every restart (not rotated or reflected).
-        calibrated: Latents whose simulation-based calibration the contract checks, with model parameters fixed.
-        expected: Metric of the entry's recovery experiment -> (value, standard error, k): the mean over seeds must lie
-            within value +- k standard errors.
+        calibrated: Latents whose simulation-based calibration the contract checks, model parameters fixed.
+        expected: Metric of the entry's recovery experiment -> (value, standard error, k): mean over seeds within
+            value +- k standard errors.
         golden: Variant -> log joint density at the contract's fixed trace.
-        limitations: Facts that a user must know before trusting a result, one line each.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> card = zoo.card("auxvae")
-        >>> list(card.variants)
-        ['auxvae', 'load-only', 'style-in-guide', 'sequence', 'sequence-load-only']
-        >>> sorted(card.datasets)
-        ['simulated', 'simulated-full']
+        limitations: What a user must know before trusting a result, one line each.
     """
 
     name: str
@@ -66,6 +59,7 @@ class Card:
     golden: dict[str, float] = field(default_factory=dict)
     limitations: tuple[str, ...] = ()
     guides_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ CARD = Card(
     title="Gait-Based Hand Load Estimation via Deep Latent Variable Models with Auxiliary Information",
     authors="J. Gao, S. Lim, S. Chung",
     year=2025,
+    reference="J. Gao, S. Lim, S. Chung: Gait-Based Hand Load Estimation via Deep Latent Variable Models with "
+    "Auxiliary Information, 2025, arXiv:2507.05544, doi:10.48550/arXiv.2507.05544",
     version="1",
     summary="Load carried in the hands from body-worn sensors, beside the walker's own unloaded gait",
     variants={

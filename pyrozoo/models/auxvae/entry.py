@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""The parts of the entry that the registry reads: variants, guides, data sets, experiments and checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VARIANTS = {
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated trials of four channels, some without style and some without load, on which the contract runs."""
+    """Simulate a few trials of four channels, some without style and some without load; the contract runs on them."""
     walks = simulate(seed, n_participants=3, n_steps=24, duration_s=3.0)
     rows, channels = np.arange(0, walks.n_rows, 3), [0, 20, 57, 71]
     place = np.arange(len(rows))
@@ -46,17 +46,29 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
 
 
 def recovery(seed: int) -> dict[str, float]:
-    """Recovery on simulated gait: the default model, fitted to four fifths of the people and scored on the others.
+    """Fit the default model to simulated gait of four fifths of the people, and score it on the others.
+
+    Args:
+        seed: Random seed for the data, the split and the fit.
 
     Returns:
-        ``mae`` of the load [lb] and ``accuracy`` of the style.
+        ``mae``, the mean absolute error of the load [lb], and ``accuracy`` of the style.
     """
     found = table_run("5: cross-attention, style", seed, 0, "quick")
     return {name: found[name] for name in ("mae", "accuracy")}
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read trials for the command line, at prediction with the steps and the styles of the training data."""
+    """Read trials for the command line.
+
+    Args:
+        path: Folder or npz file, see `readers.read`.
+        rate: Must be None: files of trials state their own rate.
+        like: Training data, whose number of steps and styles are used at prediction.
+
+    Raises:
+        ValueError: A rate is given.
+    """
     if rate is not None:
         raise ValueError("--rate: files of trials name their own rate; leave it out")
     if like is None:
@@ -65,7 +77,7 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """What the command line writes: load and style of every trial."""
+    """Tables that the command line writes: load and style of every trial."""
     table = predict(found, batch)
     table.insert(0, "participant", batch.group_names("participant"))
     return {"": table.reset_index()}

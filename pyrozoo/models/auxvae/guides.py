@@ -1,4 +1,4 @@
-"""Guides of AuxVAE: q(z | x, x_aux) by family, read from one encoder (equations 9 and 10)."""
+"""Guides of AuxVAE: families of q(z | x, x_aux), whose parameters come from one encoder (eq. 9, 10)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from .local_guide import PaperGuide, StyleAwareGuide, scale_of
 
 
 class LowRankGuide(PaperGuide):
-    """q(z | x, x_aux) with covariance diag + low rank: latent dimensions that are uncertain together."""
+    """q(z | x, x_aux) with a covariance of rank 2 beside the diagonal: correlated latent dimensions.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, z_dim=2, **small)
+        >>> fit = zoo.fit(model, "lowrank", train, epochs=2, progress=False)
+        >>> zoo.draw(fit, test, draws=10).groups["posterior"]["z"].shape  # chains, draws, trials, K
+        (1, 10, 32, 2)
+    """
 
     rank = 2
     outputs = 2 + rank
@@ -24,7 +36,19 @@ class LowRankGuide(PaperGuide):
 
 
 class DeltaGuide(PaperGuide):
-    """One point z per trial: the most probable one; with a beta near 0 a plain autoencoder."""
+    """One point z per trial, the most probable one; with a beta near 0 the model is a plain autoencoder.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, z_dim=2, **small)
+        >>> fit = zoo.fit(model, "delta", train, epochs=2, progress=False)
+        >>> zoo.draw(fit, test, draws=10).groups["posterior"]["z"].shape  # chains, draws, trials, K
+        (1, 10, 32, 2)
+    """
 
     outputs = 1
 

@@ -20,7 +20,21 @@ SD_FLOOR = 1e-3
 
 
 class PaperGuide(LocalParams, PyroModule):
-    """q(z | x, x_aux) = N(mu_z, diag sigma_z^2) from the encoder (eq. 9, 10). Shapes as in `AuxVAE`."""
+    """q(z | x, x_aux) = N(mu_z, diag sigma_z^2), with mu_z and sigma_z from the encoder (eq. 9, 10).
+
+    Shapes are those of `AuxVAE`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, z_dim=2, **small)
+        >>> fit = zoo.fit(model, "paper", train, epochs=2, progress=False)
+        >>> zoo.draw(fit, test, draws=10).groups["posterior"]["z"].shape  # chains, draws, trials, K
+        (1, 10, 32, 2)
+    """
 
     outputs = 2  # numbers per latent dimension that the encoder's features are mapped to
 
@@ -36,31 +50,48 @@ class PaperGuide(LocalParams, PyroModule):
     ) -> None:  # fmt: skip
         model = self._model[0]
         model.require_shapes(x, x_aux)
-        features = self.encoder(model.standardise(x), model.standardise(x_aux), participant)
+        features = self.encoder(model.standardise(x), model.standardise(x_aux), participant)  # eq. 10
         with model.plate("row", sizes=sizes, row=row):
             with poutine.scale(scale=model.beta):
-                pyro.sample("z", self.posterior(self.head(features)))
+                pyro.sample("z", self.posterior(self.head(features)))  # eq. 9
             self.sample_style(features, style, style_labelled)
 
     def sample_style(self, features: Tensor, style: Tensor | None, labelled: Tensor | None) -> None:
-        """Nothing: the model sums the style out."""
+        """Do nothing: the model sums the style out. A subclass may sample the style here."""
 
     def posterior(self, out: Tensor) -> dist.Distribution:
-        """q(z) from the encoder's output, (B, outputs K)."""
+        """q(z | x, x_aux) from the mapped features `out`, (B, outputs x K) (eq. 9)."""
         loc, raw = out.chunk(2, -1)
         return dist.Normal(loc, scale_of(raw)).to_event(1)
 
 
 class StyleAwareGuide(PaperGuide):
-    """q(style | x, x_aux) q(z | x, x_aux): a posterior of the style of its own, read from the encoder directly.
+    """q(style | x, x_aux) q(z | x, x_aux): a separate posterior of the style, also computed by the encoder.
 
-    TraceEnum_ELBO sums over the guide's styles where the style is not known; where it is known the ELBO has no term of
-    q(style), which learns there from its log probability, as factor ``style_head`` (a factor of the guide enters the
-    ELBO with a minus sign). (A z that depends on a style enumerated in the guide is refused by Pyro: the model's
-    p(style | z) would then depend on the dimension it is enumerated in.)
+    TraceEnum_ELBO sums over the guide's styles where the style is unknown. Where it is known, the ELBO has no term with
+    q(style); there q(style) learns from the log probability of the known style, added as the factor ``style_head`` (a
+    factor of the guide enters the ELBO with a minus sign). (Pyro refuses a z that depends on a style enumerated in the
+    guide: the model's p(style | z) would then depend on the dimension in which the style is enumerated.)
 
     Args:
-        alpha: Weight of that factor; 0 for the ELBO alone, which teaches q(style) nothing where all styles are known.
+        model: Model of the variant "style-in-guide".
+        alpha: Weight of the factor; 0 gives the ELBO alone, from which q(style) learns nothing if all styles are known.
+
+    Raises:
+        ValueError: A model of another variant, which sums the style out itself.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, variant="style-in-guide", z_dim=2, **small)
+        >>> fit = zoo.fit(model, "style_aware", train, epochs=2, progress=False)
+        >>> table = zoo.predict(fit, test, draws=10)
+        >>> probabilities = table.filter(like="style.p[").sum(axis=1)
+        >>> bool((abs(probabilities - 1) < 1e-5).all())
+        True
     """
 
     def __init__(self, model: ZooModel, alpha: float = 1.0) -> None:
@@ -84,5 +115,5 @@ class StyleAwareGuide(PaperGuide):
 
 
 def scale_of(raw: Tensor) -> Tensor:
-    """Standard deviation from a network's output, 0.13 at 0: small enough for z to carry something from the start."""
+    """Standard deviation from a network's output: 0.13 at 0, small enough for z to carry information from the start."""
     return SD_FLOOR + functional.softplus(raw - 2.0)

@@ -1,4 +1,4 @@
-"""The paper's generative model (equations 1 to 8), with its ablations and relatives as arguments and variants."""
+"""The paper's generative model (eq. 1 to 8); its ablations and relatives are arguments and variants."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ DEGREES_OF_FREEDOM = 4.0
 
 
 class WalkNormal(dist.Independent):
-    """Normal walks (..., T, S) with one standard deviation per channel, (S,).
+    """Normal distribution of walks (..., T, S) with one standard deviation per channel, (S,).
 
-    As ``Normal(loc, scale).to_event(2)``, whose density would spread the scale over all trials and steps, at a tenth of
-    the cost of a training step.
+    It equals ``Normal(loc, scale).to_event(2)``, whose log density would expand the scale to all trials and steps at
+    the cost of a tenth of a training step.
     """
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
@@ -38,12 +38,12 @@ class WalkNormal(dist.Independent):
         super().__init__(dist.Normal(loc, scale), 2, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> WalkNormal:
-        """The same walks for more trials."""
+        """Return the same distribution with a larger batch shape."""
         shape = torch.Size(batch_shape) + self.event_shape
         return WalkNormal(self.base_dist.loc.expand(shape), self.channel_scale)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of walks, (...,)."""
+        """Log density of walks `value`, (..., T, S): shape (...)."""
         if self._validate_args:
             self._validate_sample(value)
         loc, scale = self.base_dist.loc, self.channel_scale
@@ -53,26 +53,27 @@ class WalkNormal(dist.Independent):
 
 
 def warm_up(progress: float) -> float:
-    """Weight of the KL term: linear from 0 to 1 over the first 60 % of training (section 3.2.2)."""
+    """Weight of the KL term at a share `progress` of training: linear from 0 to 1 in the first 60 % (section 3.2.2)."""
     return min(1.0, progress / 0.6)
 
 
 class GaitModel(ZooModel):
-    """What the paper's model and its baselines share: standardisation, the load's likelihood, the style's site.
+    """Base class of the model and its baselines: standardisation, likelihood of the load, and the site of the style.
 
     Args:
-        n_channels: S, sensor channels.
-        n_steps: T, steps of a loaded walk.
-        aux_steps: T0, steps of an unloaded walk.
-        n_styles: L, carrying styles.
+        n_channels: S, number of sensor channels.
+        n_steps: T, number of steps of a loaded walk.
+        aux_steps: T0, number of steps of an unloaded walk.
+        n_styles: L, number of carrying styles.
         y_likelihood: "laplace", "normal" (eq. 5) or "studentt" (4 degrees of freedom), each with a scale from the
-            network; "mae": Laplace of fixed scale, the paper's loss up to a constant.
+            network; or "mae", a Laplace distribution of fixed scale: the paper's loss up to a constant.
         floor: Smallest scale of the load, in standard deviations of the training loads.
-        x_loc, x_scale, y_loc, y_scale: Standardisation, in the units of the data: networks see (x - x_loc) / x_scale
-            per channel, of loaded and unloaded walks alike, while the sites x and y are in the units of the data.
+        x_loc, x_scale, y_loc, y_scale: Location and scale per channel, (S,), and of the load, in the units of the data:
+            networks see (x - x_loc) / x_scale of loaded and unloaded walks, while the sites x and y keep the units of
+            the data.
 
     Raises:
-        ValueError: An argument out of its range or choices.
+        ValueError: An argument is out of its range or none of its choices.
     """
 
     dims = {"x": ("time", "channel"), "z": ("latent",)}
@@ -107,7 +108,7 @@ class GaitModel(ZooModel):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """S, T, T0, L and the standardisation: x over the loaded walks, y over the rows where it is known.
+        """Constructor arguments for `data`: S, T, T0, L, and the standardisation by loaded walks x and known loads y.
 
         Raises:
             ValueError: A channel is constant, or fewer than two different loads are known.
@@ -141,7 +142,11 @@ class GaitModel(ZooModel):
         self.require_shapes(data["x"], data["x_aux"])
 
     def require_shapes(self, x: Tensor, x_aux: Tensor) -> None:
-        """Refuse walks of other sizes than the networks were made for."""
+        """Check that walks x (B, T, S) and x_aux (M, T0, S) have the sizes the networks were made for.
+
+        Raises:
+            ValueError: Other sizes, or in training a minibatch of one trial.
+        """
         for name, walk, steps in (("x", x, self.n_steps), ("x_aux", x_aux, self.aux_steps)):
             if tuple(walk.shape[1:]) != (steps, self.n_channels):
                 raise ValueError(
@@ -155,11 +160,11 @@ class GaitModel(ZooModel):
             )
 
     def standardise(self, walk: Tensor) -> Tensor:
-        """What the networks see of a walk, (..., S)."""
+        """Standardise a walk, (..., S), for the networks: (walk - x_loc) / x_scale."""
         return (walk - self.x_loc).div_(self.x_scale)
 
     def load_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
-        """p(y | s, z) in the units of the data from a standardised location and scale (eq. 5)."""
+        """p(y | style, z) in the units of the data, from a standardised location and scale (eq. 5)."""
         loc, scale = self.y_loc + self.y_scale * loc, self.y_scale * scale
         if self.y_likelihood == "normal":
             return dist.Normal(loc, scale)
@@ -168,17 +173,25 @@ class GaitModel(ZooModel):
         return dist.Laplace(loc, scale)
 
     def observe_load(self, p_y: dist.Distribution, y: Tensor | None, labelled: Tensor | None) -> None:
-        """The site ``y``, which counts where it is known."""
+        """Make the site ``y``, observed in the trials with a known load and masked in the others."""
         if y is None:
             y, labelled = torch.zeros_like(p_y.mean), torch.zeros((), dtype=torch.bool, device=self.y_loc.device)
         with poutine.mask(mask=True if labelled is None else labelled):
             pyro.sample("y", p_y, obs=y)
 
     def sample_style(self, logits: Tensor, style: Tensor | None, labelled: Tensor | None) -> Tensor:
-        """The site ``style``, summed out where it is not known and held where it is, in one batch.
+        """Make the site ``style``, summed out where it is unknown and fixed where it is known, in one batch.
 
-        A known style rules the others out by a factor: obs_mask together with ``infer=`` would drop the enumeration
-        silently.
+        A factor gives the other styles probability 0 where the style is known; obs_mask together with ``infer=`` would
+        silently drop the enumeration.
+
+        Args:
+            logits: Logits of the styles, (..., B, L).
+            style: Known styles, (B,); None if all are unknown.
+            labelled: True where the style is known, (B,); None if all are known.
+
+        Returns:
+            The style, whose enumeration dimension stands left of the plates.
         """
         drawn = pyro.sample("style", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
         if style is not None:
@@ -188,7 +201,7 @@ class GaitModel(ZooModel):
 
 
 class AuxVAE(GaitModel):
-    """Load from gait beside the walker's own unloaded gait, with the carrying style as auxiliary output.
+    """Hand load from loaded gait and the walker's own unloaded gait, with the carrying style as auxiliary output.
 
     Generative process, for trials n = 1..N of participants p(n)::
 
@@ -197,39 +210,61 @@ class AuxVAE(GaitModel):
         style_n ~ Categorical(pi(z_n)), seen on some trials        (eq. 4, 7)
         y_n     ~ N(mu_y(style_n, z_n), sigma_y(style_n, z_n)^2)   (eq. 5, 8; a Laplace by default)
 
-    The objective is the paper's (eq. 13, 14) with the style summed out exactly where it is not known::
+    The objective is the paper's (eq. 13, 14), with the style summed out exactly where it is unknown::
 
         E_q[recon_weight log p(x | x_aux, z) + log p(style | z) + log p(y | style, z)] - beta KL[q || p(z)]
 
-    The paper's loss: ``recon_weight=None`` (a mean over T S), ``x_likelihood="mse"``, ``y_likelihood="mae"``,
-    ``beta=1``. A strict ELBO: ``recon_weight=1`` and ``beta=1``, with any likelihoods; otherwise x counts with a
-    tempered density and the objective bounds no evidence.
+    `zoo.predict` computes the predictive mean of the load by summing over the styles and averaging over S draws of z
+    (eq. 15)::
 
-    Shapes: x (B, T, S), x_aux (M, T0, S) one walk per participant, participant (B,), y (B,) [lb], labelled (B,),
-    style (B,), style_labelled (B,), row (B,); B trials of N in a minibatch.
+        y_hat = 1/S sum_s sum_l pi_l(z_s) mu_y(l, z_s),   z_s ~ q(z | x, x_aux)
 
-    Differences from the paper: sigma_X is one number per channel, not an output of the network; the loads may have a
-    Laplace or Student t density; the style is summed out in training, too, where it is not known.
+    The paper's loss is ``recon_weight=None`` (a mean over T S), ``x_likelihood="mse"``, ``y_likelihood="mae"`` and
+    ``beta=1``. A strict ELBO has ``recon_weight=1`` and ``beta=1``, with any likelihoods; otherwise the density of x is
+    tempered and the objective is no bound of the evidence.
 
-    Reference: "Gait-Based Hand Load Estimation via Deep Latent Variable Models with Auxiliary Information", equations
-    1 to 15; see also `GaitModel` for the common arguments.
+    Shapes: x (B, T, S), x_aux (M, T0, S) with one walk per participant, participant (B,), y (B,) [lb], labelled (B,),
+    style (B,), style_labelled (B,), row (B,), for a minibatch of B out of N trials.
+
+    Differences from the paper: sigma_X is one number per channel, not an output of the network; the load may have a
+    Laplace or Student t density; an unknown style is summed out in training, too.
+
+    Reference: "Gait-Based Hand Load Estimation via Deep Latent Variable Models with Auxiliary Information", eq. 1
+    to 15; see also `GaitModel` for the common arguments.
 
     Args:
         z_dim: K, latent dimension (the paper: 128).
-        channels: Hidden channels of the dilated convolutions, dilations 1, 2, 4 ... (the paper: 256, 128).
-        d_model: D, dimension of attention (the paper: 64).
-        kernel, pool: Of the convolutions and of the max-pooling.
-        heads: Of the attention (the paper: 4).
-        segments: Parts of a walk over which the fused features are averaged before q(z) reads them.
-        width: Hidden units of the predictors of style and load.
-        fusion: "cross" (the paper), "concat" (settings 3 of table 2) or "none" (settings 1 and 2: no x_aux at all).
-        attention_residual: "none" (the paper) or "difference".
-        x_likelihood: "normal": a learned standard deviation per channel; "mse": variance 1/2, standardised.
-        recon_weight: Weight of log p(x); None for 1 / (T S).
-        beta: Weight of the KL term after annealing. The default was chosen on simulations of seeds from 100 on, for
-            all rows of table 2 alike: with 1 the mean over T S leaves z too little, below it intervals grow too narrow.
-        z_prior: "standard" (eq. 2); "aux": p(z | x_aux); "style": p(style) p(z | style) in place of p(z) p(style | z).
-        priors: ``{"z": distribution}`` in place of the default.
+        channels: Numbers of channels of the dilated convolutions, dilations 1, 2, 4 ... (the paper: 256, 128).
+        d_model: D, dimension of the attention (the paper: 64).
+        kernel, pool: Kernel size of the convolutions, and window of the max-pooling.
+        heads: Number of attention heads (the paper: 4).
+        segments: Number of parts of a walk over which the fused features are averaged before q(z) reads them.
+        width: Number of hidden units of the predictors of style and load.
+        fusion: "cross" (the paper), "concat" (setting 3 of table 2) or "none" (settings 1 and 2: no x_aux at all).
+        attention_residual: "none" (the paper) or "difference", see `CrossAttention`.
+        x_likelihood: "normal", with a learned standard deviation per channel; or "mse", with variance 1/2 in
+            standardised units.
+        recon_weight: Weight of log p(x | x_aux, z); None for 1 / (T S).
+        beta: Weight of the KL term after annealing. The default was chosen on simulations with seeds from 100 on, the
+            same for all rows of table 2: with 1 and the mean over T S too little information passes z; with less than
+            the default, intervals become too narrow.
+        z_prior: "standard" (eq. 2); "aux" for p(z | x_aux); "style" for p(style) p(z | style) in place of
+            p(z) p(style | z).
+        priors: Distribution ``{"z": ...}`` that replaces the standard normal prior.
+
+    Raises:
+        ValueError: An argument is out of its range, or arguments do not fit together.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, z_dim=2, **small)
+        >>> fit = zoo.fit(model, "paper", train, epochs=2, progress=False)
+        >>> zoo.predict(fit, test, draws=10)[["y.mean", "y.sd", "style.label"]].shape
+        (32, 3)
     """
 
     row_sites = ("z",)
@@ -319,17 +354,17 @@ class AuxVAE(GaitModel):
         return {"z": dist.Normal(self.y_loc.new_zeros(self.z_dim), 1.0).to_event(1)}
 
     def _prior_given_aux(self, h_aux: Tensor) -> dist.Distribution:
-        """p(z | x_aux) from features of the unloaded walk, (B, T0', D)."""
+        """p(z | x_aux), given features of the unloaded walks, (B, T0', D)."""
         loc, raw = self.aux_prior(h_aux.mean(1)).chunk(2, -1)
         return dist.Normal(loc, self.floor + functional.softplus(raw)).to_event(1)
 
     def _prior_given_style(self, style: Tensor) -> dist.Distribution:
-        """p(z | style)."""
+        """p(z | style), given styles (...)."""
         return dist.Normal(self.style_loc[style], self.style_log_sd[style].exp()).to_event(1)
 
     # ---------------------------------------------------------------- likelihoods
     def reconstruct(self, z: Tensor, h_aux: Tensor | None) -> dist.Distribution:
-        """p(x | x_aux, z) in the units of the data (eq. 3, 6)."""
+        """p(x | x_aux, z) in the units of the data, given z (..., B, K) and features h_aux (B, T0', D) (eq. 3, 6)."""
         mean = self.decoder(z, h_aux)
         sd = mean.new_tensor(0.5**0.5) if self.x_log_sd is None else 1e-3 + self.x_log_sd.exp()
         return WalkNormal(torch.addcmul(self.x_loc, self.x_scale, mean), self.x_scale * sd)
@@ -346,24 +381,37 @@ class AuxVAE(GaitModel):
             parents: tuple[Tensor, ...] = (h_aux,) if self.z_prior == "aux" else ()
             if self.z_prior == "style":
                 parents = (self.sample_style(self.style_logits, style, style_labelled),)
-            with poutine.scale(scale=self.beta):
+            with poutine.scale(scale=self.beta):  # eq. 14
                 z = pyro.sample("z", self.prior("z", *parents))  # eq. 2
             if not targets_only:
                 with poutine.scale(scale=self.recon_weight):
-                    pyro.sample("x", self.reconstruct(z, h_aux), obs=x)  # eq. 3
+                    pyro.sample("x", self.reconstruct(z, h_aux), obs=x)  # eq. 3, 6
             carried: Tensor | None = None
             if self.z_prior == "style":
                 carried = parents[0]
             elif self.joint:
-                carried = self.sample_style(self.classifier(z), style, style_labelled)  # eq. 4
-            self.observe_load(self.load_given(*self.load_head(z, carried)), y, labelled)  # eq. 5
+                carried = self.sample_style(self.classifier(z), style, style_labelled)  # eq. 4, 7
+            # eq. 5, 8. zoo.predict sums its mean over the styles and averages it over draws of z: eq. 15.
+            self.observe_load(self.load_given(*self.load_head(z, carried)), y, labelled)
 
     def local_guide(self) -> nn.Module:
         return (StyleAwareGuide if "style_unobserved" in self.row_sites else PaperGuide)(self)
 
 
 class LoadOnly(AuxVAE):
-    """`AuxVAE` without the auxiliary output: no style anywhere (settings 1 and 4 of table 2, figure 5)."""
+    """`AuxVAE` without the auxiliary output, so without styles (settings 1 and 4 of table 2, figure 5).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, variant="load-only", z_dim=2, **small)
+        >>> fit = zoo.fit(model, "paper", train, epochs=2, progress=False)
+        >>> zoo.predict(fit, test, draws=10)[["y.mean", "y.sd"]].shape
+        (32, 2)
+    """
 
     joint = False
     targets = ("y",)
@@ -371,9 +419,20 @@ class LoadOnly(AuxVAE):
 
 
 class StyleInGuide(AuxVAE):
-    """`AuxVAE` whose guide has a posterior q(style | x, x_aux) of its own, enumerated there.
+    """`AuxVAE` whose guide has a separate posterior q(style | x, x_aux), which is enumerated in the guide.
 
-    The style of the trials where it is not known is a latent that the guide covers, ``style_unobserved``.
+    The style of the trials where it is unknown is the latent site ``style_unobserved``, which the guide covers.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> small = {"channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2}
+        >>> model = zoo.create_model("auxvae", train, variant="style-in-guide", z_dim=2, **small)
+        >>> fit = zoo.fit(model, "style_aware", train, epochs=2, progress=False)
+        >>> zoo.predict(fit, test, draws=10)[["y.mean", "y.sd", "style.label"]].shape
+        (32, 3)
     """
 
     row_sites = ("z", "style_unobserved")
@@ -396,6 +455,6 @@ class StyleInGuide(AuxVAE):
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is no choice of an argument."""
+    """Check that the argument `name` has one of its choices; raise ValueError if not."""
     if value not in choices:
         raise ValueError(f"{name}: {value!r} is none of {list(choices)}")

@@ -15,7 +15,7 @@ RESIDUALS = ("none", "difference")
 
 
 def receptive_field(kernel: int, depth: int) -> int:
-    """Steps that one output of `depth` dilated convolutions sees; layer u has dilation 2^(u-1) (section 3.3.1)."""
+    """Number of steps on which one output of `depth` dilated convolutions depends, dilation 2^(u-1) (section 3.3.1)."""
     return 1 + (kernel - 1) * (2**depth - 1)
 
 
@@ -47,7 +47,7 @@ class TransposedBlock(nn.Module):
 
 
 class Stream(nn.Module):
-    """Features of a walk: dilated causal blocks, pointwise projection, max-pooling; (B, T, S) -> (B, T', D)."""
+    """Features of a walk by dilated causal blocks, pointwise projection and max-pooling: (B, T, S) -> (B, T', D)."""
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int) -> None:
         super().__init__()
@@ -61,15 +61,15 @@ class Stream(nn.Module):
 
 
 def by_participant(function: nn.Module, x_aux: Tensor, participant: Tensor) -> Tensor:
-    """Apply a network to the unloaded walk of every participant that is there, once, and give each trial its own.
+    """Apply a network once to the unloaded walk of each participant in the batch, and return the result per trial.
 
     Args:
-        function: Network on walks, (P, T0, S) -> (P, ...).
+        function: Network that maps walks (P, T0, S) to (P, ...).
         x_aux: Unloaded walks of all participants, (M, T0, S).
-        participant: Participant of each trial, (B,).
+        participant: Index of each trial's participant, (B,).
 
     Returns:
-        Shape (B, ...).
+        Results of the trials, (B, ...).
     """
     present, index = torch.unique(participant, return_inverse=True)
     return function(x_aux[present])[index]
@@ -78,9 +78,9 @@ def by_participant(function: nn.Module, x_aux: Tensor, participant: Tensor) -> T
 class CrossAttention(nn.Module):
     """Bidirectional multi-head cross-attention (section 3.3.2): (B, T', D), (B, T0', D) -> the same shapes.
 
-    ``H~ = concat_p softmax(H W_Q (H_aux W_K)^T / sqrt(d_k)) H_aux W_V  W_O``, and H~_aux the other way round, each
-    direction with weights of its own; d_k = d_v = D / heads. With residual "difference", not in the paper, the result
-    is LayerNorm(H - H~), how a walk departs from what attention finds in the other one.
+    ``H~ = concat_p softmax(H W_Q (H_aux W_K)^T / sqrt(d_k)) H_aux W_V  W_O``, and H~_aux in the other direction, with
+    separate weights; d_k = d_v = D / heads. With residual "difference", which is not in the paper, the result is
+    LayerNorm(H - H~): how a walk differs from what attention finds in the other one.
     """
 
     def __init__(self, d_model: int, heads: int, residual: str) -> None:
@@ -102,16 +102,16 @@ class CrossAttention(nn.Module):
 class Encoder(nn.Module):
     """Features of a loaded walk beside the walker's unloaded one, from which q(z | X, X_aux) is read (eq. 9, 10).
 
-    The fused sequence is averaged within `segments` equal parts of each walk and flattened: the paper leaves open how
+    The fused sequence is averaged within `segments` equal parts of each walk and flattened; the paper does not say how
     (T' + T0') x D becomes a vector.
 
     Args:
-        n_channels: S.
-        channels, d_model, kernel, pool: Of each `Stream`.
-        heads: Of the attention.
-        segments: Parts per walk.
-        fusion: "cross", "concat" (X_aux joins X as further channels), or "none" (X alone).
-        residual: Of the attention.
+        n_channels: S, number of sensor channels.
+        channels, d_model, kernel, pool: Sizes of each `Stream`: channels of its blocks, D, kernel size, pooling window.
+        heads: Number of attention heads.
+        segments: Number of parts of each walk.
+        fusion: "cross", "concat" (X_aux is concatenated to X as further channels) or "none" (X alone).
+        residual: "none" or "difference", see `CrossAttention`.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Encoder(nn.Module):
         self.out_dim = (2 if fusion == "cross" else 1) * segments * d_model
 
     def sequences(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Features over time before and after fusion, (B, T', D) and, with cross-attention, (B, T0', D)."""
+        """Features over time before and after fusion: lists of (B, T', D) and, with cross-attention, (B, T0', D)."""
         if self.fusion == "concat":
             x = torch.cat([x, x_aux[participant]], -1)
         before = [self.loaded(x)]
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         return before, list(self.attention(*before))
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
-        """Walks x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
+        """Encode trials: x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
         _, fused = self.sequences(x, x_aux, participant)
         return torch.cat([self.reduce(h.mT).flatten(1) for h in fused], -1)
 
@@ -146,8 +146,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Mean of the loaded walk given z and features of the unloaded one (eq. 6): the mirror of `Stream`.
 
-    z becomes T' steps of D features, beside which the features of the unloaded walk stand as further channels; then
-    transposed dilated blocks, stretched to T steps.
+    A linear layer maps z to T' steps of D features; the features of the unloaded walk are concatenated as further
+    channels; transposed dilated blocks follow, whose output is interpolated to T steps.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv1d(sizes[-1], n_channels, 1)
 
     def forward(self, z: Tensor, h_aux: Tensor | None) -> Tensor:
-        """State z (..., B, K), h_aux (B, T0', D) -> (..., B, T, S)."""
+        """Decode z (..., B, K) and h_aux (B, T0', D): mean walks (..., B, T, S)."""
         leading = z.shape[:-1]
         h = self.expand(z).reshape(-1, self.d_model, self.short)
         if h_aux is not None:
@@ -175,14 +175,14 @@ class Decoder(nn.Module):
 
 
 def head(in_dim: int, out_dim: int, width: int) -> nn.Sequential:
-    """Predictor on top of a representation: one hidden layer with GELU."""
+    """Make a predictor on top of a representation: one hidden layer with GELU, (..., in_dim) -> (..., out_dim)."""
     return nn.Sequential(nn.Linear(in_dim, width), nn.GELU(), nn.Linear(width, out_dim))
 
 
 class LoadHead(nn.Module):
-    """Location and scale of the load given style and representation (eq. 8), standardised.
+    """Standardised location and scale of the load, given style and representation (eq. 8).
 
-    The first layer is linear in (one-hot style, z), so its part in z is computed once for all styles. Without
+    The first layer is linear in (one-hot style, z), so that its part in z is computed only once for all styles. Without
     `learn_scale` the scale is 1.
     """
 
@@ -196,7 +196,7 @@ class LoadHead(nn.Module):
             self.out.weight[1:].zero_()
 
     def forward(self, z: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """State z (..., B, K), style (..., B) or broadcastable -> loc, scale, each of their common shape."""
+        """Return loc and scale, each of the common shape of style (..., B) and z (..., B, K) without K."""
         hidden = self.from_z(z)
         if self.from_style is not None:
             hidden = hidden + self.from_style[style]

@@ -14,6 +14,8 @@ CARD = Card(
     title="A deep latent variable model for semi-supervised multi-unit soft sensing in industrial processes",
     authors="B. Grimstad, K. Løvland, L. S. Imsland, V. Gunnerud",
     year=2024,
+    reference="B. Grimstad, K. Løvland, L. S. Imsland, V. Gunnerud: A deep latent variable model for semi-supervised "
+    "multi-unit soft sensing in industrial processes, 2024, arXiv:2407.13310",
     version="1",
     summary="Predict a rarely measured quantity of many similar units from cheap sensors, also from unlabelled rows",
     variants={

@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""The parts of the entry that the registry reads: variants, guides, data sets, experiments and checks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from .model import MLVAE, MTL, SSLVAE, SSMTL
 from .reproduce import EXPERIMENTS
 
 VARIANTS = {"ssmtl": SSMTL, "mtl": MTL, "ssl-vae": SSLVAE, "ml-vae": MLVAE}
-# With alpha > 0 the objective is no ELBO, and q(c) is overconfident: calibration is that of the model's own posterior.
+# With alpha > 0 the objective is not an ELBO and q(c) is overconfident, so calibration is checked with alpha = 0.
 CALIBRATION = {"ssmtl": {"arguments": {"alpha": 0.0}, "settings": {"steps": 4000}}}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated data and small networks, on which the contract runs."""
+    """Simulate a small data set and choose small networks; the contract runs on them."""
     train, _ = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=2, seed=seed)
     return train, {"c_dim": 2, "width": 8, "depth": 1}
 
 
 def recovery(seed: int) -> dict[str, float]:
-    """Recovery on simulated wells: 30 wells with 10 labelled, 40 unlabelled and 40 test rows each.
+    """Fit 30 simulated wells with 10 labelled, 40 unlabelled and 40 test rows each, and score the test rows.
+
+    Args:
+        seed: Random seed for the data, the fit and the predictions.
 
     Returns:
-        ``mape``: mean absolute error of the flow on the test rows, in percent. (How well a linear map of the contexts
-        tells a well's shut-in pressure was tried and left out: usually an R2 of 0.9 to 0.99, but 0.35 in one of nine
-        seeds, too heavy a tail for a mean of three.)
+        ``mape``: mean absolute percentage error of the flow on the test rows. (The R2 of a linear map from the contexts
+        to the wells' shut-in pressures was tried and left out: usually 0.9 to 0.99, but 0.35 in one of nine seeds,
+        too heavy a tail for a mean of three.)
     """
     train, test = simulate(n_units=30, n_labelled=10, n_unlabelled=40, n_test=40, seed=seed)
     model = SSMTL(**SSMTL.sizes_from(train), width=64)

@@ -28,11 +28,11 @@ C_SCALE = math.exp(-3.0)
 
 
 class ContextGuide(LocalParams, PyroModule):
-    """q(c) of the units, by a subclass's `contexts`, followed by the model's row guide.
+    """Base class of the guides: q(c) of the units, which `contexts` of a subclass returns, then the model's row guide.
 
     Attributes:
-        sparse: Group -> names of the parameters with one line per group, (M, ...), of which a step may look up only
-            the lines of the units present.
+        sparse: Group -> names of the parameters that have one line per member of the group, (M, ...), so that a
+            training step reads and updates only the lines of the units in its minibatch.
     """
 
     sparse: Mapping[str, tuple[str, ...]] = {"unit": ()}
@@ -44,7 +44,7 @@ class ContextGuide(LocalParams, PyroModule):
             raise ValueError(f"{type(model).__name__} has no contexts for this guide; use the guide 'paper'")
 
     def contexts(self, unit_ids: Tensor | None, **batch: Any) -> dist.Distribution:
-        """q(c) of the units `unit_ids`, or of all: batch shape (U,), event shape (K,)."""
+        """Return q(c) of the units `unit_ids` (U,), by default of all M: batch shape (U,), event shape (K,)."""
         raise NotImplementedError
 
     def forward(
@@ -81,8 +81,8 @@ class PaperGuide(ContextGuide):
 class MVNGuide(ContextGuide):
     """q(c_i) = N(m_i, L_i L_i') with a full covariance per unit, and `RowGuide`: eq. 11 without its independence.
 
-    Shapes: c_loc (M, K); c_tril (M, K * K), of which the strict lower triangle is that of L_i, and the diagonal the
-    logarithm of L_i's.
+    Shapes: c_loc (M, K); c_tril (M, K * K), each line a K x K matrix with the strict lower triangle of L_i and, on its
+    diagonal, the logarithm of the diagonal of L_i.
     """
 
     sparse = {"unit": ("c_loc", "c_tril")}
@@ -121,14 +121,14 @@ class DeltaGuide(ContextGuide):
 class FlowGuide(ContextGuide):
     """c_i = m_i + s_i f(e; h_i), e ~ N(0_K, I_K): a spline flow that all units share, and `RowGuide`.
 
-    f is an autoregressive linear-rational spline (Dolatabadi et al. 2020): skewed and multimodal posteriors that no
-    normal distribution has.
+    f is an autoregressive linear-rational spline (Dolatabadi et al. 2020), so that posteriors may be skewed or
+    multimodal.
 
     Args:
-        model: The model.
-        embedding: H, numbers that tell the flow one unit from another.
-        width: Of the flow's hidden layer, per dimension of c.
-        bins: Pieces of each spline.
+        model: SSMTL, MTL or MLVAE.
+        embedding: H, length of the vector h_i that identifies a unit to the flow.
+        width: Number of hidden units of the flow's network per dimension of c.
+        bins: Number of pieces of each spline.
 
     Shapes: c_loc (M, K), m; c_log_scale (M, K), log s; c_embedding (M, H), h.
     """
@@ -154,14 +154,14 @@ class FlowGuide(ContextGuide):
 
 
 class AmortizedGuide(ContextGuide):
-    """q(c_i | support rows of unit i) by a set encoder, and `RowGuide`: an unseen unit needs no optimisation.
+    """q(c_i | support rows of unit i) from a set encoder, and `RowGuide`: an unseen unit needs no optimisation.
 
     Departs from eq. 11, where q(c_i) is free. The batch must hold the support: ``batch.with_support(guide.support)``
     adds it (`fit` and the functions on a fit do it themselves).
 
     Attributes:
-        support: Most rows of a unit that the encoder reads.
-        amortized: Groups whose posterior needs no parameters of their own.
+        support: Largest number of rows of a unit that the encoder reads.
+        amortized: Names of the groups whose members have no parameters of their own.
     """
 
     amortized = ("unit",)
@@ -195,17 +195,17 @@ class AmortizedGuide(ContextGuide):
 
 
 def lines(table: Tensor, unit_ids: Tensor | None) -> Tensor:
-    """Lines of a table (M, ...) at `unit_ids` (U,), whose gradient holds only these; or all of it."""
+    """Return the lines `unit_ids` (U,) of a table (M, ...), with a sparse gradient; the whole table for None."""
     return table if unit_ids is None else embedding(unit_ids, table, sparse=True)
 
 
 def paper(model: ContextModel) -> nn.Module:
-    """The paper's guide: `PaperGuide`, or `RowGuide` alone of a model without contexts."""
+    """Make the paper's guide: `PaperGuide`, or `RowGuide` alone for a model without contexts."""
     return PaperGuide(model) if model.c_dim else RowGuide(model)
 
 
 def normal(model: ContextModel) -> ComposedGuide:
-    """AutoNormal on the contexts, composed with the row guide: the paper's family, started likewise."""
+    """Make an AutoNormal guide of the contexts, composed with the row guide; it starts like the paper's."""
 
     def near_zero(site: dict) -> Tensor:
         return C_SPREAD * torch.randn_like(site["fn"].sample().detach())

@@ -17,15 +17,15 @@ from .nets import GaussianMLP, fill_targets
 
 
 class RowGuide(LocalParams, PyroModule):
-    """q(y, z | x, c) = q(y | x, c) q(z | x, y, c) of every row (eq. 12, 13), y only where it is not observed.
+    """q(y, z | x, c) = q(y | x, c) q(z | x, y, c) of every row (eq. 10, 12, 13); y only where it is not observed.
 
     q(y | x, c) is also the soft sensor that predicts. Its log density on the labelled rows, times alpha, joins the
     objective (eq. 20) as the factor ``y_head``: a factor of the guide enters the ELBO with a minus sign.
 
-    Of a model without contexts it is q(y | x) q(z | x, y), of one without targets q(z | x, c).
+    For a model without contexts it is q(y | x) q(z | x, y), for one without targets q(z | x, c).
 
-    Shapes: c (..., M, K), one context per unit; head_weight (B,), in place of N / N^l in the alpha term: N_i / N_i^l of
-    the row's unit where units are to count as if each were trained alone; the others as in `SSMTL`.
+    Shapes: c (..., M, K), one context per unit; head_weight (B,) replaces N / N^l in the alpha term: N_i / N_i^l of the
+    row's unit where each unit counts as if it were trained alone; the others are those of `SSMTL`.
     """
 
     def __init__(self, model: ZooModel) -> None:
@@ -44,7 +44,7 @@ class RowGuide(LocalParams, PyroModule):
         x, context = model.standardise_x(x), [] if c is None else [c[..., unit, :]]
         with model.plate("row", sizes=sizes, row=row), model.weighted(weight):
             if self.g_y is None:
-                pyro.sample("z", dist.Normal(*self.g_z(x, *context)).to_event(1))
+                pyro.sample("z", dist.Normal(*self.g_z(x, *context)).to_event(1))  # eq. 13 without y
                 return
             y, labelled = fill_targets(x, y, labelled, model.y_dim)
             q_y = model.y_given(*self.g_y(x, *context))

@@ -1,4 +1,4 @@
-"""The paper's generative models: SSMTL (equations 1 and 2), the baseline MTL (appendix A), relatives (figure 5)."""
+"""The paper's generative models: SSMTL (eq. 1, 2), the baseline MTL (appendix A) and their relatives (figure 5)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from ...modeling.base import ZooModel
 from .local_guide import RowGuide
 from .nets import GaussianMLP, fill_targets, mlp
 
-WHOLE, CHUNK = 2**18, 2**16  # rows of a table that is read as a whole; rows that are read at a time of a larger one
+WHOLE, CHUNK = 2**18, 2**16  # up to WHOLE rows a table is read at once, a larger one in chunks of CHUNK rows
 
 
 class ContextModel(ZooModel):
-    """What SSMTL and its relatives share: sizes, units of measure, and the context c of each unit.
+    """Base class of SSMTL and its relatives: their sizes, standardisation, and the prior of the contexts c.
 
     Args:
         x_dim: Dx, number of inputs.
         y_dim: Dy, number of targets; 0 for a model without targets.
         n_units: M, number of units in the training data (the guides size their parameters by it).
         c_dim: K, dimension of a unit's context; 0 for a model without contexts.
-        width, depth: Hidden units and layers of every network.
+        width, depth: Number of units of a hidden layer, and number of hidden layers, in every network.
         floor: Smallest standard deviation of a predicted x or y, in standard deviations of the training data.
-        x_loc, x_scale, y_loc, y_scale: Standardisation, in the units of the data, Dx and Dy numbers: networks see
-            (x - x_loc) / x_scale, while the sites x and y are in the units of the data.
-        priors: Site -> distribution in place of the standard normal.
+        x_loc, x_scale, y_loc, y_scale: Location and scale of each input (Dx numbers) and target (Dy numbers), in the
+            units of the data: networks see (x - x_loc) / x_scale, while the sites x and y keep the units of the data.
+
+    Raises:
+        ValueError: A size, the depth or the floor is out of range.
     """
 
     plate_dims = {"unit": -1, "row": -1}
@@ -68,10 +70,10 @@ class ContextModel(ZooModel):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Dx, Dy, M and the standardisation: x over all rows, y over the labelled ones.
+        """Constructor arguments for `data`: Dx, Dy, M, and the standardisation of x (all rows) and y (labelled rows).
 
         Raises:
-            ValueError: A column is constant, so that it says nothing and has no scale.
+            ValueError: A column is constant, so that it carries no information and has no scale.
         """
         y = data.tensors.get("y")
         labelled = data.tensors.get("labelled")
@@ -97,11 +99,11 @@ class ContextModel(ZooModel):
         return dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale).to_event(1)
 
     def standardise_x(self, x: Tensor) -> Tensor:
-        """What the networks see of x."""
+        """Standardise x (..., Dx) for the networks: (x - x_loc) / x_scale."""
         return (x - self.x_loc) / self.x_scale
 
     def standardise_y(self, y: Tensor) -> Tensor:
-        """What the networks see of y."""
+        """Standardise y (..., Dy) for the networks: (y - y_loc) / y_scale."""
         return (y - self.y_loc) / self.y_scale
 
 
@@ -115,7 +117,8 @@ class SSMTL(ContextModel):
         x_ij ~ N(mu_x(z_ij, c_i), diag sigma_x(z_ij, c_i)^2)                          (eq. 1)
         y_ij ~ N(mu_y(z_ij, c_i), diag sigma_y(z_ij, c_i)^2), seen on labelled rows   (eq. 1)
 
-    with one network for (mu_x, mu_y, sigma_x, sigma_y). Rows are flat, N = sum of N_i; ``unit`` (N,) says whose.
+    with one network for (mu_x, mu_y, sigma_x, sigma_y). All rows stand in one table of N = sum of N_i rows; ``unit``
+    (N,) holds the index of each row's unit.
 
     Shapes: x (B, Dx), y (B, Dy), unit (B,), labelled (B,), row (B,), weight (B,); B rows of N in a minibatch. A
     minibatch that holds only the U units of its rows has unit_ids (U,) and unit_weight (U,).
@@ -123,11 +126,21 @@ class SSMTL(ContextModel):
     Differences from the paper: the covariance is diagonal (the paper does not say), standard deviations have a floor.
 
     Reference: "A deep latent variable model for semi-supervised multi-unit soft sensing in industrial processes",
-    equations 1 and 2; see also `ContextModel` for the common arguments.
+    eq. 1 and 2; see also `ContextModel` for the common arguments.
 
     Args:
         z_dim: D, dimension of a row's latent state.
         alpha: Weight of the labelled rows' log q(y | x, c) in the objective (eq. 20); the guides use it.
+        priors: Distributions by site name, "c" and "z", that replace the standard normal priors.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=3, n_labelled=5, n_unlabelled=20, n_test=4)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> zoo.predict(fit, test)[["y.mean", "y.sd"]].shape
+        (12, 2)
     """
 
     row_sites = ("z", "y_unobserved")
@@ -176,7 +189,17 @@ class MTL(ContextModel):
         c_i  ~ N(0_K, I_K)
         y_ij ~ N(f(x_ij, c_i), sigma^2)        labelled rows; one sigma for all units
 
-    Shapes and arguments as in `SSMTL`. The objective needs no unlabelled row: they have no share of a minibatch.
+    Shapes and arguments are those of `SSMTL`. The objective uses labelled rows only, so that minibatches hold no
+    others.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=3, n_labelled=5, n_unlabelled=0, n_test=4)
+        >>> model = zoo.create_model("ssmtl", train, variant="mtl", c_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> zoo.predict(fit, test)[["y.mean", "y.sd"]].shape
+        (12, 2)
     """
 
     fit_defaults = {**ContextModel.fit_defaults, "batch_size": {"labelled": 500, "unlabelled": 0}}
@@ -222,7 +245,16 @@ class SSLVAE(ContextModel):
         x_j ~ N(mu_x(z_j), diag sigma_x(z_j)^2)
         y_j ~ N(mu_y(z_j), diag sigma_y(z_j)^2)        seen on labelled rows
 
-    Shapes and arguments as in `SSMTL`.
+    Shapes and arguments are those of `SSMTL`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=1, n_labelled=5, n_unlabelled=20, n_test=4)
+        >>> model = zoo.create_model("ssmtl", train, variant="ssl-vae", z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> zoo.predict(fit, test)[["y.mean", "y.sd"]].shape
+        (4, 2)
     """
 
     plate_dims = {"row": -1}
@@ -266,7 +298,16 @@ class MLVAE(ContextModel):
         z_ij ~ N(0_D, I_D)
         x_ij ~ N(mu_x(z_ij, c_i), diag sigma_x(z_ij, c_i)^2)
 
-    Shapes and arguments as in `SSMTL`.
+    Shapes and arguments are those of `SSMTL`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=3, n_labelled=0, n_unlabelled=20, n_test=4)
+        >>> model = zoo.create_model("ssmtl", train, variant="ml-vae", c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> zoo.draw(fit, train, draws=10).groups["posterior"]["c"].shape  # chains, draws, units, K
+        (1, 10, 3, 2)
     """
 
     dims = {k: v for k, v in ContextModel.dims.items() if k != "y"}
@@ -300,7 +341,7 @@ class MLVAE(ContextModel):
 
 
 def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | None = None) -> dict[str, list[float]]:
-    """Mean and standard deviation of the columns of `values`, (N, D), over the rows `where`, (N,); N is above 0."""
+    """Arguments ``<name>_loc`` and ``<name>_scale`` from the rows `where`, (N,), of `values`, (N, D); N is above 0."""
     loc, scale = _moments(values, where)
     constant = scale <= 1e-12 * loc.abs().clamp(min=1e-300)
     if bool(constant.any()):
@@ -313,7 +354,7 @@ def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | No
 
 
 def _moments(values: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in double precision, (D,) each; of very many rows in two passes by chunks."""
+    """Mean and standard deviation in double precision, (D,) each; large tables are read twice, in chunks."""
 
     def chunk(start: int, size: int = CHUNK) -> Tensor:
         part = values[start : start + size]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def mlp(in_dim: int, out_dim: int, width: int, depth: int) -> nn.Sequential:
-    """ReLU network with `depth` hidden layers of `width` units, He initialisation (section 5, appendix A)."""
+    """Make a ReLU network with `depth` hidden layers of `width` units, He initialisation (section 5, appendix A)."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [_he(nn.Linear(in_dim, width), "relu"), nn.ReLU()]
@@ -24,9 +24,9 @@ def _he(layer: nn.Linear, nonlinearity: str) -> nn.Linear:
 class GaussianMLP(nn.Module):
     """A network that returns loc and scale of a diagonal normal distribution.
 
-    scale = floor + exp(s) with s the network's output: a floor keeps a scale that is free at every input from
-    collapsing onto the few labelled rows, where the paper relies on early stopping. Departing from He initialisation,
-    s starts at 0: one unlucky row with s = 5 makes z so large that the decoder's own scale overflows.
+    scale = floor + exp(s), where s is an output of the network. The floor keeps the scale from collapsing onto the few
+    labelled rows; the paper relies on early stopping for that. Other than with He initialisation, s starts at 0: one
+    row with s = 5 would make z so large that the decoder's own scale overflows.
     """
 
     def __init__(self, in_dim: int, out_dim: int, width: int, depth: int, floor: float = 0.0) -> None:
@@ -37,7 +37,7 @@ class GaussianMLP(nn.Module):
             self.net[-1].weight[out_dim:].zero_()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Concatenate inputs (..., d_k) along the last axis, the others broadcast; return loc, scale (..., out_dim)."""
+        """Concatenate the inputs, (..., d_k) broadcast, along the last axis; return loc and scale, (..., out_dim)."""
         if len({t.shape[:-1] for t in inputs}) > 1:  # broadcasting that is not needed costs more than the rest of this
             leading = torch.broadcast_shapes(*(t.shape[:-1] for t in inputs))
             inputs = tuple(t.expand(leading + t.shape[-1:]) for t in inputs)
@@ -48,8 +48,8 @@ class GaussianMLP(nn.Module):
 class SetEncoder(nn.Module):
     """Permutation-invariant encoder of a unit's rows: row network, masked mean and maximum, head.
 
-    The mean alone gives five labelled rows among hundreds no weight, so labelled rows are pooled once more by
-    themselves.
+    In the mean over all rows, five labelled rows among hundreds have almost no weight; the labelled rows are therefore
+    averaged separately as well.
     """
 
     def __init__(self, row_dim: int, out_dim: int, width: int) -> None:

@@ -14,21 +14,36 @@ def to_batch(
     *, x: np.ndarray, y: np.ndarray, style: np.ndarray, participant: Any, x_aux: np.ndarray, participants: Any,
     channels: Sequence[str], styles: Sequence[str], **info: Any,
 ) -> Batch:  # fmt: skip
-    """Trials as a batch: rows are loaded walks, a table holds the one unloaded walk of every participant.
+    """Make a batch of trials: rows are loaded walks, and a table holds the one unloaded walk of every participant.
 
     Args:
         x: Loaded walks, (N, T, S).
         y: Loads [lb], (N,); NaN where unknown.
-        style: Position of each trial's style in `styles`, (N,); -1 where unknown.
+        style: Index of each trial's style in `styles`, integer, (N,); -1 where unknown.
         participant: Name of each trial's participant, (N,).
         x_aux: Unloaded walks, (M, T0, S), in the order of `participants`.
-        participants: Names, (M,).
+        participants: Names of the participants, (M,).
         channels: Names of the S channels.
         styles: Names of the L carrying styles.
-        **info: Of `Batch.from_arrays`: truth, truth_along, name, simulated ...
+        **info: Further arguments of `Batch.from_arrays`: truth, truth_along, name, simulated ...
 
     Raises:
-        ValueError: A negative load, a style that is none of `styles`, or walks of another number of channels.
+        ValueError: A negative load, a style that is no index in `styles`, or walks with another number of channels.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import to_batch
+        >>> rng = np.random.default_rng(0)
+        >>> data = to_batch(
+        ...     x=rng.normal(size=(4, 40, 2)), y=[10.0, 20.0, 10.0, np.nan], style=[0, 1, 0, -1],
+        ...     participant=["A", "A", "B", "B"], x_aux=rng.normal(size=(2, 40, 2)), participants=["A", "B"],
+        ...     channels=["t6_acc_x", "t6_gyro_x"], styles=["right hand", "left hand"],
+        ... )
+        >>> data["x"].shape, data["x_aux"].shape
+        (torch.Size([4, 40, 2]), torch.Size([2, 40, 2]))
+        >>> data.observed("y").tolist()
+        [True, True, True, False]
     """
     y, style = np.asarray(y, dtype=float), np.asarray(style)
     if not np.issubdtype(style.dtype, np.integer):
@@ -55,15 +70,25 @@ def to_batch(
 
 
 def participant_folds(data: Batch, folds: int, seed: int = 0) -> list[tuple[Batch, Batch]]:
-    """Split by people: training and test data of each fold, no participant in both.
+    """Split trials by participant into training and test data of each fold, with no participant in both.
 
     Args:
-        data: Trials.
-        folds: Number of folds; as many as participants leaves one out at a time.
-        seed: Of which people are tested together.
+        data: Trials with the group ``participant``.
+        folds: Number of folds; with the number of participants, each fold leaves one of them out.
+        seed: Random seed for the assignment of participants to folds.
+
+    Returns:
+        A training and a test batch per fold.
 
     Raises:
         ValueError: Fewer than two folds, or more than participants.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> [(train.sizes["row"], test.sizes["row"]) for train, test in participant_folds(walks, folds=4)]
+        [(48, 16), (48, 16), (48, 16), (48, 16)]
     """
     from sklearn.model_selection import GroupKFold
 
@@ -79,10 +104,24 @@ def participant_folds(data: Batch, folds: int, seed: int = 0) -> list[tuple[Batc
 
 
 def check_disjoint(train: Batch, test: Batch) -> None:
-    """Refuse a test participant who is in the training data.
+    """Check that no participant of the test data is in the training data.
+
+    Args:
+        train: Training data.
+        test: Test data.
 
     Raises:
-        ValueError: The message names them.
+        ValueError: Participants are in both; the message names them.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import check_disjoint, simulate
+        >>> walks = simulate(n_participants=3, n_steps=40, duration_s=3.0)
+        >>> check_disjoint(walks.subset(range(0, 16)), walks.subset(range(16, 48)))  # P01 against P02 and P03
+        >>> check_disjoint(walks, walks.subset(range(16)))
+        Traceback (most recent call last):
+            ...
+        ValueError: participant(s) ['P01'] are in training and test data; ...
     """
     both = sorted(set(map(str, train.coords["participant"])) & set(map(str, test.coords["participant"])))
     if both:

@@ -10,14 +10,14 @@ from ....data.batch import Batch
 
 
 def simulated(**options: Any) -> Batch:
-    """`simulator.simulate` at its defaults: 22 people, walks of 10 s as 120 steps."""
+    """Simulate gait of 22 people, walks of 10 s as 120 steps; `options` are those of `simulator.simulate`."""
     from .simulator import simulate
 
     return simulate(**options)
 
 
 def simulated_full(**options: Any) -> Batch:
-    """The same people, walks of 20 s as 800 steps, the paper's number."""
+    """Simulate gait of the same people, walks of 20 s as 800 steps, the number of the paper."""
     return simulated(**{"n_steps": 800, "duration_s": 20.0, **options})
 
 

@@ -1,4 +1,4 @@
-"""Recorded trials from files: a folder with one CSV per trial, or one npz; no code in them is run."""
+"""Readers of recorded trials: a folder with one CSV file per walk, or one npz file; neither can run code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ARRAYS = ("signal", "length", "participant", "style", "load_lb", "channels", "r
 
 @dataclass
 class _Trial:
-    """One walk as it is in the file; load NaN and style "" where unknown, load 0 for the unloaded walk."""
+    """One walk as read from a file; an unknown load is NaN, an unknown style "", the load of an unloaded walk 0."""
 
     where: str
     participant: str
@@ -39,29 +39,48 @@ class _Trial:
 
 
 def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = STYLES) -> Batch:
-    """Read recorded trials, in either of two forms.
+    """Read recorded trials from a folder or an npz file.
 
-    * A folder with ``trials.csv``, a line for each walk with the columns ``file`` (of the walk, beside trials.csv),
-      ``participant``, ``style`` (one of `styles`; empty where unknown, and for the unloaded walk), ``load_lb`` (0 for
-      the unloaded walk, empty where unknown), ``rate_hz``, and optionally ``acc_unit`` ("g" or "m/s2") and
-      ``gyro_unit`` ("deg/s" or "rad/s"); and the walks, CSV files with a header of channel names and a line for each
-      sample.
-    * An npz file: ``signal`` (F, S), samples of all walks end to end; ``length`` (n,), samples of each walk;
-      ``participant``, ``style``, ``load_lb`` (n,) as above, load NaN where unknown; ``channels`` (S,); ``rate_hz``, a
-      number; optionally ``acc_unit``, ``gyro_unit``.
+    * A folder holds ``trials.csv`` and a CSV file per walk, with a header of channel names and a line per sample.
+      ``trials.csv`` has a line per walk with the columns ``file`` (name of the walk's file in the folder),
+      ``participant``, ``style`` (one of `styles`; empty if unknown or for the unloaded walk), ``load_lb`` (0 for the
+      unloaded walk, empty if unknown), ``rate_hz``, and optionally ``acc_unit`` ("g" or "m/s2") and ``gyro_unit``
+      ("deg/s" or "rad/s").
+    * An npz file holds ``signal`` (F, S), the samples of all walks one after the other; ``length`` (n,), the number of
+      samples of each walk; ``participant``, ``style`` and ``load_lb`` (n,) as above, with NaN for an unknown load;
+      ``channels`` (S,); ``rate_hz``, a number; optionally ``acc_unit`` and ``gyro_unit``.
 
-    Every participant has exactly one unloaded walk, and all walks the same channels and rate. A channel's kind is known
-    by its name: those with "acc" are accelerations, those with "gyro" angular velocities, and units other than g and
-    deg/s are converted. Walks are resampled to `n_steps`, whatever their duration.
+    Every participant has exactly one unloaded walk, and all walks have the same channels and rate. Channels with "acc"
+    in their name are accelerations, those with "gyro" angular velocities; units other than g and deg/s are converted.
+    Walks are resampled to `n_steps` whatever their duration.
 
     Args:
-        path: The folder or file.
-        n_steps: T, steps after resampling.
-        styles: Names of the carrying styles, in the order they should have.
+        path: Folder or npz file.
+        n_steps: T, number of steps after resampling.
+        styles: Names of the carrying styles, in the order of their indices.
+
+    Returns:
+        The loaded walks as rows, x (N, T, S), and the unloaded walks as x_aux (M, T, S), see `to_batch`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Something in it is wrong; the message names the file, the walk, the field and the remedy.
+        ValueError: The content is wrong; the message names the file, the walk, the field and the remedy.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import read
+        >>> rng = np.random.default_rng(0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(
+        ...         f"{folder}/walks.npz", signal=rng.normal(size=(800, 2)), length=[200] * 4, rate_hz=80.0,
+        ...         participant=["A", "A", "B", "B"], style=["", "right hand", "", "anterior"],
+        ...         load_lb=[0.0, 10.0, 0.0, 20.0], channels=["t6_acc_x", "t6_gyro_x"],
+        ...     )
+        ...     data = read(f"{folder}/walks.npz", n_steps=100)
+        >>> data["x"].shape, data["x_aux"].shape, data["y"].tolist()
+        (torch.Size([2, 100, 2]), torch.Size([2, 100, 2]), [10.0, 20.0])
     """
     path = Path(path)
     if path.is_dir():
@@ -91,7 +110,7 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = ST
 
 # -------------------------------------------------------------------- checks
 def _check(trial: _Trial, first: _Trial, n_steps: int, styles: Sequence[str]) -> None:
-    """Refuse a walk that is wrong by itself or unlike the first."""
+    """Raise ValueError if a walk is invalid, or differs from the first in channels or rate."""
     if not trial.participant:
         raise ValueError(f"{trial.where}: the participant is missing; name it")
     nameless = [i for i, name in enumerate(trial.channels) if not name.strip() or name == "nan"]
@@ -145,7 +164,7 @@ def _different(channels: list[str], expected: list[str]) -> str:
 
 
 def _unloaded(trials: Sequence[_Trial]) -> dict[str, _Trial]:
-    """The unloaded walk of each participant, in the order of their first walks."""
+    """The unloaded walk of each participant, by participant, in the order of their first walks."""
     out: dict[str, _Trial] = {}
     for participant in dict.fromkeys(trial.participant for trial in trials):
         own = [trial for trial in trials if trial.participant == participant and trial.load == 0]
@@ -163,7 +182,7 @@ def _unloaded(trials: Sequence[_Trial]) -> dict[str, _Trial]:
 
 
 def _converted(signal: np.ndarray, channels: Sequence[str], units: Mapping[str, str], where: str) -> np.ndarray:
-    """The signal in g and deg/s."""
+    """Convert the signal, (F, S), to g and deg/s."""
     for field, kind in (("acc_unit", "acc"), ("gyro_unit", "gyro")):
         unit = units.get(field) or next(iter(FACTORS[field]))
         if unit not in FACTORS[field]:

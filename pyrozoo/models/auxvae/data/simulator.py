@@ -1,9 +1,9 @@
 """Simulated gait with and without hand loads, in the design of the paper: people x carrying styles x loads.
 
-Segment angles are Fourier series of the gait phase; gyroscopes see their rates, accelerometers gravity in the turned
-sensor frame, movement and heel strikes. A load acts on the walker's own gait, in a direction that its carrying style
-decides, and people differ from one another along the same directions: who does not know a person's unloaded gait takes
-a habit for a load.
+Segment angles are Fourier series of the gait phase. Gyroscopes measure their rates; accelerometers measure gravity in
+the frame of the rotated sensor, movement, and heel strikes. A load changes the walker's own gait in a direction that
+depends on the carrying style, and people differ from one another along the same directions: without the unloaded walk,
+a personal habit can be mistaken for a load.
 """
 
 from __future__ import annotations
@@ -49,21 +49,30 @@ _BOUNCE = {"thigh": 0.25, "shank": 0.3, "foot": 0.3, "upper_arm": 0.2, "forearm"
 
 @dataclass(frozen=True)
 class Gait:
-    """Sizes of what varies: starting numbers from the gait literature, difficulty by `between`, `effect`, `trial`.
+    """Parameters of the simulation; starting values are from the gait literature.
+
+    `between`, `effect` and `trial` set the difficulty.
 
     Attributes:
-        stride_s, stride_sd: Duration of a stride over people, mean and sd [s].
-        mass_kg, mass_sd: Body mass over people, mean and sd [kg].
-        between: Size of all differences between people; at 1 the posture differs by 3 deg (sd), amplitudes by 12 %.
+        stride_s, stride_sd: Mean and standard deviation (sd) over people of the duration of a stride [s].
+        mass_kg, mass_sd: Mean and sd over people of the body mass [kg].
+        between: Size of all differences between people; at 1 the sd is 3 deg for the posture and 12 % for amplitudes.
         effect: Size of all effects of a load.
-        sensitivity_sd: Log sd over people of how strongly a load acts.
-        trial: Size of what varies from walk to walk of a person; at 1 the posture differs by 1 deg (sd), amplitudes by
-            3 %, the pace by 3 %.
-        jitter: Sd of the stride's duration from stride to stride, as a share.
-        misalignment_deg: Sd of how sensors are turned on a person [deg].
-        lean_deg: Lean away from a one-handed load, and backwards under an anterior one (four fifths), per load of one
-            body weight [deg].
-        acc_noise, gyro_noise: Sensor noise, sd [g], [deg/s].
+        sensitivity_sd: Sd over people of the log of the strength with which a load acts.
+        trial: Size of the differences between the walks of a person; at 1 the sd is 1 deg for the posture, 3 % for
+            amplitudes and 3 % for the pace.
+        jitter: Relative sd of the duration of a stride within a walk.
+        misalignment_deg: Sd of the rotation of a sensor on the body [deg].
+        lean_deg: Lean away from a one-handed load equal to the body weight; four fifths of it backwards for an anterior
+            load [deg].
+        acc_noise, gyro_noise: Sd of the sensor noise [g], [deg/s].
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import Gait, simulate
+        >>> harder = Gait(between=2.0, effect=0.5)
+        >>> simulate(n_participants=2, n_steps=40, duration_s=3.0, gait=harder)["x"].shape
+        torch.Size([32, 40, 72])
     """
 
     stride_s: float = 1.08
@@ -99,7 +108,7 @@ class _Walker:
 def simulate(
     seed: int = 0, n_participants: int = 22, n_steps: int = 120, duration_s: float = 10.0, gait: Gait | None = None
 ) -> Batch:
-    """Simulate every person walking once without a load and once with each style and load.
+    """Simulate people who each walk once without a load and once with every style and load.
 
     ::
 
@@ -110,24 +119,34 @@ def simulate(
         walk: own pace, random first phase, jitter from stride to stride, sensor noise; 80 Hz, resampled to T steps
 
     Shapes: x (N, T, S) with N = 16 x people and S = 72; x_aux (people, T, S); acceleration in g, angular velocity in
-    deg/s; y (N,) [lb]; style (N,). ``truth`` holds load and style along rows, and ``mass_kg`` and ``sensitivity`` of
-    each person. People have random streams of their own: more of them leave the first as they are.
+    deg/s; y (N,) [lb]; style (N,). ``truth`` holds ``load`` and ``style`` of the rows, and ``mass_kg`` and
+    ``sensitivity`` of each person. Each person has a separate random stream, so that a larger number of people does not
+    change the first ones.
 
-    The difficulty (`Gait`: between, sensitivity_sd, mass_sd) was set by the linear probe of `probe.ridge_probe` alone,
-    before any neural network saw the data, and is the same for every model. Mean over seeds 0 to 4 of its error on
-    people left out, in lb (SE): a constant 12.5; the loaded walk alone 7.36 (0.52); beside the unloaded one 6.71
-    (0.61); their difference 3.92 (0.23). Single simulations differ: with seed 3 the unloaded walk beside does not
-    help the probe.
+    The difficulty (`Gait`: between, sensitivity_sd, mass_sd) was set by the linear probe `ridge_probe` alone, before
+    any neural network saw the data, and is the same for every model. Its errors on people left out, mean over seeds 0
+    to 4 (standard error), in lb: a constant prediction 12.5; the loaded walk alone 7.36 (0.52); with the unloaded walk
+    as further input 6.71 (0.61); the difference of both 3.92 (0.23). Single simulations differ: with seed 3 the
+    unloaded walk as further input does not help the probe.
 
     Args:
-        seed: Of all random streams.
-        n_participants: People.
-        n_steps: T, steps after resampling.
+        seed: Random seed for all random streams.
+        n_participants: Number of people.
+        n_steps: T, number of steps after resampling.
         duration_s: Duration of a walk [s].
-        gait: Sizes of what varies; `Gait()` by default.
+        gait: Parameters of the simulation; `Gait()` by default.
 
     Raises:
         ValueError: An impossible number; the message names the argument.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import simulate
+        >>> walks = simulate(n_participants=2, n_steps=40, duration_s=3.0)
+        >>> walks["x"].shape, walks["x_aux"].shape
+        (torch.Size([32, 40, 72]), torch.Size([2, 40, 72]))
+        >>> sorted(set(walks["y"].tolist()))
+        [10.0, 20.0, 30.0, 50.0]
     """
     gait = gait or Gait()
     _check(n_participants, n_steps, duration_s, gait)
@@ -158,10 +177,25 @@ def simulate(
 
 
 def resample(values: np.ndarray, n_steps: int) -> np.ndarray:
-    """Resample walks to a number of steps, low-pass filtered against aliasing; (..., T_raw, S) -> (..., n_steps, S).
+    """Resample walks to a number of steps, with a low-pass filter against aliasing.
+
+    Args:
+        values: Walks, (..., T_raw, S).
+        n_steps: Number of steps of the result.
+
+    Returns:
+        Resampled walks, (..., n_steps, S).
 
     Raises:
-        ValueError: More steps than there are samples, which would invent what was not measured.
+        ValueError: More steps than samples: they would have to be made up.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import resample
+        >>> slow = np.sin(np.linspace(0, 6, 800))[:, None]
+        >>> resample(slow, 120).shape
+        (120, 1)
     """
     n = values.shape[-2]
     if not 1 < n_steps <= n:
@@ -176,7 +210,7 @@ def _draw_walker(rng: np.random.Generator, gait: Gait) -> _Walker:
     n = len(SITES)
     kinds = [site.removeprefix("left_").removeprefix("right_") for site in SITES]
     amplitude = np.array([_AMPLITUDES[kind] for kind in kinds])
-    population = np.random.default_rng(0)  # phases of the population: the same people's gait in every simulation
+    population = np.random.default_rng(0)  # mean phases of the population, the same in every simulation
     phase = population.uniform(0, 2 * np.pi, (n, 3, 3)) + np.pi * _LEFT[:, None, None] * np.arange(1, 4)
     posture = np.zeros((n, 3))
     between = gait.between
@@ -227,7 +261,7 @@ def _carrying(walker: _Walker, style: int, f: float, gait: Gait) -> _Walker:
 
 
 def _walk(walker: _Walker, rng: np.random.Generator, gait: Gait, duration_s: float) -> np.ndarray:
-    """One walk at 80 Hz, (T_raw, S): acceleration [g] and angular velocity [deg/s] of every site."""
+    """Simulate one walk at 80 Hz, (T_raw, S): acceleration [g] and angular velocity [deg/s] of every site."""
     n, trial = round(duration_s * RATE_HZ), gait.trial
     pace = np.exp(0.03 * trial * rng.normal())
     drift = np.cumsum(rng.normal(0, gait.jitter / np.sqrt(walker.stride_s * RATE_HZ), n))
@@ -251,13 +285,13 @@ def _walk(walker: _Walker, rng: np.random.Generator, gait: Gait, duration_s: flo
 
 
 def _gravity(angle: np.ndarray) -> np.ndarray:
-    """Gravity [g] in a sensor turned by (roll, pitch, yaw), (site, 3, time)."""
+    """Gravity [g], (site, 3, time), in the frame of sensors rotated by `angle` [rad], (site, 3, time)."""
     roll, pitch = angle[:, _ROLL], angle[:, _PITCH]
     return np.stack([np.sin(pitch), np.sin(roll) * np.cos(pitch), np.cos(roll) * np.cos(pitch)], 1)
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
-    """Rotation matrices of small turns about the three axes, (site, 3) -> (site, 3, 3)."""
+    """Rotation matrices, (site, 3, 3), from rotation vectors [rad], (site, 3)."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_rotvec(angles).as_matrix()

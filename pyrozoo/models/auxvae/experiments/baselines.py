@@ -1,4 +1,4 @@
-"""The paper's comparison methods (tables 1 and 3): sequence encoders with the same two predictors on top."""
+"""The paper's comparison methods (tables 1 and 3): sequence encoders with predictors of style and load on top."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sequence_nets import ENCODERS
 
 
 class SequenceNet(GaitModel):
-    """A deterministic network as a Pyro model, so that one training loop, one set of scores and checks serve.
+    """A deterministic network as a Pyro model, so that training, scores and checks are those of the other models.
 
     ::
 
@@ -22,14 +22,27 @@ class SequenceNet(GaitModel):
         style_n ~ Categorical(pi(f_n)), seen on some trials
         y_n     ~ Laplace(mu_y(f_n), sigma_y(f_n))
 
-    Both predictors read the encoder's last layer, each by itself, as in the paper's comparison. Shapes and further
-    arguments as in `AuxVAE` and `GaitModel`.
+    Both predictors read the encoder's last layer independently, as in the paper's comparison. Shapes and further
+    arguments are those of `AuxVAE` and `GaitModel`.
 
     Args:
-        encoder: One of `ENCODERS`: "lstm", "tcn", "transformer", "informer", "timesnet".
-        use_aux: Whether x_aux joins x as further channels (table 1) or is left out (table 3).
-        encoder_width, encoder_depth: Of the encoder.
-        width: Hidden units of the predictors.
+        encoder: Name in `ENCODERS`: "lstm", "tcn", "transformer", "informer" or "timesnet".
+        use_aux: Whether x_aux is concatenated to x as further channels (table 1) or left out (table 3).
+        encoder_width, encoder_depth: Width and number of layers of the encoder.
+        width: Number of hidden units of each predictor.
+
+    Raises:
+        ValueError: An unknown encoder, or with `use_aux` unloaded walks of another length.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> model = zoo.create_model("auxvae", train, variant="sequence", encoder="tcn", encoder_width=4)
+        >>> fit = zoo.fit(model, "none", train, epochs=2, progress=False)
+        >>> zoo.predict(fit, test)[["y.mean", "style.label"]].shape
+        (32, 2)
     """
 
     def __init__(
@@ -53,7 +66,7 @@ class SequenceNet(GaitModel):
         self.set_priors(priors)
 
     def encode(self, x: Tensor, x_aux: Tensor, participant: Tensor, **_: Any) -> Tensor:
-        """Features of each trial, (B, F)."""
+        """Features of each trial, (B, F), from x (B, T, S), x_aux (M, T0, S) and participant (B,)."""
         self.require_shapes(x, x_aux)
         x = self.standardise(x)
         return self.encoder(torch.cat([x, self.standardise(x_aux)[participant]], -1) if self.use_aux else x)
@@ -71,7 +84,20 @@ class SequenceNet(GaitModel):
 
 
 class SequenceNetLoadOnly(SequenceNet):
-    """`SequenceNet` that predicts the load alone (table 3)."""
+    """`SequenceNet` that predicts the load alone (table 3).
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks = simulate(n_participants=4, n_steps=40, duration_s=3.0)
+        >>> train, test = participant_folds(walks, folds=2)[0]
+        >>> model = zoo.create_model(
+        ...     "auxvae", train, variant="sequence-load-only", encoder="lstm", use_aux=False, encoder_width=4
+        ... )
+        >>> fit = zoo.fit(model, "none", train, epochs=2, progress=False)
+        >>> zoo.predict(fit, test)[["y.mean", "y.sd"]].shape
+        (32, 2)
+    """
 
     joint = False
     targets = ("y",)

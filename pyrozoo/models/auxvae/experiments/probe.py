@@ -1,4 +1,4 @@
-"""What a linear model reads from summaries of a walk: it set the simulator's difficulty, and needs no deep network."""
+"""Ridge regression of the load on summaries of a walk, by which the difficulty of the simulator was set."""
 
 from __future__ import annotations
 
@@ -15,24 +15,38 @@ ALPHAS = np.logspace(0, 5, 11)
 
 
 def features(walk: np.ndarray) -> np.ndarray:
-    """Mean, log sd and log mean step of every channel: (n, T, S) -> (n, 3 S)."""
+    """Mean, log standard deviation and log mean absolute step of every channel: (n, T, S) -> (n, 3 S)."""
     step = np.abs(np.diff(walk, axis=1)).mean(1)
     return np.concatenate([walk.mean(1), np.log(walk.std(1) + 1e-9), np.log(step + 1e-9)], 1)
 
 
 def ridge_probe(data: Batch, folds: int = 6) -> dict[str, float]:
-    """Mean absolute error of the load [lb] on people left out, by what the ridge regression sees.
+    """Cross-validated mean absolute error of the load [lb] of ridge regressions on different inputs.
+
+    Each fold leaves people out.
 
     Args:
-        data: Trials, load and style known.
-        folds: Folds of people.
+        data: Trials with known load and style.
+        folds: Number of folds of people.
 
     Returns:
-        "mean" (a constant), "none" (features of x), "concatenation" (of x and of x_aux), "difference" (of x less those
-        of x_aux), "difference and style" (the same, with a slope of its own for every true style).
+        Error by input: "mean" (a constant prediction), "none" (features of x without x_aux), "concatenation" (features
+        of x and of x_aux), "difference" (features of x minus those of x_aux), "difference and style" (the difference,
+        with a separate slope for every true style).
 
     Raises:
         ValueError: A load or style is unknown, or there are too few people for the folds.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import ridge_probe, simulate
+        >>> error = ridge_probe(simulate(n_participants=4, n_steps=40, duration_s=3.0), folds=2)
+        >>> list(error)
+        ['mean', 'none', 'concatenation', 'difference', 'difference and style']
+        >>> error["mean"]
+        12.5
+        >>> error["difference"] < error["mean"]
+        True
     """
     for target in ("y", "style"):
         if not data.observed(target).all():
@@ -54,7 +68,7 @@ def ridge_probe(data: Batch, folds: int = 6) -> dict[str, float]:
 
 
 def _left_out(table: np.ndarray, y: np.ndarray, people: np.ndarray, folds: int) -> np.ndarray:
-    """Predictions for people left out, (N,); the penalty is chosen on people left out of the training data in turn."""
+    """Predictions for people left out, (N,), with a penalty chosen by leaving people out of the training data."""
     out = np.empty_like(y)
     for train, test in GroupKFold(folds).split(table, groups=people):
         inner = GroupKFold(min(folds, len(np.unique(people[train]))))

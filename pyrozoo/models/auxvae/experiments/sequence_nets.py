@@ -1,11 +1,20 @@
-"""The encoders that the paper compares with (tables 1 and 3), behind one interface: plain torch, no Pyro.
+"""The encoders of the paper's comparison methods (tables 1 and 3), behind one interface: plain torch, no Pyro.
 
-Every one is a `SequenceEncoder`: ``encoder(n_channels, n_steps, width, depth)`` maps walks (B, T, C) to (B, out_dim),
-and in eval mode what it says of a walk does not depend on the rest of the batch. None has dropout: small data are
-regularised by weight decay, and a fit is the same bit for bit when it is repeated.
+`ENCODERS` lists them by name. Each is a `SequenceEncoder`: ``encoder(n_channels, n_steps, width, depth)`` maps walks
+(B, T, C) to (B, out_dim); in eval mode the result for a walk does not depend on the rest of the batch. None has
+dropout: weight decay regularises on small data, and a repeated fit is bit-identical.
 
-Letters in shapes: B walks, T steps, T' steps left, C channels, D width, H heads, E = D / H, U sampled keys, u active
-queries, F = T // 2 frequencies.
+Letters in shapes: B walks, T steps, T' steps after distilling, C channels, D width, H heads, E = D / H, U sampled keys,
+u active queries, F = T // 2 frequencies.
+
+Example:
+    >>> import torch
+    >>> from pyrozoo.models.auxvae import ENCODERS
+    >>> list(ENCODERS)
+    ['lstm', 'tcn', 'transformer', 'informer', 'timesnet']
+    >>> encoder = ENCODERS["tcn"](n_channels=3, n_steps=40, width=8)
+    >>> encoder(torch.zeros(5, 40, 3)).shape
+    torch.Size([5, 16])
 """
 
 from __future__ import annotations
@@ -20,16 +29,21 @@ from ..nets import CausalBlock, receptive_field
 
 
 class SequenceEncoder(nn.Module):
-    """Features over time, (B, T, C) -> (B, T', D), and their mean over time, beside it the last step if `with_last`.
+    """Base class of the encoders: features over time, (B, T', D), averaged over time to (B, D).
+
+    With `with_last` the features of the last step are concatenated to the mean, (B, 2 D).
 
     Args:
-        n_channels: C.
-        n_steps: T.
-        width: D.
+        n_channels: C, number of channels.
+        n_steps: T, number of steps.
+        width: D, number of features.
         depth: Number of layers.
 
     Attributes:
         out_dim: Size of the result: D, or 2 D if `with_last`.
+
+    Raises:
+        ValueError: A size is below 1.
     """
 
     with_last = False
@@ -45,7 +59,7 @@ class SequenceEncoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode walks: (B, T, C) -> (B, out_dim)."""
+        """Encode walks: (B, T, C) -> (B, out_dim); raise ValueError for other sizes than those of the encoder."""
         if x.dim() != 3 or x.shape[1:] != (self.n_steps, self.n_channels):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, but the encoder was made for (B, {self.n_steps}, {self.n_channels}): "
@@ -86,7 +100,7 @@ class Embedding(nn.Module):
 
 
 class LSTM(SequenceEncoder):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997): the last state beside the mean over time."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997); returns the last state and the mean over time."""
 
     with_last = True
 
@@ -100,7 +114,7 @@ class LSTM(SequenceEncoder):
 
 
 class ResidualBlock(nn.Module):
-    """Two causal convolutions of one dilation, and a shortcut: (B, C_in, T) -> (B, C_out, T)."""
+    """Two causal convolutions of the same dilation, and a shortcut: (B, C_in, T) -> (B, C_out, T)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -116,14 +130,15 @@ class ResidualBlock(nn.Module):
 
 
 class TCN(SequenceEncoder):
-    """Temporal convolutional network (Bai, Kolter & Koltun 2018): the last step beside the mean over time.
+    """Temporal convolutional network (Bai, Kolter & Koltun 2018); returns the last step and the mean over time.
 
-    `depth` residual blocks, of dilation 1, 2, 4, ... Their convolutions are the causal blocks of AuxVAE itself, with
-    GELU and batch norm where Bai et al. have weight norm, ReLU and dropout.
+    It has `depth` residual blocks of dilation 1, 2, 4, ... Their convolutions are the causal blocks of AuxVAE itself,
+    with GELU and batch norm where Bai et al. have weight norm, ReLU and dropout.
 
     Args:
-        n_channels, n_steps, width, depth: Of every `SequenceEncoder`.
-        kernel: Taps of each convolution; a step sees ``receptive_field`` = 1 + 2 (kernel - 1) (2^depth - 1) steps.
+        n_channels, n_steps, width, depth: Sizes, see `SequenceEncoder`.
+        kernel: Kernel size of each convolution; a step depends on the last ``receptive_field`` steps, which are
+            1 + 2 (kernel - 1) (2^depth - 1) in number.
     """
 
     with_last = True
@@ -144,9 +159,9 @@ class Transformer(SequenceEncoder):
     """Transformer encoder (Vaswani et al. 2017): linear embedding, sinusoidal positions, mean over time.
 
     Args:
-        n_channels, n_steps, width, depth: Of every `SequenceEncoder`.
-        heads: Of the attention; they divide `width`.
-        expansion: Hidden units of the feed-forward part, in multiples of `width`.
+        n_channels, n_steps, width, depth: Sizes, see `SequenceEncoder`.
+        heads: Number of attention heads, a divisor of `width`.
+        expansion: Number of hidden units of the feed-forward part, in multiples of `width`.
     """
 
     def __init__(
@@ -168,17 +183,20 @@ class Transformer(SequenceEncoder):
 
 
 def sparse_attention(query: Tensor, key: Tensor, value: Tensor, sampled: Tensor, n_active: int) -> Tensor:
-    """ProbSparse self-attention (Zhou et al. 2021, algorithm 1): three times (B, H, T, E) -> the same.
+    """ProbSparse self-attention (Zhou et al. 2021, algorithm 1).
 
-    A query's sparsity is the maximum less the mean of its scores over sampled keys. The n_active queries of largest
-    sparsity attend to all keys; for the others attention is taken to be uniform: the mean of the values.
+    The sparsity of a query is the maximum minus the mean of its scores over sampled keys. The n_active queries with the
+    largest sparsity attend to all keys; the others are taken to attend uniformly, which gives the mean of the values.
 
     Args:
-        query: Shape (B, H, T, E).
-        key: Shape (B, H, T_k, E), where T_k = T unless the keys are of another sequence.
-        value: Shape (B, H, T_k, E).
-        sampled: Positions of the keys that each query is judged by, (T, U).
-        n_active: u.
+        query: Queries, (B, H, T, E).
+        key: Keys, (B, H, T_k, E), where T_k = T unless the keys come from another sequence.
+        value: Values, (B, H, T_k, E).
+        sampled: Indices of the keys from which the sparsity of each query is computed, (T, U).
+        n_active: u, number of active queries.
+
+    Returns:
+        Attended values, (B, H, T, E).
     """
     with torch.no_grad():  # only ranks queries; a product with all keys is cheaper than gathering U for each query
         score = (query @ key.mT).gather(-1, sampled.expand(*query.shape[:2], -1, -1))
@@ -189,10 +207,10 @@ def sparse_attention(query: Tensor, key: Tensor, value: Tensor, sampled: Tensor,
 
 
 class SparseAttention(nn.Module):
-    """Multi-head ProbSparse self-attention, (B, T, D) -> (B, T, D), that samples U = u = factor * ceil(ln T) keys.
+    """Multi-head ProbSparse self-attention with U = u = factor * ceil(ln T) sampled keys: (B, T, D) -> (B, T, D).
 
-    In training the keys are drawn, with replacement, from torch's global generator. In eval mode they are the same at
-    every call, drawn from a generator of their own that depends on T alone.
+    In training the keys are drawn with replacement from torch's global generator. In eval mode they are the same in
+    every call: they were drawn from a separate generator whose seed is T.
     """
 
     fixed: Tensor
@@ -222,7 +240,7 @@ class SparseAttention(nn.Module):
 
 
 class InformerLayer(nn.Module):
-    """Attention and feed-forward part, each with residual and layer norm: (B, T, D) -> (B, T, D)."""
+    """Attention and feed-forward part, each with a residual connection and layer norm: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, n_steps: int, width: int, heads: int, factor: int, expansion: int) -> None:
         super().__init__()
@@ -253,14 +271,14 @@ class Distilling(nn.Module):
 class Informer(SequenceEncoder):
     """Encoder of the Informer (Zhou et al. 2021): ProbSparse attention, distilling between layers, mean over time.
 
-    The keys that queries are judged by are random in training, from torch's global generator; in eval mode they are
-    fixed by the length of the sequence and no generator is touched, see `SparseAttention`.
+    The sampled keys are random in training, from torch's global generator. In eval mode they are fixed by the length of
+    the sequence, and no generator is used, see `SparseAttention`.
 
     Args:
-        n_channels, n_steps, width, depth: Of every `SequenceEncoder`; each layer but the last halves the time.
-        heads: Of the attention; they divide `width`.
-        factor: Sampled keys, and active queries, in multiples of ceil(ln T).
-        expansion: Hidden units of the feed-forward part, in multiples of `width`.
+        n_channels, n_steps, width, depth: Sizes, see `SequenceEncoder`; each layer but the last halves the time.
+        heads: Number of attention heads, a divisor of `width`.
+        factor: Number of sampled keys, and of active queries, in multiples of ceil(ln T).
+        expansion: Number of hidden units of the feed-forward part, in multiples of `width`.
     """
 
     def __init__(
@@ -289,12 +307,12 @@ class Informer(SequenceEncoder):
 
 
 def fold(h: Tensor, period: int) -> Tensor:
-    """Periods as rows, the last one filled up with zeros: (B, T, D) -> (B, D, ceil(T / period), period)."""
+    """Arrange periods as rows and pad the last one with zeros: (B, T, D) -> (B, D, ceil(T / period), period)."""
     return functional.pad(h.mT, (0, -h.shape[1] % period)).unflatten(-1, (-1, period))
 
 
 def unfold(grid: Tensor, n_steps: int) -> Tensor:
-    """Rows one after the other, cut to T steps: (B, D, rows, period) -> (B, T, D)."""
+    """Join the rows to a sequence of T steps, the inverse of `fold`: (B, D, rows, period) -> (B, T, D)."""
     return grid.flatten(2)[..., :n_steps].mT
 
 
@@ -309,7 +327,7 @@ class Inception(nn.Module):
             nn.init.zeros_(conv.get_parameter("bias"))
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Apply all kernels as one, which is the same by linearity and faster."""
+        """Apply the mean of all kernels, which is equal by linearity and faster."""
         largest = len(self.convs) - 1
         weights = [conv.get_parameter("weight") for conv in self.convs]
         weight = torch.stack([functional.pad(w, [largest - i] * 4) for i, w in enumerate(weights)]).mean(0)
@@ -321,11 +339,11 @@ class TimesBlock(nn.Module):
     """Convolutions over the sequence folded by its strongest periods (Wu et al. 2023, 3.2): (B, T, D) -> (B, T, D).
 
     A frequency f = 1, ..., F has amplitude |rfft(h)_f|, averaged over features, and period T // f. The results of the
-    top_k periods are summed with the softmax of a walk's own amplitudes as weights.
+    top_k periods are summed with the softmax of the walk's own amplitudes as weights.
 
-    Difference: Wu et al. choose the periods by the mean amplitudes of the batch, always. Here training does so, and
-    keeps their running mean in the buffer `spectrum`, (F,), by which eval mode chooses, so that predictions do not
-    depend on the batch. Before any training these are the longest periods.
+    Difference: Wu et al. always choose the periods by the mean amplitudes of the batch. Here this holds in training,
+    which also keeps their running mean in the buffer `spectrum`, (F,); eval mode chooses by that, so that predictions
+    do not depend on the batch. Before any training the longest periods are chosen.
     """
 
     spectrum: Tensor
@@ -337,7 +355,7 @@ class TimesBlock(nn.Module):
         self.register_buffer("spectrum", torch.zeros(n_steps // 2))
 
     def frequencies(self, amplitude: Tensor) -> Tensor:
-        """Indices, less 1, of the top_k frequencies given amplitude (B, F); in training, update the running mean."""
+        """Return f - 1 of the top_k frequencies f, given amplitudes (B, F); in training, update the running mean."""
         strength = self.spectrum
         if self.training:
             strength = amplitude.detach().mean(0)
@@ -359,10 +377,10 @@ class TimesNet(SequenceEncoder):
     In eval mode the periods are those of the training data, see `TimesBlock`.
 
     Args:
-        n_channels, n_steps, width, depth: Of every `SequenceEncoder`.
-        top_k: Periods per block, at most n_steps // 2.
-        n_kernels: Kernels of each inception, of sizes 1, 3, 5, ...
-        expansion: Hidden channels of each block, in multiples of `width`.
+        n_channels, n_steps, width, depth: Sizes, see `SequenceEncoder`.
+        top_k: Number of periods per block, at most n_steps // 2.
+        n_kernels: Number of kernels of each inception, of sizes 1, 3, 5, ...
+        expansion: Number of hidden channels of each block, in multiples of `width`.
         momentum: Weight of a batch in the running mean of the spectrum.
     """
 

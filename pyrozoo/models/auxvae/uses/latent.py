@@ -1,4 +1,4 @@
-"""What the latent space and the features say about load and style, on people who were not in training."""
+"""Probes of the latent space and the features: what they tell about load and style of people not in training."""
 
 from __future__ import annotations
 
@@ -22,22 +22,34 @@ STAGES = ("loaded walk", "unloaded walk", "fused")
 
 
 def latent_probes(fit: Fit, train: Batch, test: Batch, *, draws: int = 20, seed: int = 0) -> dict[str, Any]:
-    """Probes of posterior means of z, learned on the training people and scored on the others.
+    """Predict load and style from posterior means of z by linear models, trained on some people, tested on others.
 
     Args:
-        fit: A fit with a latent z.
-        train: Trials whose load and style are known.
-        test: Trials of other people.
-        draws: Draws for the posterior means.
-        seed: Of the draws.
+        fit: Fit of a model with a latent z.
+        train: Trials to train the linear models on, with known load and style.
+        test: Trials of other people to test them on, with known load and style.
+        draws: Number of posterior draws per trial for the posterior means.
+        seed: Random seed for the draws.
 
     Returns:
-        load_r2: share of the load's variance along one linear direction of z; load_rank: Spearman's correlation of the
-        load with the position along it (1: loads line up in order); style_accuracy: of a linear classifier of z; active
-        (units), collapsed, kl [nats per trial; NaN of a guide that is no diagonal normal].
+        ``load_r2``, the R2 of a linear prediction of the load; ``load_rank``, Spearman's correlation between load and
+        prediction (1 if loads line up in order); ``style_accuracy`` of a linear classifier; and of z in the test
+        trials: ``active`` (number of active units), ``collapsed`` (1.0 or 0.0) and ``kl`` (nats per trial; NaN if the
+        guide is no diagonal normal).
 
     Raises:
         ValueError: A load or style is unknown, or a person is in both parts.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import latent_probes, participant_folds, simulate
+        >>> fit = zoo.load_reference("auxvae/simulated")
+        >>> train, test = participant_folds(simulate(seed=1, n_participants=4), folds=2)[0]
+        >>> found = latent_probes(fit, train, test, draws=5)
+        >>> list(found)
+        ['load_r2', 'load_rank', 'style_accuracy', 'active', 'collapsed', 'kl']
+        >>> found["style_accuracy"] > 0.5
+        True
     """
     _require_known(train, test)
     reports = [latent_report(fit, part, "z", draws=draws, seed=seed) for part in (train, test)]
@@ -63,10 +75,24 @@ def _require_known(train: Batch, test: Batch) -> None:
 
 
 def features(fit: Fit, batch: Batch) -> dict[str, np.ndarray]:
-    """Features over time before and after fusion (figure 6), by stage: (N, T', D) each, unloaded ones (N, T0', D).
+    """Compute features over time before and after fusion (figure 6).
+
+    Args:
+        fit: Fit whose guide fuses by cross-attention.
+        batch: Trials.
+
+    Returns:
+        Features by stage: "loaded walk" (N, T', D), "unloaded walk" (N, T0', D) and "fused" (N, T', D).
 
     Raises:
         ValueError: The guide does not fuse by cross-attention.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import features, simulate
+        >>> fit = zoo.load_reference("auxvae/simulated")
+        >>> {stage: h.shape for stage, h in features(fit, simulate(seed=1, n_participants=2)).items()}
+        {'loaded walk': (32, 30, 32), 'unloaded walk': (32, 30, 32), 'fused': (32, 30, 32)}
     """
     encoder = getattr(fit.guide, "encoder", None)
     if encoder is None or encoder.fusion != "cross":
@@ -79,10 +105,27 @@ def features(fit: Fit, batch: Batch) -> dict[str, np.ndarray]:
 
 
 def feature_probes(fit: Fit, train: Batch, test: Batch) -> dict[str, float]:
-    """Share of the load's variance that a linear map of the time-averaged features tells on other people, by stage.
+    """R2 of a linear prediction of the load from the time-averaged features of each stage, tested on other people.
+
+    Args:
+        fit: Fit whose guide fuses by cross-attention.
+        train: Trials to train the linear models on, with known load and style.
+        test: Trials of other people to test them on, with known load and style.
+
+    Returns:
+        R2 by stage, see `features`.
 
     Raises:
-        ValueError: As of `latent_probes` and `features`.
+        ValueError: A load or style is unknown, a person is in both parts, or the guide does not fuse by
+            cross-attention.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.auxvae import feature_probes, participant_folds, simulate
+        >>> fit = zoo.load_reference("auxvae/simulated")
+        >>> train, test = participant_folds(simulate(seed=1, n_participants=4), folds=2)[0]
+        >>> list(feature_probes(fit, train, test))
+        ['loaded walk', 'unloaded walk', 'fused']
     """
     _require_known(train, test)
     found: Mapping[str, np.ndarray] = features(fit, train)

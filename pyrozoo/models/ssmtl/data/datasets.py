@@ -23,10 +23,17 @@ def dryer(*, clock: bool = False) -> Batch:
     consecutive samples of a transient process, not independent ones of a steady state.
 
     Args:
-        clock: Whether ``ClockTime``, the number of samples since the start of the batch, is a tenth input.
+        clock: Whether ``ClockTime``, the number of samples since the start of the batch, is added as a tenth input.
 
     Raises:
-        FileNotFoundError: The package's data are not where they should be.
+        FileNotFoundError: The package's data files are missing.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import dryer
+        >>> data = dryer()
+        >>> data.sizes["unit"], data["x"].shape, data.columns("y")
+        (71, torch.Size([9220, 9]), ['CollectorTankLevel'])
     """
     df = pd.read_csv(data_path("dryer/dryer.csv"))
     unit, target = "batch_id", "CollectorTankLevel"
@@ -46,20 +53,28 @@ def dryer(*, clock: bool = False) -> Batch:
 
 
 def draw_labels(batch: Batch, per_unit: int, seed: int) -> np.ndarray:
-    """Choose `per_unit` labelled rows of each unit at random; ``batch.relabel`` takes the result.
+    """Choose `per_unit` labelled rows of each unit at random; pass the result to ``batch.relabel``.
 
-    With one seed, fewer labels are a subset of more labels.
+    With the same seed, a smaller `per_unit` chooses a subset of the rows that a larger one chooses.
 
     Args:
         batch: Data with the group ``unit`` and the target ``y``.
-        per_unit: Rows to choose in each unit.
-        seed: Of the random choice.
+        per_unit: Number of rows to choose in each unit.
+        seed: Random seed for the choice.
 
     Returns:
-        Where a row is chosen: boolean, shape (N,).
+        True for the chosen rows: boolean, shape (N,).
 
     Raises:
         ValueError: `per_unit` is negative, or a unit has fewer labelled rows; the message names the unit.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import draw_labels
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> few = data.relabel(draw_labels(data, per_unit=5, seed=0))
+        >>> few.sizes["labelled"], few.sizes["unlabelled"]
+        (355, 8865)
     """
     if per_unit < 0:
         raise ValueError(f"per_unit: {per_unit} is negative")

@@ -63,9 +63,9 @@ def simulate(
 
         for unit i = 1..M:   draw the physical parameters, each uniform on its range;  c1..c4 from them
           for row j:         u    ~ U(u_range)                                       line 5
-                             mu_p = (c3 + c1 c4 v^2) / (1 + c2 c4 v^2),  v = u/100   line 6: solves (27), (28)
+                             mu_p = (c3 + c1 c4 v^2) / (1 + c2 c4 v^2),  v = u/100   line 6: eq. 27, 28
                              p    ~ N(mu_p, sigma_p^2)                               line 7
-                             mu_Q = sqrt(-c1 v^2 + c2 v^2 mu_p)                      line 8: (27)
+                             mu_Q = sqrt(-c1 v^2 + c2 v^2 mu_p)                      line 8: eq. 27
                              Q    ~ N(mu_Q, sigma_q^2)                               line 9
 
     x = [u, p] has shape (N, 2), y = [Q] shape (N, 1); N = M (n_labelled + n_unlabelled) in train, M n_test in test.
@@ -73,9 +73,9 @@ def simulate(
     ``c1`` [(m3/h)^2], ``c2`` [(m3/h)^2 / bar], ``c3`` [bar], ``c4`` [bar / (m3/h)^2] of each unit, shape (M,), and the
     noise-free ``flow`` mu_Q [m3/h] of each row, shape (N,). Rows are sorted by unit, labelled ones first.
 
-    Units, labelled, unlabelled and test rows have random streams of their own. With one seed, changing the number of
-    one kind of row changes no other kind, and fewer rows are the first ones of a longer draw: the data with 5 and
-    with 100 unlabelled rows share units, labels and test rows.
+    Units, labelled, unlabelled and test rows are drawn from separate random streams. With the same seed, changing the
+    number of rows of one kind changes no other kind, and a smaller number gives the first rows of a larger one: the
+    data with 5 and with 100 unlabelled rows share units, labels and test rows.
 
     Differences from the paper, which gives no distribution of the parameters and no noise: ranges and noise are ours;
     parameters are drawn per unit, as its text says, not once as its algorithm prints; u is bounded below by default,
@@ -86,25 +86,37 @@ def simulate(
         n_labelled: Labelled training rows of each unit.
         n_unlabelled: Unlabelled training rows of each unit.
         n_test: Test rows of each unit.
-        seed: Of all random streams.
-        u_range: Choke opening u [percent], within 0..100 (the paper: 0, 100).
+        seed: Random seed for all random streams.
+        u_range: Range of the choke opening u [percent], within 0..100 (the paper: 0, 100).
         sigma_p: Standard deviation of the noise on p [bar].
         sigma_q: Standard deviation of the noise on Q [m3/h].
-        height: Of the pipe, h [m].
-        diameter: Of the pipe, D [m].
-        friction: Darcy friction coefficient f_D [-].
-        density: Of the fluid, rho [kg/m3].
-        valve_area: C, the effective flow area of the open valve, its discharge coefficient included [m2].
-        shut_in: c3 = p_r - rho g h [bar], the pressure at the valve without flow; drawn itself, in place of p_r.
-        outlet: p_o [bar], the pressure behind the valve.
-        dtype: Floating type of the tensors; torch's default where None.
-        name: Of the data, in ``info``.
+        height: Range of the height of the pipe, h [m].
+        diameter: Range of the diameter of the pipe, D [m].
+        friction: Range of the Darcy friction coefficient f_D [-].
+        density: Range of the density of the fluid, rho [kg/m3].
+        valve_area: Range of C, the effective flow area of the open valve including its discharge coefficient [m2].
+        shut_in: Range of c3 = p_r - rho g h [bar], the pressure at the valve without flow; drawn directly, not
+            computed from p_r.
+        outlet: Range of p_o [bar], the pressure behind the valve.
+        dtype: Floating type of the tensors; torch's default for None.
+        name: Name of the data set, stored in ``info``.
 
     Returns:
         The training data, and test data of the same units in the same order with every row labelled.
 
     Raises:
         ValueError: An impossible number, range or noise; the message names the argument.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=3, n_labelled=2, n_unlabelled=10, n_test=5)
+        >>> train.sizes["row"], train.sizes["labelled"], test.sizes["labelled"]
+        (36, 6, 15)
+        >>> train.columns("x"), train.columns("y")
+        (['choke_opening_percent', 'pressure_bar'], ['flow_m3_per_h'])
+        >>> train.truth["shut_in"].shape  # bar, of each unit
+        (3,)
     """
     ranges = {
         "height": height, "diameter": diameter, "friction": friction, "density": density,
@@ -127,14 +139,14 @@ def simulate(
 
 
 def _draw_units(n_units: int, ranges: Mapping[str, Range], seed: np.random.SeedSequence) -> dict[str, np.ndarray]:
-    """Draw the physical parameters of each unit and combine them to c1..c4 (the definitions above equation 27)."""
+    """Draw the physical parameters of each unit, (M,) each, and compute c1..c4 of eq. 27 and 28 from them."""
     share = np.random.default_rng(seed).random((n_units, len(ranges)))
     units = {key: low + (high - low) * share[:, k] for k, (key, (low, high)) in enumerate(ranges.items())}
     area = units["valve_area"] * _SECONDS_PER_HOUR  # a flow in m3/h per flow speed in m/s
-    c2 = 2 * area**2 / units["density"] * _PA_PER_BAR
+    c2 = 2 * area**2 / units["density"] * _PA_PER_BAR  # eq. 25 squared
     loss = (
         units["friction"] * 8 * units["density"] * units["height"] / (np.pi**2 * units["diameter"] ** 5)
-    )  # Pa/(m3/s)^2
+    )  # eq. 26, Pa/(m3/s)^2
     c4 = loss / _SECONDS_PER_HOUR**2 / _PA_PER_BAR
     return units | {"c1": c2 * units["outlet"], "c2": c2, "c3": units["shut_in"], "c4": c4}
 
@@ -148,14 +160,15 @@ def _draw_rows(
     seed: np.random.SeedSequence,
 ) -> np.ndarray:
     """Draw `n` rows of each unit (Algorithm 2, lines 5 to 9): u, p, Q and the noise-free Q, shape (M, n, 4)."""
-    # Rows lead and openings and noise have own streams, so that the first rows do not depend on how many follow.
+    # Arrays are drawn with rows first, and openings and noise from separate streams: the first rows then do not depend
+    # on the number of rows.
     opening_rng, noise_rng = (np.random.default_rng(child) for child in seed.spawn(2))
     c1, c2, c3, c4 = (units[key] for key in ("c1", "c2", "c3", "c4"))
     u = opening_rng.uniform(*u_range, size=(n, len(c1)))
     noise_p, noise_q = np.moveaxis(noise_rng.standard_normal((n, len(c1), 2)), -1, 0)
     v2 = (u / 100) ** 2
-    p = (c3 + c1 * c4 * v2) / (1 + c2 * c4 * v2)
-    flow = np.sqrt(-c1 * v2 + c2 * v2 * p)
+    p = (c3 + c1 * c4 * v2) / (1 + c2 * c4 * v2)  # eq. 28 with eq. 27 for Q, solved for p
+    flow = np.sqrt(-c1 * v2 + c2 * v2 * p)  # eq. 27
     return np.stack([u, p + sigma_p * noise_p, flow + sigma_q * noise_q, flow], axis=-1).swapaxes(0, 1)
 
 
@@ -166,7 +179,7 @@ def _to_batch(
     dtype: torch.dtype | None,
     info: Mapping[str, Any],
 ) -> Batch:
-    """Make a batch of rows (M, n, 4) of which the places `observed`, (n,), of each unit are labelled."""
+    """Make a batch from rows (M, n, 4); `observed`, (n,), says which of the n rows of every unit are labelled."""
     n_units, n, _ = rows.shape
     flat = rows.reshape(n_units * n, 4)
     return Batch.from_arrays(

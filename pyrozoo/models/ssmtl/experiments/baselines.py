@@ -1,11 +1,11 @@
 """Comparison methods from scikit-learn; the paper's MTL is a Pyro model and not among them.
 
-Each is a function ``(train, test, seed=0) -> prediction``. It learns from the labelled rows of `train` (and, where its
-name says ``unit_means``, from the inputs of all rows of `train`) and predicts y for every row of `test`, shape
+Each is a function ``(train, test, seed=0) -> prediction``. It learns from the labelled rows of `train` (those with
+``unit_means`` in their name also from the inputs of all rows of `train`) and predicts y for every row of `test`, shape
 (N_test,), in the units of y. Both batches have inputs ``x`` (N, Dx), one target ``y`` (N, 1) and the group ``unit``.
 
-Errors common to all: `ValueError` where `train` has no labelled row, or `y` more than one column; `KeyError` where
-`test` has a unit that `train` has not (`pooled_trees`, which knows no units, accepts it).
+All raise `ValueError` if `train` has no labelled row or `y` has more than one column, and `KeyError` if `test` has a
+unit that `train` lacks (except `pooled_trees`, which ignores units).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sklearn.svm import SVR
 
 from ....data.batch import Batch
 
-# Of SVR, for standardised x and y. gamma reaches far below scikit-learn's 1/Dx: with about five labels a nearly linear
-# function is often the best one.
+# Values of C and gamma to try in SVR, for standardised x and y. gamma reaches far below scikit-learn's 1/Dx: with about
+# five labels a nearly linear function is often the best one.
 _COSTS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
 _GAMMAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _EPSILON = 0.01
@@ -43,8 +43,11 @@ def stl(train: Batch, test: Batch, seed: int = 0, *, gammas: Sequence[float | st
     Args:
         train: Training data.
         test: Rows to predict, of units in `train`.
-        seed: Not used: the method is deterministic.
+        seed: Ignored, because the method is deterministic.
         gammas: Values of gamma to try.
+
+    Returns:
+        Predictions of y, (N_test,).
     """
     x, y, unit = _labelled(train)
     test_x, test_unit = _inputs(test), _unit_index(test, train)
@@ -60,22 +63,22 @@ def stl(train: Batch, test: Batch, seed: int = 0, *, gammas: Sequence[float | st
 
 
 def pooled_trees(train: Batch, test: Batch, seed: int = 0) -> np.ndarray:
-    """Extremely randomised trees on the labelled rows of all units together: what can be known without the unit."""
+    """Extremely randomised trees on the labelled rows of all units together, which ignore the unit."""
     return _trees(train, test, seed)
 
 
 def trees_with_offset(train: Batch, test: Batch, seed: int = 0) -> np.ndarray:
-    """Pooled trees plus an offset per unit: its mean cross-validated residual, shrunk towards 0."""
+    """Pooled trees plus an offset per unit: the mean of its cross-validated residuals, shrunk towards 0."""
     return _trees(train, test, seed, offset=True)
 
 
 def trees_with_unit_means(train: Batch, test: Batch, seed: int = 0) -> np.ndarray:
-    """Pooled trees with the means of the unit's inputs over all its rows in `train`, labelled or not, as inputs too."""
+    """Pooled trees with further inputs: the unit's mean of each input over its rows in `train`, labelled or not."""
     return _trees(train, test, seed, unit_means=True)
 
 
 def trees_with_unit_means_and_offset(train: Batch, test: Batch, seed: int = 0) -> np.ndarray:
-    """Pooled trees with both additions: what trees can make of the unit's labels and of its unlabelled inputs."""
+    """Pooled trees with both additions, which use the unit's labels and its unlabelled inputs."""
     return _trees(train, test, seed, unit_means=True, offset=True)
 
 
@@ -96,7 +99,7 @@ def _inputs(batch: Batch) -> np.ndarray:
 
 
 def _unit_index(test: Batch, train: Batch) -> np.ndarray:
-    """Position of each row's unit among the units of `train`; the two batches may number them differently."""
+    """Index of each test row's unit among the units of `train`, whose order may differ from that in `test`."""
     return test.align("unit", train.coords["unit"])["unit"].cpu().numpy()
 
 

@@ -32,16 +32,29 @@ from ..guides import C_SCALE, PaperGuide
 
 MODES = ("supervised", "unsupervised", "semi-supervised")
 PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4
-SCREEN_DRAWS, CHOICE_DRAWS = 4, 32  # draws of an objective: to look at many candidates, to choose between the best
+SCREEN_DRAWS, CHOICE_DRAWS = 4, 32  # draws per objective: to screen many candidates, to choose among the best
 ROWS_AT_ONCE = 8192  # larger pieces fall out of the cache
 
 
 @dataclass
 class CalibratedFit(Fit):
-    """A `Fit` to new units whose networks are those of an earlier fit; every function on a fit takes it.
+    """A `Fit` to new units with the networks of an earlier fit; every function that takes a fit accepts it.
 
     Attributes:
-        units: What became of each unit; its columns are listed by the function that made it. Not saved.
+        units: One line per unit; `calibrate` and `refine` list the columns they make. Not saved with the fit.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import calibrate, simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=10, n_test=1)
+        >>> new, test = simulate(n_units=2, n_labelled=3, n_unlabelled=10, n_test=5, seed=1)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> calibrated = calibrate(fit, new, steps=5, progress=False)
+        >>> isinstance(calibrated, zoo.Fit)
+        True
+        >>> zoo.predict(calibrated, test).shape[0]
+        10
     """
 
     units: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
@@ -52,46 +65,64 @@ def calibrate(
     alpha: float | None = None, starts: int = 3, candidates: int = 64, steps: int = 100, lr: float = 0.1,
     particles: int = 1, batch_size: int = ROWS_AT_ONCE, seed: int = 0, progress: bool = True,
 ) -> CalibratedFit:  # fmt: skip
-    """Learn the contexts q(c_i) of new units from their own rows; all networks stay as `fit` has them.
+    """Learn the contexts q(c_i) of new units from their own rows, while all networks of `fit` stay frozen.
 
-    The objective of unit i is its share of eq. 20 times N, with its own numbers of rows: the ELBO of its rows plus
-    alpha N_i / N_i^l times the sum of log q(y | x, c_i) over its labelled rows. With frozen networks it has no term in
-    which two units meet: calibrating them together is calibrating each alone.
+    The objective of unit i is its share of N times eq. 20, with its own numbers of rows: the ELBO of its rows plus
+    alpha N_i / N_i^l times the sum of log q(y | x, c_i) over its labelled rows. With frozen networks no term depends on
+    two units, so that calibrating units together equals calibrating each alone.
 
     Args:
-        fit: A fit of SSMTL or MTL with any guide of the zoo; its best restart.
-        data: The new units, by any names. A unit of the training data may come again; it starts anew.
-        mode: The rows that are used: "supervised" (with a label), "unsupervised" (without), "semi-supervised" (all).
-            MTL knows no unlabelled rows.
+        fit: Fit of SSMTL or MTL with any guide of the zoo, of which the best restart is used.
+        data: Rows of the new units, which may have any names. A unit of the training data is calibrated from scratch.
+        mode: Rows to use: "supervised" (labelled), "unsupervised" (unlabelled) or "semi-supervised" (all). MTL allows
+            only "supervised".
         method: "robust": Adam on mean and log scale from several starts, of which each unit keeps the one with the
-            best objective. The candidates for a start are the posterior means of the trained units (there the networks
-            are good) and the middle of the prior; the best few by objective are optimised.
-            "paper" (section 6.3, appendix A): only the mean, from 0, the variance 0.1, 100 epochs of SGD with rate
-            1e-4 on eq. 20 (a mean over the unit's rows), an epoch being one step on all of them, which the paper does
-            not say. The variance is far from that of trained contexts, and it stops far from the optimum.
-        start: Where the mean starts ("paper"), or one more candidate ("robust"): numbers of shape (K,) or (M, K). On
-            its real data the paper takes the average context of the units of the same field.
-        alpha: Weight of the labelled rows' log q(y | x, c), in place of the model's; 0 for the ELBO itself, whose many
-            unlabelled rows then outweigh the labels: a more certain context, and a worse prediction. It stays with the
-            fit that is returned.
-        starts: Candidates that are optimised.
-        candidates: Most trained units to take candidates from, at random among more.
-        steps: Of Adam.
-        lr: Of Adam, at first; it falls linearly.
-        particles: Draws of the objective per step.
-        batch_size: Most rows, times starts, in a step.
-        seed: Of everything random.
+            best objective. Candidates for a start are the posterior means of the trained units (where the networks are
+            good) and the middle of the prior; the best few by objective are optimised.
+            "paper" (section 6.3, appendix A): only the mean is learned, from 0, with the variance fixed at 0.1, by 100
+            epochs of SGD with rate 1e-4 on eq. 20 (a mean over the unit's rows). An epoch is one step on all rows
+            here, which the paper does not say. The variance is far from that of trained contexts, and the mean ends far
+            from the optimum.
+        start: Start of the mean ("paper"), or one more candidate ("robust"): numbers of shape (K,) or (M, K). For its
+            real data the paper takes the average context of the units of the same field.
+        alpha: Weight of the labelled rows' log q(y | x, c); that of the model by default. With 0, the ELBO itself, many
+            unlabelled rows outweigh the labels: the context is more certain and the prediction worse. The fit that is
+            returned keeps this alpha.
+        starts: Number of candidates that are optimised.
+        candidates: Largest number of trained units that serve as candidates, chosen at random.
+        steps: Number of steps of Adam.
+        lr: Initial learning rate of Adam; it falls linearly.
+        particles: Number of draws of the objective per step.
+        batch_size: Largest number of rows in a step, where each row counts once per start.
+        seed: Random seed for the starts and all draws.
         progress: Show a progress bar.
 
     Returns:
-        A fit with the guide "paper", its training data those rows of `data` that were used. Columns of ``units``:
-        labelled, unlabelled (rows used), objective (nats) and, for "robust", lead (nats from the best start's objective
-        to the next best's: near 0 where they meet in one optimum; NaN of one start).
+        A fit with the guide "paper", whose training data are the rows of `data` that were used. Columns of ``units``:
+        labelled, unlabelled (numbers of rows used), objective (nats) and, for "robust", lead (nats from the objective
+        of the best start to that of the next best: near 0 if both reached the same optimum; NaN for a single start).
 
     Raises:
-        ValueError: Data that do not fit the networks, an unknown mode or method, or a unit without a row to use: it
-            would be given its prior, as if it were calibrated.
+        ValueError: Data that do not fit the networks, an unknown mode or method, or a unit without a row to use, which
+            would get its prior as if that were a calibration.
+        TypeError: `data` is not a Batch, or `start` not an array of numbers.
         NonFiniteLoss: A loss is not finite; its ``fit`` is the last good state.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import calibrate, simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=10, n_test=1)
+        >>> new, test = simulate(n_units=2, n_labelled=3, n_unlabelled=10, n_test=5, seed=1)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> calibrated = calibrate(fit, new, mode="semi-supervised", steps=5, progress=False)
+        >>> calibrated.units[["labelled", "unlabelled"]]
+              labelled  unlabelled
+        unit
+        0            3          10
+        1            3          10
+        >>> zoo.predict(calibrated, test)["y.mean"].shape
+        (10,)
     """
     if method not in ("robust", "paper"):
         raise ValueError(f"method: {method!r} is none of ['robust', 'paper']")
@@ -137,7 +168,7 @@ def calibrate(
 
 # -------------------------------------------------------------------- data and modules
 def _rows_of(model: ZooModel, data: Batch, mode: str) -> Batch:
-    """The rows that a mode uses, as data of their own."""
+    """Return the rows of `data` that a mode uses, or raise an error if they do not fit the model."""
     if mode not in MODES:
         raise ValueError(f"mode: {mode!r} is none of {list(MODES)}")
     if "c" not in model.priors() or not model.y_dim:
@@ -162,7 +193,7 @@ def _rows_of(model: ZooModel, data: Batch, mode: str) -> Batch:
 
 
 def _without_targets(data: Batch, y_dim: int) -> Batch:
-    """The data with a target that no row has."""
+    """Add a target y that is observed in no row."""
     y, labelled = data["x"].new_zeros(data.n_rows, y_dim), torch.zeros_like(data["x"][:, 0], dtype=torch.bool)
     along = {**data.along, "y": data.rows, "labelled": data.rows}
     tensors = {**data.tensors, "y": y, "labelled": labelled}
@@ -171,7 +202,7 @@ def _without_targets(data: Batch, y_dim: int) -> Batch:
 
 
 def _with_shares(train: Batch) -> Batch:
-    """Add N_i / N_i^l of each row's unit, by which the guide weighs the labelled rows (1 where nothing is labelled)."""
+    """Add ``head_weight``, N_i / N_i^l of each row's unit (1 if it has no label), the weight of its labelled rows."""
     unit, n = train["unit"], train.sizes["unit"]
     rows, labelled = torch.bincount(unit, minlength=n), torch.bincount(unit[train["labelled"]], minlength=n)
     share = torch.where(labelled > 0, rows / labelled.clamp(min=1), torch.ones(()).to(rows))
@@ -192,7 +223,7 @@ def _start(start: Any, like: Tensor) -> Tensor:
 
 
 def frozen(fit: Fit, n_units: int, alpha: float | None = None, guide: Any = PaperGuide) -> tuple[ZooModel, nn.Module]:
-    """Model and guide of so many units with the networks of a fit; only the contexts' parameters can be learned."""
+    """Copy the networks of a fit, frozen, into a model and guide of `n_units` units whose q(c) can be learned."""
     source = fit.best
     config = copy.deepcopy(source.model.config) | {"n_units": n_units}
     if alpha is not None:
@@ -217,7 +248,7 @@ def frozen(fit: Fit, n_units: int, alpha: float | None = None, guide: Any = Pape
 
 def _as_fit(fit: Fit, train: Batch, run: Run, guide: str, settings: dict[str, Any]) -> CalibratedFit:
     prototype = prototype_of(train, run.model)
-    strata = {k: fit.prototype.sizes.get(k, 0) + train.sizes[k] for k in train.strata}  # what the networks have seen
+    strata = {k: fit.prototype.sizes.get(k, 0) + train.sizes[k] for k in train.strata}  # rows the networks have seen
     prototype = dataclasses.replace(prototype, sizes={**prototype.sizes, **strata})
     labelled = np.bincount(train["unit"].cpu().numpy()[train.observed("y")], minlength=train.sizes["unit"])
     total = np.bincount(train["unit"].cpu().numpy(), minlength=train.sizes["unit"])
@@ -228,7 +259,7 @@ def _as_fit(fit: Fit, train: Batch, run: Run, guide: str, settings: dict[str, An
 
 
 def context_draws(fit: Fit, draws: int) -> Tensor:
-    """Draws of the contexts of a fit's units, (draws, M, K), whatever the guide."""
+    """Draw the contexts of the units of a fit, (draws, M, K), from its guide."""
     run, batch = fit.best, fit.prepare(fit.prototype)
     with torch.no_grad():
         traces = (poutine.trace(run.guide).get_trace(**run.model.arguments(batch)) for _ in range(draws))
@@ -237,9 +268,10 @@ def context_draws(fit: Fit, draws: int) -> Tensor:
 
 # -------------------------------------------------------------------- the objective of each unit
 def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every row given contexts c (S, M, K), with one draw of its latents: log p - log q, and the head's part (S, N).
+    """Log p - log q of every row, (S, N), and its alpha term, (S, N), given contexts c (S, M, K).
 
-    The first is an unbiased estimate of the log of p(x, y | c), of p(x | c) without a label, from below.
+    Each row's latents are drawn once. The exponential of the first result is an unbiased estimate of p(x, y | c), or of
+    p(x | c) for a row without a label, so that the first result itself estimates the log from below.
     """
     arguments, local = run.model.arguments(batch), getattr(run.guide, "local", None)
     model = poutine.condition(run.model, data={"c": c})
@@ -255,22 +287,22 @@ def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nothing(**_: Any) -> None:
-    """The row guide of a model whose rows have no latents."""
+    """Stand in for the row guide if rows have no latents."""
 
 
 def by_unit(rows: Tensor, batch: Batch) -> Tensor:
-    """Sums over the rows of each unit: (S, N) to (S, M)."""
+    """Sum over the rows of each unit: (S, N) to (S, M)."""
     out = torch.zeros(len(rows), batch.sizes["unit"], dtype=torch.double, device=rows.device)
     return out.index_add_(1, batch["unit"], rows.double())
 
 
 def pieces(c: Tensor, batch: Batch) -> Iterator[Tensor]:
-    """Some of the draws c (S, M, K) at a time."""
+    """Split draws c (S, M, K) into pieces of about `ROWS_AT_ONCE` rows x draws."""
     return iter(c.split(max(1, ROWS_AT_ONCE // batch.n_rows)))
 
 
 def _objective(run: Run, batch: Batch, loc: Tensor, log_scale: Tensor, draws: int) -> Tensor:
-    """Each unit's objective (M,) for q(c) = N(loc, exp(log_scale)^2); nats. The noise is the same in every call."""
+    """Objective of each unit, (M,), in nats, for q(c) = N(loc, exp(log_scale)^2), with the same noise in every call."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.seed)
         noise = torch.randn(draws, 1, loc.shape[-1]).to(loc)
@@ -296,7 +328,7 @@ def _paper(run: Run, batch: Batch, start: Tensor | None, progress: str | None) -
         guide.c_loc.copy_(torch.zeros_like(guide.c_loc) if start is None else start)
         guide.c_log_scale.fill_(0.5 * math.log(PAPER_VARIANCE))
     guide.c_log_scale.requires_grad_(False)
-    # eq. 20 is a mean over rows, of each unit's own where it is calibrated alone; the loss is N times that.
+    # eq. 20 is a mean over the rows of a unit that is calibrated alone; the loss is N_i times that mean.
     rows = torch.bincount(batch["unit"], minlength=len(guide.c_loc))[:, None]
     hook = guide.c_loc.register_hook(lambda gradient: gradient / rows)
     _train(run, batch, Settings(steps=PAPER_STEPS, lr=PAPER_RATE, optimizer=torch.optim.SGD), progress)
@@ -309,7 +341,7 @@ def _train(run: Run, batch: Batch, options: Settings, progress: str | None) -> N
 
 
 def _candidates(fit: Fit, most: int) -> tuple[list[Tensor], Tensor]:
-    """Means to start from, each (1, K), and the median scale of the trained contexts (K,)."""
+    """Candidates for the start of the mean, (1, K) each, and the median scale of the trained contexts, (K,)."""
     drawn = context_draws(fit, 100)
     means, scale = drawn.mean(0), drawn.std(0).median(0).values
     means = means[torch.randperm(len(means))[:most].to(means.device)]
@@ -318,7 +350,7 @@ def _candidates(fit: Fit, most: int) -> tuple[list[Tensor], Tensor]:
 
 
 def _middle(prior: Distribution) -> Tensor:
-    """Mean of the prior (K,); where it has none that is known and finite (StudentT(1), a flow) the median of draws."""
+    """Mean of the prior, (K,), or the median of draws if the mean is unknown or not finite (StudentT(1), a flow)."""
     try:
         mean = prior.mean
     except NotImplementedError:
@@ -332,7 +364,7 @@ def _robust(
     run: Run, batch: Batch, candidates: list[Tensor], scale: Tensor, starts: int, options: Settings,
     enlarged: Callable, progress: str | None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Optimise each unit's best candidates as pseudo-units of one run and keep the best of each."""
+    """Optimise the best candidates of every unit as separate units of one run, and keep each unit's best result."""
     guide = run.guide
     with torch.no_grad():
         guide.c_log_scale.copy_(scale.log().expand_as(guide.c_log_scale))
@@ -360,7 +392,7 @@ def _robust(
 
 
 def _tile(batch: Batch, times: int) -> Batch:
-    """The rows so many times over, each time as rows of other units."""
+    """Repeat all rows `times` times, giving each copy new unit indices."""
     n, m = batch.n_rows, batch.sizes["unit"]
     copy_of = torch.arange(times, device=batch["unit"].device).repeat_interleave(n)
     tiled = batch.take(torch.arange(n).repeat(times))

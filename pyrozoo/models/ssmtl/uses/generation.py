@@ -1,6 +1,6 @@
-"""What-if generation and imputation with SSMTL: draws of what was not observed of a row, given what was.
+"""What-if generation and imputation with SSMTL: draws of the unobserved entries of a row given the observed ones.
 
-The contexts come from the fit's q(c), the row's latent state from the chains of `sampling`, x and y from equation 2.
+The contexts come from the fit's q(c), the row's latent state from the Markov chains of `sampling`, x and y from eq. 1.
 """
 
 from __future__ import annotations
@@ -28,20 +28,33 @@ from ..model import SSMTL
 from .sampling import CHUNK, GROUPS, R_HAT, Rows, Sampler, converge
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-FEWEST = 10 * GROUPS  # chains of a row: fewer say too little about convergence
+FEWEST = 10 * GROUPS  # least number of chains of a row: fewer say too little about convergence
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Draws of what was not observed, their summary, and how well the chains that drew them mixed.
+    """Draws of unobserved entries, their summary, and how well the chains that drew them mixed.
 
     Attributes:
-        table: The summary, see `impute` and `what_if`; its R-hat is near 1 where the chains have forgotten
-            their starts.
-        draws: ``x`` (1, S, N, Dx) and ``y`` (1, S, N, Dy) in group ``posterior``, S draws of N rows in the units of
-            the data, observed entries at their values; ``observed_data`` has NaN in place of the others.
-            ``from_draws(draws)`` is an ArviZ object. Draws are of one chain each.
-        acceptance: Share of accepted proposals, by kind of move.
+        table: Summary of the draws, see `impute` and `what_if`; R-hat is near 1 where the chains have forgotten their
+            starts.
+        draws: ``x`` (1, S, N, Dx) and ``y`` (1, S, N, Dy) in the group ``posterior``: S draws of N rows in the units of
+            the data, with observed entries at their values. The group ``observed_data`` holds the observed entries, and
+            NaN elsewhere. Every draw is the last state of a chain of its own. `arviz_bridge.from_draws` makes an ArviZ
+            object of it.
+        acceptance: Share of accepted proposals by kind of move.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate, what_if
+        >>> train, _ = simulate(n_units=3, n_labelled=5, n_unlabelled=20, n_test=1)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> generated = what_if(fit, 0, {"choke_opening_percent": [20.0, 80.0]}, draws=50, progress=False)
+        >>> generated.draws.groups["posterior"]["x"].shape
+        (1, 50, 2, 2)
+        >>> generated.completed()["choke_opening_percent"].tolist()
+        [20.0, 80.0]
     """
 
     table: pd.DataFrame
@@ -49,7 +62,11 @@ class Generated:
     acceptance: pd.Series
 
     def completed(self, draw: int | None = None) -> pd.DataFrame:
-        """The rows (N, Dx + Dy), with the mean of the draws, or one draw (multiple imputation), where unobserved."""
+        """Return the rows, (N, Dx + Dy), with unobserved entries filled in.
+
+        Args:
+            draw: Index of the draw to fill in (multiple imputation); the mean of the draws by default.
+        """
         parts = []
         for site in ("x", "y"):
             values = self.draws.groups["posterior"][site][0]
@@ -71,37 +88,52 @@ def impute(
     quantiles: Sequence[float] = QUANTILES,
     progress: bool = True,
 ) -> Generated:
-    """Draw the missing entries of rows given the others, from the model and the posterior of the rows' units.
+    """Draw the missing entries of rows given the observed ones, from the model and the posterior of the rows' units.
 
-    The uncertainty is that of the unit's context, of z, and of the model's noise; the networks are point estimates,
-    and the row does not update its unit's posterior. y is used where it is observed and drawn where not: a row whose
-    only unobserved entry is y gets p(y | x) of the generative model, which need not equal the soft sensor q(y | x, c)
-    of `predict`.
+    The draws carry the uncertainty of the unit's context, of z, and of the model's noise; the networks are point
+    estimates, and a row does not update the posterior of its unit. y is used where it is observed and drawn where it is
+    not: a row whose only unobserved entry is y gets p(y | x) of the generative model, which need not equal the soft
+    sensor q(y | x, c) of `predict`.
 
     Args:
-        fit: A fit of SSMTL; its best restart.
-        data: Rows of units that the fit has a posterior for; a data frame (N rows) where it was trained on one, with
-            NaN for missing inputs and targets. An amortised guide reads the complete rows of a unit that is new.
-        missing: Where inputs are missing, boolean (N, Dx) in the order of ``fit.prototype.coords["input"]``; the
-            values there are ignored. Of a data frame, in addition to NaN.
-        draws: S, number of draws, each with its own context and chain.
-        seed: Of everything random.
-        sweeps: Of the chains between two looks at R-hat.
-        rounds: At most so many times `sweeps`, for rows whose R-hat is above 1.1.
+        fit: Fit of SSMTL, of which the best restart is used.
+        data: Rows of units that the fit has a posterior for; for a fit that was trained on a data frame also a data
+            frame (N rows) with NaN for missing inputs and targets. With an amortised guide units may be new: the guide
+            reads their complete rows.
+        missing: True for the missing inputs, boolean (N, Dx) in the order of ``fit.prototype.coords["input"]``; the
+            values there are ignored. For a data frame, NaN marks further missing inputs.
+        draws: Number of draws S, each with its own context and chain.
+        seed: Random seed for all draws.
+        sweeps: Number of sweeps of the chains between two computations of R-hat.
+        rounds: Largest number of times that `sweeps` are made, for rows whose R-hat stays above 1.1.
         quantiles: Quantiles to report.
         progress: Show a progress bar.
 
     Returns:
-        Draws of all rows; the table has one line per entry that was drawn, indexed by row and variable: mean, sd,
-        q05 ..., r_hat. In the units of the data.
+        Draws of all rows. The table has one line per entry that was drawn, indexed by row and variable, with the
+        columns mean, sd, q05 ..., r_hat, in the units of the data.
 
     Raises:
-        TypeError: A model without p(x, y | z, c), e.g. MTL, which has no density of x.
+        TypeError: The model has no p(x, y | z, c), like MTL, which has no density of x.
         ValueError: A mask of the wrong shape or type; nothing to draw; a new unit without a complete row.
         KeyError: A unit that the fit has no posterior for.
 
     Warns:
-        UserWarning: Chains of an entry have not converged; raise `rounds`.
+        UserWarning: The chains of an entry have not converged; raise `rounds`.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import impute, simulate
+        >>> train, test = simulate(n_units=3, n_labelled=5, n_unlabelled=20, n_test=4)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> no_pressure = np.tile([False, True], (12, 1))
+        >>> found = impute(fit, test, no_pressure, draws=50, progress=False)
+        >>> found.table.shape  # 12 missing pressures
+        (12, 8)
+        >>> found.completed().columns.tolist()
+        ['choke_opening_percent', 'pressure_bar', 'flow_m3_per_h']
     """
     _require(fit, draws, sweeps, rounds)
     data, missing = _read(fit, data, missing)
@@ -140,35 +172,45 @@ def what_if(
     quantiles: Sequence[float] = QUANTILES,
     progress: bool = True,
 ) -> Generated:
-    """Draw what a unit would show at chosen values of some inputs: the other inputs and the targets.
+    """Draw the other inputs and the targets of a unit at chosen values of some of its inputs.
 
-    These are conditional distributions of the rows that the model has learned: the answer to an intervention only
-    where setting the input has the effect that seeing it has (a choke, not a sensor), and only inside the region of
-    the training data.
+    The draws follow conditional distributions of the rows that the model has learned. They answer what an intervention
+    would do only if setting the input has the same effect as observing it (true of a choke, not of a sensor), and only
+    inside the region of the training data.
 
     Args:
-        fit: A fit of SSMTL; its best restart.
+        fit: Fit of SSMTL, of which the best restart is used.
         unit: Name of a unit of the training data.
-        x: Input -> value, or values (P,) at P points; single values hold at all points. Inputs by their names in
-            ``fit.prototype.coords["input"]``. Without any input: rows of the unit at large.
-        draws: S, number of draws, each with its own context and chain.
-        seed: Of everything random.
-        sweeps: Of the chains between two looks at R-hat.
-        rounds: At most so many times `sweeps`, for points whose R-hat is above 1.1.
+        x: Mapping from names of inputs, see ``fit.prototype.coords["input"]``, to a value or to values (P,) at P
+            points; a single value holds at all points. An empty mapping draws whole rows of the unit.
+        draws: Number of draws S, each with its own context and chain.
+        seed: Random seed for all draws.
+        sweeps: Number of sweeps of the chains between two computations of R-hat.
+        rounds: Largest number of times that `sweeps` are made, for points whose R-hat stays above 1.1.
         quantiles: Quantiles to report.
         progress: Show a progress bar.
 
     Returns:
-        Draws of all points; the table has one line per point: the chosen inputs, and of every other quantity
-        ``<name>.mean``, ``.sd``, ``.q05`` ..., ``.r_hat``. In the units of the data.
+        Draws of all points. The table has one line per point: the chosen inputs, and ``<name>.mean``, ``.sd``,
+        ``.q05`` ..., ``.r_hat`` of every other quantity, in the units of the data.
 
     Raises:
-        TypeError: A model without p(x, y | z, c), e.g. MTL, which has no density of x.
-        KeyError: An unknown unit or input; the message lists those there are.
+        TypeError: The model has no p(x, y | z, c), like MTL, which has no density of x.
+        KeyError: An unknown unit or input; the message lists the known ones.
         ValueError: Values that are not finite numbers, or not one per point.
 
     Warns:
-        UserWarning: Chains of a point have not converged; raise `rounds`.
+        UserWarning: The chains of a point have not converged; raise `rounds`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate, what_if
+        >>> train, _ = simulate(n_units=3, n_labelled=5, n_unlabelled=20, n_test=1)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> found = what_if(fit, 0, {"choke_opening_percent": [20.0, 80.0]}, draws=50, progress=False)
+        >>> found.table[["choke_opening_percent", "flow_m3_per_h.mean", "flow_m3_per_h.sd"]].shape
+        (2, 3)
     """
     _require(fit, draws, sweeps, rounds)
     variables, units = _variables(fit), fit.prototype.coords["unit"].tolist()
@@ -195,12 +237,12 @@ def what_if(
     return Generated(table, _draws(fit, drawn, value, seen, points, fit.prototype), acceptance)
 
 
-# ---------------------------------------------------------------- what both share
+# ---------------------------------------------------------------- shared parts
 def _sample(
     fit: Fit, context_data: Batch, value: Tensor, seen: Tensor, unit: Tensor, draws: int, seed: int, sweeps: int,
     rounds: int, label: str | bool,
 ) -> tuple[Tensor, Tensor, pd.Series]:  # fmt: skip
-    """Draws (S, N, V), observed entries at their values; R-hat (N, V), NaN there; acceptance by move."""
+    """Draws (S, N, V) with observed entries at their values; R-hat (N, V), NaN for observed entries; acceptance."""
     n_chains = max(draws, FEWEST)
     drawn, r_hat = torch.empty(draws, *value.shape, dtype=torch.float64), torch.full_like(value, torch.nan)
     incomplete = (~seen).any(1).nonzero()[:, 0]
@@ -230,7 +272,7 @@ def _sample(
 
 
 def _contexts(fit: Fit, data: Batch, draws: int) -> Tensor:
-    """Draws (S, M, K) of the contexts from the guide."""
+    """Draw contexts (S, M, K) from the guide."""
     arguments = fit.model.arguments(data.take([0]))
     with pyro.plate("context_draw", draws, dim=-1 - fit.model.max_plate_nesting):
         c = poutine.trace(fit.guide).get_trace(**arguments).nodes["c"]["value"]
@@ -239,7 +281,7 @@ def _contexts(fit: Fit, data: Batch, draws: int) -> Tensor:
 
 
 def _context_data(fit: Fit, data: Batch, missing: Tensor) -> Batch:
-    """What the guide reads about the units: the fit itself holds that of its own units."""
+    """The rows from which the guide infers the contexts: for units of the fit its own prototype holds them."""
     known = np.isin(data.group_names("unit"), fit.prototype.coords["unit"])
     if known.all():
         return fit.prototype
@@ -254,7 +296,7 @@ def _context_data(fit: Fit, data: Batch, missing: Tensor) -> Batch:
 
 
 def _read(fit: Fit, data: Batch | pd.DataFrame, missing: Any) -> tuple[Batch, Tensor]:
-    """The rows, and where their inputs are missing (N, Dx)."""
+    """The rows as a batch, and a mask (N, Dx) that is True for missing inputs."""
     absent = None
     if isinstance(data, pd.DataFrame):
         columns = fit.data.get("columns")
@@ -274,7 +316,7 @@ def _read(fit: Fit, data: Batch | pd.DataFrame, missing: Any) -> tuple[Batch, Te
 
 
 def _points(x: Mapping[str, Any], inputs: list[str]) -> dict[str, np.ndarray]:
-    """The chosen values as arrays of one length (P,)."""
+    """The chosen values, each as an array of the same length (P,)."""
     if not isinstance(x, Mapping):
         raise TypeError(f"x: {type(x).__name__}; give a mapping from the names of inputs to their values")
     chosen = {}

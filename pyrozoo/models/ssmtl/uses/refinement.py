@@ -1,4 +1,4 @@
-"""Importance-weighted refinement of context posteriors towards the model's own."""
+"""Refinement of q(c) towards the posterior of the model itself by importance sampling."""
 
 from __future__ import annotations
 
@@ -26,33 +26,49 @@ def refine(
     fit: Fit, data: Batch | None = None, *, draws: int = 400, inner: int = 20, rounds: int = 4, seed: int = 0,
     progress: bool = True,
 ) -> CalibratedFit:  # fmt: skip
-    """Replace each q(c_i) by a normal distribution fitted to the model's own posterior p(c_i | data of unit i).
+    """Replace each q(c_i) by a normal distribution fitted to p(c_i | data of unit i) of the model itself.
 
-    Calibration with alpha > 0 counts labelled rows many times over, so that q(c_i) is too narrow; and a row guide that
-    is not exact moves it. Here the contexts are drawn from a proposal and weighted by p(c) p(rows | c) / proposal, each
-    row's latents integrated out by `inner` importance draws of their own. An estimate of the likelihood that is
-    unbiased leaves the weights valid, only noisier (Tran et al. 2013, importance sampling squared). The
-    proposal starts from q and adapts in rounds to the mean and the covariance of the weighted draws (Cappe et al. 2004,
-    population Monte Carlo), tempered where few draws would have all the weight; four tenths of it are wider, one is the
-    prior. The posterior is that of the generative model alone: alpha and g_y have no part in it.
+    Calibration with alpha > 0 counts labelled rows several times, which makes q(c_i) too narrow, and an inexact row
+    guide shifts it. This function draws contexts from a proposal and weights them by p(c) p(rows | c) / proposal; the
+    latents of each row are integrated out by `inner` importance draws. Because that estimate of the likelihood is
+    unbiased, the weights stay valid and are only noisier (Tran et al. 2013, importance sampling squared). The proposal
+    starts from q and adapts in rounds to the mean and covariance of the weighted draws (Cappe et al. 2004, population
+    Monte Carlo), with tempered weights where a few draws would dominate; 40 % of the draws come from a wider normal and
+    10 % from the prior. The posterior is that of the generative model: alpha and g_y have no influence on it.
 
     Args:
-        fit: A calibrated fit, or any fit of SSMTL or MTL; its best restart.
-        data: Its training data, for a fit that was loaded.
-        draws: Contexts per unit and round.
-        inner: Draws of every row's latents per context.
-        rounds: Rounds; the weights of the last are the result.
-        seed: Of everything random.
+        fit: Calibrated fit, or any fit of SSMTL or MTL, of which the best restart is used.
+        data: Training data of the fit; needed for a fit that was loaded.
+        draws: Number of contexts drawn per unit and round.
+        inner: Number of draws of every row's latents per context.
+        rounds: Number of rounds; the weights of the last one give the result.
+        seed: Random seed for all draws.
         progress: Show a progress bar.
 
     Returns:
-        A fit with the guide "mvn" (full covariance). Columns of ``units``, beside those there were: ess (effective
-        number of draws), khat (Pareto k of the weights; below 0.7 usable; NaN where the noise of the inner estimates
-        alone has a k above 0.5, so that `inner` must rise), evidence (log p(data of the unit), nats), refined. A unit
-        whose weights are not usable keeps the mean and covariance of its q, with a warning.
+        A fit with the guide "mvn" (full covariance). Its ``units`` has the columns of ``fit.units`` and: ess (effective
+        number of draws), khat (Pareto k of the weights; usable below 0.7; NaN if the noise of the inner estimates alone
+        has a k above 0.5, which calls for a larger `inner`), evidence (log p(data of the unit), nats) and refined
+        (whether the unit's posterior was replaced).
 
     Raises:
         ValueError: Data other than the training data, or none; too few draws.
+        TypeError: `data` is not a Batch.
+
+    Warns:
+        UserWarning: A unit's weights are not usable, and it keeps the mean and covariance of its q.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import refine, simulate
+        >>> train, _ = simulate(n_units=3, n_labelled=5, n_unlabelled=0, n_test=1)
+        >>> model = zoo.create_model("ssmtl", train, variant="mtl", c_dim=2, width=16)
+        >>> fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+        >>> refined = refine(fit, train, draws=200, progress=False)
+        >>> refined.units.columns.tolist()
+        ['ess', 'khat', 'evidence', 'refined']
+        >>> bool(refined.units["refined"].all())
+        True
     """
     if "c" not in fit.model.priors():
         raise ValueError(f"fit: {type(fit.model).__name__} has no context c to refine")
@@ -105,7 +121,7 @@ def refine(
 
 
 def _log_likelihood(run: Run, batch: Batch, c: Tensor, inner: int) -> Tensor:
-    """Estimates (S, M) of log p(rows of unit i | c_i) for contexts c (S, M, K)."""
+    """Estimate log p(rows of unit i | c_i), (S, M), for contexts c (S, M, K), with `inner` draws of the latents."""
     out = []
     for part in pieces(c.to(batch["x"]), batch):
         total = row_terms(run, batch, part)[0].double()
@@ -116,7 +132,7 @@ def _log_likelihood(run: Run, batch: Batch, c: Tensor, inner: int) -> Tensor:
 
 
 def _propose(model: ZooModel, mean: Tensor, cov: Tensor, draws: int, widest: float) -> tuple[Tensor, Tensor]:
-    """Draws (S, M, K) from a mixture of normals around the mean, and of the prior; and their log densities (S, M)."""
+    """Draw from a mixture of two normals around the mean and the prior: draws (S, M, K), log densities (S, M)."""
     prior = model.prior("c").expand(mean.shape[:1])
     tril = torch.linalg.cholesky(cov)
     parts = [
@@ -145,12 +161,12 @@ def _moments(c: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ess(log_w: Tensor) -> Tensor:
-    """Effective number of draws of log weights (S, M)."""
+    """Effective number of draws, (M,), for log weights (S, M)."""
     return (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
 
 
 def _tempered(log_w: Tensor, least: float) -> Tensor:
-    """The log weights times the largest factor up to 1, by unit, that leaves so many effective draws."""
+    """Temper each unit's log weights by the largest factor <= 1 that keeps an effective sample size of `least`."""
     low, high = torch.zeros(log_w.shape[1]).to(log_w), torch.ones(log_w.shape[1]).to(log_w)
     power = high
     for _ in range(30):

@@ -1,23 +1,25 @@
-"""Chains of a row's latent state given part of the row, with SSMTL.
+"""Markov chains for a row's latent state in SSMTL, given some entries of the row.
 
-A row of unit i is v = (x, y). Given draws c ~ q(c_i) of the fit, its unobserved entries follow from equation 2:
+A row of unit i is v = (x, y). Given draws c ~ q(c_i) of the fit, its unobserved entries follow from eq. 2:
 
     p(z | v_obs, c) ∝ p(z) p(v_obs | z, c),    v_mis ~ p(v_mis | z, c)
 
-x and y are independent entry by entry given z and c, so v_mis integrates out and only z needs Markov chains: one chain
-per row and draw of c, whose last state is the draw. A sweep of all chains is
+Given z and c all entries of x and y are independent, so v_mis integrates out and only z needs Markov chains: one chain
+per row and draw of c, whose last state is the draw. A sweep of all chains consists of
 
-* a guide move: complete the row by v_mis ~ p(v_mis | z, c), propose z' ~ q(z | x, y, c) of the row guide, accept by
-  Metropolis and Hastings (Mattei and Frellsen 2018, "Leveraging the exact likelihood of deep latent variable models",
-  algorithm 1, after the pseudo-Gibbs sampler of Rezende et al. 2014). Whatever the guide, the model is the target.
-* two moves by differences of two other chains of the same row (ter Braak 2006, "A Markov chain Monte Carlo version of
-  the genetic algorithm differential evolution"), one half of the chains by the other half at a time: they take the
-  scale and the direction of steps from the row's own posterior, where the guide knows nothing of it.
+* a guide move: complete the row by v_mis ~ p(v_mis | z, c), propose z' ~ q(z | x, y, c) of the row guide, and accept by
+  the Metropolis-Hastings rule (Mattei and Frellsen 2018, "Leveraging the exact likelihood of deep latent variable
+  models", algorithm 1, after the pseudo-Gibbs sampler of Rezende et al. 2014). The target is the posterior of the
+  model, whatever the guide.
+* two difference moves: a chain moves along the difference of two other chains of the same row (ter Braak 2006, "A
+  Markov chain Monte Carlo version of the genetic algorithm differential evolution"), first one half of the chains by
+  the other half, then the reverse. Size and direction of the steps come from the row's own posterior, not the guide.
 
-Chains start from the unit's own generated rows, resampled by the likelihood of v_obs (tempered so that not a few of
-them take all), in groups that share a start: half of the groups at the z that generated, half at a z of the row guide
-for the completed row. Whether the start is forgotten shows in the means of the groups (nested R-hat: Margossian et al.
-2024, "Nested R-hat: assessing the convergence of Markov chain Monte Carlo when running many short chains").
+Chains start from generated rows of the row's unit, resampled by the likelihood of v_obs, which is tempered so that a
+few of them do not take all the weight. Groups of chains share a start: half of the groups start at the z of the
+generated row, half at a z that the row guide draws for the completed row. Means that differ between the groups show
+that the start is not yet forgotten (nested R-hat: Margossian et al. 2024, "Nested R-hat: assessing the convergence of
+Markov chain Monte Carlo when running many short chains").
 """
 
 from __future__ import annotations
@@ -30,17 +32,17 @@ from torch import Tensor
 from ..local_guide import RowGuide
 from ..model import SSMTL
 
-CHUNK = 100_000  # rows x draws that are in memory at a time
-POOL = 4096  # generated rows of a unit that its chains start from
-EFFECTIVE = 50.0  # of the pool, at least so many share the weight
-GROUPS = 10  # of chains with the same start
+CHUNK = 100_000  # largest number of rows x draws in memory
+POOL = 4096  # number of generated rows of a unit, from which its chains start
+EFFECTIVE = 50.0  # least effective number of rows of the pool after weighting
+GROUPS = 10  # number of groups of chains; the chains of a group have the same start
 R_HAT = 1.1
 
 
 class Rows(NamedTuple):
     """Rows whose unobserved entries are to be drawn.
 
-    Shapes: value (R, 1, V) and seen (R, 1, V) with V = Dx + Dy, value arbitrary but finite where not seen;
+    Shapes: value (R, 1, V) and seen (R, 1, V) with V = Dx + Dy, where value is arbitrary but finite if not seen;
     c (R, S, K), one draw of the unit's context per chain.
     """
 
@@ -49,27 +51,27 @@ class Rows(NamedTuple):
     c: Tensor
 
     def take(self, rows: Tensor) -> Rows:
-        """Some of the rows."""
+        """Select rows by index."""
         return Rows(*(part[rows] for part in self))
 
 
 class State(NamedTuple):
-    """Chains: z (R, S, D), and loc and scale (R, S, V) of p(v | z, c)."""
+    """State of the chains: z (R, S, D), and loc and scale (R, S, V) of p(v | z, c)."""
 
     z: Tensor
     loc: Tensor
     scale: Tensor
 
     def where(self, accepted: Tensor, other: State) -> State:
-        """The other state where accepted (R, S), else this one."""
+        """Take the state of `other` for the chains that `accepted`, (R, S), marks, and this one for the rest."""
         return State(*(torch.where(accepted[..., None], new, old) for new, old in zip(other, self, strict=True)))
 
     def take(self, rows: Tensor) -> State:
-        """The chains of some of the rows."""
+        """Select rows by index."""
         return State(*(part[rows] for part in self))
 
     def chains(self, index: Tensor) -> State:
-        """Some of the chains of every row."""
+        """Select chains by index, the same in every row."""
         return State(*(part[:, index] for part in self))
 
 
@@ -77,8 +79,8 @@ class Sampler:
     """The Markov chains of this module.
 
     Args:
-        model: The model, whose posterior is the target.
-        guide: Row guide to propose by, or None for a guide that has none.
+        model: Model whose posterior is the target.
+        guide: Row guide that proposes; None leaves the guide moves out.
     """
 
     def __init__(self, model: SSMTL, guide: RowGuide | None) -> None:
@@ -88,18 +90,18 @@ class Sampler:
 
     # ---------------------------------------------------------------- densities
     def at(self, z: Tensor, c: Tensor) -> State:
-        """The chains' state at z."""
+        """State of the chains at z (R, S, D), given contexts c (R, S, K)."""
         x, y = (p.base_dist for p in self.model.decode(z, c))
         return State(z, torch.cat([x.loc, y.loc], -1), torch.cat([x.scale, y.scale], -1))
 
     def log_joint(self, state: State, value: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Log p(z) p(v | z, c) (R, S) over the entries of v that are seen, or all."""
+        """Log p(z) p(v | z, c), (R, S), where v holds the entries that are seen, by default all."""
         density = torch.distributions.Normal(state.loc, state.scale, validate_args=False).log_prob(value)
         density = density if seen is None else density.where(seen, density.new_zeros(()))
         return self.model.prior("z").log_prob(state.z) + density.sum(-1)
 
     def complete(self, state: State, rows: Rows) -> Tensor:
-        """V (R, S, V): drawn where not seen."""
+        """Complete the rows, (R, S, V), by drawing the entries that are not seen."""
         return torch.where(rows.seen, rows.value, torch.normal(state.loc, state.scale))
 
     def row_guide(self, value: Tensor, c: Tensor) -> torch.distributions.Distribution:
@@ -112,7 +114,7 @@ class Sampler:
 
     # ---------------------------------------------------------------- start
     def start(self, rows: Rows, unit: Tensor) -> State:
-        """Chains from generated rows of each row's unit (R,), resampled by the likelihood of what was observed."""
+        """Start chains at generated rows of each row's unit (R,), resampled by the likelihood of the seen entries."""
         n_rows, n_chains = rows.c.shape[:2]
         z = rows.c.new_empty(n_rows, GROUPS, self.model.z_dim)
         value = rows.c.new_empty(n_rows, GROUPS, rows.value.shape[-1])
@@ -132,7 +134,7 @@ class Sampler:
         return self.at(z, rows.c)
 
     def _weights(self, pool: State, rows: Rows) -> Tensor:
-        """Weights (R, P) of the pool, the likelihood to the largest power <= 1 that leaves `EFFECTIVE` of them."""
+        """Weights (R, P) of the pool: likelihoods to the largest power <= 1 with effective number >= `EFFECTIVE`."""
         normal = torch.distributions.Normal(pool.loc, pool.scale, validate_args=False)
         density = normal.log_prob(rows.value).where(rows.seen, pool.loc.new_zeros(())).sum(-1)
         low, high = torch.zeros_like(density[:, :1]), torch.ones_like(density[:, :1])
@@ -148,7 +150,7 @@ class Sampler:
 
     # ---------------------------------------------------------------- moves
     def sweep(self, state: State, rows: Rows) -> State:
-        """One guide move and two moves by differences of every chain."""
+        """Make one guide move (if there is a row guide) and two difference moves with every chain."""
         if self.guide is not None:
             state = self._guide_move(state, rows)
         for _ in range(2):
@@ -171,7 +173,7 @@ class Sampler:
             now, c = state.chains(movers), rows.c[:, movers]
             pairs = [torch.randint(len(others), now.z.shape[:2], device=now.z.device) for _ in range(2)]
             first, second = (state.z[:, others].gather(1, p[..., None].expand(-1, -1, dim)) for p in pairs)
-            # Mostly steps of the best size for a normal target, some much shorter, some from mode to mode.
+            # Most steps have the best size for a normal target, some are much shorter, some lead from mode to mode.
             size = 2.38 / (2 * dim) ** 0.5 * 10 ** -torch.rand(*now.z.shape[:2], 1).to(now.z)
             size = torch.where(torch.rand_like(size) < 0.1, torch.ones_like(size), size)
             step = size * (first - second) + 1e-4 * torch.randn_like(now.z)
@@ -190,14 +192,15 @@ class Sampler:
 
 
 def groups(n_chains: int, device: torch.device) -> Tensor:
-    """Group of each chain (S,)."""
+    """Index of each chain's group, (S,)."""
     return torch.arange(n_chains, device=device) % GROUPS
 
 
 def nested_r_hat(values: list[Tensor]) -> Tensor:
-    """R-hat (R, V) of T successive values (R, S, V): do the groups of chains that share a start have one mean?
+    """Nested R-hat (R, V) from T successive values (R, S, V): whether the groups of chains agree in their means.
 
-    A group counts as S / 10 independent values, so that 1 is expected where nothing of the start is left.
+    The chains of a group share a start. A group counts as S / `GROUPS` independent values, so that the expected value
+    is 1 once the start is forgotten.
     """
     first = values[0]
     n_chains = first.shape[1] // GROUPS * GROUPS
@@ -209,7 +212,11 @@ def nested_r_hat(values: list[Tensor]) -> Tensor:
 
 
 def converge(sampler: Sampler, rows: Rows, unit: Tensor, sweeps: int, rounds: int) -> tuple[Tensor, Tensor]:
-    """Complete rows (R, S, V) at the chains' end, and R-hat (R, V); rows go on until they have converged."""
+    """Run the chains of each row until it has converged, at most `rounds` times `sweeps` sweeps.
+
+    Returns:
+        Completed rows (R, S, V) from the last states, and R-hat (R, V).
+    """
     state = sampler.start(rows, unit)
     r_hat = torch.full_like(rows.value[:, 0], torch.inf)
     active = torch.arange(len(unit), device=unit.device)

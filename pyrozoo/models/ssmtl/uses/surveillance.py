@@ -1,4 +1,4 @@
-"""Sensor surveillance: improbable rows are suspect (the paper names this use); and faults to test a monitor with."""
+"""Sensor surveillance: flag improbable rows (a use the paper names), and inject faults to test a monitor with."""
 
 from __future__ import annotations
 
@@ -21,30 +21,44 @@ KINDS = ("bias", "drift", "stuck")
 def inject_fault(
     batch: Batch, column: str, kind: str, size: float, *, units: Sequence[Any] | None = None, start: float = 0.75
 ) -> tuple[Batch, np.ndarray]:
-    """Make one sensor of some units faulty from a row on; the batch stays as it is.
+    """Return a copy of the data in which one sensor of some units is faulty from a certain row on.
 
-    The fault begins after the share `start` of each unit's rows, in their order here::
+    The fault begins after the share `start` of each unit's rows, in the order of the batch::
 
-        bias    value + size                     to the unit's last row
-        drift   value + size * k / n             in the k-th of the n rows to the unit's last: it grows up to size
+        bias    value + size                     in all n rows from there to the unit's last one
+        drift   value + size * k / n             in the k-th of these n rows, so that it grows up to size
         stuck   the last value before the fault  in the next `size` rows
 
-    Nothing is random: draw `units` yourself for a random choice.
+    Nothing here is random; choose `units` at random yourself if needed.
 
     Args:
-        batch: Rows of units, each unit's in the order of time.
-        column: Name of an input, or of a target, of which only the observed rows count and become faulty.
+        batch: Rows of units, in the order of time within each unit.
+        column: Name of an input or a target; of a target only the observed rows are counted and become faulty.
         kind: "bias", "drift" or "stuck".
-        size: Of a bias or drift in the unit of the column, of either sign; of a stuck sensor the number of rows.
+        size: Size of a bias or drift, positive or negative, in the physical unit of the column; for "stuck" the number
+            of faulty rows.
         units: Names of the units whose sensor fails; all by default.
         start: Share of a unit's rows before the fault, in [0, 1).
 
     Returns:
-        The faulty data, and where they are faulty: boolean, shape (N,).
+        The faulty data, and a mask that is True for faulty rows, shape (N,).
 
     Raises:
         KeyError: No such column or unit.
-        ValueError: No such kind; a size or start out of range; a unit with too few rows for the fault.
+        ValueError: No such kind; a size or start out of range; a unit with too few rows for the fault; a column of
+            whole numbers.
+        TypeError: `units` is a single name.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import inject_fault
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> faulty, mask = inject_fault(data, "DryerTemp", "bias", 40.0, units=[2])
+        >>> int(mask.sum())  # the last quarter of the rows of unit 2
+        32
+        >>> j = data.columns("x").index("DryerTemp")
+        >>> round(float((faulty["x"] - data["x"])[mask, j].mean()), 3)
+        40.0
     """
     site, place = _locate(batch, column)
     _check_fault(kind, size, start)
@@ -80,40 +94,55 @@ def monitor(
     fit: Fit, batch: Batch, *, reference: Batch | None = None, false_alarms: float = 0.01, window: int = 1,
     draws: int = 100, seed: int = 0, batch_size: int = 4096, progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
-    """How improbable each row is given what the fit learned about its unit, when to alarm, and which sensor to suspect.
+    """Score how improbable each row is for its unit, raise alarms, and name the sensor to suspect.
 
-    The score is minus `pyrozoo.log_density`: in nats, higher is more improbable; with a window, its mean
-    over the last `window` rows of the unit, which is later, and finds small faults better where rows are independent
-    (on consecutive rows of a transient it may not). The alarm threshold is the score that at most a share
-    `false_alarms` of clean rows exceeds, as a rank among the reference's scores (split conformal prediction: exact for
-    exchangeable rows, approximate where neighbouring rows are alike).
+    The score is minus `zoo.log_density` of the row given what the fit learned about the unit, in nats: a higher score
+    is less probable. With a window it is the mean over the last `window` rows of the unit, which reacts later but finds
+    small faults better if rows are independent (on consecutive rows of a transient it may not). The alarm threshold is
+    the score that at most a share `false_alarms` of clean rows exceeds, found as a rank among the scores of the
+    reference (split conformal prediction: exact for exchangeable rows, approximate if neighbouring rows are alike).
 
-    The suspect is the sensor with the largest surprise, minus the log density of its value given the row's other
-    values, log p(others) - log p(all), in standard deviations of the training data. It needs no draws of its own:
-    p(others) is the mean of the same weights, each over the density p(x_d | z, c) of the sensor's value. The surprise
-    of a large fault is understated, because the draws were made for the faulty row; and where two sensors are tied to
-    each other alone, a broken relation does not tell which of them broke it.
+    The suspect is the sensor with the largest surprise: minus the log density of its standardised value given the row's
+    other values, log p(others) - log p(all). It needs no further draws: p(others) is the mean of the same importance
+    weights, each divided by the density p(x_d | z, c) of the sensor's value. The surprise of a large fault is
+    understated, because the draws were made for the faulty row; and if two sensors depend only on each other, a broken
+    relation does not tell which of them failed.
 
-    Targets count where all rows have them; ``batch.hide()`` monitors the inputs alone.
+    Targets are part of the score if all rows have them; pass ``batch.hide()`` to monitor the inputs alone.
 
     Args:
-        fit: A fit of SSMTL, SSL-VAE or ML-VAE; its best restart.
-        batch: Rows to judge, each unit's in the order of time.
-        reference: Clean rows, best such that the fit was not trained on, for the threshold; without it no alarm.
-        false_alarms: Share of clean rows above the threshold, in (0, 1).
-        window: Rows to average over; the first ``window - 1`` rows of a unit have no score, no alarm and no suspect.
-        draws: Importance draws per row.
-        seed: Of the draws.
-        batch_size: Rows at once.
+        fit: Fit of SSMTL, SSL-VAE or ML-VAE, of which the best restart is used.
+        batch: Rows to judge, in the order of time within each unit.
+        reference: Clean rows for the threshold, preferably not used in training; without them there are no alarms.
+        false_alarms: Largest share of clean rows above the threshold, in (0, 1).
+        window: Number of rows to average over; the first ``window - 1`` rows of a unit have no score, alarm or suspect.
+        draws: Number of importance draws per row.
+        seed: Random seed for the draws.
+        batch_size: Number of rows that are scored at a time.
         progress: Show a progress bar.
 
     Returns:
-        One line per row: ``unit``, ``score``, with a reference ``threshold`` and ``alarm``, ``suspect`` (a column
-        name), and ``surprise[<column>]`` of every column, nats, averaged like the score.
+        One line per row with the columns ``unit``, ``score``, with a reference ``threshold`` and ``alarm``, then
+        ``suspect`` (name of a column) and, for every column, ``surprise[<column>]`` in nats, averaged like the score.
 
     Raises:
-        ValueError: The model has no density of its inputs (MTL); targets in some rows only; a reference that is too
-            small for the rate, or has targets where the batch has none; a window below 1.
+        ValueError: The model has no density of its inputs (MTL); only some rows have targets; the reference is too
+            small for the rate, or has targets while the batch has none; the window is below 1.
+        TypeError: `batch` or `reference` is not a Batch.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import inject_fault, monitor
+        >>> fit, data = zoo.load_reference("ssmtl/dryer"), zoo.load_data("ssmtl", "dryer")
+        >>> unit = data.group_names("unit")
+        >>> tested, clean = (data.subset(np.flatnonzero(np.isin(unit, names))) for names in ([2], [3, 4]))
+        >>> faulty, mask = inject_fault(tested, "DryerTemp", "bias", 40.0)
+        >>> table = monitor(fit, faulty, reference=clean, draws=10, progress=False)
+        >>> bool(table["alarm"][mask].mean() > table["alarm"][~mask].mean())
+        True
+        >>> table["suspect"][mask].mode().tolist()
+        ['DryerTemp']
     """
     if "z" not in fit.model.row_sites:
         raise ValueError(f"monitor needs a density of the inputs, which {type(fit.model).__name__} lacks; fit SSMTL")
@@ -143,17 +172,17 @@ def monitor(
 
 
 def trailing_mean(score: np.ndarray, units: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the last `window` rows of each row's unit, NaN before there are so many; score, units (N,)."""
+    """Mean of `score` (N,) over the last `window` rows of each row's unit, (N,); NaN while there are fewer rows."""
     rolled = pd.Series(score).groupby(units, sort=False).rolling(window, min_periods=window).mean()
     return rolled.droplevel(0).sort_index().to_numpy()
 
 
 def alarm_threshold(clean: np.ndarray, false_alarms: float) -> float:
-    """The score that a further clean row exceeds with probability at most `false_alarms`, if rows are exchangeable.
+    """Return the score that a new clean row exceeds with probability at most `false_alarms`, if rows are exchangeable.
 
     Args:
-        clean: Scores of clean rows; NaN, where a window was not full, is left out.
-        false_alarms: In (0, 1).
+        clean: Scores of clean rows, (N,); NaN, which marks a window that is not full, is ignored.
+        false_alarms: Probability of a false alarm, in (0, 1).
 
     Raises:
         ValueError: A rate out of range, or too few scores for it.
@@ -171,7 +200,7 @@ def alarm_threshold(clean: np.ndarray, false_alarms: float) -> float:
 
 
 def _locate(batch: Batch, column: str) -> tuple[str, int]:
-    """The tensor that holds a column, and its place there."""
+    """Name of the tensor that holds a column, "x" or "y", and the index of the column in it."""
     known: list[str] = []
     for site in ("x", "y"):
         if site in batch.tensors:
@@ -194,7 +223,7 @@ def _check_fault(kind: str, size: float, start: float) -> None:
 
 
 def _has_targets(batch: Batch, argument: str) -> bool:
-    """Whether all rows have their targets; an error where only some do."""
+    """Whether all rows have their targets; raise ValueError if only some do."""
     seen = batch.observed("y") if "y" in batch.labels else np.zeros(batch.n_rows, bool)
     if seen.any() and not seen.all():
         raise ValueError(
@@ -205,7 +234,7 @@ def _has_targets(batch: Batch, argument: str) -> bool:
 
 
 def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str | None) -> dict[str, np.ndarray]:
-    """Minus log density of every row as ``score``, and of every value given the row's others, standardised."""
+    """Scores of the rows, and surprises of every column, (N,) each: minus log density given the row's other values."""
     sites = {"x": fit.model.x_scale} | ({"y": fit.model.y_scale} if targets else {})
 
     def reduce(terms: Iterator[tuple[Pair, Tensor]]) -> Tensor:
@@ -227,7 +256,7 @@ def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str |
 
 
 def _by_component(drawn: Pair, site: str) -> Tensor:
-    """Log p(value of each component | z, c) of a site, shape (B, components)."""
+    """Log p(component | z, c) of a site's value, for each of its components, shape (B, components)."""
     nodes = drawn.model.nodes
     node = nodes.get(site + OBSERVED, nodes[site])
     return node["fn"].base_dist.log_prob(node["value"]).double()
