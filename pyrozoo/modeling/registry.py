@@ -36,6 +36,7 @@ class Card:
             value +- k standard errors.
         golden: Variant -> log joint density at the contract's fixed trace.
         limitations: What a user must know before trusting a result, one line each.
+        reference: Full reference with DOI.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Card:
     golden: dict[str, float] = field(default_factory=dict)
     limitations: tuple[str, ...] = ()
     guides_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: str = ""
 
 
 @dataclass(frozen=True)
