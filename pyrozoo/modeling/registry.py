@@ -40,6 +40,7 @@ class Card:
             value +- k standard errors.
         golden: Variant -> log joint density at the contract's fixed trace.
         limitations: What a user must know before trusting a result, one line each.
+        reference: Full reference with DOI.
     """
 
     name: str

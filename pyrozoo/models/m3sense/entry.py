@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""Parts of the entry that the registry, the contract and the command line read."""
 
 from __future__ import annotations
 
@@ -29,17 +29,26 @@ DATASETS = {"simulated": simulate_all}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated windows of all five sets, on which the contract runs."""
+    """Simulate small windows of all five sets, on which the contract runs; returns them and model arguments."""
     windows = simulate_all(seed, n_subjects=1, n_windows=4, seconds=5.0, rates={"bvp": 8, "eda": 4, "temp": 4})
     sizes = {"embedding": 16, "lstm_layers": 1, "hidden": (24, 16), "head": 8, "a_dim": 2, "q_hidden": 16, "gamma": 1.0}
     return windows.subset(np.arange(windows.n_rows)), sizes
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read windows for the command line (`read_windows`), at prediction with the classes of the training data.
+    """Read windows for the command line by `read_windows`; at prediction, with the classes of the training data.
 
-    Nothing is standardised here: the file says whether its signals are, and at prediction they must be as those of the
-    training data.
+    Nothing is standardised here: the file says whether its signals are standardised, and at prediction they must be
+    standardised as the training data are.
+
+    Args:
+        path: Path of an npz file of windows.
+        rate: None: a file of windows names its own rates.
+        like: At prediction, a row of the training data.
+
+    Raises:
+        ValueError: A rate was given; the path is a folder; there are no labels to learn from; at prediction, the
+            windows differ from the training data in modalities, samples, rates or standardisation.
     """
     if rate is not None:
         raise ValueError("--rate: a file of windows names its own rates, rates_<modality>; leave it out")
@@ -62,7 +71,7 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
 
 
 def _require_alike(batch: Batch, like: Batch) -> None:
-    """Refuse windows that are not made as those of the training data."""
+    """Raise ValueError if windows differ from the training data in modalities, samples, rates or standardisation."""
     for name in modalities(like):
         if name not in modalities(batch):
             raise ValueError(f"there is no array {name!r}, only {modalities(batch)}; the fit needs {modalities(like)}")
@@ -86,14 +95,14 @@ def recovery(seed: int) -> dict[str, float]:
     """Recovery on simulated signals: labels from the latents, scored on the half of the people who were left out.
 
     Returns:
-        Balanced accuracy of ``anxiety`` and ``stress``; of emotion hardly anything can be told (`simulator`).
+        Balanced accuracy of ``anxiety`` and ``stress``; emotion can hardly be told from these signals (`simulator`).
     """
     found = deep_run("latent (CAM)", TASKS, seed, "quick")
     return {task: found[f"{task}.balanced_accuracy"] for task in ("anxiety", "stress")}
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """What the command line writes: of every window the person, and for every task label and probabilities."""
+    """Tables that the command line writes: per window the person, and for every task the label and probabilities."""
     table = predict(found, batch)
     people = batch.group_names("subject")
     if len(batch.coords["dataset_class"]) == 1:

@@ -14,7 +14,20 @@ from .local_guide import SD_FLOOR, PaperGuide
 
 
 class LowRankGuide(PaperGuide):
-    """q(a_T | X_T) with a covariance of low rank beside the diagonal."""
+    """q(a_T | X_T) as a normal whose covariance is a diagonal plus a matrix of rank 2.
+
+    Args:
+        model: Model with a latent per task.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> import torch
+        >>> model = zoo.load_reference("m3sense/simulated").model
+        >>> guide = zoo.create_guide(model, "lowrank")
+        >>> output = torch.zeros(5, guide.outputs * model.a_dim)  # of a task's network, for five windows
+        >>> guide.posterior(output).covariance_matrix.shape
+        torch.Size([5, 16, 16])
+    """
 
     rank = 2
     outputs = 2 + rank
@@ -22,13 +35,26 @@ class LowRankGuide(PaperGuide):
     def posterior(self, out: Tensor) -> dist.Distribution:
         loc, raw, *factors = out.chunk(self.outputs, -1)
         sd = SD_FLOOR + functional.softplus(raw)
-        if not bool(torch.isfinite(out).all()):  # the factorisation would fail before anybody learns which site it is
+        if not bool(torch.isfinite(out).all()):  # the factorisation would fail with an error that names no site
             return dist.Normal(loc, sd, validate_args=False).to_event(1)
         return dist.LowRankMultivariateNormal(loc, 0.1 * torch.stack(factors, -1), sd**2)
 
 
 class DeltaGuide(PaperGuide):
-    """One point a_T per window."""
+    """A point estimate of a_T per window and task.
+
+    Args:
+        model: Model with a latent per task.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> import torch
+        >>> model = zoo.load_reference("m3sense/simulated").model
+        >>> guide = zoo.create_guide(model, "delta")
+        >>> point = guide.posterior(torch.ones(5, model.a_dim)).sample()
+        >>> point.shape, bool((point == 1).all())
+        (torch.Size([5, 16]), True)
+    """
 
     outputs = 1
 

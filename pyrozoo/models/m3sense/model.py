@@ -27,25 +27,25 @@ def n_classes(data: Batch) -> dict[str, int]:
 
 
 class AffectModel(ZooModel):
-    """What all variants share: modalities, tasks, the shared encoder, which runs once per step.
+    """Base of all variants: modalities, tasks, and the shared encoder, which runs once per step.
 
     Shapes: a signal of each modality (B, samples); ``y_<task>`` (B,) with a mask of the windows where it is known;
     window (B,); h (T, B, F), the representation X_T of every task, from `encode`.
 
     Args:
-        modalities: Names of the K modalities, tensors of the batch.
+        modalities: Names of the K modalities, which are tensors of the batch.
         tasks: Task -> number of classes.
         unimodal: "last", "keyless" or "self", see `nets.UnimodalEncoder`.
         fusion: "sum", "concat", "keyless", "hamlet" or "cam", see `nets.Fusion`.
         segment: Samples per segment (the paper: 5, without a unit).
-        embedding: E (the paper: 128).
-        lstm_layers: Of each LSTM.
+        embedding: Width E of the embeddings (the paper: 128).
+        lstm_layers: Number of layers of each LSTM.
         hidden: Widths of the two layers after fusion; the last is F.
         head: Hidden units of the task learning networks.
-        dropout, lstm_dropout: Shares.
-        frozen: What is not trained, see `transfer`: "none"; "encoders", the unimodal ones; "representation", all up to
-            X_T. Its weights take no gradient, and its batch norm and dropout stay as in evaluation.
-        signal_loc, signal_scale: Standardisation by modality: networks see (signal - loc) / scale.
+        dropout, lstm_dropout: Dropout probabilities of the encoders and heads, and between LSTM layers.
+        frozen: Part that is not trained, see `transfer`: "none"; "encoders", the unimodal ones; "representation", all
+            up to X_T. Its weights take no gradient, and its batch norm and dropout stay as in evaluation.
+        signal_loc, signal_scale: Location and scale of each modality: networks see (signal - loc) / scale.
 
     Raises:
         ValueError: An argument out of its range or choices; a signal shorter than a segment.
@@ -123,7 +123,7 @@ class AffectModel(ZooModel):
             )
 
     def encode(self, **batch: Any) -> Tensor:
-        """X_T of every task, (T, B, F): the representation that model and guide share."""
+        """Compute X_T of every task, (T, B, F): the representation that model and guide share (eq. 1)."""
         self._require_signals(batch)
         signals = {
             name: (batch[name] - self.signal_loc[i]) / self.signal_scale[i] for i, name in enumerate(self.modalities)
@@ -131,7 +131,7 @@ class AffectModel(ZooModel):
         return self.representation(signals)
 
     def known(self, task: str, batch: Mapping[str, Any], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (B,) of a task and where they are known (B,); zeros and nowhere for data without the task."""
+        """Labels (B,) of a task, and a mask (B,) of those that are known; without the task, zeros and no known one."""
         y = batch.get(f"y_{task}")
         if y is None:
             y = torch.zeros(like.shape[1], dtype=torch.long, device=like.device)
@@ -141,20 +141,20 @@ class AffectModel(ZooModel):
         return y, torch.ones_like(y, dtype=torch.bool) if mask is None else mask
 
     def observe(self, task: str, logits: Tensor, batch: Mapping[str, Any], h: Tensor) -> None:
-        """The site ``y_<task>``, which counts on the windows where the label is known."""
+        """Sample the site ``y_<task>``, masked to the windows whose label is known (eq. 14; its loss is eq. 15)."""
         y, known = self.known(task, batch, h)
         with poutine.mask(mask=known):
-            pyro.sample(f"y_{task}", dist.Categorical(logits=logits), obs=y)
+            pyro.sample(f"y_{task}", dist.Categorical(logits=logits), obs=y)  # eq. 14, 15
 
 
 class LatentModel(AffectModel):
-    """What the variants with a latent a_T per task share: its prior, its weight, an ELBO with an analytic KL.
+    """Base of the variants with a latent a_T per task: its prior, its weight, an ELBO with an analytic KL.
 
     Args:
-        a_dim: A, dimension of a task's latent (the paper does not say).
+        a_dim: Dimension A of a task's latent (the paper does not say).
         q_hidden: Hidden units of the networks of q(a_T | X_T).
-        gamma: Weight of the alignment term KL[q(a_T | X_T) || p(a_T)]; by default 0.3, as in the paper, in "latent"
-            0.03.
+        gamma: Weight of the alignment term KL[q(a_T | X_T) || p(a_T)] (eq. 16); by default 0.3, as in the paper, in
+            "latent" 0.03.
         priors: ``{"a_<task>": distribution}`` in place of the standard normal.
     """
 
@@ -169,7 +169,7 @@ class LatentModel(AffectModel):
         return {f"a_{task}": dist.Normal(self.signal_loc.new_zeros(self.a_dim), 1.0).to_event(1) for task in self.tasks}
 
     def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
-        """TraceMeanField_ELBO: the prior of a_T depends on no other latent, so that its analytic KL is exact."""
+        """TraceMeanField_ELBO, whose analytic KL (eq. 13) is exact: the prior of a_T depends on no other latent."""
         return TraceMeanField_ELBO(
             num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting
         )
@@ -185,20 +185,32 @@ _SIZES = (
 
 
 class M3Sense(LatentModel):
-    """The paper's model: labels from the representation, beside a latent per task that is drawn to its prior.
+    """The paper's model: labels from the representation, and a latent per task that is pulled to its prior.
 
     For windows n, of whatever data set, and tasks T::
 
-        a_nT ~ N(0_A, I_A), its log density times gamma           (eq. 12, 13)
+        a_nT ~ N(0_A, I_A), its log density times gamma                                          (eq. 13)
         y_nT ~ Categorical(F_T(X_T(x_n))), seen on the windows of the task's own data set        (eq. 14)
 
-    With q(a_T | X_T) from the guide the objective is the paper's, sum over windows of CE + gamma KL (eq. 15, 16).
-    Nothing reads a_T: its posterior can become its prior without any cost, and measured it does, so that the term
-    neither aligns nor learns from unlabelled windows for long. Variants "latent" and "generative" are those in which it
-    lives.
+    With q(a_T | X_T) from the guide (eq. 12) the objective is the paper's, the sum over windows of CE + gamma KL
+    (eq. 13, 15, 16). Nothing reads a_T: its posterior can become its prior without any cost, and in measurements it
+    does, so that the term soon neither aligns nor learns from unlabelled windows. It stays active in the variants
+    "latent" and "generative".
 
     Reference: "M3Sense: Affect-Agnostic Multitask Representation Learning Using Multimodal Wearable Sensors",
     equations 1 to 16; arguments of `AffectModel` and `LatentModel`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import simulate_all
+        >>> windows = simulate_all(n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
+        >>> sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (8, 8), "head": 8, "a_dim": 2, "q_hidden": 8}
+        >>> model = zoo.create_model("m3sense", windows, variant="m3sense", **sizes)
+        >>> model.tasks
+        {'anxiety': 2, 'emotion': 2, 'stress': 3}
+        >>> fit = zoo.fit(model, "paper", windows, steps=5, progress=False)
+        >>> zoo.predict(fit, windows, draws=10).columns[:3].tolist()
+        ['y_anxiety.label', 'y_anxiety.p[low]', 'y_anxiety.p[high]']
     """
 
     default_gamma = 0.3
@@ -226,20 +238,31 @@ class M3Sense(LatentModel):
         with self.plate("window", sizes=sizes, window=window):
             for i, task in enumerate(self.tasks):
                 with poutine.scale(scale=self.gamma):
-                    a = pyro.sample(f"a_{task}", self.prior(f"a_{task}"))  # eq. 12
+                    a = pyro.sample(f"a_{task}", self.prior(f"a_{task}"))  # eq. 13: p(beta), the prior
                 self.observe(task, self.logits(i, h, a), batch, h)  # eq. 14
 
     def logits(self, i: int, h: Tensor, a: Tensor) -> Tensor:
-        """Logits of task i (..., B, C), from its representation h[i]."""
+        """Logits of task i, (..., B, C), from its representation h[i] (eq. 14)."""
         return self.classifiers[i](h[i])
 
 
 class LatentM3Sense(M3Sense):
-    """As `M3Sense`, with labels from the latent: y_T ~ Categorical(F_T(a_T)), a variational information bottleneck.
+    """`M3Sense` with labels from the latent: y_T ~ Categorical(F_T(a_T)), a variational information bottleneck.
 
-    a_T carries what the label needs and no more, at the price gamma per nat: the alignment stays alive. The price is
-    paid on every window for every task, also where another task or none is labelled: with the paper's 0.3 little is
-    left of a weak label, so that the default is a tenth of it.
+    a_T carries the information that the label needs and no more, at the price gamma per nat: the alignment stays
+    active. The price is paid on every window for every task, also where another task or none is labelled: with the
+    paper's 0.3 a_T keeps little information on a weak label, so the default is a tenth of it. Arguments of
+    `AffectModel` and `LatentModel`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import simulate, standardise
+        >>> fit = zoo.load_reference("m3sense/simulated")  # of this variant, on signals standardised by person
+        >>> type(fit.model).__name__
+        'LatentM3Sense'
+        >>> new = simulate("simulated stress", seed=1, n_subjects=1, n_windows=6, rates={"bvp": 8})
+        >>> zoo.predict(fit, standardise(new), draws=20).filter(like="y_stress.p").columns.tolist()
+        ['y_stress.p[baseline]', 'y_stress.p[stress]', 'y_stress.p[amusement]']
     """
 
     default_gamma = 0.03
@@ -252,7 +275,20 @@ class LatentM3Sense(M3Sense):
 
 
 class Unaligned(AffectModel):
-    """The same networks without alignment: y_T ~ Categorical(F_T(X_T)); with one task a single-task baseline."""
+    """The paper's networks without alignment: y_T ~ Categorical(F_T(X_T)) (eq. 14); also for one task alone.
+
+    Arguments of `AffectModel`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import simulate
+        >>> windows = simulate("simulated stress", n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
+        >>> sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (8, 8), "head": 8}
+        >>> model = zoo.create_model("m3sense", windows, variant="unaligned", tasks={"stress": 3}, **sizes)
+        >>> fit = zoo.fit(model, "none", windows, steps=20, progress=False)
+        >>> zoo.predict(fit, windows).shape  # the label, and the probability of each of three classes
+        (12, 4)
+    """
 
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
@@ -285,8 +321,21 @@ class Generative(LatentModel):
         f_n  ~ N(dec(a_n1, ..., a_nT), diag s^2),   f_n summaries of the signals of window n (`summaries`)
 
     Here a missing label is informative, and unlabelled windows train the places of the classes. Labels are predicted by
-    p(y_T | a_T), proportional to pi_T N(a_T; m_T, I). Not in the paper. gamma weighs y_T and a_T together, which one
-    scale must have; 1 is a strict ELBO.
+    p(y_T | a_T), proportional to pi_T N(a_T; m_T, I). Not in the paper. gamma weighs y_T and a_T together, which need a
+    common scale; 1 is a strict ELBO. Arguments of `AffectModel` and `LatentModel`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import simulate_all
+        >>> windows = simulate_all(n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
+        >>> sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (8, 8), "head": 8, "a_dim": 2, "q_hidden": 8}
+        >>> tasks = {"anxiety": 2, "stress": 3}
+        >>> model = zoo.create_model("m3sense", windows, variant="generative", tasks=tasks, **sizes)
+        >>> [tuple(place.shape) for place in model.places]  # m_T: classes, dimensions of the latent
+        [(2, 2), (3, 2)]
+        >>> fit = zoo.fit(model, "paper", windows, steps=5, progress=False)
+        >>> zoo.predict(fit, windows, draws=5).filter(like=".label").shape
+        (60, 2)
     """
 
     def __init__(
@@ -315,18 +364,18 @@ class Generative(LatentModel):
         return {f"a_{task}": functools.partial(self._place, i) for i, task in enumerate(self.tasks)}
 
     def _place(self, i: int, y: Tensor) -> dist.Distribution:
-        """p(a_T | y_T) of task i."""
+        """The distribution p(a_T | y_T) of task i."""
         return dist.Normal(self.places[i][y], 1.0).to_event(1)
 
     def shared_parents(self, f: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Sample what stands beside y_T as a parent of every a_T: here nothing."""
+        """Sample the parents that every a_T has in addition to y_T: here there are none."""
         return ()
 
     def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
         return ZooModel.elbo(self, guide, batch, particles)
 
     def summaries(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the latents explain: level, log spread and log step of every modality, standardised; (B, 3 K)."""
+        """Summaries that the latents explain, (B, 3 K): standardised level, log spread and log step per modality."""
         parts = []
         for i, name in enumerate(self.modalities):
             signal = (batch[name] - self.signal_loc[i]) / self.signal_scale[i]
@@ -337,7 +386,7 @@ class Generative(LatentModel):
 
     def forward(self, sizes: Mapping[str, int], window: Tensor | None = None, **batch: Any) -> None:
         if "h" not in batch:
-            _ = self.representation  # only the guide runs it: here plain SVI learns that it is to be trained
+            _ = self.representation  # only the guide runs it; named here so that plain SVI trains it, too
         f = self.summaries(batch)
         latents = []
         with self.plate("window", sizes=sizes, window=window):
@@ -350,7 +399,7 @@ class Generative(LatentModel):
                     )
                     ruled_out = torch.where(known & (drawn != y), -math.inf, 0.0).to(f)
                     pyro.factor(f"y_{task}_label", ruled_out)
-                    # In one shape, so that a prior given by the user may leave a parent out.
+                    # Broadcast to one shape, so that a user's prior may leave a parent out.
                     parents = torch.broadcast_tensors(drawn, *shared)
                     latents.append(pyro.sample(f"a_{task}", self.prior(f"a_{task}", *parents)))
             loc = self.decoder(torch.cat(latents, -1))

@@ -18,14 +18,15 @@ CHANNELS = (64, 32)  # of the co-occurrence convolutions, kernels 1 and 3
 
 
 class UnimodalEncoder(nn.Module):
-    """Features of one modality, (B, samples) -> (B, E): segments, spatial encoder, LSTM, attention over segments.
+    """Features of one modality, (B, samples) -> (B, E): segments, spatial encoder, LSTM, attention (eq. 2).
 
     Args:
-        segment: Samples per segment; what a last incomplete segment holds is not seen.
-        embedding: E.
-        lstm_layers: Of the LSTM.
-        attention: "last" (the last state), "keyless" (eq. 3 to 5) or "self" (as in HAMLET, averaged over segments).
-        dropout, lstm_dropout: Shares.
+        segment: Samples per segment; samples in an incomplete last segment are not used.
+        embedding: Width E of the features.
+        lstm_layers: Number of layers of the LSTM.
+        attention: Attention over segments: "last" (the last state), "keyless" (eq. 3 to 5) or "self" (as in HAMLET,
+            averaged over segments).
+        dropout, lstm_dropout: Dropout probabilities after the embedding, and between LSTM layers.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class UnimodalEncoder(nn.Module):
         embedded = self.embed(self.spatial(segments).flatten(1)).reshape(len(x), n, -1)
         states, _ = self.lstm(embedded)
         if self.kind == "keyless":
-            weights = torch.softmax(self.score(states), 1)  # beta_i = w^T x_i
-            return (weights * states).sum(1)
+            weights = torch.softmax(self.score(states), 1)  # eq. 4, 5: beta_i = w^T x_i, alpha = softmax(beta)
+            return (weights * states).sum(1)  # eq. 3
         if self.kind == "self":
             attended, _ = self.attend(states, states, states, need_weights=False)
             return attended.mean(1)
@@ -65,10 +66,16 @@ class UnimodalEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Features of all modalities to one vector per task, (B, K, E) -> (T, B, out); T is 1 where tasks share it.
+    """Fuse the features of all modalities, (B, K, E), to a vector per task, (T, B, out); T is 1 where tasks share it.
 
     "cam" is the paper's conditional attention: Q = T_i W^q, K = X^u W^K, V = X^u W^V, X'_T = softmax(Q K^T / sqrt(E)) V
-    (eq. 8 to 10, where the paper leaves sigma undefined).
+    (eq. 7 to 10; the paper leaves sigma in eq. 10 undefined, here it is softmax).
+
+    Args:
+        kind: "sum", "concat", "keyless", "hamlet" or "cam".
+        embedding: Width E of the features.
+        n_modalities: Number K of modalities.
+        n_tasks: Number T of tasks, for "cam".
     """
 
     def __init__(self, kind: str, embedding: int, n_modalities: int, n_tasks: int) -> None:
@@ -81,7 +88,7 @@ class Fusion(nn.Module):
         if kind == "hamlet":
             self.attend = nn.MultiheadAttention(embedding, 1, batch_first=True)
         if kind == "cam":
-            self.query = nn.Parameter(torch.randn(n_tasks, embedding) / embedding**0.5)
+            self.query = nn.Parameter(torch.randn(n_tasks, embedding) / embedding**0.5)  # eq. 7: W^q
             self.key = nn.Linear(embedding, embedding, bias=False)
             self.value = nn.Linear(embedding, embedding, bias=False)
 
@@ -94,21 +101,21 @@ class Fusion(nn.Module):
         if self.kind == "hamlet":
             return self.attend(features, features, features, need_weights=False)[0].sum(1)[None]
         if self.kind == "cam":
-            scores = torch.einsum("te,bke->tbk", self.query, self.key(features)) / features.shape[-1] ** 0.5
-            return torch.einsum("tbk,bke->tbe", torch.softmax(scores, -1), self.value(features))
+            scores = torch.einsum("te,bke->tbk", self.query, self.key(features)) / features.shape[-1] ** 0.5  # eq. 7, 8
+            return torch.einsum("tbk,bke->tbe", torch.softmax(scores, -1), self.value(features))  # eq. 9, 10
         return features.sum(1)[None]
 
 
 class Representation(nn.Module):
-    """Everything up to X_T, shared by tasks where the fusion is: {modality: (B, samples)} -> (T, B, F).
+    """All networks up to X_T, {modality: (B, samples)} -> (T, B, F) (eq. 1); encoders are shared by all tasks.
 
     Args:
-        modalities: Names.
-        n_tasks: T.
-        segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout: Of each `UnimodalEncoder`.
-        fusion: Of `Fusion`.
+        modalities: Names of the K modalities.
+        n_tasks: Number T of tasks.
+        segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout: Arguments of every `UnimodalEncoder`.
+        fusion: Kind of `Fusion`.
         hidden: Widths of the two fully connected layers after fusion; the last is F.
-        frozen: What takes no gradient and stays in evaluation mode, whatever mode is asked for: "none", "encoders" or
+        frozen: Part that takes no gradient and stays in evaluation mode, whatever mode is set: "none", "encoders" or
             "representation" (all of it).
     """
 
@@ -135,21 +142,21 @@ class Representation(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Representation:
-        """Set the mode of what is not frozen: batch norm and dropout would change a part whose weights stay."""
+        """Set the mode of the parts that are not frozen; frozen ones stay in evaluation mode (batch norm, dropout)."""
         super().train(mode and self.frozen != "representation")
         if self.frozen == "encoders":
             self.encoders.eval()
         return self
 
     def forward(self, signals: Mapping[str, Tensor]) -> Tensor:
-        features = torch.stack([encoder(signals[name]) for name, encoder in self.encoders.items()], 1)
-        fused = self.fusion(features)
+        features = torch.stack([encoder(signals[name]) for name, encoder in self.encoders.items()], 1)  # eq. 2
+        fused = self.fusion(features)  # eq. 6
         fused = fused.expand(len(self.heads), *fused.shape[1:])
-        return torch.stack([head(part) for head, part in zip(self.heads, fused, strict=True)])
+        return torch.stack([head(part) for head, part in zip(self.heads, fused, strict=True)])  # eq. 11
 
 
 def classifier(in_dim: int, hidden: int, n_classes: int) -> nn.Sequential:
-    """Task learning network: fully connected layer with ReLU, then logits (eq. 14); linear where `hidden` is 0."""
+    """Make a task learning network: fully connected layer with ReLU, then logits (eq. 14); linear if `hidden` is 0."""
     if not hidden:
         return nn.Sequential(nn.Linear(in_dim, n_classes))
     return nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))

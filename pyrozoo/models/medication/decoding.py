@@ -21,16 +21,29 @@ from .process.segments import scores, segment_table
 
 @dataclass(repr=False)
 class Decoded:
-    """Decoded recordings.
+    """Decoded recordings, as returned by `decode_recordings`.
 
     Attributes:
-        names: Of the recordings.
-        label_names: K names, the non-event first.
+        names: Names of the recordings.
+        label_names: Names of the K labels, the non-event first.
         rate: Frames per second.
         labels: Label sequence of each recording, shapes (T,).
         marginals: Posterior probability of every label in every frame, shapes (T, K).
         performed: Posterior probability that a step was performed at all; one line per recording, one column per step.
-        decoder: How the labels were found.
+        decoder: Name of the decoder that found the labels.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import decode_recordings, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> decoded = decode_recordings(fit, test, draws=10)
+        >>> decoded
+        Decoded(2 recordings, 596 frames, by 'mea')
+        >>> decoded.segments()["label"][:2].tolist()
+        ['abduction', 'forward elevation']
+        >>> sorted(decoded.scores(test))
+        ['edit', 'frame_accuracy', 'frame_nll', 'segment_f1']
     """
 
     names: np.ndarray
@@ -45,7 +58,7 @@ class Decoded:
         return f"Decoded({len(self.names)} recordings, {sum(map(len, self.labels))} frames, by {self.decoder!r})"
 
     def frames(self) -> pd.DataFrame:
-        """One line per frame: index (recording, frame); ``label.label``, ``label.p[name]`` of every label."""
+        """Table of all frames: index (recording, frame); columns ``label.label`` and, per label, ``label.p[name]``."""
         lengths = [len(own) for own in self.labels]
         index = pd.MultiIndex.from_arrays(
             [np.repeat(self.names, lengths), np.concatenate([np.arange(n) for n in lengths])],
@@ -57,11 +70,18 @@ class Decoded:
         return pd.DataFrame(columns, index=index)
 
     def segments(self) -> pd.DataFrame:
-        """One line per performed step; see `segments.segment_table`."""
+        """Table of all performed steps, one line each; for its columns see `segments.segment_table`."""
         return segment_table(self.labels, [str(name) for name in self.names], list(self.label_names), self.rate)
 
     def scores(self, truth: Batch) -> dict[str, float]:
-        """Frame accuracy, segment F1, edit score and frame NLL against the labels of the same recordings."""
+        """Score the decoding: frame accuracy, segment F1, edit score and frame NLL.
+
+        Args:
+            truth: The same recordings with labels; unlabelled ones do not count.
+
+        Raises:
+            ValueError: No recording is labelled.
+        """
         seen = truth["labelled"].tolist()
         if not any(seen):
             raise ValueError("truth: no recording is labelled, so there is nothing to score; give the labelled ones")
@@ -70,7 +90,7 @@ class Decoded:
 
 
 def log_scores(model: ZooModel, batch: Batch, power: float = 1.0) -> list[np.ndarray]:
-    """Log potentials of each recording, raised to the power: what `decode` takes; shapes (T, K)."""
+    """Compute the log potentials of each recording times the power, shapes (T, K), for the functions of `decode`."""
     parts = model.log_potentials(batch["score"]).split(batch["lengths"].tolist())
     return [power * part.detach().cpu().numpy() for part in parts]
 
@@ -79,7 +99,7 @@ def log_scores(model: ZooModel, batch: Batch, power: float = 1.0) -> list[np.nda
 def decode_with(
     model: ZooModel, guide: nn.Module, data: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0
 ) -> Decoded:
-    """`decode_recordings` of a model and guide, for data in the terms of their fit."""
+    """Decode with a model and guide, as `decode_recordings` does; `data` must have gone through `Fit.prepare`."""
     plan = Plan.of(model, guide, data, decoder, draws=draws, average=average)
     names = data.names("recording")
     shown = [str(name) for name in names]
@@ -94,12 +114,13 @@ def decode_with(
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What a fit decodes with, the same for all recordings; so many can be decoded one after the other.
+    """Decoder, process and power of a fit, computed once for all recordings, which can then be decoded one by one.
 
     Attributes:
         decoder: A name in `decode.DECODERS`.
         mean: The process at the posterior means of its parameters, and the mean power.
-        drawn: Draws of both, over which marginals and step probabilities are averaged; empty where they use the means.
+        drawn: Draws of process and power, over which marginals and step probabilities are averaged; empty if these are
+            computed at the means.
     """
 
     decoder: str
@@ -111,10 +132,18 @@ class Plan:
     def of(
         cls, model: ZooModel, guide: nn.Module, data: Batch, decoder: str | None, *, draws: int, average: int
     ) -> Plan:
-        """The plan of a model and guide; of `data`, in the terms of the fit, only the layout counts.
+        """Make the plan of a model and guide.
+
+        Args:
+            model: The model.
+            guide: Guide of its parameters.
+            data: Recordings that have gone through `Fit.prepare`; only their layout is used.
+            decoder: A name in `decode.DECODERS`; the model's default where None.
+            draws: Number of posterior draws for the means.
+            average: Number of posterior draws to average over, or 0.
 
         Raises:
-            ValueError: `average` with a decoder that plugs in the means.
+            ValueError: `average` is given with a decoder that uses the means.
         """
         decoder = decoder or model.default_decoder
         parameters, power = model.mean_parameters(guide, data, draws)
@@ -129,7 +158,7 @@ class Plan:
 
     def marginals(self, potentials: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
         """Posterior probability of every label in every frame, shapes (T, K), from log potentials before the power."""
-        # A running sum: the memory is that of one draw.
+        # A running sum keeps the memory at that of one draw.
         total: list[np.ndarray] = []
         for own, process in self._uses(potentials):
             found = decode.marginals(own, process, names=names)
@@ -143,7 +172,7 @@ class Plan:
     def labels(
         self, potentials: list[np.ndarray], names: list[str], marginals: list[np.ndarray] | None = None
     ) -> list[np.ndarray]:
-        """Labels of each recording, shapes (T,), with `marginals` where they are at hand already."""
+        """Decode the labels of each recording, shapes (T,); `marginals` may be passed to save computing them again."""
         if marginals is None and self.decoder in ("marginal", "mea"):
             marginals = self.marginals(potentials, names)
         process, power = self.mean
@@ -155,6 +184,6 @@ class Plan:
 
 
 def frame_rate(model: ZooModel, data: Batch) -> float:
-    """Frames per second: the model's where it has one, which data that say theirs must share."""
+    """Frames per second of the model, or of the data if the model has none; ValueError if both differ."""
     check_rate(data, model)
     return float(getattr(model, "rate", None) or data.info.get("rate", 1.0))

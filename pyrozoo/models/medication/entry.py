@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""Parts of the entry that the registry, the contract and the command line read."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ VARIANTS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": Fram
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated recordings at one frame per second, the last quarter unlabelled, on which the contract runs."""
+    """Simulate small recordings at 1 frame/s, the last quarter unlabelled, for the contract; also model arguments."""
     data = simulate("pen", n_recordings=9, difficulty="easy", seed=seed, rate=1.0, n_unlabelled=3)
     return data, {"unlabelled": True}
 
 
 def recovery(seed: int) -> dict[str, float]:
-    """Recovery on simulated recordings of the pen, medium difficulty: 60 to fit in closed form, 60 others to decode.
+    """Recovery on simulated pen recordings of medium difficulty: a closed-form fit to 60, which decodes 60 others.
 
     Returns:
         ``frame_accuracy`` and ``segment_f1`` (IoU 0.5) of the default decoder.
@@ -48,13 +48,13 @@ def recovery(seed: int) -> dict[str, float]:
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read recordings for the command line, with the labels of the training data where they are known."""
+    """Read recordings for the command line; at prediction, with the labels of the training data `like`."""
     labels = None if like is None else list(like.coords["label_class"])
     return readers.read(path, rate=rate, labels=labels)
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """What the command line writes: "" labels and marginals of every frame, "steps" whether each was performed."""
+    """Tables that the command line writes: "" labels and marginals of frames, "steps" P(performed) of every step."""
     own = decode_recordings(found, batch)
     frames = own.frames().reset_index()
     frames.insert(2, "time_s", frames["frame"] / own.rate)
@@ -63,7 +63,7 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
 
 
 def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
-    """Decoders on a tiny case, and the same by going through all label sequences: pairs that must be equal."""
+    """Decode a tiny case by the exact algorithms and by enumeration of all sequences: pairs that must be equal."""
     model, process, rng = _small(variant, seed)
     n_frames, n_labels = 6, model.n_labels
     log_score = rng.normal(size=(n_frames, n_labels))
@@ -86,9 +86,16 @@ def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
 
 
 def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) -> dict[str, np.ndarray]:
-    """Ranks of the truth among posterior paths, parameters and likelihood known: uniform on 0..draws where exact.
+    """Ranks of the truth among posterior paths, for known parameters and likelihood: uniform on 0..draws if exact.
 
-    Labels come from the process, scores from the Beta densities of the text's note, which emission "beta" inverts.
+    Labels come from the process, scores from the Beta densities of the note to eq. 1, whose posterior has emission
+    "beta".
+
+    Args:
+        variant: Variant of the entry.
+        seed: Random seed for parameters, labels, scores and paths.
+        simulations: Number of simulated recordings.
+        draws: Number of posterior paths of each recording.
 
     Returns:
         Ranks of the number of event frames, of the label sequence's last change, and randomised ranks of "step k was
@@ -119,7 +126,7 @@ def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) 
 
 
 def _small(variant: str, seed: int) -> tuple[LabelModel, Any, np.random.Generator]:
-    """A model of two steps and the process at one draw from its priors."""
+    """Make a model of two steps, the process at one draw from its priors, and a random generator."""
     names, rng = ["non-event", "one", "two"], np.random.default_rng(seed)
     arguments = {} if variant == "frame-hmm" else {"typical": [3.0, 2.0], "caps": [5, 4, 3], "initial": [0.6, 0.2, 0.2]}
     model = VARIANTS[variant](names, **({"alpha": 1.0} | arguments))

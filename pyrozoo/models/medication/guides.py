@@ -1,4 +1,4 @@
-"""Guides of the parameters: in closed form, penalised maximum likelihood, and Gaussian ones trained by SVI."""
+"""Guides of the parameters: in closed form, by penalised maximum likelihood, and Gaussian ones trained by SVI."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ from .model import FrameHMM, StepProcess
 from .process.counts import Counts, labelled_sequences
 from .process.decode import log_evidence
 
-LEAST_SD = 0.5  # frames; a standard deviation cannot be told below the rounding to whole frames
-POWERS = 1e-3, 10.0  # where the power is looked for
+LEAST_SD = 0.5  # frames; smaller standard deviations are hidden by the rounding to whole frames
+POWERS = 1e-3, 10.0  # bounds of the search for the power
 
 
 class ClosedForm(LocalParams, PyroModule):
-    """The posterior of counts and moments: of every site the family of its prior, updated.
+    """The posterior in closed form, from counts and moments: for every site the family of its prior, updated.
 
     Sticks (Beta), rows of A (Dirichlet) and the start rate (Gamma) are conjugate to the counts, the last up to the
     rounding of waits to frames. Means and standard deviations (LogNormal) combine the prior with the moments of the
-    complete segments, whose logarithms are taken to be normal with their delta-method errors (a step that a recording
-    begins with counts as complete: it has age 1 in the first frame); segments that the end of
-    a recording cuts off are left out, and a recording that ends in non-event counts as one that no step would have
-    followed. The text estimates parameters by moments, too: with ``duration="cdf"`` this is its model, which its own
-    durations contradict (see the README); guide ``ml`` fits that reading by its likelihood.
+    complete segments, whose logarithms are taken to be normal with their delta-method errors (a step at the beginning
+    of a recording counts as complete: it has age 1 in the first frame). Segments that the end of a recording cuts off
+    are left out, and a recording that ends in non-event counts as one after which no step follows. The text estimates
+    parameters by moments, too: with ``duration="cdf"`` this is its model, which its own durations contradict (see the
+    README); guide ``ml`` fits that reading by its likelihood.
 
-    The power's posterior is normal in its logarithm around the maximum of p(labels | scores), by its curvature.
+    The posterior of the power is normal in its logarithm, with the mode and curvature of p(labels | scores).
 
-    Labelled recordings only; `solve` does all of it.
+    Only labelled recordings are used; `solve` computes the posterior.
+
+    Args:
+        model: Model whose parameters the guide covers.
 
     Raises:
-        ValueError: A prior of another family than the default one's.
+        ValueError: A prior is of another family than the default prior.
     """
 
     def __init__(self, model: LabelModel) -> None:
@@ -69,7 +72,11 @@ class ClosedForm(LocalParams, PyroModule):
             pyro.sample(site, posterior.to_event(len(posterior.batch_shape)))
 
     def solve(self, train: Batch) -> None:
-        """Update every prior by the labelled recordings, and fit the power given the means."""
+        """Update every prior by the labelled recordings, and fit the power at the means of the parameters.
+
+        Raises:
+            ValueError: No recording is labelled.
+        """
         model = self._model[0]
         for name, value in statistics(model, train).items():
             self._update(name, *value)
@@ -86,7 +93,7 @@ class ClosedForm(LocalParams, PyroModule):
         names = [f"{site}_{name}" for name in ARGUMENTS[self.families[site]]]
         own = [getattr(self, name) for name in names]
         given = [torch.as_tensor(value).to(own[0]) for value in statistic]
-        if self.families[site] is dist.LogNormal:  # estimates of the logarithm, and errors, inf where there is none
+        if self.families[site] is dist.LogNormal:  # estimates of the logarithm, and errors: inf without data
             precision = 1 / own[1] ** 2 + 1 / given[1] ** 2
             given = [(own[0] / own[1] ** 2 + given[0] / given[1] ** 2) / precision - own[0], precision**-0.5 - own[1]]
         for name, value, change in zip(names, own, given, strict=True):
@@ -106,7 +113,7 @@ def _base(prior: dist.Distribution) -> dist.Distribution:
 
 
 def _labelled(train: Batch) -> list[np.ndarray]:
-    """Labelled sequences, which the guides that solve need."""
+    """List the labelled sequences; ValueError if there are none, since the guides that solve need them."""
     seen = labelled_sequences(train)
     if not seen:
         raise ValueError(
@@ -117,7 +124,7 @@ def _labelled(train: Batch) -> list[np.ndarray]:
 
 
 def statistics(model: LabelModel, train: Batch) -> dict[str, tuple]:
-    """Site -> what the labelled recordings add to its prior's parameters; for LogNormal sites (estimate, error)."""
+    """Compute site -> increments of its prior's parameters by labelled data; for LogNormal sites (estimate, error)."""
     seen = _labelled(train)
     if isinstance(model, FrameHMM):
         moves = np.zeros((model.n_labels, model.n_labels))
@@ -145,12 +152,12 @@ def _of_steps(model: StepProcess, counts: Counts) -> dict[str, tuple]:
 
 
 def _moments(seconds: np.ndarray, rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(log mean, its error), (log sd, its error) of complete segments; an infinite error where they say nothing."""
+    """Estimate (log mean, its error), (log sd, its error) from complete segments; errors are infinite without data."""
     n = len(seconds)
     if n == 0:
         return (0.0, math.inf), (0.0, math.inf)
     mean = seconds.mean()
-    if n == 1:  # one segment tells the mean, within a spread that is typical of durations
+    if n == 1:  # one segment gives the mean, with an error that is typical of durations
         return (math.log(mean), 0.3), (0.0, math.inf)
     sd = max(seconds.std(ddof=1), LEAST_SD / rate)
     return (math.log(mean), sd / mean / math.sqrt(n)), (math.log(sd), 1 / math.sqrt(2 * (n - 1)))
@@ -159,10 +166,16 @@ def _moments(seconds: np.ndarray, rate: float) -> tuple[tuple[float, float], tup
 def fit_power(
     model: LabelModel, parameters: dict[str, Tensor], train: Batch, penalty: float = 1.0
 ) -> tuple[float, float] | None:
-    """Maximum of p(labels | scores, power) times the power's prior to the power of `penalty`, the process held fixed.
+    """Maximise p(labels | scores, power) times the power's prior raised to `penalty`, with the process held fixed.
+
+    Args:
+        model: Model with a fitted power.
+        parameters: Parameters of the process.
+        train: Recordings; labelled ones are used.
+        penalty: Exponent of the prior; 0 for maximum likelihood.
 
     Returns:
-        The maximum's logarithm and its error; None where there is no labelled recording, or scores are not finite.
+        Logarithm of the power at the maximum, and its error; None if no recording is labelled or scores are not finite.
     """
     lengths, labelled = train["lengths"].tolist(), train["labelled"].tolist()
     potentials = model.log_potentials(train["score"]).cpu().split(lengths)
@@ -186,17 +199,18 @@ def fit_power(
 
 
 class MaximumLikelihood(LocalParams, PyroModule):
-    """A point: the maximum of the labels' likelihood times the priors on the scale of logarithms and logits.
+    """A point estimate: the maximum of the labels' likelihood times the priors on the scale of logarithms and logits.
 
-    On that scale weak priors keep what was seen once or twice from running away (a gap seen once has no spread). The
-    likelihood has the segments that ends of recordings cut off. The process is fitted by L-BFGS, then the power to
-    p(labels | scores). Labelled recordings only; for unlabelled ones, too, use ``AutoDelta`` and SVI.
+    On that scale weak priors keep parameters finite for which there are only one or two observations (a gap seen once
+    has no spread). The likelihood includes the segments that ends of recordings cut off. The process is fitted by
+    L-BFGS, then the power to p(labels | scores). Only labelled recordings are used; to use unlabelled ones, too, take
+    ``AutoDelta`` and SVI.
 
     Args:
-        model: The model.
-        penalty: Weight of the log priors, that of the power included; 0 for maximum likelihood without any, where a
-            standard deviation is kept above half a frame.
-        steps: Iterations of L-BFGS.
+        model: Model whose parameters the guide covers.
+        penalty: Weight of the log priors, that of the power included; 0 for maximum likelihood, where standard
+            deviations are kept above half a frame.
+        steps: Number of iterations of L-BFGS.
     """
 
     def __init__(self, model: LabelModel, penalty: float = 1.0, steps: int = 200) -> None:
@@ -209,7 +223,7 @@ class MaximumLikelihood(LocalParams, PyroModule):
             setattr(self, f"at_{site}", nn.Parameter(self.transforms[site].inv(_centre(prior)).detach().clone()))
 
     def values(self) -> dict[str, Tensor]:
-        """Values of the sites."""
+        """Compute the values of the sites at the current parameters."""
         return {site: transform(getattr(self, f"at_{site}")) for site, transform in self.transforms.items()}
 
     def forward(self, **_: Any) -> None:
@@ -217,7 +231,11 @@ class MaximumLikelihood(LocalParams, PyroModule):
             pyro.sample(site, dist.Delta(value, event_dim=self.events[site]))
 
     def solve(self, train: Batch) -> None:
-        """Maximise."""
+        """Maximise the penalised likelihood of the labelled recordings, then fit the power.
+
+        Raises:
+            ValueError: No recording is labelled.
+        """
         model = self._model[0]
         seen = _labelled(train)
         sites = [site for site in self.transforms if site != "power"]
@@ -249,7 +267,7 @@ class MaximumLikelihood(LocalParams, PyroModule):
                 if self.penalty:
                     jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
                     density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
-                elif site.endswith("_sd"):  # that of equal durations has no maximum: it goes to zero
+                elif site.endswith("_sd"):  # for equal durations the likelihood has no maximum: sd goes to zero
                     values[site] = values[site].clamp(min=LEAST_SD / model.rate)
             process = model.process(model.parameters_of(values))
             value = -process.log_prob(labels, lengths).sum() - self.penalty * density
@@ -260,7 +278,7 @@ class MaximumLikelihood(LocalParams, PyroModule):
 
 
 def _centre(prior: dist.Distribution) -> Tensor:
-    """Where to start: the median of a log-normal, else the mean, else the image of 0."""
+    """Choose the start value: the median of a log-normal prior, else the mean, else the image of 0."""
     base = _base(prior)
     if isinstance(base, dist.LogNormal):
         return base.loc.exp()

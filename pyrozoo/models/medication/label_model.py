@@ -1,4 +1,4 @@
-"""What the models of the entry share: labels from a process, and scores that enter as a factor."""
+"""Base of the entry's models: labels from a process, and scores that enter as a factor."""
 
 from __future__ import annotations
 
@@ -26,30 +26,31 @@ EMISSIONS = ("score", "beta", "scaled")
 
 
 def outside_plate(value: Tensor, event_dim: int) -> Tensor:
-    """Drop the singleton that stands for the recordings' plate in vectorised or replayed draws of a global latent."""
+    """Drop the dimension of size 1 that vectorised and replayed draws of globals have at the recordings' plate."""
     dim = value.dim() - event_dim - 1
     return value.squeeze(dim) if dim >= 0 else value
 
 
 class LabelModel(ZooModel):
-    """What the models share: labels from a process, and scores whose evidence enters as a factor.
+    """Base of the models: labels from a process, and scores whose evidence enters as a factor.
 
     Generative process::
 
         parameters of the process, power ~ priors
         for recording r = 1..R:
-            label_r ~ process                       observed where labelled
+            label_r ~ process                       observed where labelled (eq. 1 of a chain, eq. 2 of steps)
             evidence_r: a factor                    see below
 
-    The factor of a labelled recording is log p(label | score, process, power), its process held fixed: it informs the
-    power alone. That of an unlabelled one, with ``unlabelled=True``, is log Z(score | process, power), its power held
-    fixed: it informs the process alone. The two cuts keep a classifier's scores, which are no likelihood, from
-    overruling the labels (cut posteriors; M. Plummer, Statistics and Computing 25, 2015). Without them the log joint
-    is what it says; only gradients are cut, so MCMC, which evaluates the joint, targets it without cuts.
+    The scores enter as q(z_t) of eq. 1 and 2, raised to the power. The factor of a labelled recording is
+    log p(label | score, process, power) with the process held fixed: it informs the power alone. The factor of an
+    unlabelled one, with ``unlabelled=True``, is log Z(score | process, power) with the power held fixed: it informs the
+    process alone. Z sums f(z_1, ..., z_T) of eq. 1 or 2 over all label sequences. The two cuts keep a classifier's
+    scores, which are no likelihood, from overruling the labels (cut posteriors; M. Plummer, Statistics and Computing
+    25, 2015). Only gradients are cut, the value of the log joint is not: MCMC, which evaluates the joint, does not cut.
 
-    Predictive draws of ``label`` are from the process alone, whatever the scores; to infer labels from scores, decode.
-    In plain Pyro, leave ``label`` and ``labelled`` out to draw the labels of unlabelled recordings: given, they stand
-    for themselves, as everywhere in Pyro.
+    Predictive draws of ``label`` come from the process alone and do not depend on the scores; to infer labels from
+    scores, decode. In plain Pyro, leave ``label`` and ``labelled`` out to draw the labels of unlabelled recordings:
+    where they are given, their values are used as they are.
 
     Shapes: R recordings, F frames of them all end to end, K labels (0 = non-event), S = K − 1 steps.
     ``score`` (F, K) classifier's outputs in [0, 1]; ``label`` (F,) whole numbers; ``labelled`` (R,); ``lengths`` (R,).
@@ -93,11 +94,11 @@ class LabelModel(ZooModel):
 
     # ---------------------------------------------------------------- of the subclasses
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters of the process, by the paper's names, from the values of the latent sites."""
+        """Compute the parameters of the process, by the paper's names, from the values of the latent sites."""
         raise NotImplementedError
 
     def process(self, parameters: Mapping[str, Tensor]) -> Process:
-        """The process with these parameters."""
+        """Build the process with these parameters."""
         raise NotImplementedError
 
     def label_distribution(self, process: Process, lengths: Tensor) -> LabelSequences:
@@ -120,12 +121,13 @@ class LabelModel(ZooModel):
         padded = None if label is None else pad_sequence(label.split(lengths.tolist()), True, PAD)
         with self.plate("recording", sizes=sizes, recording=recording):
             with poutine.mask(mask=labelled):
-                pyro.sample("label", self.label_distribution(process, lengths), obs=padded)
+                pyro.sample("label", self.label_distribution(process, lengths), obs=padded)  # eq. 1 or 2: p(z)
             if self._uses_labelled(labelled) or self._uses_unlabelled(labelled):
+                # eq. 1 or 2: q(z_t), normalised over all label sequences.
                 pyro.factor("evidence", self._evidence(score, lengths, label, labelled, process, values.get("power")))
 
     def name_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Give parameters that are functions of latents their names in the trace; none by default."""
+        """Record parameters that are functions of latents as deterministic sites; none by default."""
 
     def _uses_labelled(self, labelled: Tensor) -> bool:
         return self.fixed_power is None and bool(labelled.any())
@@ -137,7 +139,7 @@ class LabelModel(ZooModel):
         self, score: Tensor, lengths: Tensor, label: Tensor | None, labelled: Tensor, process: Process,
         power: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """The factor of every recording, shape (*lead, R)."""
+        """Compute every recording's factor, (*lead, R): log f − log Z (eq. 1 or 2) if labelled, log Z if not."""
         fixed = torch.as_tensor(self.fixed_power or 1.0, dtype=torch.double, device=score.device)
         power = fixed if power is None else power.double()
         potentials = self.log_potentials(score)
@@ -152,27 +154,27 @@ class LabelModel(ZooModel):
             total = total.index_add(-1, recording, chosen)
             prior = cut.log_prob(own.cpu().numpy(), n.cpu().numpy())
             scaled = power[..., None, None] * potentials[of_frame]
-            out[..., labelled] = total + prior - log_evidence(scaled, n, cut)
+            out[..., labelled] = total + prior - log_evidence(scaled, n, cut)  # log f(label) − log Z
         if self._uses_unlabelled(labelled):
             scaled = power.detach()[..., None, None] * potentials[~of_frame]
-            out[..., ~labelled] = log_evidence(scaled, lengths[~labelled], process)
+            out[..., ~labelled] = log_evidence(scaled, lengths[~labelled], process)  # log Z
         return out
 
     def log_potentials(self, score: Tensor) -> Tensor:
-        """Log potentials of the labels in every frame, before the power, shape (F, K)."""
+        """Compute log q(z_t) of eq. 1 and 2 for every frame and label, before the power, shape (F, K)."""
         return log_potentials(score, self.emission, self.floor, self.share)
 
     def power_prior(self) -> dict[str, dist.Distribution]:
-        """Prior of the power where it is to be fitted."""
+        """Prior of the power if it is fitted, as a dictionary; empty if it is fixed."""
         one = self.share.new_ones(())
         return {"power": dist.LogNormal(0 * one, one)} if self.fixed_power is None else {}
 
     # ---------------------------------------------------------------- use
     def check(self, data: Batch) -> None:
-        """Refuse data that the process cannot have made.
+        """Check that the process can generate the labels of the data.
 
         Raises:
-            ValueError: Names the recording, the frame and the remedy.
+            ValueError: It cannot, or no recording is labelled; the message names recording, frame and remedy.
         """
         check_labels(data, self)
         if not self.unlabelled and not ("label" in data and bool(data["labelled"].any())):
@@ -180,7 +182,7 @@ class LabelModel(ZooModel):
 
     @torch.no_grad()
     def mean_parameters(self, guide: nn.Module, data: Batch, draws: int = 200) -> tuple[dict[str, Tensor], float]:
-        """Posterior means of the process's parameters, and of the power."""
+        """Estimate posterior means of the process's parameters and of the power from `draws` draws of the guide."""
         found, powers = [], []
         for _ in range(draws):
             values = self.guide_values(guide, data)
@@ -190,7 +192,7 @@ class LabelModel(ZooModel):
         return means, float(np.mean(powers))
 
     def guide_values(self, guide: nn.Module, data: Batch) -> dict[str, Tensor]:
-        """One draw of the latents from a guide."""
+        """Draw the latents once from a guide."""
         nodes = poutine.trace(guide).get_trace(**self.arguments(data)).nodes
         events = {site: prior.event_dim for site, prior in self.priors().items()}
         return {site: outside_plate(nodes[site]["value"], events[site]) for site in events}
@@ -201,10 +203,10 @@ class LabelModel(ZooModel):
         Args:
             guide: Guide of the parameters; they are taken at their posterior means over `draws` draws.
             data: Recordings; their labels, where there are any, are not used.
-            draws: Draws for the means.
+            draws: Number of posterior draws over which the means are taken.
             decoder: A name in `decode.DECODERS`; the model's default where None.
 
         Returns:
-            Index (recording, frame); ``label.label``, and ``label.p[name]`` of every label.
+            Table with index (recording, frame) and columns ``label.label`` and, for every label, ``label.p[name]``.
         """
         return decode_with(self, guide, data, decoder, draws=draws).frames()

@@ -1,4 +1,4 @@
-"""The models: steps with durations and gaps (advanced, and as the text has it), and the frame-level chain (vanilla)."""
+"""The models: steps with durations and gaps (advanced, in two readings), and the frame-level chain (vanilla)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .process.counts import Counts, labelled_sequences
 from .process.evidence import FrameChain, SemiMarkov
 from .process.process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
 
-LONGEST_WAIT = 500  # frames before the first step that are told apart: the cost of a frame grows with them
+LONGEST_WAIT = 500  # largest age of the wait before the first step [frames]: the cost of a frame grows with it
 
 
 class StepProcess(LabelModel):
@@ -37,35 +37,57 @@ class StepProcess(LabelModel):
         the end of the recording cuts off whatever is going on
 
     with ``duration="hazard"``. With ``duration="cdf"``, the text's own reading, the same distribution functions are the
-    probabilities to change in each frame::
+    probabilities to change in each frame (eq. 2)::
 
         p(z_t = k | gap after h, g frames long) = D[h, k] Φ_hk(g + 1)       p(stay) = 1 − Σ_k D[h, k] Φ_hk(g + 1)
         p(z_t = 0 | step k, d frames long) = Ψ_k(d + 1)                     p(stay) = 1 − Ψ_k(d + 1)
 
-    See `LabelModel` for the scores. D is given by `stick`: a share of what earlier pairs of a row have left, so that
-    Beta sticks make Dirichlet rows (row h: the pairs (h, k), and no further step).
+    See `LabelModel` for the scores. D is computed from `stick`: the share that a pair takes of the probability that the
+    earlier pairs of its row have left, so that Beta sticks make Dirichlet rows (row h: the pairs (h, k), and no further
+    step).
 
     Args:
         names: Names of the K labels, the non-event first.
-        pairs: Pairs (h, k): step k may follow step h; h = 0: before the first step. All where None: slow, and loose.
+        pairs: Pairs (h, k): step k may follow step h; h = 0: before the first step. All pairs where None, which is slow
+            and tells little of the order.
         rate: Frames per second.
         duration: Reading of the laws, "hazard" or "cdf".
-        law: "normal" (the text) or "lognormal", with the same means and standard deviations.
-        emission: "score", "beta" or "scaled"; see `evidence.log_potentials`.
-        power: Exponent of the potentials, which makes up for scores that repeat themselves from frame to frame: a
+        law: Family of the laws of durations and gaps: "normal" (the text) or "lognormal", with the same means and
+            standard deviations.
+        emission: Potential of a score: "score", "beta" or "scaled"; see `evidence.log_potentials`.
+        power: Exponent of the potentials, which corrects for scores that repeat themselves from frame to frame: a
             number, or "fit": a latent, fitted to p(label | score), the default here. The text has 1.
-        unlabelled: Let unlabelled recordings inform the process (they bias gaps; see the README).
-        floor: Least score; 0.01 by default: no frame rules a label out by more than a hundred to one, however sure the
-            classifier was. (1e-4 in the models of the text, which take scores as they are.)
-        share: Share of each label, for emission "scaled".
+        unlabelled: Whether unlabelled recordings inform the process (they bias gaps; see the README).
+        floor: Smallest score, to which lower ones are raised; 0.01 by default: no frame rules a label out by more than
+            a hundred to one, however sure the classifier was. (1e-4 in the models of the text, which hardly changes the
+            scores.)
+        share: Share of each label among the classifier's training frames, shape (K,), for emission "scaled".
         initial: Probability of a recording's first label, shape (K,); by default a recording begins in non-event.
         alpha: Concentration of every entry of a row of D, the end included.
         typical: Typical duration and gap in seconds, the medians of their priors.
-        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which hazards are constant
-            (the last from data at most 500, since every frame of it costs).
+        caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which on hazards are
+            constant (from data, the last is at most 500, since every frame of it costs time).
         duration_table: Probability to last exactly 1, 2, ... frames, shape (S, n), in place of the law of durations.
-        gap_table: The same for the gaps of the pairs with h > 0, shape (P', m), in place of the law of gaps.
+        gap_table: Probability that a gap lasts exactly 1, 2, ... frames, for the pairs with h > 0, shape (P', m), in
+            place of the law of gaps.
         priors: Site -> prior.
+
+    Raises:
+        ValueError: An argument is out of its range or choices, or has the wrong shape; the message names it.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import simulate
+        >>> data = simulate("pen", n_recordings=4, difficulty="easy", rate=2.0)
+        >>> model = zoo.create_model("medication", data)  # pairs, rate and typical times are read from the data
+        >>> model.pairs.names(model.names)[:2]
+        ['start → prepare pen and remove cap', 'prepare pen and remove cap → attach needle']
+        >>> sorted(model.priors())
+        ['duration_mean', 'duration_sd', 'gap_mean', 'gap_sd', 'power', 'start_rate', 'stick']
+        >>> names = ["non-event", "shake", "inhale"]
+        >>> own = zoo.create_model("medication", names=names, pairs=[(0, 1), (1, 2)], rate=5.0)  # without data
+        >>> own.pairs.names(own.names)
+        ['start → shake', 'shake → inhale']
     """
 
     version = "1"
@@ -122,7 +144,7 @@ class StepProcess(LabelModel):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Names, rate, and from the labelled recordings: pairs that occur, first labels, typical times, caps.
+        """Read names and rate, and from the labelled recordings: pairs that occur, first labels, typical times, caps.
 
         Raises:
             ValueError: Two steps follow each other without a non-event frame between them.
@@ -149,7 +171,7 @@ class StepProcess(LabelModel):
         }
 
     def priors(self) -> dict[str, dist.Distribution]:
-        """Priors; means and standard deviations in seconds, start_rate per second."""
+        """Priors of the sites; means and standard deviations in seconds, start_rate per second."""
         like, p = self.typical, self.pairs
         position = np.arange(len(p.h)) - np.searchsorted(p.h, p.h)
         later = np.bincount(p.h, minlength=p.n_steps + 1)[p.h] - position  # pairs after this one, and the end
@@ -166,17 +188,17 @@ class StepProcess(LabelModel):
         return found | self.power_prior()
 
     def name_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Show D itself beside its sticks."""
+        """Record D as a deterministic site, in addition to its sticks."""
         pyro.deterministic("D", parameters["D"], event_dim=1)
 
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """D (P,), end (S + 1,), and the sites of the durations and gaps."""
+        """Compute D (P,) and the end (S + 1,) from the sticks; the sites of durations and gaps are kept (eq. 2)."""
         log_d, log_end = next_step(values["stick"], self.pairs)
         others = {site: value for site, value in values.items() if site not in ("stick", "power")}
         return {"D": log_d.exp(), "end": log_end.exp(), **others}
 
     def process(self, parameters: Mapping[str, Tensor]) -> SemiMarkovProcess:
-        """The process with these parameters, times in seconds."""
+        """Build the process with these parameters, times in seconds (eq. 2)."""
         frames = {
             site: value.double() * self.rate for site, value in parameters.items() if "_mean" in site or "_sd" in site
         }
@@ -187,23 +209,38 @@ class StepProcess(LabelModel):
                 return durations.tabulated(self._tables[kind].to(self.initial.device))
             return law(frames[f"{name}_mean"], frames[f"{name}_sd"], cap + 1, self.law)
 
-        step, p = tables("step", "duration", self.caps[0]), self.pairs
+        step, p = tables("step", "duration", self.caps[0]), self.pairs  # eq. 2: Ψ
         nothing = self.initial.new_zeros(0, self.caps[1] + 1)
-        gap = tables("gap", "gap", self.caps[1]) if len(p.later) else (nothing, nothing)
+        gap = tables("gap", "gap", self.caps[1]) if len(p.later) else (nothing, nothing)  # eq. 2: Φ
         rate = parameters["start_rate"].double()
         each_frame = -torch.expm1(-rate / self.rate)[..., None].expand(*rate.shape, len(p.h) - len(p.later))
         start = memoryless(each_frame, self.caps[2] + 1)
         tiny = torch.finfo(torch.double).tiny
-        log_d, log_end = (parameters[name].double().clamp(min=tiny).log() for name in ("D", "end"))
+        log_d, log_end = (parameters[name].double().clamp(min=tiny).log() for name in ("D", "end"))  # eq. 2: D
         return semi_markov_process(p, log_d, log_end, start, gap, step, self.initial, self.reading)
 
     def label_distribution(self, process: Process, lengths: Tensor) -> SemiMarkov:
-        """Distribution of the recordings' labels."""
+        """Distribution of the recordings' labels, p(z_1, ..., z_T) of eq. 2."""
         return SemiMarkov(process, lengths)
 
 
 class PaperProcess(StepProcess):
-    """The advanced model as the text has it: distribution functions as hazards, scores unpowered, one history kept."""
+    """The advanced model exactly as in the text (eq. 2): distribution functions as hazards, and power 1.
+
+    By default it decodes by the text's approximate recursion, decoder "paper"; decoder "map" is the exact maximum.
+    Arguments of `StepProcess`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import simulate
+        >>> data = simulate("pen", n_recordings=4, difficulty="easy", rate=2.0)
+        >>> model = zoo.create_model("medication", data, variant="paper")
+        >>> model.reading, model.default_decoder, model.fixed_power
+        ('cdf', 'paper', 1.0)
+        >>> fit = zoo.fit(model, "closed-form", data, progress=False)
+        >>> zoo.predict(fit, data, draws=10).columns[0]
+        'label.label'
+    """
 
     reading = "cdf"
     default_decoder = "paper"
@@ -216,8 +253,8 @@ class FrameHMM(LabelModel):
 
     Generative process of a recording::
 
-        z_1 ~ initial;  z_t ~ A[z_{t−1}]
-        c_tk ~ Beta(1 + [z_t = k], 2 − [z_t = k])       with emission "beta", the note's density of the scores
+        z_1 ~ initial;  z_t ~ A[z_{t−1}]                                                              (eq. 1)
+        c_tk ~ Beta(1 + [z_t = k], 2 − [z_t = k])       with emission "beta"               (the note to eq. 1)
 
     `forward` sums over label sequences by the forward algorithm; `explicit` is the same model written out frame by
     frame for Pyro's enumeration, to be read and changed.
@@ -225,9 +262,23 @@ class FrameHMM(LabelModel):
     Args:
         names: Names of the K labels, the non-event first.
         rate: Frames per second, at which A holds.
-        emission, power, unlabelled, floor, share: As of `StepProcess`; the text has power 1.
+        emission, power, unlabelled, floor, share: Treatment of the scores, see `StepProcess`; here the power is 1 by
+            default, as in the text.
         alpha: Concentration of every entry of a row of A and of the first label's distribution.
         priors: Site -> prior.
+
+    Raises:
+        ValueError: An argument is out of its range or choices; the message names it.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import simulate
+        >>> data = simulate("pen", n_recordings=4, difficulty="easy", rate=2.0)
+        >>> model = zoo.create_model("medication", data, variant="frame-hmm")
+        >>> fit = zoo.fit(model, "closed-form", data, progress=False)
+        >>> labels = zoo.predict(fit, data, draws=10)["label.label"]
+        >>> labels.iloc[0], labels.shape == (len(data["label"]),)  # every frame of all recordings
+        ('non-event', True)
     """
 
     version = "1"
@@ -250,39 +301,39 @@ class FrameHMM(LabelModel):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Names, rate, and each label's share of the labelled frames."""
+        """Read names, rate, and each label's share of the labelled frames."""
         names, rate = [str(name) for name in data.coords["label_class"]], float(data.info.get("rate", 1.0))
         seen = labelled_sequences(data)
         frames = np.bincount(np.concatenate(seen), minlength=len(names)) + 1.0 if seen else None
         return {"names": names, "rate": rate} | ({} if frames is None else {"share": (frames / frames.sum()).tolist()})
 
     def priors(self) -> dict[str, dist.Distribution]:
-        """Symmetric Dirichlet rows."""
+        """Priors of the sites: symmetric Dirichlet distributions of the rows of A and of the first label."""
         rows = self.share.new_full((self.n_labels, self.n_labels), self.alpha)
         found = {"A": dist.Dirichlet(rows).to_event(1), "initial": dist.Dirichlet(rows[0])}
         return found | self.power_prior()
 
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A (K, K) and initial (K,)."""
+        """Select A (K, K) and initial (K,) (eq. 1)."""
         return {site: values[site] for site in ("A", "initial")}
 
     def process(self, parameters: Mapping[str, Tensor]) -> MarkovChain:
-        """The chain with these parameters."""
+        """Build the chain with these parameters (eq. 1)."""
         return MarkovChain(parameters["initial"].double(), parameters["A"].double())
 
     def label_distribution(self, process: Process, lengths: Tensor) -> FrameChain:
-        """Distribution of the recordings' labels."""
+        """Distribution of the recordings' labels, the product of A[z_{t−1}, z_t] in eq. 1."""
         return FrameChain(process, lengths)
 
     def explicit(self, score: Tensor, lengths: Tensor, initial: Tensor, A: Tensor) -> None:
-        """The model written out: z_t enumerated in parallel, Beta emissions, ragged lengths by masks.
+        """Write the model out in plain Pyro: z_t enumerated in parallel, Beta emissions, ragged lengths by masks.
 
-        Its TraceEnum_ELBO (empty guide) is minus the log density of the scores. It costs some milliseconds per frame
-        and step: for recordings of up to a hundred frames, and for changing the model's structure.
+        The loss of TraceEnum_ELBO with an empty guide is minus the log density of the scores. A step costs some
+        milliseconds per frame: use it for recordings of up to a hundred frames, and to change the model's structure.
 
         Args:
             score: Classifier's outputs, shape (F, K), strictly between 0 and 1.
-            lengths: Shape (R,).
+            lengths: Frames of each recording, shape (R,).
             initial: Probability of the first label, shape (K,).
             A: Transition matrix, shape (K, K).
         """
@@ -291,12 +342,12 @@ class FrameHMM(LabelModel):
         z = None
         for t in pyro.markov(range(c.shape[1])):
             with recordings, poutine.mask(mask=(t < lengths)[:, None]):
-                z = pyro.sample(
+                z = pyro.sample(  # eq. 1
                     f"z_{t}", dist.Categorical(initial if z is None else A[z]), infer={"enumerate": "parallel"}
                 )
                 on = (z == torch.arange(len(A), device=z.device)).to(c)
                 with classes:
-                    pyro.sample(f"c_{t}", dist.Beta(1 + on, 2 - on), obs=c[:, t])
+                    pyro.sample(f"c_{t}", dist.Beta(1 + on, 2 - on), obs=c[:, t])  # note to eq. 1: q(z_t)
 
 
 def _user_table(table: Sequence[Sequence[float]] | None, n_rows: int, name: str) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Windows as batches: anybody's own arrays, data sets joined, standardisation."""
+"""Windows as batches: from arrays, joined data sets, standardisation, resampling."""
 
 from __future__ import annotations
 
@@ -24,26 +24,35 @@ def from_arrays(
     signals: Mapping[str, Any], labels: Any, subject: Any, task: str | None, *, classes: Sequence[str] | None = None,
     dataset: str = "own", segment: int = SEGMENT, dtype: torch.dtype | None = None, **info: Any,
 ) -> Batch:  # fmt: skip
-    """Windows that are cut already, as a batch.
+    """Make a batch of windows that are already cut.
 
     Args:
         signals: Modality -> windows, (N, samples); any names and numbers of samples.
         labels: Whole numbers from 0, -1 where unknown, or names of classes, None or "" where unknown, (N,); None where
             no label is known.
         subject: Name of the person of each window, (N,); 15 and "15" are the same.
-        task: What the labels are of; None where there are none.
+        task: Name of the task that the labels belong to, such as "stress"; None where there are no labels.
         classes: Names of the classes in the order of their numbers; by default the numbers, or the sorted names.
         dataset: Name of the data set; people of data sets of different names are different people.
-        segment: Samples in a segment of the encoder; a window has at least one.
+        segment: Samples in a segment of the encoder; a window has at least one segment.
         dtype: Floating type; torch's default where None.
         **info: Provenance, such as name=, rates= (modality -> Hz), seconds=, simulated=.
 
     Returns:
-        Batch: As `windows` gives it.
+        Batch: Windows in the layout that `windows` returns.
 
     Raises:
         ValueError: A shape, label or subject is wrong, a value is not finite, a task has one class, or a window is
             shorter than a segment. The message names field, row and remedy.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import from_arrays
+        >>> signals = {"eda": np.random.default_rng(0).normal(size=(4, 40))}
+        >>> labels, people = ["calm", "stress", "stress", ""], ["S01", "S01", "S02", "S02"]
+        >>> data = from_arrays(signals, labels, people, "stress", rates={"eda": 4.0})
+        >>> data.coords["y_stress_class"].tolist(), data.observed("y_stress").tolist()
+        (['calm', 'stress'], [True, True, True, False])
     """
     if task is None and labels is not None:
         raise ValueError("task: name what the labels are of, such as 'stress', or give labels=None")
@@ -62,7 +71,7 @@ def checked(
     signals: Mapping[str, Any], subject: Any, labels: Mapping[str, Any], classes: Mapping[str, Sequence[str]],
     field: str, dataset: str, segment: int, dtype: torch.dtype | None, info: Mapping[str, Any],
 ) -> tuple[Batch, dict[str, Labels]]:  # fmt: skip
-    """The batch of these windows, and its labels by task; `field` is what messages call the labels of a task."""
+    """Check windows and labels; returns their batch and the labels by task. `field` names the labels in messages."""
     if not signals:
         raise ValueError("signals: there are none; give at least one modality")
     taken = [name for name in signals if name in ("dataset", "subject", "window") or name.startswith("y_")]
@@ -97,7 +106,7 @@ def checked(
 
 
 def _values(given: Any, field: str) -> list[Any]:
-    """One value per window, as Python's own where they are numpy's; a list is not made an array, which mixes types."""
+    """List one value per window, as Python's own types; not through an array, which would convert mixed types."""
     values = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ValueError(f"{field}: {values!r}; give one value per window")
@@ -109,7 +118,7 @@ def _values(given: Any, field: str) -> list[Any]:
 
 
 def _require_rates(counts: Mapping[str, int], rates: Mapping[str, float], seconds: float | None) -> float:
-    """Refuse rates by which windows of the modalities differ in duration; the duration [s]."""
+    """Check that all modalities' windows have the same duration at these rates; returns the duration [s]."""
     for name in (*counts, *rates):
         if name not in rates or name not in counts:
             have, lack = ("signals", "rate") if name in counts else ("rate", "signals")
@@ -129,11 +138,11 @@ def _require_rates(counts: Mapping[str, int], rates: Mapping[str, float], second
     return expected
 
 
-_NO_NAMES = ("nan", "None", "<NA>", "NaT")  # what a missing value is called once it was made text
+_NO_NAMES = ("nan", "None", "<NA>", "NaT")  # missing values after conversion to text
 
 
 def _subject(value: Any, row: int) -> str:
-    """Name of a person, however it was given."""
+    """Convert the name of a person to text; ValueError if it is missing or was read as a number with decimals."""
     if isinstance(value, bytes):
         raise ValueError(f"subject, row {row}: {value!r} are bytes; give text")
     name = "" if value is None else str(value).strip()
@@ -148,7 +157,7 @@ def _subject(value: Any, row: int) -> str:
 
 
 def _coded(labels: Any, classes: Sequence[str] | None, n: int, task: str, field: str) -> Labels:
-    """Names of the classes, and the number of each label, -1 where unknown."""
+    """Convert labels to numbers, -1 where unknown; returns the names of the classes and the numbers (n,)."""
     values = np.empty(len(given := _values(labels, field)), dtype=object)
     values[:] = given
     if values.shape != (n,):
@@ -179,20 +188,27 @@ def _coded(labels: Any, classes: Sequence[str] | None, n: int, task: str, field:
 
 # -------------------------------------------------------------------- batches
 def standardise(data: Batch, by: str = "subject") -> Batch:
-    """Every signal less its mean and over its standard deviation, of each person or of each window.
+    """Subtract every signal's mean and divide by its standard deviation, per person or per window.
 
-    By person it takes away what differs between people, using all windows of a person but no labels: a person whom a
-    model meets later must be standardised by windows of their own, too.
+    Standardising by person removes the differences between people. It uses all windows of a person but no labels:
+    people for whom a fit predicts later must be standardised by their own windows, too.
 
     Args:
         data: Windows.
-        by: "subject" or "window".
+        by: Unit over which mean and standard deviation are taken, "subject" or "window".
 
     Returns:
-        Batch: ``info["standardised"]`` is `by`.
+        Batch: The standardised windows; ``info["standardised"]`` is `by`.
 
     Raises:
         ValueError: A signal never changes; the data are standardised already.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import simulate, standardise
+        >>> data = standardise(simulate("simulated stress", n_subjects=2, n_windows=6, seconds=5.0))
+        >>> first = data["temp"][data["subject"] == 0]
+        >>> bool(first.mean().abs() < 1e-5), data.info["standardised"]
+        (True, 'subject')
     """
     if by not in ("subject", "window"):
         raise ValueError(f"by: {by!r} is none of ['subject', 'window']")
@@ -217,14 +233,24 @@ def standardise(data: Batch, by: str = "subject") -> Batch:
 
 
 def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
-    """Every signal at another sampling rate, each window by itself (polyphase filter).
+    """Resample every signal to another rate, each window on its own, by a polyphase filter.
 
     Args:
         data: Windows whose rates are known.
         rates: Modality -> samples per second, for all modalities.
 
+    Returns:
+        Batch: The same windows at these rates.
+
     Raises:
-        ValueError: A rate is missing or unknown, or makes no whole number of samples.
+        ValueError: A rate is missing or unknown, or gives no whole number of samples.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import at_rates, simulate
+        >>> data = simulate("simulated stress", n_subjects=1, n_windows=4, seconds=5.0)
+        >>> slower = at_rates(data, {"bvp": 16.0, "eda": 4.0, "temp": 4.0})
+        >>> data["bvp"].shape, slower["bvp"].shape
+        (torch.Size([4, 320]), torch.Size([4, 80]))
     """
     from scipy.signal import resample_poly
 
@@ -244,22 +270,35 @@ def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
 
 
 def modalities(data: Batch) -> list[str]:
-    """Names of the signals in a batch of windows."""
+    """List the names of the signals in a batch of windows."""
     return [name for name, dims in data.dims.items() if dims == (f"{name}_time",) and name in data]
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
-    """Join data sets into one batch; windows of one have no label of another's task.
+    """Join data sets into one batch; windows are unlabelled for the tasks that their own data set does not have.
 
-    Classes of a task that several data sets have are matched by name. What a simulator alone knows (`truth`) is not
-    kept.
+    Classes of a task that several data sets share are matched by name. Values that only a simulator knows (`truth`) are
+    dropped.
 
     Args:
         batches: Whole data sets with the same modalities.
 
+    Returns:
+        Batch: The windows of all data sets, in order, with the tasks of all.
+
     Raises:
         ValueError: There are none, or they differ in modalities, samples, rates or standardisation; one is a minibatch;
             a person is in two of them.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import from_arrays, merge
+        >>> eda, people = np.random.default_rng(0).normal(size=(2, 4, 40)), ["S01", "S01", "S02", "S02"]
+        >>> stress = from_arrays({"eda": eda[0]}, [0, 1, 0, 1], people, "stress", dataset="lab")
+        >>> sleep = from_arrays({"eda": eda[1]}, [1, 0, 0, 1], people, "sleep", dataset="home")
+        >>> both = merge([stress, sleep])
+        >>> both.n_rows, {name: int(both.observed(name).sum()) for name in both.labels}
+        (8, {'y_stress': 4, 'y_sleep': 4})
     """
     batches = list(batches)
     if not batches:
@@ -303,7 +342,7 @@ def _tasks(data: Batch) -> list[str]:
 
 
 def _codes(data: Batch, task: str, names: Sequence[str]) -> np.ndarray:
-    """Numbers of a task's labels among `names`, -1 where unknown, (N,)."""
+    """Number a task's labels by their position in `names`, -1 where unknown, (N,)."""
     if f"y_{task}" not in data.labels:
         return np.full(data.n_rows, -1)
     place = np.array([names.index(name) for name in data.coords[f"y_{task}_class"].tolist()])
@@ -311,14 +350,14 @@ def _codes(data: Batch, task: str, names: Sequence[str]) -> np.ndarray:
 
 
 def _ordered(task: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes in the order of the paper's tasks, else as they are."""
+    """Order the names of classes as in the paper's task of that name; other tasks keep their order."""
     names = list(dict.fromkeys(names))
     known = CLASSES.get(task, ())
     return tuple(name for name in known if name in names) if set(names) <= set(known) else tuple(names)
 
 
 def all_classes(pairs: Iterable[tuple[str, Sequence[str]]]) -> dict[str, tuple[str, ...]]:
-    """Task -> the classes that any data set has."""
+    """Collect task -> the classes that occur in any data set, from pairs (task, classes)."""
     found: dict[str, list[str]] = {}
     for task, names in pairs:
         found.setdefault(task, []).extend(names)
@@ -329,7 +368,7 @@ def build(
     signals: Mapping[str, Any], dataset: np.ndarray, subject: np.ndarray, targets: Mapping[str, Labels],
     dtype: torch.dtype | None, **info: Any,
 ) -> Batch:  # fmt: skip
-    """The batch in which every data set of this entry reaches the models; `targets` are the labels by task."""
+    """Build the batch that the models of this entry read; `targets` are the labels by task."""
     datasets = np.array(list(dict.fromkeys(dataset.tolist())))
     number = {name: k for k, name in enumerate(datasets.tolist())}
     return Batch.from_arrays(
@@ -348,7 +387,7 @@ def build(
 
 
 def require_segment(counts: Mapping[str, int], segment: int) -> None:
-    """Refuse windows that are shorter than a segment."""
+    """Raise ValueError if windows are shorter than a segment."""
     short = [name for name, n in counts.items() if n < segment]
     if short:
         raise ValueError(
@@ -358,7 +397,7 @@ def require_segment(counts: Mapping[str, int], segment: int) -> None:
 
 
 def require_classes(targets: Mapping[str, Labels]) -> None:
-    """Refuse tasks of which there is nothing to learn."""
+    """Raise ValueError if the labels of a task have fewer than two classes."""
     for task, (names, code) in targets.items():
         present = np.unique(code[code >= 0])
         if len(present) < 2:

@@ -1,4 +1,4 @@
-"""Readers of Empatica E4 exports: a folder or zip file of one session, the nurses' and the Stress-Predict data."""
+"""Readers of Empatica E4 exports: one session as a folder or zip file, the nurses' data, the Stress-Predict data."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ _SURVEY = ("ID", "Start time", "End time", "date", "Stress level")
 def read_e4(
     path: str | Path, *, subject: str | None = None, modalities: Sequence[str] = MODALITIES, dataset: str = "e4"
 ) -> Recordings:
-    """Read one session as the Empatica E4 exports it: a folder, or a zip file, with BVP.csv, EDA.csv, TEMP.csv ...
+    """Read one session as the Empatica E4 exports it: a folder or zip file with BVP.csv, EDA.csv, TEMP.csv ...
 
     A file has no header: its first row is the start (unix seconds), the second the rate [Hz], then come the samples.
     All channels are cut to begin with the one that begins last (HR begins 10 s after the others). A first EDA sample of
-    zero and temperatures of 382.18 are artefacts and replaced; ``notes`` count all of this.
+    zero and temperatures of 382.18 are artefacts and replaced; ``notes`` counts all of this.
 
     Args:
-        path: The folder or zip file.
+        path: Path of the folder or zip file.
         subject: Name of the person; by default that of the folder or file.
-        modalities: Of "bvp", "eda", "temp", "hr".
+        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr".
         dataset: Name of the data set.
 
     Returns:
@@ -62,7 +62,19 @@ def read_e4(
 
     Raises:
         FileNotFoundError: There is no such folder or file.
-        ValueError: A file is missing, empty or none of an E4; the message names file, row and remedy.
+        ValueError: A file is missing, empty or not as the E4 writes it; the message names file, row and remedy.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_e4
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items():
+        ...         np.savetxt(Path(folder, f"{name}.csv"), [1.6e9, rate, *[32.5] * (10 * rate)])
+        ...     recording = read_e4(folder, subject="S01")[0]
+        >>> recording.name, recording.seconds, recording.signals["eda"].shape
+        ('e4/S01', 10.0, (40,))
     """
     path = Path(path)
     if not path.exists():
@@ -84,7 +96,7 @@ def read_e4(
         added(notes, own)
     seconds = {name: len(signal) / rates[name] for name, signal in signals.items()}
     short, long = min(seconds, key=seconds.__getitem__), max(seconds, key=seconds.__getitem__)
-    # Channels of real exports end up to some seconds apart; by a wrong rate they differ by a factor.
+    # Channels of real exports end up to some seconds apart; with a wrong rate their durations differ by a factor.
     if seconds[short] < _SHORTEST * seconds[long] - _GAP_S:
         raise MissingDataError(
             f"{path}: {CHANNELS[short]} lasts {seconds[short]:g} s at {rates[short]:g} Hz and {CHANNELS[long]} "
@@ -97,7 +109,7 @@ def read_e4(
 
 
 def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray, dict[str, int]]:
-    """Start, rate, samples and notes of one file of a session."""
+    """Read start, rate, samples and notes from one file of a session."""
     with located(f"{path}/{file}"):
         content = _member(path, file)
         if not content.strip():
@@ -123,7 +135,7 @@ def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray
 
 
 def _member(path: Path, file: str) -> bytes:
-    """Content of a file in a folder or zip file; nothing is unpacked."""
+    """Read the content of a file in a folder or zip file; nothing is unpacked to disk."""
     if path.is_dir():
         if not (path / file).is_file():
             raise MissingDataError("there is no such file; leave the modality or the recording out")
@@ -155,19 +167,37 @@ def read_nurses(
     """Read the nurses' data (Dryad 5hqbzkh6f): ``<ID>/<ID>_<unix start>.zip``, or the same as folders.
 
     IDs are strings, among them "15" and "E4". Sessions with a missing or empty file are left out, as are reports of
-    nobody whose session is here; ``skipped`` of the result names them.
+    nurses who have no session in the folder; ``skipped`` of the result names them.
 
     Args:
         root: A folder that holds the sessions, at any depth.
-        sessions: "one" of each nurse at random among the complete ones, as in the paper, or "all".
+        sessions: "one" of each nurse, at random among the complete ones, as in the paper, or "all".
         labelled: Whether to read stress levels from SurveyResults.xlsx (needs openpyxl), as the task "nurse_stress"
             with classes `NURSE_LEVELS`. In the paper the data are unlabelled.
-        modalities: Of "bvp", "eda", "temp", "hr".
-        seed: Of the choice of sessions.
+        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr".
+        seed: Random seed for the choice of sessions.
+
+    Returns:
+        Recordings: One recording per session, of data set "nurses".
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such folder, or no SurveyResults.xlsx in it (with ``labelled=True``).
+        ImportError: openpyxl is not installed (with ``labelled=True``).
         ValueError: It holds no sessions, none is complete, or a file is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_nurses
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     session = Path(root, "5C", "5C_1600000000")
+        ...     session.mkdir(parents=True)
+        ...     for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items():
+        ...         np.savetxt(session / f"{name}.csv", [1.6e9, rate, *[32.5] * (10 * rate)])
+        ...     recordings = read_nurses(root)
+        >>> [recording.name for recording in recordings], recordings.skipped
+        (['nurses/5C'], {})
     """
     root = folder_of(root)
     if sessions not in ("one", "all"):
@@ -177,14 +207,14 @@ def read_nurses(
         match = _SESSION.fullmatch(path.stem)
         if match and (path.is_dir() or path.suffix.lower() == ".zip"):
             own = found.setdefault(match[1], {})
-            # A zip file beside the folder it was unpacked to is the same session.
+            # A zip file and the folder that it was unpacked to are the same session.
             if match[0] not in own or own[match[0]].suffix:
                 own[match[0]] = path
     if not found:
         raise ValueError(f"{root}: no session <ID>_<unix start>.zip is in it; unpack Stress_dataset.zip there")
     survey = _survey(root) if labelled else {}
     out, rng = Recordings(), np.random.default_rng(seed)
-    for name in sorted(survey.keys() - found.keys()):  # of nurses who are not here, or an ID that a spreadsheet changed
+    for name in sorted(survey.keys() - found.keys()):  # nurses without a session, or IDs that a spreadsheet changed
         out.skip("reports of somebody who has no session", f"nurses/{name}")
     if survey and not survey.keys() & found.keys():
         raise ValueError(
@@ -208,7 +238,7 @@ def read_nurses(
 
 
 def _survey(root: Path) -> dict[str, list[tuple[float, float, str]]]:
-    """Subject -> (from, to [unix s], level) as reported; levels "na" are left out, for they say nothing."""
+    """Read subject -> (from, to [unix s], level) as reported, without the reports whose level is "na"."""
     files = find(root, "SurveyResults.xlsx")
     if not files:
         raise FileNotFoundError(f"{root}: there is no SurveyResults.xlsx; leave labelled=False or add it")
@@ -228,7 +258,7 @@ def _survey(root: Path) -> dict[str, list[tuple[float, float, str]]]:
             except ValueError:
                 what = f"from {begin!r} to {end!r} on {date!r}"
                 raise ValueError(f"line {row}: {what}; expected times of day and a date") from None
-            # Reported in the hospital's own time, while the device counts in UTC.
+            # Reports are in the hospital's local time, the device counts in UTC.
             start, stop = (datetime.datetime.combine(day, time, zone).timestamp() for time in times)
             if stop < start:  # past midnight
                 stop += 86400
@@ -238,7 +268,7 @@ def _survey(root: Path) -> dict[str, list[tuple[float, float, str]]]:
 
 
 def _surveyed(recording: Recording, reports: Sequence[tuple[float, float, str]]) -> Recording:
-    """The recording with the levels reported within it, as far as they do not contradict one another."""
+    """Label the recording with the levels reported within it; a report that overlaps an earlier one is left out."""
     labels: list[tuple[float, float, str]] = []
     notes = dict(recording.notes)
     for start, stop, level in sorted(reports):
@@ -261,12 +291,33 @@ def read_stress_predict(root: str | Path, *, modalities: Sequence[str] = MODALIT
     heart rate, 10 s after the signals. People without a file of labels (S01) are left out, see ``skipped``.
 
     Args:
-        root: The unpacked repository.
-        modalities: Of "bvp", "eda", "temp", "hr".
+        root: Folder of the unpacked repository.
+        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr".
+
+    Returns:
+        Recordings: One recording per person, of task "stress".
 
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: No person is in it, or a file is missing or wrong.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from pyrozoo.models.m3sense import read_stress_predict
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     signals, labels = Path(root, "Raw_data", "S02"), Path(root, "Processed_data")
+        ...     signals.mkdir(parents=True)
+        ...     labels.mkdir()
+        ...     for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items():
+        ...         np.savetxt(signals / f"{name}.csv", [1.6e9, rate, *[32.5] * (20 * rate)])
+        ...     table = pd.DataFrame({"Time(sec)": 1.6e9 + np.arange(20), "Label": np.repeat([0, 1], 10)})
+        ...     table.to_csv(labels / "P2_comb_binary.csv", index=False)
+        ...     recordings = read_stress_predict(root)
+        >>> recordings[0].name, recordings[0].labels
+        ('stress_predict/S02', ((0.0, 10.0, 'baseline'), (10.0, 20.0, 'stress')))
     """
     root = folder_of(root)
     people: dict[str, Path] = {}
@@ -290,7 +341,7 @@ def read_stress_predict(root: str | Path, *, modalities: Sequence[str] = MODALIT
 
 
 def _seconds(path: Path, recording: Recording) -> tuple[tuple[float, float, str], ...]:
-    """Labels given for every second, as stretches within the recording."""
+    """Read the labels of every second as stretches (from, to, class) within the recording."""
     table = read_columns(path, ("Time(sec)", "Label"))
     with located(str(path)):
         times, labels = table["Time(sec)"].to_numpy() - recording.start, table["Label"].to_numpy()

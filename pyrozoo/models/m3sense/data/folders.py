@@ -28,11 +28,31 @@ def read_study(root: str | Path, rates: tuple[tuple[str, float], ...], seconds: 
     Args:
         root: Folder with one folder per data set, named as in `READERS`; those that are missing are left out.
         rates: (modality, samples per second) to resample to.
-        seconds: Duration of a window.
+        seconds: Duration of a window [s].
+
+    Returns:
+        Batch: Windows of all data sets, in the layout that `windows` returns.
 
     Raises:
         FileNotFoundError: There is no such folder, or it holds none of the data sets.
-        ValueError: As the readers and `windows`.
+        ValueError: A reader refuses a file, or `windows` the recordings.
+
+    Example:
+        >>> import pickle, tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_study
+        >>> noise = np.random.default_rng(0).normal(32.5, 0.1, (40 * 64, 1))
+        >>> wrist = {name: noise[: 40 * rate] for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items()}
+        >>> content = {"subject": "S2", "signal": {"wrist": wrist}, "label": np.repeat([1, 2], 20 * 700)}
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     folder = Path(root, "wesad", "S2")
+        ...     folder.mkdir(parents=True)
+        ...     with (folder / "S2.pkl").open("wb") as file:
+        ...         pickle.dump(content, file)
+        ...     data = read_study(root, (("bvp", 16.0), ("eda", 4.0), ("temp", 4.0)), seconds=10.0)
+        >>> data["bvp"].shape, data["y_stress"].tolist()
+        (torch.Size([4, 160]), [0, 0, 1, 1])
     """
     root = Path(root)
     if not root.is_dir():

@@ -1,7 +1,8 @@
-"""Pickles that hold numbers: read without running anything that the file may hold.
+"""Read pickles of numeric arrays without running any code in the file.
 
-A pickle is a program; `pickle.load` runs it. Here it may name only the few things that a dictionary of numpy arrays is
-made of, and those are stand-ins: even numpy's own constructors, which trust the bytes they are given, are not called.
+A pickle is a program; `pickle.load` runs it. Here it may name only the few classes and functions that a dictionary of
+numpy arrays consists of, and these are replaced by placeholders: even numpy's own constructors, which trust the bytes
+they are given, are not called.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ def load(path: str | Path) -> Any:
     """Read a pickle of numpy arrays in Python's own containers, written by Python 2 or 3.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        What was pickled; arrays are of real or complex numbers, truth values or text, and may be read-only.
+        The pickled object; arrays are of real or complex numbers, truth values or text, and may be read-only.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is truncated, no pickle, or names anything but arrays and Python's own containers, which is not
-            run. The message names the file and the thing.
+            run. The message names the file and what it names.
     """
     with Path(path).open("rb") as stream, naming(str(path)):
-        # What a program registered as an extension and used once would be taken from this cache, unseen by find_class.
+        # Extensions that the program has used once are taken from this cache without a call of find_class.
         copyreg.clear_extension_cache()
         try:
             return _resolve(_Reader(stream, encoding="latin1").load())
         except _Refused:
             raise
-        except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
+        except Exception as error:  # a damaged pickle may raise any type of error
             raise ValueError(f"truncated or no pickle of arrays ({type(error).__name__}: {error})") from error
 
 
 class _Refused(ValueError):
-    """The pickle names something that is not to be run."""
+    """The pickle names something that must not be run."""
 
 
 class _Call:
-    """A function that the pickle may call; nothing can be set on it (the opcode BUILD sets attributes)."""
+    """A function that the pickle may call; its attributes cannot be set (the opcode BUILD would set them)."""
 
     __slots__ = ("function",)
     function: Callable
@@ -73,7 +74,7 @@ class _Call:
 
 
 class _Dtype:
-    """Stands for a numpy.dtype until its byte order is known."""
+    """Placeholder of a numpy.dtype until its byte order is known."""
 
     def __init__(self, code: Any, align: Any = 0, copy: Any = 0) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[biufcSU]\d+", code):
@@ -92,7 +93,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for a numpy.ndarray until all of it is read."""
+    """Placeholder of a numpy.ndarray until all of it is read."""
 
     def __init__(self, subtype: Any = None, shape: Any = None, code: Any = None) -> None:
         self.value: np.ndarray | None = None
@@ -103,7 +104,7 @@ class _Array:
 
 
 def _from_bytes(content: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
-    """The array of these bytes, which Python 2 wrote as text."""
+    """Make an array from bytes, which Python 2 wrote as text."""
     if not isinstance(dtype, _Dtype) or not isinstance(content, str | bytes | bytearray):
         raise _Refused("it holds an array that is not made of bytes and a type of number; only such are read")
     content = content.encode("latin1") if isinstance(content, str) else content
@@ -117,14 +118,14 @@ def _scalar(dtype: Any, content: Any) -> Any:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """As Python 3 writes bytes in an old protocol."""
+    """Decode bytes as Python 3 writes them in an old protocol: as text in latin1."""
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused(f"it encodes by {encoding!r}; it is not read")
     return text.encode("latin1")
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows arrays and Python's own containers, and nothing else."""
+    """An unpickler that accepts arrays and Python's own containers, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in _BUILTINS and name in _PLAIN:
@@ -149,7 +150,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _resolve(value: Any, depth: int = 0, done: dict[int, Any] | None = None) -> Any:
-    """The same containers with arrays in the place of what stands for them; each is looked at once."""
+    """Replace array placeholders by arrays, visiting each container once."""
     done = {} if done is None else done
     if id(value) in done:
         return done[id(value)]

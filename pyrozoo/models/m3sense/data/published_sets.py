@@ -50,11 +50,29 @@ def read_wesad(root: str | Path, *, modalities: Sequence[str] = MODALITIES) -> R
 
     Args:
         root: A folder that holds the folders of people, at any depth.
-        modalities: Of "bvp", "eda", "temp".
+        modalities: Modalities to read, some of "bvp", "eda", "temp".
+
+    Returns:
+        Recordings: One recording per person, of task "stress".
 
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It holds no person; a pickle holds something else or code; rates and lengths do not match.
+
+    Example:
+        >>> import pickle, tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_wesad
+        >>> wrist = {name: np.full((10 * rate, 1), 32.5) for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items()}
+        >>> content = {"subject": "S2", "signal": {"wrist": wrist}, "label": np.repeat([1, 2], 5 * 700)}
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     Path(root, "S2").mkdir()
+        ...     with Path(root, "S2", "S2.pkl").open("wb") as file:
+        ...         pickle.dump(content, file)
+        ...     recordings = read_wesad(root)
+        >>> recordings[0].name, recordings[0].labels
+        ('wesad/S2', ((0.0, 5.0, 'baseline'), (5.0, 10.0, 'stress')))
     """
     root, modalities = folder_of(root), wanted(modalities, MODALITIES)
     people: dict[str, Path] = {}
@@ -105,7 +123,7 @@ def _wesad_person(path: Path, subject: str, modalities: Sequence[str]) -> Record
 
 
 def _entry(content: Any, *keys: str) -> Any:
-    """Entry of nested dictionaries."""
+    """Look up an entry of nested dictionaries; MissingDataError if a key is not there."""
     for key in keys:
         if not isinstance(content, Mapping) or key not in content:
             held = list(content) if isinstance(content, Mapping) else type(content).__name__
@@ -115,10 +133,13 @@ def _entry(content: Any, *keys: str) -> Any:
 
 
 def minutes_seconds(word: str) -> float:
-    """Seconds of a time written as minutes.seconds with trailing zeros left out: "50.3" is 50:30, "7.08" is 7:08.
+    """Parse a time written as minutes.seconds with trailing zeros left out: "50.3" is 50:30, "7.08" is 7:08.
+
+    Returns:
+        The time in seconds.
 
     Raises:
-        ValueError: It is none: "7.65" would be 65 seconds.
+        ValueError: The word is no such time, as "7.65" with its 65 seconds.
     """
     match = re.fullmatch(r"(\d+)(?:\.(\d{1,2}))?", str(word).strip())
     seconds = int((match[2] or "").ljust(2, "0")) if match else 60
@@ -130,8 +151,8 @@ def minutes_seconds(word: str) -> float:
 def read_wesad_protocol(path: str | Path) -> list[tuple[str, float, float]]:
     """Read the conditions of a person from ``S2_quest.csv``: (name, from, to) in seconds, in their order.
 
-    They count from the start of the chest device, not of the wrist's: they are not times in an E4 export, and the
-    labels of `read_wesad` do not come from here.
+    Times count from the start of the chest device, not of the wrist device: they are not times in an E4 export, and
+    `read_wesad` takes its labels from elsewhere.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -167,12 +188,38 @@ def read_kemocon(root: str | Path, *, rater: str = "self", modalities: Sequence[
 
     Args:
         root: The folder of the unpacked archives.
-        rater: Whose ratings: "self", "partner" or "external" (the aggregate of five).
-        modalities: Of "bvp", "eda", "temp".
+        rater: Source of the ratings: "self", "partner" or "external" (the aggregate of five).
+        modalities: Modalities to read, some of "bvp", "eda", "temp".
+
+    Returns:
+        Recordings: One recording or more per person, of task "emotion".
 
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It holds no subjects.csv or no signals, or a file is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from pyrozoo.models.m3sense import read_kemocon
+        >>> begin = 1_600_000_000_000  # unix milliseconds
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     signals, ratings = Path(root, "e4_data", "1"), Path(root, "emotion_annotations", "self_annotations")
+        ...     signals.mkdir(parents=True)
+        ...     ratings.mkdir(parents=True)
+        ...     debate = pd.DataFrame({"pid": [1], "startTime": [begin], "endTime": [begin + 10_000]})
+        ...     debate.to_csv(Path(root, "subjects.csv"), index=False)
+        ...     for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items():
+        ...         times = begin + np.arange(10 * rate) * 1000 / rate
+        ...         table = pd.DataFrame({"timestamp": times, "value": 32.5, "device_serial": "A01"})
+        ...         table.to_csv(signals / f"E4_{name}.csv", index=False)
+        ...     rated = pd.DataFrame({"seconds": [5, 10], "arousal": [1, 4], "valence": [3, 3]})
+        ...     rated.to_csv(ratings / "P1.self.csv", index=False)
+        ...     recordings = read_kemocon(root)
+        >>> recordings[0].name, [rating for _, _, rating in recordings[0].labels]
+        ('kemocon/1', ['other', 'high valence and arousal'])
     """
     root, modalities = folder_of(root), wanted(modalities, MODALITIES)
     if rater not in _KEMOCON_RATERS:
@@ -230,14 +277,14 @@ def _kemocon_person(
     for k, (start, signals) in enumerate(pieces):
         seconds = min(len(signal) / rates[name] for name, signal in signals.items())
         labels = _within(stretches, start, seconds)
-        # The notes are of the person: they go with the first piece, so that counts add up.
+        # Notes concern the person: only the first piece has them, so that nothing is counted twice.
         own = {**notes, **gaps} if k == 0 else {}
         out.append(Recording(pid, signals, rates, "emotion", CLASSES["emotion"], labels, start, "kemocon", own))
     return out
 
 
 def _one_device(table: Any) -> tuple[Any, int]:
-    """The rows of one device, and how many are of another."""
+    """Keep the rows of one device, and count those of another."""
     serials = list(dict.fromkeys(table["device_serial"]))
     if len(serials) < 2:
         return table, 0
@@ -249,7 +296,7 @@ def _one_device(table: Any) -> tuple[Any, int]:
 
 
 def _ratings(path: Path, end: float) -> tuple[list[tuple[float, float, str]], int]:
-    """Stretches (from, to [unix s], class) of a file of ratings, the last ending at `end`; how many are empty."""
+    """Read stretches (from, to [unix s], class) from a file of ratings, the last ending at `end`; count empty ones."""
     table = read_columns(path, ("seconds", "arousal", "valence"), missing=("x",))
     with located(str(path)):
         if table.empty:
@@ -275,7 +322,7 @@ def _ratings(path: Path, end: float) -> tuple[list[tuple[float, float, str]], in
 def _within(
     stretches: Sequence[tuple[float, float, str]], start: float, seconds: float
 ) -> tuple[tuple[float, float, str], ...]:
-    """Stretches in unix time as seconds from `start`, as far as they are within the recording."""
+    """Convert stretches in unix time to seconds from `start`, clipped to the recording."""
     clipped = ((max(a - start, 0.0), min(b - start, seconds), name) for a, b, name in stretches)
     return tuple(stretch for stretch in clipped if stretch[0] < stretch[1])
 
@@ -285,7 +332,7 @@ def read_verbio(
     root: str | Path, *, sessions: Sequence[str] = ("PRE", "POST"), part: str = "PPT",
     modalities: Sequence[str] = MODALITIES,
 ) -> Recordings:  # fmt: skip
-    """Read VerBIO: speeches, with one report of state anxiety after each; it needs openpyxl.
+    """Read VerBIO: speeches, with one report of state anxiety after each; this needs openpyxl.
 
     Signals are in ``P001/PRE/E4_EDA_PPT.xlsx`` ..., with the columns ``Time (s)`` and the signal's name; scores in
     ``PRE_afterPPT.xlsx`` and ``POST_afterPPT.xlsx``, anywhere below `root`, with the columns ``PID`` and ``STAI State
@@ -294,14 +341,37 @@ def read_verbio(
 
     Args:
         root: The folder of the unpacked data.
-        sessions: "PRE" and "POST" are in real life, as in the paper; "TEST01" to "TEST08" have no scores.
-        part: "PPT", the speech, or "RELAX" or "PREP", before it, which the score does not describe: unlabelled.
-        modalities: Of "bvp", "eda", "temp".
+        sessions: Names of the sessions: "PRE" and "POST" are in real life, as in the paper; "TEST01" to "TEST08", in
+            virtual reality, have no scores.
+        part: Part of a session: "PPT", the speech; or "RELAX" or "PREP", before it, which the score does not describe,
+            so that they are unlabelled.
+        modalities: Modalities to read, some of "bvp", "eda", "temp".
+
+    Returns:
+        Recordings: One recording or more per session, of task "anxiety".
 
     Raises:
         FileNotFoundError: There is no such folder.
         ImportError: openpyxl is not installed.
         ValueError: It holds no sessions, none is complete, or a file is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from pyrozoo.models.m3sense import read_verbio
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     session = Path(root, "P001", "PRE")
+        ...     session.mkdir(parents=True)
+        ...     times = np.arange(40) / 4
+        ...     speech = pd.DataFrame({"Time (s)": times, "EDA": np.sin(times) + 2})
+        ...     speech.to_excel(session / "E4_EDA_PPT.xlsx", index=False)
+        ...     scores = pd.DataFrame({"PID": ["P001"], "STAI State Score": [45]})
+        ...     scores.to_excel(Path(root, "PRE_afterPPT.xlsx"), index=False)
+        ...     recordings = read_verbio(root, sessions=("PRE",), modalities=("eda",))
+        >>> recordings[0].name, recordings[0].labels
+        ('verbio/P001', ((0.0, 10.0, 'high'),))
     """
     root, modalities = folder_of(root), wanted(modalities, MODALITIES)
     if part not in ("PPT", "RELAX", "PREP"):
@@ -327,7 +397,7 @@ def read_verbio(
 
 
 def _stai(root: Path, session: str) -> dict[int, float]:
-    """Number of the person -> score after the speech of this session; nothing for virtual sessions."""
+    """Read number of the person -> score after the speech of this session; empty for virtual sessions."""
     files = find(root, f"{session}_afterPPT.xlsx")
     if not files:
         if session.startswith("TEST"):
@@ -374,7 +444,7 @@ def _verbio_session(folder: Path, part: str, modalities: Sequence[str], score: f
     for k, (_, signals) in enumerate(pieces):
         seconds = min(len(signal) / rates[name] for name, signal in signals.items())
         labels = () if score is None else ((0.0, seconds, CLASSES["anxiety"][int(score > _STAI_HIGH)]),)
-        # Times count from the start of the session, whose date is not given; the notes go with the first piece.
+        # Times count from the start of the session, whose date is not given; only the first piece has the notes.
         own = {**notes, **gaps} if k == 0 else {}
         out.append(
             Recording(folder.parent.name, signals, rates, "anxiety", CLASSES["anxiety"], labels, 0.0, "verbio", own)

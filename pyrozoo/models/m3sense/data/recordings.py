@@ -1,4 +1,4 @@
-"""Recordings of wrist sensors, and what their readers share: the parts of files that need care in every data set."""
+"""Recordings of wrist sensors, and the functions that all readers share: finding, checking and cleaning files."""
 
 from __future__ import annotations
 
@@ -26,22 +26,30 @@ _EXTRA = "pip install 'pyrozoo[spreadsheets]'"
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One stretch of signals of one person, all from the same moment, without gaps.
+    """One stretch of signals of one person, all beginning at the same moment, without gaps.
 
     Attributes:
         subject: Name of the person within the data set, a string even where it looks like a number.
         signals: Modality -> samples, (n,): ``bvp`` in the device's units, ``eda`` in uS, ``temp`` in deg C.
         rates: Modality -> samples per second.
-        task: What the labels are of, such as "stress"; None where there are none.
+        task: Name of the task that the labels belong to, such as "stress"; None where there are no labels.
         classes: Names of the task's classes, in the order of their numbers.
-        labels: (from, to, class) in seconds from the start, in order, without overlap; what lies between is unlabelled.
+        labels: (from, to, class) in seconds from the start, in order, without overlap; the time between is unlabelled.
         start: Unix time of the first sample [s], 0 where unknown.
         dataset: Name of the data set.
-        notes: What was replaced or left out by the reader -> how many samples (or what the note says).
+        notes: Description of what the reader replaced or left out -> number of samples (or as the description says).
 
     Raises:
         ValueError: A signal is empty, not finite or not one-dimensional; a rate is missing or not positive; labels
             overlap or name no class. The message names subject and field.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import Recording
+        >>> labels = ((0.0, 30.0, "baseline"), (40.0, 60.0, "stress"))
+        >>> recording = Recording("S01", {"eda": np.ones(240)}, {"eda": 4.0}, "stress", ("baseline", "stress"), labels)
+        >>> recording.name, recording.seconds
+        ('recordings/S01', 60.0)
     """
 
     subject: str
@@ -74,15 +82,27 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """How long all signals last [s]; some go on for a few seconds more."""
+        """Duration of the shortest signal [s]; others may be a few seconds longer."""
         return min(len(signal) / self.rates[name] for name, signal in self.signals.items())
 
 
 class Recordings(list):
-    """A list of recordings that knows what its reader left out.
+    """A list of recordings that also holds the names of those that its reader left out.
+
+    Args:
+        recordings: The recordings.
+        skipped: Reason -> names of the people or sessions that were left out.
 
     Attributes:
         skipped: Reason -> names of the people or sessions that were left out.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import Recording, Recordings
+        >>> found = Recordings([Recording("S01", {"eda": np.ones(240)}, {"eda": 4.0})])
+        >>> found.skip("a file is missing or empty", "recordings/S02")
+        >>> len(found), found.skipped
+        (1, {'a file is missing or empty': ['recordings/S02']})
     """
 
     def __init__(self, recordings: Iterable[Recording] = (), skipped: Mapping[str, Sequence[str]] | None = None):
@@ -90,7 +110,7 @@ class Recordings(list):
         self.skipped: dict[str, list[str]] = {reason: list(names) for reason, names in (skipped or {}).items()}
 
     def skip(self, reason: str, name: str) -> None:
-        """Note that something was left out, and why."""
+        """Record that the person or session `name` was left out, and the reason."""
         self.skipped.setdefault(reason, []).append(name)
 
     def __add__(self, other: Any) -> Recordings:
@@ -106,12 +126,12 @@ class Recordings(list):
 
 
 class MissingDataError(ValueError):
-    """A file or channel of a recording is missing or empty; a reader of many may leave that one out."""
+    """A file or channel of a recording is missing or empty; readers of many recordings leave such a one out."""
 
 
 @contextmanager
 def located(place: str) -> Iterator[None]:
-    """Put a place before a message about what is there, as `files.naming`; MissingDataError stays one."""
+    """Prefix the message of a ValueError with a place, like `files.naming`; a MissingDataError keeps its type."""
     try:
         with naming(place):
             yield
@@ -150,7 +170,7 @@ def _check_labels(task: str | None, classes: Sequence[str], labels: Sequence[tup
 
 # -------------------------------------------------------------------- what readers share
 def wanted(modalities: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
-    """The modalities asked for; ValueError for one that the data set does not have."""
+    """Return the requested modalities as a tuple; ValueError for one that the data set does not have."""
     chosen = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     odd = [name for name in chosen if name not in known]
     if odd or not chosen:
@@ -159,14 +179,14 @@ def wanted(modalities: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
 
 
 def folder_of(root: str | Path) -> Path:
-    """The folder; FileNotFoundError where there is none."""
+    """Return the folder as a path; FileNotFoundError if it does not exist."""
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder")
     return Path(root)
 
 
 def find(root: Path, pattern: str) -> list[Path]:
-    """Files or folders below `root` by name, sorted; those that file managers add are no data."""
+    """List files or folders below `root` whose names match, sorted, without hidden ones and those of file managers."""
     return sorted(
         path
         for path in root.rglob(pattern)
@@ -175,22 +195,25 @@ def find(root: Path, pattern: str) -> list[Path]:
 
 
 def single(paths: Sequence[Path], what: str) -> Path:
-    """The one file of this kind; ValueError where an archive was unpacked twice."""
+    """Return the only path; ValueError if there are several, as after unpacking an archive twice."""
     if len(paths) > 1:
         raise ValueError(f"{what} is there twice, {paths[0]} and {paths[1]}; keep one")
     return paths[0]
 
 
 def cleaned(name: str, signal: np.ndarray, first_row: int = 1) -> tuple[np.ndarray, dict[str, int]]:
-    """A channel without the device's known artefacts, and how many samples were replaced.
+    """Replace the device's known artefacts in a channel, and count the replaced samples.
 
-    The first EDA sample is 0.000000 in every export: it becomes the second. Temperatures of 382.18 deg C or so mean
-    "not measured": they become the value before, or at the beginning the first one measured.
+    The first EDA sample is 0.000000 in every export: it is replaced by the second. Temperatures of about 382.18 deg C
+    mean "not measured": they are replaced by the value before, or at the beginning by the first one measured.
 
     Args:
-        name: The modality.
+        name: Name of the modality.
         signal: Samples, (n,).
         first_row: Row of the first sample in the file, for messages.
+
+    Returns:
+        The channel, (n,), and description -> number of replaced samples.
 
     Raises:
         ValueError: No temperature was measured, or one is out of the device's range.
@@ -218,13 +241,13 @@ def cleaned(name: str, signal: np.ndarray, first_row: int = 1) -> tuple[np.ndarr
 
 
 def added(counts: dict[str, int], more: Mapping[str, int]) -> None:
-    """Add counts to counts."""
+    """Add the numbers in `more` to `counts`, in place."""
     for key, number in more.items():
         counts[key] = counts.get(key, 0) + number
 
 
 def runs(values: np.ndarray) -> list[tuple[int, int, Any]]:
-    """Stretches of equal values: (first, one past the last, value)."""
+    """List the stretches of equal values: (first, one past the last, value)."""
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1
     bounds = [0, *edges.tolist(), len(values)] if len(values) else [0]
     return [(a, b, values[a].item()) for a, b in itertools.pairwise(bounds)]
@@ -233,16 +256,16 @@ def runs(values: np.ndarray) -> list[tuple[int, int, Any]]:
 def on_grids(
     series: Mapping[str, tuple[np.ndarray, np.ndarray]], rates: Mapping[str, float]
 ) -> tuple[list[tuple[float, dict[str, np.ndarray]]], dict[str, int]]:
-    """Signals with a time for each sample, at their nominal rates: one piece for each stretch without gaps.
+    """Resample signals that have a time for each sample to their nominal rates, in one piece per stretch without gaps.
 
-    Within a stretch samples are interpolated linearly, by less than a sample.
+    Within a stretch samples are interpolated linearly; they move by less than the time between two samples.
 
     Args:
         series: Modality -> times [s], in order, and samples, each (n,).
         rates: Modality -> nominal rate [Hz].
 
     Returns:
-        Pieces (start [s], modality -> samples), and counts of what was left out.
+        Pieces (start [s], modality -> samples), and notes: description of what was left out -> number.
 
     Raises:
         ValueError: Times are not in order or do not have the nominal rate; no moment is common to all modalities.
@@ -282,20 +305,21 @@ def on_grids(
 
 # -------------------------------------------------------------------- tables
 def read_columns(path: Path, columns: Sequence[str], text: Sequence[str] = (), missing: Sequence[str] = ()) -> Any:
-    """Columns of a CSV file with a header, whose names may be padded with blanks.
+    """Read columns of a CSV file with a header, whose names may be padded with blanks.
 
     Args:
-        path: The file.
-        columns: Names of the columns wanted.
-        text: Those that hold text; the others hold numbers, NaN where empty.
+        path: Path of the file.
+        columns: Names of the columns to read.
+        text: Names of those that hold text; the others hold numbers, NaN where empty.
         missing: Further marks of a missing number, such as "x".
 
     Returns:
-        pandas.DataFrame: The columns wanted.
+        pandas.DataFrame: The requested columns.
 
     Raises:
         MissingDataError: The file is empty.
-        ValueError: No table, a column is missing, or a number is none; the message names file, column and line.
+        ValueError: The file is no table, a column is missing, or a cell is no number; the message names file, column
+            and line.
     """
     with located(str(path)):
         try:
@@ -308,7 +332,7 @@ def read_columns(path: Path, columns: Sequence[str], text: Sequence[str] = (), m
 
 
 def checked_columns(table: Any, columns: Sequence[str], text: Sequence[str] = (), missing: Sequence[str] = ()) -> Any:
-    """The columns of a table of strings as numbers, or text where they are named in `text`; see `read_columns`."""
+    """Convert columns of a table of strings to numbers, or keep text for those in `text`; see `read_columns`."""
     table = table.rename(columns=lambda name: str(name).strip())
     out = {}
     for column in columns:
@@ -329,7 +353,16 @@ def checked_columns(table: Any, columns: Sequence[str], text: Sequence[str] = ()
 
 
 def read_sheet(path: Path, columns: Sequence[str], text: Sequence[str] = (), sheet: str | int = 0) -> Any:
-    """Columns of a spreadsheet, as `read_columns` those of a CSV file; it needs openpyxl.
+    """Read columns of a spreadsheet like `read_columns` those of a CSV file; this needs openpyxl.
+
+    Args:
+        path: Path of the spreadsheet.
+        columns: Names of the columns to read.
+        text: Names of those that hold text; the others hold numbers, NaN where empty.
+        sheet: Name or position of the sheet.
+
+    Returns:
+        pandas.DataFrame: The requested columns.
 
     Raises:
         ImportError: openpyxl is not installed; the message says how to install it.

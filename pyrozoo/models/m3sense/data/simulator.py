@@ -1,7 +1,8 @@
 """Simulated wrist recordings in the design of the paper's five data sets: three labelled tasks, two unlabelled sets.
 
-People differ from one another as much as a stressful situation changes one person, so that people whom a model never
-saw are hard. Sizes are medians of real recordings with the Empatica E4; what is general knowledge is marked [K].
+People differ from one another as much as a stressful situation changes one person, so that it is hard to predict for
+people who are not in the training data. Sizes are medians of real recordings with the Empatica E4; those that are taken
+from general knowledge are marked [K].
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ _SLOW_HZ = 4.0  # of levels, drifts and trends
 
 @dataclass(frozen=True)
 class State:
-    """What a situation does to a person of reactivity 1, relative to the person's own rest.
+    """Effect of a situation on a person of reactivity 1, relative to the person's own rest.
 
     Attributes:
         scl_ratio: Factor of the skin conductance level.
-        scr_per_min: Added to the rate of skin conductance responses [1/min].
+        scr_per_min: Increase of the rate of skin conductance responses [1/min].
         scr_us: Median amplitude of a response of a person with the median level [uS].
-        temp_c, temp_slope: Added to the skin temperature: mean [deg C] and trend [deg C/min] during the situation.
-        hr_bpm: Added to the heart rate [1/min].
+        temp_c, temp_slope: Change of the skin temperature: mean [deg C] and trend [deg C/min] during the situation.
+        hr_bpm: Increase of the heart rate [1/min].
         pulse_ratio: Factor of the pulse's amplitude, as vessels narrow [K].
-        motion, motion_gain: Share of windows with motion; its least and greatest peak-to-peak size [pulses] [K].
+        motion, motion_gain: Share of windows with motion, and its smallest and largest peak-to-peak size, in
+            amplitudes of the pulse [K].
     """
 
     scl_ratio: float = 1.0
@@ -73,8 +75,8 @@ STATES: Mapping[str, State] = MappingProxyType({
 class _Design:
     """People and situations of a data set; class k of its task is state k.
 
-    Sessions are apart: what lies between two of them is not recorded. Without sessions, bouts of `bout_s` on average
-    follow one another in one recording, so that the body's lag is seen. The first `fixed` sessions keep their place.
+    The time between two sessions is not recorded. Without sessions, bouts of `bout_s` on average follow one another in
+    one recording, which thus shows the lag of the body. The first `fixed` sessions keep their place in the order.
     """
 
     task: str | None
@@ -99,26 +101,34 @@ DATASETS_SIMULATED: tuple[str, ...] = tuple(_DESIGNS)
 
 @dataclass(frozen=True)
 class Physiology:
-    """Sizes of what varies; `between`, `within`, `effect` and `report_noise` set the difficulty.
+    """Sizes of all variation in simulated signals; `between`, `within`, `effect` and `report_noise` set the difficulty.
 
     Attributes:
-        between: Size of all differences between people (0: all are alike).
-        within, effect: Size of all differences between sessions of a person and of drifts; of all effects of states.
+        between: Factor of all differences between people (0: all are alike).
+        within: Factor of all differences between sessions of a person, and of drifts.
+        effect: Factor of all effects of states.
         report_noise: Share of sessions or bouts whose self-reported label (anxiety, emotion) ignores the state [K].
         scl_us: Skin conductance level at rest over people, median [uS] and log sd.
         scr_per_min: Rate of skin conductance responses at rest over people, median [1/min] and log sd [K].
         temp_c, hr_bpm: Skin temperature [deg C] and heart rate [1/min] at rest over people, mean and sd.
         pulse_au: Amplitude of the pulse over people, median [arbitrary units of the device] and log sd.
-        reactivity: Log sd over people of how strongly situations act: in all channels alike, and in each by itself.
+        reactivity: Log sd over people of how strongly situations act: a part common to all channels, and one of each.
         session: Sd over a person's sessions of level [log], SCR rate [log], TEMP [deg C], HR [1/min], pulse [log] [K].
         drift: Sd of AR(1) drifts of level [log], temperature [deg C], heart rate [1/min] and pulse [log] [K].
-        drift_s: Time in which their autocorrelation falls by a factor e, in the same order [s] [K].
-        rise_s: Lag of level and temperature, and of the heart rate, behind a change of situation that is recorded [s].
+        drift_s: Time in which the autocorrelation of these drifts falls by a factor e, in the same order [s] [K].
+        rise_s: Lag of level and temperature, and of the heart rate, behind a recorded change of situation [s].
         scr_log_sd: Log sd of the amplitudes of a person's responses [K].
-        scr_kernel_s: A response: time to its peak, sd of the Gaussian rise, and the two decays [s].
+        scr_kernel_s: Shape of a response: time to its peak, sd of the Gaussian rise, and the two decays [s].
         jitter_s: Sd of the time of a heart beat [s]; 0.016 makes successive intervals differ by 40 ms [K].
         noise: Sd of the sensors' noise: EDA [uS] and its part per level, TEMP [deg C], BVP [amplitudes of the pulse].
         states: Name -> `State`, for all the names in `STATES`.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import Physiology, simulate
+        >>> alike = Physiology(between=0.0)  # no differences between people
+        >>> windows = simulate("simulated stress", n_subjects=3, n_windows=4, physiology=alike)
+        >>> windows.truth["person_temperature"].tolist()
+        [33.7, 33.7, 33.7]
     """
 
     between: float = 1.0
@@ -162,21 +172,29 @@ def simulate(
     ``state``, position in ``coords["state_class"]``, which is the body's where the label is a self-report; along
     people their own levels at rest, ``person_...``, and reactivities, ``reactivity_...``.
 
-    People have random streams of their own: more of them leave the first as they are. The difficulty was set before
-    any neural network saw the data. Balanced accuracy of a logistic regression on summaries of windows, people left
-    out, mean over seeds 0 to 4: anxiety 0.64, emotion 0.51, stress 0.57; standardised by person 0.76, 0.53, 0.82.
+    People have random streams of their own: with more people, the first ones stay the same. The difficulty was set
+    before any neural network was fitted. Balanced accuracy of a logistic regression on summaries of windows, people
+    left out, mean over seeds 0 to 4: anxiety 0.64, emotion 0.51, stress 0.57; standardised by person 0.76, 0.53, 0.82.
 
     Args:
         dataset: One of `DATASETS_SIMULATED`.
-        seed: Of all random streams, 0 or more.
-        n_subjects: People; as many as in the paper where None.
-        n_windows: Windows of each person, at least 4.
+        seed: Random seed for all streams, 0 or more.
+        n_subjects: Number of people; as many as in the paper where None.
+        n_windows: Number of windows of each person, at least 4.
         seconds: Duration of a window [s].
-        rates: Modality -> sampling rate [Hz], a whole fraction of the device's (`DEVICE_RATES`), the default.
-        physiology: Sizes of what varies; `Physiology()` by default.
+        rates: Modality -> sampling rate [Hz], a whole fraction of the device's (`DEVICE_RATES`), which is the default.
+        physiology: Sizes of all variation; `Physiology()` by default.
 
     Raises:
-        ValueError: An unknown data set or modality, an impossible number; the message names the argument.
+        ValueError: An unknown data set or modality, or a number out of range; the message names the argument.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import simulate
+        >>> windows = simulate("simulated stress", n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
+        >>> {name: tuple(windows[name].shape) for name in ("bvp", "eda", "temp")}
+        {'bvp': (12, 80), 'eda': (12, 20), 'temp': (12, 20)}
+        >>> windows.coords["y_stress_class"].tolist()
+        ['baseline', 'stress', 'amusement']
     """
     return simulate_all(seed, n_subjects, n_windows, seconds, rates, physiology, datasets=(dataset,))
 
@@ -186,7 +204,29 @@ def simulate_all(
     rates: Mapping[str, float] | None = None, physiology: Physiology | None = None, *,
     datasets: Sequence[str] = DATASETS_SIMULATED,
 ) -> Batch:  # fmt: skip
-    """Simulate data sets, all five by default, joined: the same windows as one by one. Arguments as of `simulate`."""
+    """Simulate several data sets, joined to one batch; each has the same windows as if simulated alone.
+
+    Args:
+        seed: Random seed for all streams, 0 or more.
+        n_subjects: Number of people in each data set; as many as in the paper where None.
+        n_windows: Number of windows of each person, at least 4.
+        seconds: Duration of a window [s].
+        rates: Modality -> sampling rate [Hz], see `simulate`.
+        physiology: Sizes of all variation; `Physiology()` by default.
+        datasets: Names of the data sets, some of `DATASETS_SIMULATED`; all five by default.
+
+    Returns:
+        Batch: Windows as described in `simulate`.
+
+    Raises:
+        ValueError: An unknown data set or modality, or a number out of range; the message names the argument.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import simulate_all
+        >>> windows = simulate_all(n_subjects=1, n_windows=4, seconds=5.0, rates={"bvp": 16})
+        >>> windows.n_rows, {name: int(windows.observed(name).sum()) for name in windows.labels}
+        (20, {'y_anxiety': 4, 'y_emotion': 4, 'y_stress': 4})
+    """
     physiology = physiology or Physiology()
     _check(datasets, seed, n_subjects, n_windows, seconds, physiology)
     factors = _factors(rates or {}, seconds)
@@ -221,7 +261,7 @@ def _simulate_person(
     design: _Design, stream: np.random.SeedSequence, n_windows: int, seconds: float, factors: Mapping[str, int],
     physiology: Physiology,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, float]]:  # fmt: skip
-    """Rows, truth along the windows and effects of one person."""
+    """Simulate one person: rows, truth along the windows, and the person's own levels and reactivities."""
     own, course, slow, eda, bvp, temp = (np.random.default_rng(s) for s in stream.spawn(6))
     person = _draw_person(own, physiology)
     state, session, label = _course(design, course, n_windows, seconds, physiology)
@@ -240,7 +280,7 @@ def _simulate_person(
 
 
 def _draw_person(rng: np.random.Generator, physiology: Physiology) -> dict[str, float]:
-    """Levels of one person at rest, and reactivities of median 1."""
+    """Draw the levels of one person at rest, and reactivities of median 1."""
     z = physiology.between * rng.standard_normal(9)
     skewed = np.array([physiology.scl_us, physiology.scr_per_min, physiology.pulse_au])
     symmetric = np.array([physiology.temp_c, physiology.hr_bpm])
@@ -254,7 +294,7 @@ def _draw_person(rng: np.random.Generator, physiology: Physiology) -> dict[str, 
 def _course(
     design: _Design, rng: np.random.Generator, n_windows: int, seconds: float, physiology: Physiology
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """State, session (or bout) and label of every window of a person, each (W,)."""
+    """Draw state, session (or bout) and label of every window of a person, each (W,)."""
     if design.sessions:
         order = np.array(design.sessions)
         order[design.fixed :] = rng.permutation(order[design.fixed :])
@@ -263,7 +303,7 @@ def _course(
         ends = np.rint(share * (n_windows - n)).astype(int) + np.arange(1, n + 1)  # every session has a window
     else:
         n = min(n_windows, max(4, round(n_windows * seconds / design.bout_s)))
-        # Systematic sampling: no person lacks a state that has at least 1 / n of the time.
+        # Systematic sampling: every person has each state that has at least 1 / n of the time.
         order = rng.permutation(np.searchsorted(np.cumsum(design.shares)[:-1], (np.arange(n) + rng.random()) / n))
         ends = np.append(np.sort(rng.choice(n_windows - 1, n - 1, replace=False)) + 1, n_windows)
     session = np.repeat(np.arange(n), np.diff(ends, prepend=0))
@@ -276,7 +316,7 @@ def _levels(
     design: _Design, state: np.ndarray, session: np.ndarray, seconds: float, person: Mapping[str, float],
     physiology: Physiology, rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """What varies slowly, at 4 Hz: tonic level, rate and size of responses, temperature, heart rate, pulse."""
+    """Simulate the slow quantities at 4 Hz: tonic level, rate and size of responses, temperature, heart rate, pulse."""
     ph, each = physiology, round(seconds * _SLOW_HZ)
     n = len(state) * each
     eda, temp, hr = (ph.effect * person[f"reactivity_{key}"] for key in ("eda", "temp", "hr"))
@@ -314,7 +354,7 @@ def _levels(
 # ------------------------------------------------------------------ inside: signals
 @functools.cache
 def _response(peak_s: float, rise_s: float, *decay_s: float) -> np.ndarray:
-    """A skin conductance response of amplitude 1 at 4 Hz, until it has all but decayed."""
+    """A skin conductance response of amplitude 1, at 4 Hz, until it has decayed to almost nothing."""
 
     def shape(time: np.ndarray) -> np.ndarray:
         return sum(decay * exponnorm.pdf(time, decay / rise_s, scale=rise_s) for decay in decay_s)
@@ -325,7 +365,7 @@ def _response(peak_s: float, rise_s: float, *decay_s: float) -> np.ndarray:
 
 
 def _eda(levels: Mapping[str, np.ndarray], size: float, physiology: Physiology, rng: np.random.Generator) -> np.ndarray:
-    """Tonic level, responses and noise [uS], 4 Hz; responses are larger where a person's level is, by `size` [K]."""
+    """Tonic level, responses and noise [uS], 4 Hz; `size` makes responses larger in people with a high level [K]."""
     level = levels["scl"]
     onsets = rng.poisson(levels["scr_rate"] / (60 * _SLOW_HZ))
     amplitude = size * levels["scr_us"] * np.exp(physiology.scr_log_sd * rng.standard_normal(len(level)))
@@ -341,7 +381,7 @@ def _bvp(
     """Pulses on jittered beats, motion and noise [arbitrary units], 64 Hz."""
     rate, n_windows, each = DEVICE_RATES["bvp"], len(states), round(seconds * DEVICE_RATES["bvp"])
     time = np.arange(n_windows * each) / rate
-    # Beats done by the time of the slow grid; the rate goes on before and after, so that the end pulses are whole.
+    # Number of beats up to each time of the slow grid; padded at both ends, so that the first and last pulse are whole.
     padded = np.pad(levels["heart_rate"], round(4 * _SLOW_HZ), mode="edge")
     done = np.append(0.0, np.cumsum(padded / 60) / _SLOW_HZ) + rng.random()
     whole = np.arange(math.ceil(done[0]), math.floor(done[-1]) + 1)
@@ -361,7 +401,7 @@ def _bvp(
 
 
 def _drift(rng: np.random.Generator, n: int, time_s: float, rate: float) -> np.ndarray:
-    """AR(1) noise of variance 1 at knots, linear between them since drifts are smooth beside the signals, (n,)."""
+    """AR(1) noise of variance 1 at knots, interpolated linearly, since drifts are slower than the signals, (n,)."""
     step = min(10.0, time_s / 2)
     shocks, keep = rng.standard_normal(math.ceil(n / rate / step) + 1), math.exp(-step / time_s)
     shocks[1:] *= math.sqrt(1 - keep**2)
@@ -369,7 +409,7 @@ def _drift(rng: np.random.Generator, n: int, time_s: float, rate: float) -> np.n
 
 
 def _factors(rates: Mapping[str, float], seconds: float) -> dict[str, int]:
-    """Modality -> by how much to decimate the device's rate; windows must have whole numbers of samples."""
+    """Modality -> factor by which to decimate the device's rate; windows must have whole numbers of samples."""
     for name, rate in rates.items():
         device = DEVICE_RATES.get(name, 0.0)
         if not 0 < rate <= device or device % rate or rate * seconds % 1:

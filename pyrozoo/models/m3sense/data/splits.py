@@ -14,12 +14,12 @@ _LEAST = 12  # windows of a class, so that each part gets one
 
 
 class WindowSplit(NamedTuple):
-    """Parts of `split_windows`.
+    """Parts of the data, as returned by `split_windows`.
 
     Attributes:
-        train: Labelled, for learning.
-        validation: Labelled, for choosing among models.
-        test: Labelled.
+        train: Labelled windows for learning.
+        validation: Labelled windows for choosing among models.
+        test: Labelled windows for testing.
         unlabelled: Windows whose labels are hidden, and those that never had one.
         semi_supervised: The windows of `train` and `unlabelled` as one data set.
     """
@@ -32,17 +32,27 @@ class WindowSplit(NamedTuple):
 
 
 def split_subjects(data: Batch, test: float = 0.25, seed: int = 0) -> tuple[Batch, Batch]:
-    """Split by people: training and test data, no person in both; of every data set the same share of people.
+    """Split by people into training and test data, with no person in both and the same share of every data set.
 
-    Data sets without any label are for training only.
+    Data sets without any label go to the training data.
 
     Args:
         data: Windows.
         test: Share of people in the test data, in (0, 1).
-        seed: Of the choice of people.
+        seed: Random seed for the choice of people.
+
+    Returns:
+        Training data and test data.
 
     Raises:
-        ValueError: `test` is no such share; a data set has one person; a task has one class in the training data.
+        ValueError: `test` is not in (0, 1); a data set has one person; a task has one class in the training data.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import simulate, split_subjects
+        >>> data = simulate("simulated stress", n_subjects=4, n_windows=6, seconds=5.0)
+        >>> train, test = split_subjects(data, test=0.25)
+        >>> train.n_rows, test.n_rows, set(train.group_names("subject")) & set(test.group_names("subject"))
+        (18, 6, set())
     """
     from sklearn.model_selection import GroupShuffleSplit
 
@@ -59,17 +69,26 @@ def split_subjects(data: Batch, test: float = 0.25, seed: int = 0) -> tuple[Batc
 
 
 def leave_subjects_out(data: Batch, folds: int, seed: int = 0) -> list[tuple[Batch, Batch]]:
-    """Split by people several times, so that everybody is tested once: training and test data of each fold.
+    """Split by people into folds, so that every person is in the test data of one fold.
 
-    Data sets without any label are for training only.
+    Data sets without any label go to the training data of every fold.
 
     Args:
         data: Windows.
-        folds: Number of folds; as many as there are people in a single data set leaves one out at a time.
-        seed: Of which people are tested together.
+        folds: Number of folds; for a single data set, the number of its people leaves one person out at a time.
+        seed: Random seed for the assignment of people to folds.
+
+    Returns:
+        Training data and test data of each fold.
 
     Raises:
-        ValueError: Fewer than two folds, or more than people of a data set; a task has one class in training data.
+        ValueError: Fewer than two folds, or more than a data set has people; a task has one class in training data.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import leave_subjects_out, simulate
+        >>> data = simulate("simulated stress", n_subjects=4, n_windows=6, seconds=5.0)
+        >>> [(train.n_rows, test.n_rows) for train, test in leave_subjects_out(data, folds=4)]
+        [(18, 6), (18, 6), (18, 6), (18, 6)]
     """
     from sklearn.model_selection import GroupKFold
 
@@ -88,16 +107,26 @@ def leave_subjects_out(data: Batch, folds: int, seed: int = 0) -> list[tuple[Bat
 def split_windows(data: Batch, seed: int = 0) -> WindowSplit:
     """Split by window as the paper does: 35 % for training and validation (3 : 1), 55 % test, 10 % without labels.
 
-    **It leaks**: windows of every person are in every part, neighbours in time among them, so test scores say how well
-    people are recognised whom the model knows, and are too good for anybody else. Use `split_subjects` unless the
-    paper's protocol is wanted. It is stratified by task and class.
+    **It leaks**: every part has windows of every person, some of them neighbours in time. Test scores hold for people
+    whom the model has been trained on, and are too good for anybody else. Use `split_subjects` unless you want the
+    paper's protocol. The split is stratified by task and class.
 
     Args:
         data: Windows. Those without any label join the unlabelled part and count in no share.
-        seed: Of the choice.
+        seed: Random seed for the split.
+
+    Returns:
+        WindowSplit: The parts.
 
     Raises:
         ValueError: No window is labelled, or a class has fewer than 12 windows.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import simulate, split_windows
+        >>> data = simulate("simulated stress", n_subjects=4, n_windows=30, seconds=5.0)
+        >>> parts = split_windows(data)
+        >>> parts.train.n_rows, parts.validation.n_rows, parts.test.n_rows, parts.unlabelled.n_rows
+        (31, 11, 66, 12)
     """
     from sklearn.model_selection import train_test_split
 
@@ -137,7 +166,7 @@ def _people(data: Batch, rows: np.ndarray) -> np.ndarray:
 
 
 def _strata(data: Batch) -> np.ndarray:
-    """What each window is labelled as, such as "task 'stress', class 'baseline'"; "" without any label."""
+    """Describe the labels of each window, such as "task 'stress', class 'baseline'"; "" without any label."""
     out = np.full(data.n_rows, "", dtype=object)
     for target in data.labels:
         names, values = data.coords[f"{target}_class"], data[target].cpu().numpy()
@@ -148,7 +177,7 @@ def _strata(data: Batch) -> np.ndarray:
 
 
 def _labelled_sets(data: Batch) -> dict[str, np.ndarray]:
-    """Data set -> its rows, of those with labels."""
+    """Map each data set that has labels to its rows."""
     any_label = np.zeros(data.n_rows, bool)
     for target in data.labels:
         any_label |= data.observed(target)
@@ -160,7 +189,7 @@ def _labelled_sets(data: Batch) -> dict[str, np.ndarray]:
 
 
 def _parts(data: Batch, test: np.ndarray) -> tuple[Batch, Batch]:
-    """Training and test data, where every task can be learnt."""
+    """Cut out training and test data; ValueError if a task has fewer than two classes left in training."""
     train = data.subset(np.setdiff1d(np.arange(data.n_rows), test))
     for target in data.labels:
         if _classes(train, target) < 2 <= _classes(data, target):
@@ -172,5 +201,5 @@ def _parts(data: Batch, test: np.ndarray) -> tuple[Batch, Batch]:
 
 
 def _classes(data: Batch, target: str) -> int:
-    """How many classes are observed."""
+    """Count the classes that are observed."""
     return len(np.unique(data[target].cpu().numpy()[data.observed(target)]))

@@ -1,4 +1,4 @@
-"""Windows in .npz files: a documented layout for anybody's own, and that of the Stress-Predict windows."""
+"""Windows in .npz files: a documented layout for your own windows, and that of the Stress-Predict windows."""
 
 from __future__ import annotations
 
@@ -19,27 +19,42 @@ def read_windows(
     path: str | Path, *, classes: Mapping[str, Sequence[str]] | None = None, dataset: str = "own",
     segment: int = SEGMENT, dtype: torch.dtype | None = None,
 ) -> Batch:  # fmt: skip
-    """Read windows that are cut already from one npz file of N windows, of any number of tasks.
+    """Read windows that are already cut from one npz file of N windows, of any number of tasks.
 
-    Its arrays: ``subject``, names of people as text or whole numbers, (N,); of every modality, by any name, its windows
-    (N, samples). It may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or whole
-    numbers, -1 where unknown; ``rates_<modality>``, samples per second, of all modalities; ``standardised``, "subject"
-    or "window", where the signals are standardised already (`standardise`). No object is unpickled.
+    Its arrays: ``subject``, names of people as text or whole numbers, (N,); for every modality, under any name, its
+    windows (N, samples). It may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or
+    whole numbers, -1 where unknown; ``rates_<modality>``, samples per second, for all modalities; ``standardised``,
+    "subject" or "window", where the signals are standardised already (`standardise`). No object is unpickled.
 
     Args:
-        path: The file.
-        classes: Task -> names of its classes, as those of a fit. Then these tasks, and no other, are in the batch,
+        path: Path of the file.
+        classes: Task -> names of its classes, e.g. those of a fit. If given, the batch has these tasks and no others,
             whether the file has labels of them or not.
         dataset: Name of the data set; people of data sets of different names are different people.
-        segment: Samples in a segment of the encoder; a window has at least one.
+        segment: Samples in a segment of the encoder; a window has at least one segment.
         dtype: Floating type; torch's default where None.
 
     Returns:
-        Batch: As `windows` gives it.
+        Batch: Windows in the layout that `windows` returns.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no npz file of these arrays, or as `from_arrays`; the message names file, array and row.
+        ValueError: It is no npz file of these arrays, or `from_arrays` refuses them; the message names file, array and
+            row.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_windows
+        >>> eda = np.random.default_rng(0).normal(size=(4, 40))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "own.npz")
+        ...     labels = ["calm", "stress", "calm", ""]
+        ...     np.savez(path, subject=["S01", "S01", "S02", "S02"], eda=eda, rates_eda=4.0, label_stress=labels)
+        ...     data = read_windows(path)
+        >>> data["eda"].shape, data.observed("y_stress").tolist()
+        (torch.Size([4, 40]), [True, True, True, False])
     """
     path = Path(path)
     arrays = _arrays(path)
@@ -79,13 +94,13 @@ def read_windows(
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file."""
+    """Read the arrays of an npz file without unpickling anything."""
     arrays: dict[str, Any] = {}
     with path.open("rb") as stream, located(str(path)):
         try:
             file = np.load(stream, allow_pickle=False)
             names = file.files if isinstance(file, np.lib.npyio.NpzFile) else []
-        except Exception as error:  # a damaged archive raises whatever its parts stumble over
+        except Exception as error:  # a damaged archive may raise any type of error
             raise ValueError(f"no npz file of windows ({error}); write one by numpy.savez") from error
         if not names:
             raise ValueError("no npz file of windows, or an empty one; write one by numpy.savez")
@@ -105,11 +120,29 @@ def read_stress_predict_windows(path: str | Path) -> Batch:
     """Read Stress-Predict as windows of 20 s in one npz file: ``eda_nS, bvp_x10, temp_cC, label, subject``.
 
     Args:
-        path: The file: whole numbers in nS, tenths of the device's unit and hundredths of a degree, (N, samples).
+        path: Path of the file: whole numbers in nS, tenths of the device's unit and hundredths of a degree Celsius,
+            each (N, samples).
+
+    Returns:
+        Batch: Windows of task "stress" in the layout that `windows` returns.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no npz file of these arrays.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_stress_predict_windows
+        >>> draw = np.random.default_rng(0).integers
+        >>> eda, bvp, temp = draw(200, 900, (4, 80)), draw(-500, 500, (4, 1280)), draw(3000, 3300, (4, 80))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "windows.npz")
+        ...     np.savez(path, eda_nS=eda, bvp_x10=bvp, temp_cC=temp, label=[0, 0, 1, 1], subject=[2, 2, 2, 2])
+        ...     data = read_stress_predict_windows(path)
+        >>> data.coords["subject"].tolist(), data["bvp"].shape
+        (['stress_predict/S02'], torch.Size([4, 1280]))
     """
     path = Path(path)
     arrays = _arrays(path)

@@ -25,13 +25,16 @@ CUTOFFS: Mapping[str, float] = MappingProxyType({"bvp": 8.0, "eda": 1.0, "temp":
 
 # -------------------------------------------------------------------- filtering
 def low_pass(signal: Any, rate: float, cutoff: float, order: int = 4) -> np.ndarray:
-    """Butterworth low-pass filter, run forwards and backwards so that nothing is delayed.
+    """Filter by a Butterworth low-pass filter, run forwards and backwards so that nothing is delayed.
 
     Args:
         signal: Samples, (n,).
         rate: Samples per second.
         cutoff: Frequency [Hz] at which the amplitude is halved.
-        order: Of the filter, which is run twice.
+        order: Order of the filter, which is run twice.
+
+    Returns:
+        Filtered samples, (n,).
 
     Raises:
         ValueError: The cutoff is not below half the rate, or the signal is too short or not finite.
@@ -43,16 +46,20 @@ def low_pass(signal: Any, rate: float, cutoff: float, order: int = 4) -> np.ndar
 
 
 def fir(signal: Any, rate: float, cutoff: float, taps: int | None = None) -> np.ndarray:
-    """Finite-impulse-response low-pass filter: a windowed sinc, symmetric, so that nothing is delayed.
+    """Filter by a finite-impulse-response low-pass filter, a symmetric windowed sinc, so that nothing is delayed.
 
     Args:
         signal: Samples, (n,).
         rate: Samples per second.
         cutoff: Frequency [Hz] at which the amplitude is halved.
-        taps: Its length, an odd number; by default four periods of the cutoff.
+        taps: Length of the filter in samples, an odd number; by default four periods of the cutoff.
+
+    Returns:
+        Filtered samples, (n,).
 
     Raises:
-        ValueError: As `low_pass`; an even or too small number of taps.
+        ValueError: The cutoff is not below half the rate; the signal is too short or not finite; the number of taps is
+            even or below 3.
     """
     from scipy.signal import convolve, firwin
 
@@ -78,14 +85,26 @@ def _filterable(signal: Any, rate: float, cutoff: float, least: int) -> np.ndarr
 
 
 def filtered(recordings: Iterable[Recording], cutoffs: Mapping[str, float] = CUTOFFS) -> Recordings:
-    """Recordings with a low-pass and then an FIR filter on the modalities that have a cutoff.
+    """Apply a low-pass and then an FIR filter to the modalities that have a cutoff.
 
     Args:
-        recordings: As the readers give them.
+        recordings: Recordings as the readers return them; they are not changed.
         cutoffs: Modality -> cutoff [Hz] of both filters.
 
+    Returns:
+        Recordings: The recordings with filtered signals.
+
     Raises:
-        ValueError: As `low_pass`; the message names subject and modality.
+        ValueError: A cutoff is not below half the rate, or a signal is too short; the message names subject and
+            modality.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import Recording, filtered
+        >>> noise = np.random.default_rng(0).normal(size=400)
+        >>> smooth = filtered([Recording("S01", {"eda": noise}, {"eda": 4.0})], {"eda": 0.2})
+        >>> bool(smooth[0].signals["eda"].std() < 0.5 * noise.std())
+        True
     """
     out = Recordings(skipped=getattr(recordings, "skipped", None))
     for recording in recordings:
@@ -107,31 +126,41 @@ def windows(
     """Cut recordings into windows, each with the label of its time.
 
     A window begins every `step` seconds from the recording's start. In a recording with a task it is kept if one class
-    has at least `min_share` of its time; it is *mixed* if less, and *unlabelled* if no class has any. Recordings
-    without a task have unlabelled windows only, which are kept.
+    has at least `min_share` of its time; it is *mixed* if every class has less, and *unlabelled* if no class has any.
+    Recordings without a task have unlabelled windows only, which are kept.
 
     Args:
-        recordings: Of any data sets and tasks.
+        recordings: Recordings of any data sets and tasks.
         seconds: Duration of a window.
         rates: Modality -> samples per second; these are the modalities of the batch.
         step: Seconds between beginnings of windows; by default windows do not overlap. Overlapping windows must not be
             split by window: they share samples.
         min_share: Share of a window's time that has its label, in (0.5, 1].
-        keep_unlabelled: Whether to keep windows without a label in recordings with a task, too.
+        keep_unlabelled: Whether to keep unlabelled windows of recordings with a task, too.
         resample: Whether to resample signals of another rate; otherwise they are an error.
-        segment: Samples in a segment of the encoder; a window has at least one.
-        name: Of the data; by default the names of the data sets.
+        segment: Samples in a segment of the encoder; a window has at least one segment.
+        name: Name of the data; by default the names of the data sets.
         dtype: Floating type; torch's default where None.
 
     Returns:
         Batch: Windows along "window": a tensor (N, samples) for each modality, ``y_<task>`` (N,) with masks, `dataset`
-        (N,); the group "subject". ``info["dropped"]`` counts windows by reason and the seconds at the ends of
-        recordings that make no window, ``info["replaced"]`` what readers replaced or left out, and ``info["skipped"]``
-        names whom they left out.
+        (N,); the group "subject". ``info["dropped"]`` counts dropped windows by reason, and the seconds at the ends of
+        recordings that make no window; ``info["replaced"]`` counts what readers replaced or left out, and
+        ``info["skipped"]`` names the people and sessions that they left out.
 
     Raises:
         ValueError: A recording lacks a modality or has another rate; no window fits or is left; a task has one class;
             a window is shorter than a segment, or not a whole number of samples. The message names subject and field.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import Recording, windows
+        >>> labels = ((0.0, 30.0, "baseline"), (30.0, 60.0, "stress"))
+        >>> signals = {"eda": np.linspace(1.0, 2.0, 240)}
+        >>> recording = Recording("S01", signals, {"eda": 4.0}, "stress", ("baseline", "stress"), labels)
+        >>> data = windows([recording], seconds=10.0, rates={"eda": 4.0})
+        >>> data["eda"].shape, data["y_stress"].tolist()
+        (torch.Size([6, 40]), [0, 0, 0, 1, 1, 1])
     """
     recordings = list(recordings) if not isinstance(recordings, Recordings) else recordings
     step = seconds if step is None else step
@@ -183,9 +212,9 @@ def _cut(
     seconds: float, step: float, min_share: float, keep_unlabelled: bool, names: Sequence[str],
     dropped: dict[str, float],
 ) -> _Part:  # fmt: skip
-    """Windows of a recording that are kept; what is not is counted in `dropped`."""
+    """Cut a recording into windows and keep those with a label; the others are counted in `dropped`, in place."""
     n = max(0, min((len(s) - counts[m]) // round(step * rates[m]) + 1 for m, s in signals.items()))
-    # By the longest signal: channels end up to some seconds apart.
+    # The longest signal counts: channels end up to some seconds apart.
     lasts = max(len(s) / rates[m] for m, s in signals.items())
     dropped["remainder_s"] += lasts - ((n - 1) * step + seconds if n else 0)
     label, share = _labels(recording, n, seconds, step)
@@ -202,7 +231,7 @@ def _cut(
 
 
 def _samples(seconds: float, step: float, rates: Mapping[str, float], segment: int) -> dict[str, int]:
-    """Modality -> samples in a window."""
+    """Compute modality -> samples in a window; ValueError unless these are whole numbers of at least a segment."""
     if not rates:
         raise ValueError("rates: give at least one modality")
     if not 0 < seconds < np.inf or not 0 < step < np.inf:
@@ -219,7 +248,7 @@ def _samples(seconds: float, step: float, rates: Mapping[str, float], segment: i
 
 
 def _at_rates(recording: Recording, rates: Mapping[str, float], resample: bool) -> dict[str, np.ndarray]:
-    """Signals of a recording at the rates asked for."""
+    """Return the signals of a recording at the requested rates, resampled if `resample`."""
     out = {}
     for name, rate in rates.items():
         if name not in recording.signals:
@@ -243,7 +272,7 @@ def _resampled(signal: np.ndarray, own: float, rate: float) -> np.ndarray:
 
 
 def _labels(recording: Recording, n: int, seconds: float, step: float) -> tuple[list[str], np.ndarray]:
-    """Of each window the class with most of its time, and its share, 0 where there is none."""
+    """Find the class that has most of a window's time, and its share of it (0 without labels), for n windows."""
     time = np.zeros((n, max(1, len(recording.classes))))
     begin = np.arange(n) * step
     for start, stop, name in recording.labels:

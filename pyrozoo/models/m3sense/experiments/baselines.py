@@ -1,4 +1,4 @@
-"""Handcrafted features of windows, and the six classifiers that the paper sets on them."""
+"""Handcrafted features of windows, and the six classifiers that the paper uses with them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ SEED = 333  # the paper's
 
 
 def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
-    """Summaries of every window and modality.
+    """Compute eight summaries of every window and modality.
 
-    The slope is that of the least-squares line, as its change over the whole window, whatever the rate; mean_abs_diff
-    is the mean absolute difference between neighbouring samples.
+    They are mean, sd, max, min, median, iqr, slope and mean_abs_diff. The slope is the change of the least-squares line
+    over the whole window, independent of the rate; mean_abs_diff is the mean absolute difference between neighbouring
+    samples.
 
     Args:
         data: Windows.
 
     Returns:
-        Features (N, 8 K), K modalities, and their names such as "eda_slope".
+        Features (N, 8 K) for K modalities, and their names such as "eda_slope".
 
     Raises:
         ValueError: The batch holds no signals, or one of a single sample.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import BASELINES, handcrafted, simulate
+        >>> data = simulate("simulated stress", n_subjects=2, n_windows=6, seconds=5.0)
+        >>> features, names = handcrafted(data)
+        >>> features.shape, names[8:10]
+        ((12, 24), ['eda_mean', 'eda_sd'])
+        >>> classifier = BASELINES["LDA"](0).fit(features, data["y_stress"].numpy())
+        >>> classifier.predict(features).shape
+        (12,)
     """
     names = modalities(data)
     if not names:

@@ -1,4 +1,4 @@
-"""Whether the alignment acts: its size, and its pull on the representation beside that of the labels."""
+"""Does the alignment act? The size of its term, and its gradient beside that of the labels' term."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from ..model import M3Sense
 
 
 class Alignment(NamedTuple):
-    """What `alignment` finds.
+    """Size and gradients of the alignment term, as returned by `alignment`.
 
     Attributes:
-        kl: KL[q(a_T | X_T) || N(0, I)], summed over tasks, mean over windows [nats], networks in evaluation.
-        alignment_gradient: Norm of the gradient of gamma times it with respect to the representation's weights, as in
-            training: with batch statistics and dropout.
-        label_gradient: The same of the cross-entropy, summed over labels, over the number of windows.
+        kl: KL[q(a_T | X_T) || N(0, I)], summed over tasks, mean over windows [nats], networks in evaluation mode.
+        alignment_gradient: Norm of the gradient of gamma times that KL with respect to the representation's weights, in
+            training mode: with batch statistics and dropout.
+        label_gradient: Norm of the gradient of the cross-entropy, summed over labels and divided by the number of
+            windows, with respect to the same weights, also in training mode.
+
+    Example:
+        >>> from pyrozoo.models.m3sense import Alignment
+        >>> found = Alignment(kl=0.02, alignment_gradient=0.1, label_gradient=2.0)
+        >>> found.alignment_gradient / found.label_gradient  # the alignment hardly moves the representation
+        0.05
     """
 
     kl: float
@@ -36,12 +43,21 @@ def alignment(fit: Fit, data: Batch, seed: int = 0) -> Alignment:
     """Measure the alignment term of a fit, on all windows at once (eq. 13, 15, 16).
 
     Args:
-        fit: Of variant "m3sense" or "latent" with guide "paper", standard normal priors.
+        fit: A fit of variant "m3sense" or "latent" with guide "paper" and standard normal priors.
         data: Windows, labelled or not.
-        seed: Of dropout, and of the draw of a_T from which "latent" predicts labels.
+        seed: Random seed for dropout, and for the draw of a_T from which "latent" predicts labels.
 
     Raises:
-        ValueError: A fit of another variant or guide, which have no such term.
+        ValueError: The fit is of another variant or guide, which has no such term.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import alignment, simulate, standardise
+        >>> fit = zoo.load_reference("m3sense/simulated")
+        >>> new = standardise(simulate("simulated stress", seed=1, n_subjects=2, n_windows=6, rates={"bvp": 8}))
+        >>> found = alignment(fit, new)
+        >>> found.kl > 0, found.label_gradient > 0
+        (True, True)
     """
     model, guide = fit.model, fit.guide
     if not isinstance(model, M3Sense) or fit.guide_name != "paper":
@@ -65,16 +81,16 @@ def alignment(fit: Fit, data: Batch, seed: int = 0) -> Alignment:
 
 
 def _terms(model: M3Sense, guide: PaperGuide, batch: Batch) -> tuple[Tensor, Tensor]:
-    """KL and cross-entropy, sums over tasks and means over windows."""
+    """KL (eq. 13) and cross-entropy (eq. 15), summed over tasks, means over windows."""
     h = model.encode(**batch)
     kl, labels = h.new_zeros(()), h.new_zeros(())
     for i, task in enumerate(model.tasks):
-        q = guide.posterior(guide.networks[i](h[i]))
+        q = guide.posterior(guide.networks[i](h[i]))  # eq. 12
         prior = dist.Normal(torch.zeros_like(q.base_dist.loc), 1.0).to_event(1)
-        kl = kl + kl_divergence(q, prior).mean()
+        kl = kl + kl_divergence(q, prior).mean()  # eq. 13
         y, known = model.known(task, batch, h)
         logits = model.logits(i, h, q.rsample())
-        labels = labels + (functional.cross_entropy(logits, y, reduction="none") * known).mean()
+        labels = labels + (functional.cross_entropy(logits, y, reduction="none") * known).mean()  # eq. 15
     return kl, labels
 
 

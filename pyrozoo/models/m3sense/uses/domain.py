@@ -20,24 +20,34 @@ from ..model import Generative
 
 
 class DomainGenerative(Generative):
-    """As `Generative`, with a domain d per window: one for every task, whose situation the window belongs to.
+    """`Generative` with a domain d per window: the task in whose situation the window was recorded.
 
     For windows n and tasks T::
 
-        d_n  ~ Categorical(rho), among the tasks that the window has a label of; summed out where it has none
+        d_n  ~ Categorical(rho), restricted to the tasks that the window has a label of; summed out if it has none
         y_nT ~ Categorical(pi_T), summed out where it is not known
         a_nT ~ N(m_T[y_nT] + delta_T[d_n], I_A)
         f_n  ~ N(dec(a_n1, ..., a_nT), diag s^2)
 
-    Places of classes can shift between the data sets that the tasks come from, and p(d | x) says whose data a window
-    without labels resembles (`domain_probabilities`). Labels are predicted with d summed out. Only differences of
-    delta between domains mean something: m_T takes up what they share. From some starts two domains are not told apart;
-    fit with restarts, of which the best by ELBO predicts. Not in the paper.
+    Places of classes can shift between the data sets of the tasks, and p(d | x) shows which task's data a window
+    without labels resembles (`domain_probabilities`). Labels are predicted with d summed out. Only differences of delta
+    between domains have a meaning: m_T absorbs their common part. From some starts two domains are not separated; fit
+    with restarts, of which the best by ELBO predicts. Not in the paper.
 
-    The prior of a_T may be given as a callable of (y, d), index tensors of one shape (..., B).
+    The prior of a_T may be given as a callable of (y, d), index tensors of one shape (..., B). Arguments of
+    `AffectModel` and `LatentModel`.
 
     Raises:
-        ValueError: Of one task alone there is nothing to tell apart.
+        ValueError: There is one task only, hence one domain.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import simulate_all
+        >>> windows = simulate_all(n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
+        >>> sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (8, 8), "head": 8, "a_dim": 2, "q_hidden": 8}
+        >>> model = zoo.create_model("m3sense", windows, variant="generative-domain", **sizes)
+        >>> tuple(model.shifts.shape)  # delta: task, domain, dimensions of the latent
+        (3, 3, 2)
     """
 
     def _networks(self) -> None:
@@ -46,15 +56,15 @@ class DomainGenerative(Generative):
         super()._networks()
         self.enumerated = ("domain", *self.targets)
         self.domain_logits = nn.Parameter(torch.zeros(len(self.tasks)))
-        # Apart from the start, as the places are: from zero, fits ended where latents say nothing of the domain.
+        # Random start, like the places: fits that started at zero ended where latents do not depend on the domain.
         self.shifts = nn.Parameter(torch.randn(len(self.tasks), len(self.tasks), self.a_dim))  # task, domain
 
     def _place(self, i: int, y: Tensor, d: Tensor) -> dist.Distribution:
-        """p(a_T | y_T, d) of task i."""
+        """The distribution p(a_T | y_T, d) of task i."""
         return dist.Normal(self.places[i][y] + self.shifts[i][d], 1.0).to_event(1)
 
     def shared_parents(self, f: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Sample the domain d; every task that the window has no label of is ruled out where it has one of another."""
+        """Sample the domain d; where a window is labelled, only the tasks that it has labels of are possible."""
         known = torch.stack([self.known(task, batch, f[None])[1] for task in self.tasks])  # (T, B)
         d = pyro.sample("domain", dist.Categorical(logits=self.domain_logits), infer={"enumerate": "parallel"})
         labelled_here = known[d, torch.arange(known.shape[1], device=d.device)]
@@ -63,21 +73,32 @@ class DomainGenerative(Generative):
 
 
 def domain_probabilities(fit: Fit, data: Batch, *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
-    """p(d | x) of every window as if it had no label: the task whose situation it belongs to.
+    """Estimate p(d | x) of every window from its signals alone: the task whose situation it belongs to.
 
-    Exact given each draw of the latents from q, the classes summed out; the mean over draws.
+    Given a draw of the latents from q, p(d | latents) is exact, with the classes summed out; it is averaged over draws.
 
     Args:
-        fit: A fit of variant "generative-domain"; its best restart.
-        data: N windows.
-        draws: Draws of the latents.
-        seed: Of the draws.
+        fit: A fit of variant "generative-domain", of which the best restart is used.
+        data: N windows, whose labels are not used.
+        draws: Number of draws of the latents.
+        seed: Random seed for the draws.
 
     Returns:
-        (N, D), a column per task; every row sums to 1.
+        Table (N, D), one column per task; every row sums to 1.
 
     Raises:
         TypeError: The fit is of a variant without domains.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import domain_probabilities, simulate_all
+        >>> windows = simulate_all(n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
+        >>> sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (8, 8), "head": 8, "a_dim": 2, "q_hidden": 8}
+        >>> model = zoo.create_model("m3sense", windows, variant="generative-domain", **sizes)
+        >>> fit = zoo.fit(model, "paper", windows, steps=5, progress=False)
+        >>> p = domain_probabilities(fit, windows, draws=20)
+        >>> p.columns.tolist(), bool(p.sum(axis=1).sub(1).abs().max() < 1e-5)
+        (['anxiety', 'emotion', 'stress'], True)
     """
     model = fit.model
     if not isinstance(model, DomainGenerative):

@@ -29,9 +29,9 @@ def transfer(
     fit: Fit, data: Batch, *, tasks: Sequence[str] | None = None, frozen: str = "representation",
     like: str | None = None, new_heads: bool = False, seed: int = 0, **arguments: Any,
 ) -> Fit:  # fmt: skip
-    """Make a model for the tasks of `data` that starts from the weights of a fit, untrained (figure 7).
+    """Make a model for the tasks of `data` that starts from the weights of a fit, not yet trained on them (figure 7).
 
-    Train it by `pyrozoo.fit`; `fit` itself stays as it is::
+    Train it by `pyrozoo.fit`; `fit` itself is not changed::
 
         start = m3sense.transfer(fit, few)  # few: labelled windows of a new task, or of a known one to tune the fit to
         tuned = pyrozoo.fit(start.model, start.guide_name, few, warm_start=start, epochs=30)
@@ -46,27 +46,37 @@ def transfer(
       and a new head and network of q(a_T | X_T).
 
     The decoder of "generative" reads the latents of all tasks: it is carried over where the tasks of `data` are those
-    of the fit, and new otherwise. "generative-domain" needs two tasks at least, and sums over their domains alone.
+    of the fit, and new otherwise. "generative-domain" needs at least two tasks, and sums over their domains only.
 
     Args:
         fit: A fit of this entry with a guide of the entry.
         data: N windows of the fit's modalities, labelled for at least one task; the number of samples may differ.
-        tasks: Which of the data's tasks to learn; all where None.
-        frozen: What is not trained: "representation", all up to X_T, so that only heads and networks of q(a_T | X_T)
-            are (the paper's transfer); "encoders"; or "none".
+        tasks: Names of the data's tasks to learn; all where None.
+        frozen: Part that is not trained: "representation", all up to X_T, so that only heads and networks of
+            q(a_T | X_T) are trained (the paper's transfer); "encoders"; or "none".
         like: Task of the fit whose layers after fusion new tasks start from; the fit's first where None.
-        new_heads: Give new heads also to tasks of the fit.
-        seed: Of the new weights.
-        **arguments: Of the model, in place of the fit's: dropout, lstm_dropout, gamma, priors.
+        new_heads: Whether tasks of the fit get new heads, too.
+        seed: Random seed for the new weights.
+        **arguments: Arguments of the model that replace the fit's: dropout, lstm_dropout, gamma, priors.
 
     Returns:
-        Fit: One run with status "untrained" and no history; the model has the tasks that the fit knows first. Ready for
-        `warm_start`, and for `pyrozoo.predict` and saving as it is; predictions of new tasks mean nothing yet.
+        Fit: One run with status "untrained" and no history; the tasks that the fit knows come first. It can be passed
+        as `warm_start`, saved, and given to `pyrozoo.predict`, but predictions of new tasks mean nothing yet.
 
     Raises:
         ValueError: The fit is of another model or guide; modalities, rates, standardisation or classes of a task
-            differ; a window is shorter than a segment; no task, or not a new one, has a label; `tasks` or `like` are
-            no tasks of the data, of the fit; `frozen` is none of its choices; an argument that the weights depend on.
+            differ; a window is shorter than a segment; no task at all, or a new one, has no label; `tasks` names no
+            task of the data, or `like` none of the fit; `frozen` is none of its choices; an argument of `arguments` is
+            one that the weights depend on.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import simulate, standardise, transfer
+        >>> fit = zoo.load_reference("m3sense/simulated")
+        >>> few = standardise(simulate("simulated stress", seed=1, n_subjects=2, n_windows=6, rates={"bvp": 8}))
+        >>> start = transfer(fit, few, tasks=["stress"], new_heads=True)
+        >>> start.best.status, start.model.tasks
+        ('untrained', {'stress': 3})
     """
     _require_fit(fit)
     _require_windows(fit, data)
@@ -111,14 +121,14 @@ def _carried(
     module: nn.Module, source: nn.Module, places: Mapping[str, Sequence[int | None]], own: Sequence[int | None],
     stays_new: tuple[str, ...],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """State of `module` with all that belongs there from `source`.
+    """State of `module` with all entries that can be carried over from `source`.
 
     Args:
         module: A new model or guide.
-        source: That of the fit.
-        places: Kind of a part that every task has -> for each task of `module` the place in `source`, or None.
-        own: The same of the tasks themselves.
-        stays_new: How names begin that are not carried over.
+        source: Model or guide of the fit.
+        places: Kind of a part that every task has -> for each task of `module` its position in `source`, or None.
+        own: Position of each task of `module` among the tasks of `source`, or None.
+        stays_new: Prefixes of the names that are not carried over.
     """
     theirs, state = source.state_dict(), module.state_dict()
     new = [i for i, place in enumerate(own) if place is not None]
@@ -144,7 +154,7 @@ def _grid(places: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _tasks(fit: Fit, data: Batch, wanted: Sequence[str] | None) -> dict[str, int]:
-    """Task of `data` that is wanted -> number of classes, those of the fit first and in its order."""
+    """Map each requested task of `data` to its number of classes; tasks of the fit come first, in its order."""
     found = n_classes(data)
     unknown = [task for task in wanted or () if task not in found]
     if unknown:
@@ -173,7 +183,7 @@ def _tasks(fit: Fit, data: Batch, wanted: Sequence[str] | None) -> dict[str, int
 
 
 def _require_fit(fit: Fit) -> None:
-    """Refuse fits of which model and guide cannot be made anew."""
+    """Raise ValueError if the fit's model and guide cannot be created again by name."""
     if not isinstance(fit.model, AffectModel) or fit.model.entry is None:
         raise ValueError(f"fit: its {type(fit.model).__name__} is no model that create_model('m3sense', ...) made")
     if fit.guide_name not in GUIDES:
@@ -181,7 +191,7 @@ def _require_fit(fit: Fit) -> None:
 
 
 def _require_windows(fit: Fit, data: Batch) -> None:
-    """Refuse windows that are of another kind than those of the fit."""
+    """Raise ValueError if the windows differ in kind from those of the fit."""
     model, found = fit.model, {name: data[name].shape[1] for name in modalities(data)}
     if set(found) != set(model.modalities):
         raise ValueError(

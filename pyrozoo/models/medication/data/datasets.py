@@ -18,18 +18,24 @@ from .recordings import recordings
 def watch_sessions(fold: int | None = None) -> tuple[Batch, Batch]:
     """Load the watch sessions for one test subject: semi-synthetic, see ``data/watch_sessions/README.md``.
 
-    The scores are nested. The test subject's come from a classifier trained on the nine others, and those of every
-    training subject from one that saw neither that subject nor the test subject. So a model may be fitted to the
-    training scores and labels as to those of a new person.
+    The scores are nested. The test subject's scores come from a classifier trained on the nine others, and those of
+    every training subject from one that was trained on neither that subject nor the test subject. So a model may be
+    fitted to the training scores and labels as to those of a new person.
 
     Args:
         fold: Position of the test subject, 0..9; 0 where None.
 
     Returns:
-        18 sessions of nine subjects, and the 2 sessions of the test subject.
+        Training data, 18 sessions of nine subjects, and test data, the 2 sessions of the test subject.
 
     Raises:
         ValueError: There is no such fold.
+
+    Example:
+        >>> from pyrozoo.models.medication import watch_sessions
+        >>> train, test = watch_sessions(fold=3)
+        >>> train.n_rows, test.n_rows, test.columns("score")[:3]
+        (18, 2, ['non-event', 'abduction', 'forward elevation'])
     """
     arrays = _watch_arrays()
     n_folds = len(arrays["subjects"])
@@ -48,8 +54,8 @@ def watch_sessions(fold: int | None = None) -> tuple[Batch, Batch]:
 def watch_sessions_all() -> Batch:
     """Load all 20 watch sessions, each scored by a classifier trained on the other nine subjects.
 
-    They serve to look at and to score what needs no fitting. A model fitted to some of these sessions has, through
-    the classifiers, seen the labels of all: `watch_sessions` is for that.
+    Use them for plots, and to score methods that are not fitted. A model fitted to some of these sessions has, through
+    the classifiers, seen the labels of all; to fit models, use `watch_sessions`.
     """
     arrays = _watch_arrays()
     score = arrays["score"][_watch_subject(arrays)[arrays["session"]], np.arange(len(arrays["session"]))]
@@ -58,7 +64,7 @@ def watch_sessions_all() -> Batch:
 
 # ------------------------------------------------------------------ data sets
 def _simulated(device: str, **options: Any) -> tuple[Batch, Batch]:
-    from .simulator import simulated  # which makes its data by `recordings`
+    from .simulator import simulated  # here, since the simulator imports `recordings` from this module
 
     return simulated(device, **options)
 
@@ -79,12 +85,12 @@ def _watch_arrays() -> dict[str, np.ndarray]:
 
 
 def _watch_subject(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Position of the subject of each session among ``subjects``, which is that of the fold it is tested in."""
+    """Position of each session's subject among ``subjects``: the fold in which the session is tested."""
     return np.searchsorted(np.unique(arrays["subject"]), arrays["subject"])
 
 
 def _watch_batch(arrays: Mapping[str, np.ndarray], score: np.ndarray, keep: np.ndarray, **info: Any) -> Batch:
-    """The sessions `keep`, a boolean of shape (20,), with scores (5200, 7) of all frames."""
+    """Make a batch of the sessions where `keep`, shape (20,), is true, from the scores (5200, 7) of all frames."""
     subject = arrays["subjects"][_watch_subject(arrays)]
     side = np.where(arrays["side"] == 1, "right", "left")
     own = [np.flatnonzero(arrays["session"] == i) for i in np.flatnonzero(keep)]

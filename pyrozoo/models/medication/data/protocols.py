@@ -1,6 +1,6 @@
-"""Protocols of self-administration: which steps there are, in which order, how long they and the gaps between take.
+"""Protocols of self-administration: the steps, their order, and how long steps and gaps take.
 
-Needs NumPy only, so that a card or a command line may look at a protocol without loading torch.
+This module needs NumPy only, so that a card or a command line can read a protocol without loading torch.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Pair = tuple[int, int]
 class Protocol:
     """A renewal process of steps with gaps between them; all times in seconds.
 
-    Labels are 0..S: 1..S are the steps, in the order of `steps`. As a frame's label 0 means that no step is being
-    performed; as the step before another one, in `next_step`, it means the start of the recording.
+    Labels are 0..S: 1..S are the steps, in the order of `steps`. As the label of a frame, 0 means that no step is being
+    performed; as the label before a step, in `next_step`, it means the start of the recording.
 
     ::
 
@@ -33,7 +33,7 @@ class Protocol:
         rest ~ Exponential(mean end_wait)
 
     Attributes:
-        name: Of the protocol.
+        name: Name of the protocol.
         steps: Names of the S steps.
         duration_mean: Mean duration of each step [s], shape (S,).
         duration_sd: Standard deviation of the duration of each step [s], shape (S,).
@@ -43,7 +43,22 @@ class Protocol:
         gap_sd: (h, k), h >= 1 -> standard deviation of that time [s].
         start_wait: Mean time before the first step [s].
         end_wait: Mean time after the last step [s].
-        sources: Where the steps come from, and which of the numbers are documented there.
+        sources: Sources of the steps, and the numbers that are documented there.
+
+    Raises:
+        ValueError: A number has the wrong shape or range, or the steps never end; the message names the field.
+
+    Example:
+        >>> from pyrozoo.models.medication import Protocol
+        >>> protocol = Protocol(
+        ...     name="nasal spray", steps=("shake", "spray"), duration_mean=[4.0, 1.0], duration_sd=[1.0, 0.3],
+        ...     next_step={(0, 1): 1.0, (1, 2): 0.9}, gap_mean={(1, 2): 3.0}, gap_sd={(1, 2): 1.0},
+        ...     start_wait=10.0, end_wait=5.0, sources="made up",
+        ... )
+        >>> protocol.labels
+        ('non-event', 'shake', 'spray')
+        >>> protocol.matrix().round(2).tolist()  # row: label before; column 0: no further step
+        [[0.0, 1.0, 0.0], [0.1, 0.0, 0.9], [1.0, 0.0, 0.0]]
     """
 
     name: str
@@ -75,8 +90,8 @@ class Protocol:
     def matrix(self) -> np.ndarray:
         """Order of the steps as a stochastic matrix D, shape (K, K) with K = S + 1.
 
-        Row h is what follows label h (row 0: the start). Entry (h, k) is the probability that step k is the next one,
-        and column 0 the probability that no further step follows. Every row sums to 1.
+        Row h belongs to label h (row 0: the start). Entry (h, k) is the probability that step k is the next one, and
+        column 0 the probability that no further step follows. Every row sums to 1.
         """
         matrix = np.zeros((len(self.labels),) * 2)
         for (h, k), probability in self.next_step.items():
@@ -127,7 +142,7 @@ class Protocol:
 
 
 def _in_order(n: int, gaps: list[float], skip: float, stop: float) -> tuple[dict[Pair, float], dict[Pair, float]]:
-    """Order of `n` steps done one after the other, with one left out or the rest given up now and then.
+    """Order of `n` steps done one after the other, with some probability of skipping a step or stopping.
 
     Args:
         n: Number of steps.

@@ -1,4 +1,4 @@
-"""Readers of files of classifier scores, ``.npz`` and ``.csv``, which run no code that a file may hold."""
+"""Readers of classifier scores in ``.npz`` and ``.csv`` files, which run no code from a file."""
 
 from __future__ import annotations
 
@@ -20,32 +20,48 @@ from .recordings import recordings
 
 
 def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float | None = None) -> Batch:
-    """Read recordings from a file, ``.npz`` or ``.csv``; no code in it is run.
+    """Read recordings from an ``.npz`` or ``.csv`` file; no code in it is run.
 
-    The frames of a recording are consecutive rows, in the order of time.
+    The frames of a recording are consecutive rows, in order of time.
 
     * npz: ``score`` (N, K) of all frames; ``recording`` (N,), the name of each frame's recording; optionally ``label``
       (N,), whole numbers 0..K-1, or -1 throughout a recording without labels; ``labels`` (K,), their names; ``rate``,
       frames per second.
     * csv: one line for each frame, with the columns ``recording``; optionally ``label``, the name or number of the
-      label, or nothing throughout a recording without labels; optionally ``frame``, which must increase within a
+      label, or empty throughout a recording without labels; optionally ``frame``, which must increase within a
       recording and is not used otherwise; and every other column holds the scores of the label that is its header,
       non-event first.
 
     Args:
-        path: The file.
-        labels: Names of the K labels, non-event first. Where the file has names too, these are the same ones, in the
-            order that the data should have (that of the training data, for instance). By default those of the file,
-            and where it has none ``"non-event"``, ``"step 1"``, ...
-        rate: Frames per second, where the file does not say. If neither does, 1 is assumed, and ``info`` says so by
+        path: Path of the file.
+        labels: Names of the K labels, non-event first. If the file has names, too, give the same ones, in the order
+            that the data should have (that of the training data, for instance). By default those of the file, and if it
+            has none, ``"non-event"``, ``"step 1"``, ...
+        rate: Frames per second, for a file that has no rate. Without any, 1 is assumed, and ``info`` has
             ``rate_assumed=True``: order and labels are right then, but times are in frames.
+
+    Returns:
+        Batch: Recordings in the layout that `recordings` makes.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: There is something wrong in it; the message names the file, the field, the row and the remedy.
+        ValueError: A field is missing or wrong; the message names the file, the field, the row and the remedy.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import pandas as pd
+        >>> from pyrozoo.models.medication import read
+        >>> frames = {"recording": ["r0", "r0", "r1"], "non-event": [0.9, 0.2, 0.7], "shake": [0.1, 0.8, 0.3]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "scores.csv")
+        ...     pd.DataFrame(frames).to_csv(path, index=False)
+        ...     data = read(path, rate=5.0)
+        >>> data.n_rows, data["lengths"].tolist(), data.columns("score")
+        (2, [2, 1], ['non-event', 'shake'])
     """
     path = Path(path)
-    # Each with the number of the first row: positions in arrays count from 0, lines of a table from 1.
+    # Each reader, and the number of the first row: positions in arrays count from 0, lines of a table from 1.
     readers = {".npz": (_read_npz, 0), ".csv": (_read_csv, 1)}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: a file {path.suffix or 'without ending'}; give one of {sorted(readers)}")
@@ -87,7 +103,7 @@ def _from_fields(
 
 
 def _order(named: list[str], labels: list[str]) -> list[int]:
-    """Positions among the file's names `named` of those that the caller wants, `labels`."""
+    """Find the positions of the requested names `labels` among the file's names `named`."""
     if sorted(named) != sorted(labels):
         missing, surplus = [n for n in labels if n not in named], [n for n in named if n not in labels]
         raise ValueError(
@@ -98,7 +114,7 @@ def _order(named: list[str], labels: list[str]) -> list[int]:
 
 
 def _cut(recording: np.ndarray, first_row: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Name, start and end of each recording."""
+    """Find name, start and end of each recording."""
     value, start, stop = runs(recording)
     names = [str(name) for name in value]
     seen: set[str] = set()
@@ -115,7 +131,7 @@ def _cut(recording: np.ndarray, first_row: int) -> tuple[list[str], np.ndarray, 
 
 
 def _whole(name: str, label: np.ndarray, row: int) -> np.ndarray | None:
-    """The labels of one recording, None where it has none; a recording labelled in part is refused."""
+    """Return the labels of one recording, or None if it has none; ValueError if it is labelled in part."""
     missing = label == -1
     if missing.all():
         return None
@@ -129,8 +145,8 @@ def _whole(name: str, label: np.ndarray, row: int) -> np.ndarray | None:
 
 # ------------------------------------------------------------------ inside: npz
 def _read_npz(path: Path) -> dict[str, Any]:
-    """The fields of an npz file, with their types and lengths checked."""
-    # np.load leaves a file open that it has opened itself and cannot read.
+    """Read the fields of an npz file, and check their types and lengths."""
+    # If np.load opens a file itself and cannot read it, the file stays open.
     with path.open("rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
@@ -168,7 +184,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _member(archive: Any, name: str) -> np.ndarray:
-    """An array of an npz file; ValueError where it is damaged or pickled."""
+    """Read an array of an npz file; ValueError if it is damaged or pickled."""
     try:
         return archive[name]
     except (EOFError, OSError, zipfile.BadZipFile, zlib.error):
@@ -198,7 +214,7 @@ def _whole_numbers(label: np.ndarray, n_frames: int, n_labels: int) -> np.ndarra
 
 # ------------------------------------------------------------------ inside: csv
 def _read_csv(path: Path) -> dict[str, Any]:
-    """The fields of a csv file. Rows count from 1, the line of headers not included."""
+    """Read the fields of a csv file. Rows count from 1, without the line of headers."""
     table = _csv_table(path)
     if "recording" not in table:
         raise ValueError(f"column 'recording' is missing; the file has {list(table.columns)}")
@@ -222,7 +238,7 @@ def _csv_table(path: Path) -> pd.DataFrame:
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"}
     try:
         with warnings.catch_warnings():
-            # pandas cuts rows that are longer than the line of headers, and only warns.
+            # pandas cuts rows that are longer than the line of headers, with a warning only.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].fillna("").str.strip().tolist()
             table = pd.read_csv(path, header=None, skiprows=1, names=range(len(header)), index_col=False, **options)
@@ -261,7 +277,7 @@ def _check_frame(frame: np.ndarray, recording: np.ndarray) -> None:
 
 
 def _label_cells(cells: pd.Series, named: list[str]) -> np.ndarray:
-    """Labels of the frames by name or number, -1 where the cell is empty."""
+    """Convert the labels of the frames, names or numbers, to numbers; -1 where the cell is empty."""
     place = {name: k for k, name in enumerate(named)}
     codes = {}
     for cell in cells.dropna().unique():

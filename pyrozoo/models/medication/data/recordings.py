@@ -28,25 +28,34 @@ def recordings(
     dtype: torch.dtype | None = None,
     **info: Any,
 ) -> Batch:
-    """Build the data of this entry from one array of scores for each recording.
+    """Build a batch of recordings from one array of scores for each.
 
     Scores lie in [0, 1]. They need not sum to 1 (sigmoids do not), and may be 0. Labels may go from one step to another
-    without a non-event frame between them, but a process of steps and gaps refuses them: see `separate_steps`.
+    without a non-event frame between them, but models of steps and gaps refuse such labels: see `separate_steps`.
 
     Args:
         score: Scores of each recording, shapes (T_n, K).
-        label: Labels 0..K-1 of each recording, shapes (T_n,), or None for a recording without labels; as a whole None
-            where no recording has any.
-        labels: Names of the K labels, the one of non-event first.
+        label: Labels 0..K-1 of each recording, shapes (T_n,), or None for a recording without labels; None in place of
+            the list if no recording is labelled.
+        labels: Names of the K labels, the non-event first.
         rate: Frames per second.
         names: Names of the recordings; ``r0``, ``r1``, ... where None.
-        subjects: The person of each recording, to become the group ``subject``.
-        truth: What a simulator knows of each recording: arrays with one entry per recording, by name.
+        subjects: Name of the person of each recording, which becomes the group ``subject``.
+        truth: Values that a simulator knows: arrays with one entry per recording, by name.
         dtype: Floating type of the scores; torch's default where None.
         **info: Provenance, e.g. ``name="clinic"``, ``simulated=True``.
 
     Raises:
-        ValueError: There is something wrong; the message names the recording, the frame and the remedy.
+        ValueError: A shape, score, label or name is wrong; the message names the recording, the frame and the remedy.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import recordings
+        >>> scores = [np.full((6, 3), 1 / 3), np.full((4, 3), 1 / 3)]  # frames, labels
+        >>> names = ["non-event", "shake", "inhale"]
+        >>> data = recordings(scores, [[0, 1, 1, 0, 2, 0], None], labels=names, rate=2.0)
+        >>> data.n_rows, data["score"].shape, data["labelled"].tolist()
+        (2, torch.Size([10, 3]), [True, False])
     """
     score, labels = list(score), [str(name) for name in labels]
     if not score:
@@ -81,24 +90,32 @@ def recordings(
 
 
 def separate_steps(batch: Batch) -> Batch:
-    """Put a non-event frame wherever one step follows another without one: the first frame of the later step.
+    """Label the first frame of a step as non-event if it follows another step without a non-event frame between them.
 
-    A process of steps and gaps gives such labels probability 0, and models of it refuse them. Unlabelled recordings,
-    scores and all other labels stay as they are.
+    A process of steps and gaps gives such labels probability 0 (eq. 2, last case), and its models refuse them.
+    Unlabelled recordings, scores and all other labels are not changed.
 
     Args:
         batch: Recordings, as `recordings` makes them; it is not changed.
 
     Returns:
-        Recordings with the new labels; `batch` itself where no two steps follow each other so.
+        Recordings with the new labels; `batch` itself if no two steps follow each other directly.
 
     Raises:
         ValueError: The later step has one frame only, and would vanish; the message names the recording and the frame.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import recordings, separate_steps
+        >>> names = ["non-event", "shake", "inhale"]
+        >>> data = recordings([np.full((6, 3), 1 / 3)], [[0, 1, 1, 2, 2, 0]], labels=names, rate=2.0)
+        >>> separate_steps(data)["label"].tolist()
+        [0, 1, 1, 0, 2, 0]
     """
     if "label" not in batch:
         return batch
     label, seen, changed = batch["label"].clone(), batch["labelled"].tolist(), False
-    parts = label.split(batch["lengths"].tolist())  # views: what is set in them is set in label
+    parts = label.split(batch["lengths"].tolist())  # views: an assignment to a part changes label
     for name, part, labelled in zip(batch.names(batch.rows), parts, seen, strict=True):
         value, start, stop = runs(part.cpu().numpy())
         later = 1 + np.flatnonzero((value[1:] > 0) & (value[:-1] > 0))
@@ -118,7 +135,7 @@ def separate_steps(batch: Batch) -> Batch:
 
 
 def check_rate(rate: float) -> None:
-    """Refuse what is not a positive number of frames per second."""
+    """Raise ValueError unless `rate` is a positive number of frames per second."""
     if not 0 < rate < np.inf:
         raise ValueError(f"rate: {rate} is not a positive number of frames per second")
 
@@ -133,7 +150,7 @@ def _check_lists(score: list, others: Mapping[str, Sequence[Any] | None], labels
 
 
 def _checked_score(where: str, score: Any, labels: list[str]) -> np.ndarray:
-    """The scores of one recording as floats in [0, 1]."""
+    """Check the scores of one recording and return them as floats in [0, 1]."""
     try:
         score = np.asarray(score)
         score = score if score.dtype == np.float32 else score.astype(float)
@@ -159,7 +176,7 @@ def _checked_score(where: str, score: Any, labels: list[str]) -> np.ndarray:
 
 
 def _checked_label(where: str, label: Any, n_frames: int, n_labels: int) -> np.ndarray:
-    """The labels of one recording as whole numbers 0..K-1."""
+    """Check the labels of one recording and return them as whole numbers 0..K-1."""
     label = np.asarray(label)
     if label.shape != (n_frames,):
         raise ValueError(f"{where}: labels of shape {label.shape} for {n_frames} frames; give one for each frame")

@@ -16,7 +16,7 @@ from ....data.batch import Batch
 from .protocols import PROTOCOLS, Protocol
 from .recordings import check_rate, recordings
 
-# Keyword arguments of simulate_scores. By argmax about 0.91, 0.72 and 0.47 of the frames are right.
+# Keyword arguments of simulate_scores. The argmax is right in about 0.91, 0.72 and 0.47 of the frames.
 DIFFICULTIES: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "easy": MappingProxyType({"strength": 5.0, "noise": 1.0, "burst_rate": 0.04, "burst_length": 1.5}),
@@ -47,17 +47,23 @@ def simulate(
     are the first ones of a longer draw, and neither the difficulty nor the kind of scores changes a label.
 
     Args:
-        device: The protocol: ``"inhaler"`` or ``"pen"``.
-        n_recordings: Labelled recordings.
-        difficulty: ``"easy"``, ``"medium"`` or ``"hard"``, see `DIFFICULTIES`.
-        seed: Of all random streams.
+        device: Name of the protocol: ``"inhaler"`` or ``"pen"``.
+        n_recordings: Number of labelled recordings.
+        difficulty: Difficulty of the scores: ``"easy"``, ``"medium"`` or ``"hard"``, see `DIFFICULTIES`.
+        seed: Random seed for all streams.
         rate: Frames per second.
-        n_unlabelled: Further recordings, without labels.
+        n_unlabelled: Number of further recordings, without labels.
         sigmoid: Whether the scores of a frame are independent sigmoids rather than a softmax, which sums to 1.
         dtype: Floating type of the scores; torch's default where None.
 
     Raises:
-        ValueError: An unknown device or difficulty, an impossible number; the message names the argument.
+        ValueError: An unknown device or difficulty, or a number out of range; the message names the argument.
+
+    Example:
+        >>> from pyrozoo.models.medication import simulate
+        >>> data = simulate("pen", n_recordings=3, difficulty="easy", rate=2.0, n_unlabelled=1)
+        >>> data.n_rows, data["labelled"].tolist(), data["score"].shape[1]
+        (4, [True, True, True, False], 8)
     """
     if device not in PROTOCOLS:
         raise ValueError(f"device: {device!r} is none of {sorted(PROTOCOLS)}")
@@ -101,8 +107,8 @@ def simulate_labels(protocol: Protocol, rng: np.random.Generator, rate: float) -
     step and after the last one are geometric, the exponential in whole frames, and also 1 frame or more.
 
     Args:
-        protocol: The steps, their order and their times.
-        rng: The random stream.
+        protocol: Steps, their order and their times.
+        rng: Random stream for the labels.
         rate: Frames per second.
 
     Returns:
@@ -148,10 +154,10 @@ def simulate_scores(
 
     Args:
         labels: True labels 0..K-1, shape (T,).
-        n_labels: K.
-        rng: The random stream.
+        n_labels: Number K of labels.
+        rng: Random stream for the scores.
         rate: Frames per second.
-        strength: Of the evidence in the logits.
+        strength: Factor of the evidence in the logits.
         noise: Standard deviation of the noise in the logits.
         burst_rate: Mean number of bursts of confusion per second.
         burst_length: Mean time that a burst lasts beyond its first frame [s].
@@ -177,14 +183,18 @@ def simulated(
 ) -> tuple[Batch, Batch]:
     """Simulate training and test recordings.
 
-    The training data have twice the seed and the test data the odd one after it, so that no two seeds share recordings.
+    The training data are drawn with seed ``2 * seed``, the test data with ``2 * seed + 1``, so that no two values of
+    `seed` share recordings.
 
     Args:
-        device: The protocol: ``"inhaler"`` or ``"pen"``.
-        n_recordings: Labelled recordings to train on.
-        n_test: Recordings to test on, all of them labelled.
-        seed: Of both draws.
-        **options: Of `simulate`; ``n_unlabelled`` recordings are added to the training data only.
+        device: Name of the protocol: ``"inhaler"`` or ``"pen"``.
+        n_recordings: Number of labelled recordings for training.
+        n_test: Number of recordings for testing, all of them labelled.
+        seed: Random seed for both draws.
+        **options: Further arguments of `simulate`; ``n_unlabelled`` recordings are added to the training data only.
+
+    Returns:
+        Training data and test data.
     """
     test_options = {name: value for name, value in options.items() if name != "n_unlabelled"}
     return (
@@ -195,19 +205,19 @@ def simulated(
 
 # ------------------------------------------------------------------ inside
 def _wait(rng: np.random.Generator, mean: float) -> int:
-    """A geometric number of frames, 1 or more."""
+    """Draw a geometric number of frames, 1 or more."""
     return int(rng.geometric(min(1.0, 1.0 / mean)))
 
 
 def _whole_frames(rng: np.random.Generator, mean: float, sd: float) -> int:
-    """A rounded Gaussian number of frames, given that it is 1 or more."""
-    # By inversion: to draw until it fits may take forever where a step is much shorter than a frame.
+    """Draw a rounded Gaussian number of frames, given that it is 1 or more."""
+    # By inversion: rejection would take very long for a step that is much shorter than a frame.
     log_share = np.log1p(-rng.random()) + log_ndtr((mean - 0.5) / sd)
     return max(1, int(np.rint(mean - sd * ndtri_exp(log_share))))
 
 
 def _confusion(n_labels: int) -> np.ndarray:
-    """What a label is taken for in a burst, shape (K, K): for non-event and for the neighbouring steps first of all."""
+    """Confusion matrix of a burst, shape (K, K): labels are mostly taken for non-event and for neighbouring steps."""
     matrix = np.full((n_labels, n_labels), 0.15)
     step = np.arange(1, n_labels)
     matrix[step[1:], step[1:] - 1] = matrix[step[:-1], step[:-1] + 1] = 1.5
@@ -220,7 +230,7 @@ def _confusion(n_labels: int) -> np.ndarray:
 def _confuse(
     labels: np.ndarray, n_labels: int, rng: np.random.Generator, rate: float, burst_rate: float, burst_length: float
 ) -> np.ndarray:
-    """The labels with bursts of confusion in them."""
+    """Replace labels by others in bursts of confusion."""
     seen, confusion = labels.copy(), _confusion(n_labels)
     for start in rng.integers(len(labels), size=rng.poisson(burst_rate * len(labels) / rate)):
         stop = start + 1 + int(rng.exponential(burst_length) * rate)
@@ -229,7 +239,7 @@ def _confuse(
 
 
 def _autoregressive(rng: np.random.Generator, shape: tuple[int, ...], time: float) -> np.ndarray:
-    """Stationary AR(1) noise of variance 1 along the first axis, its correlation 1/e at a lag of `time` frames."""
+    """Draw stationary AR(1) noise of variance 1 along the first axis; its correlation at `time` frames is 1/e."""
     phi = np.exp(-1.0 / time)
     shocks = rng.standard_normal(shape)
     shocks[1:] *= np.sqrt(1.0 - phi**2)

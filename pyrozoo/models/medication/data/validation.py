@@ -10,7 +10,11 @@ from ..process.counts import Counts
 
 
 def check_labels(data: Batch, model: ZooModel | None = None) -> None:
-    """Refuse labelled recordings that no process of steps and gaps, or not this model, can have made.
+    """Check that a process of steps and gaps, or this model, can generate the labelled recordings.
+
+    Args:
+        data: Recordings, labelled or not.
+        model: Model whose labels, rate and pairs are checked, too.
 
     Raises:
         ValueError: Two steps without a non-event frame between them; with `model`: another number of labels, or a pair
@@ -47,10 +51,12 @@ def check_labels(data: Batch, model: ZooModel | None = None) -> None:
 
 
 def check_rate(data: Batch, model: ZooModel) -> None:
-    """Refuse recordings at another frame rate than the model's: its durations would mean something else.
+    """Check that recordings have the model's frame rate, in which its durations are counted.
+
+    Data whose rate was only assumed are taken to have the model's rate.
 
     Raises:
-        ValueError: The rates differ; data whose rate was merely assumed are taken to have the model's.
+        ValueError: The rates differ.
     """
     own, given = getattr(model, "rate", None), data.info.get("rate")
     if own is None or given is None or data.info.get("rate_assumed"):

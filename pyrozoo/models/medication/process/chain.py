@@ -1,8 +1,8 @@
-"""Dynamic programmes of the frame-level chain, compiled by numba: Viterbi, forward-backward, sampling.
+"""Dynamic programmes of the frame-level chain (eq. 1), compiled by numba: Viterbi, forward-backward, sampling.
 
 Sums are taken in the scaled linear domain where the chain is dense: then every label is reached from every other at a
-bounded cost, and a probability that underflows is negligible for good. Where a transition is impossible, a label that
-looks hopeless now may be the only one that is possible later: such chains are summed in the log domain.
+bounded cost, and a probability that underflows stays negligible. Where a transition is impossible, a label of
+negligible probability may later be the only possible one: such chains are summed in the log domain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DENSE = 1e-100  # probabilities above this cost less to repair than what underfl
 
 @njit(fastmath=FAST, cache=True)
 def viterbi(log_score, log_initial, log_transition):
-    """Viterbi's algorithm: most probable labels of a first-order chain, and their log score (-inf and -1 if none)."""
+    """Find the labels that maximise f of eq. 1, and their log score (-1 and -inf if none), by the text's recursion."""
     n_frames, n_labels = log_score.shape
     score, new = log_initial + log_score[0], np.empty(n_labels)
     back = np.zeros((n_frames, n_labels), np.int16)
@@ -30,7 +30,7 @@ def viterbi(log_score, log_initial, log_transition):
                 value = score[j] + log_transition[j, k]
                 if value > best:
                     best, origin = value, j
-            new[k], back[t, k] = best + log_score[t, k], origin
+            new[k], back[t, k] = best + log_score[t, k], origin  # recursion to eq. 1: s_{t,k}, u_{t,k}
         score[:] = new
     labels = np.full(n_frames, -1)
     best = score.max()
@@ -43,7 +43,7 @@ def viterbi(log_score, log_initial, log_transition):
 
 @njit(fastmath=FAST, cache=True)
 def forward(log_score, initial, transition):
-    """Log evidence of a dense chain, with scaled forward probabilities (T, K), scales (T,) and scores (T, K)."""
+    """Compute the log evidence of a dense chain, scaled forward probabilities (T, K), scales (T,) and scores (T, K)."""
     n_frames, n_labels = log_score.shape
     alpha, q, scale = np.empty((n_frames, n_labels)), np.empty((n_frames, n_labels)), np.empty(n_frames)
     log_z = 0.0
@@ -71,7 +71,7 @@ def forward(log_score, initial, transition):
 
 @njit(fastmath=FAST, cache=True)
 def backward(initial, transition, alpha, scale, q):
-    """Marginals (T, K) and expected transitions (K, K) of a dense chain, from what `forward` returned."""
+    """Compute marginals (T, K) and expected transitions (K, K) of a dense chain from the results of `forward`."""
     n_frames, n_labels = alpha.shape
     gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
     beta, new = np.ones(n_labels), np.empty(n_labels)
@@ -97,7 +97,7 @@ def backward(initial, transition, alpha, scale, q):
 
 @njit(cache=True)
 def log_forward(log_score, log_initial, log_transition):
-    """Log evidence of a chain, and log forward probabilities, shape (T, K)."""
+    """Compute the log evidence of a chain, and log forward probabilities, shape (T, K)."""
     n_frames, n_labels = log_score.shape
     alpha = np.empty((n_frames, n_labels))
     alpha[0] = log_initial + log_score[0]
@@ -109,7 +109,7 @@ def log_forward(log_score, log_initial, log_transition):
 
 @njit(cache=True)
 def log_backward(log_score, log_transition, log_z, alpha):
-    """Marginals (T, K) and expected transitions (K, K), from what `log_forward` returned."""
+    """Compute marginals (T, K) and expected transitions (K, K) from the results of `log_forward`."""
     n_frames, n_labels = alpha.shape
     gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
     beta, new = np.zeros(n_labels), np.empty(n_labels)
@@ -158,14 +158,14 @@ def _is_dense(initial, transition):
 
 
 def evidence(log_score, initial, transition):
-    """Log evidence of a chain, log Z; -inf where no label sequence is possible."""
+    """Compute the log evidence of a chain, the log of the sum of f (eq. 1); -inf if no label sequence is possible."""
     if _is_dense(initial, transition):
         return forward(log_score, initial, transition)[0]
     return log_forward(log_score, *_logs(initial, transition))[0]
 
 
 def posterior(log_score, initial, transition):
-    """Log evidence, marginals (T, K) and expected transitions (K, K) of a chain; None for these where it is -inf."""
+    """Compute log evidence, marginals (T, K) and expected transitions (K, K); None for the last two if it is -inf."""
     if _is_dense(initial, transition):
         log_z, *state = forward(log_score, initial, transition)
         return log_z, *backward(initial, transition, *state)

@@ -1,4 +1,4 @@
-"""What labelled recordings say about the process, counted: the sufficient statistics of the closed-form fit."""
+"""Counts over labelled recordings: the statistics from which the closed-form fit estimates D, Φ and Ψ of eq. 2."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Counts:
     """Counts over labelled recordings; lengths in frames.
 
     Attributes:
-        durations: Of every step, lengths of its complete segments; index k − 1.
-        gaps: (h, k) with h > 0 -> lengths of the gaps between steps h and k.
-        transitions: (h, k) -> how often step k followed step h; h = 0: how often a recording that began in non-event
-            had k as its first step.
-        ends: How often a recording ended in the gap after h (h = 0: without any step), shape (S + 1,).
+        durations: Lengths of the complete segments of every step, for Ψ_k; index k − 1.
+        gaps: (h, k) with h > 0 -> lengths of the gaps between steps h and k, for Φ_hk.
+        transitions: (h, k) -> number of times that step k followed step h, for D; h = 0: number of recordings that
+            began in non-event and had k as their first step.
+        ends: Number of recordings that ended in the gap after h (h = 0: without any step), shape (S + 1,).
         waits: Frames before the first step of the recordings that began in non-event and had one.
     """
 
@@ -45,17 +45,17 @@ class Counts:
                 gap = n
                 continue
             if i > 0:
-                self.transitions[h, k] = self.transitions.get((h, k), 0) + 1
-                (self.gaps.setdefault((h, k), []) if h else self.waits).append(gap)
+                self.transitions[h, k] = self.transitions.get((h, k), 0) + 1  # eq. 2: D
+                (self.gaps.setdefault((h, k), []) if h else self.waits).append(gap)  # eq. 2: Φ
             if i < len(label) - 1:  # the end of the recording cuts off the last segment
-                self.durations[k - 1].append(n)
+                self.durations[k - 1].append(n)  # eq. 2: Ψ
             h = k
         if label[-1] == 0:
             self.ends[h] += 1
 
 
 def labelled_sequences(data: Batch) -> list[np.ndarray]:
-    """Label sequences of the labelled recordings."""
+    """List the label sequences of the labelled recordings, each of shape (T,)."""
     if "label" not in data:
         return []
     parts = data["label"].cpu().split(data["lengths"].tolist())

@@ -1,9 +1,9 @@
-"""Decoding: from log scores of frames to labels, exactly; pure functions on lists of ragged arrays.
+"""Decode log scores of frames to labels, exactly; pure functions on lists of arrays of different lengths.
 
-A recording is an array of finite log scores, shape (T, K), already raised to its power. A process is one of
-`process.SemiMarkovProcess`, `process.MarkovChain` (without leading shape), or the arrays of one: `kernels.Graph`, or a
-tuple ``(initial, transition)`` of probabilities. Recordings are independent; one of a million frames needs O(T K)
-memory.
+A recording is an array of finite log scores log q(z_t) of eq. 1 and 2, shape (T, K), already multiplied by the power. A
+process is one of `process.SemiMarkovProcess`, `process.MarkovChain` (without leading shape), or the arrays of one:
+`kernels.Graph`, or a tuple ``(initial, transition)`` of probabilities. Recordings are independent; one of a million
+frames needs O(T K) memory.
 """
 
 from __future__ import annotations
@@ -42,18 +42,27 @@ def decode(
     """Decode recordings.
 
     Args:
-        log_scores: Recordings, shapes (T, K).
-        process: The process.
+        log_scores: Log scores of each recording, shapes (T, K).
+        process: Process over labels, see the module.
         decoder: A name in `DECODERS`; "paper" needs the process of steps, "viterbi" the chain.
-        marginals: Posterior marginals, where they are at hand already; for "marginal" and "mea".
+        marginals: Posterior marginals, shapes (T, K), if already computed; for "marginal" and "mea".
         names: Names of the recordings, for messages.
 
     Returns:
         Labels of each recording, shapes (T,).
 
     Raises:
-        ValueError: Unknown decoder, one that does not fit the process, or bad scores (see `checks.check_scores`).
+        ValueError: Unknown decoder, one that does not suit the process, or bad scores (see `checks.check_scores`).
         NoPossiblePath: A recording has no possible sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import decode
+        >>> chain = np.array([0.9, 0.1]), np.array([[0.9, 0.1], [0.1, 0.9]])  # initial, transition
+        >>> scores = np.log([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3], [0.1, 0.9], [0.1, 0.9]])
+        >>> [labels] = decode.decode([scores], chain, "viterbi")  # frame 1, alone above 0.5, is smoothed away
+        >>> labels.tolist(), scores.argmax(1).tolist()
+        ([0, 0, 0, 1, 1], [0, 1, 0, 1, 1])
     """
     arrays = _arrays(process)
     able = PROCESS if isinstance(arrays, Graph) else CHAIN
@@ -73,13 +82,28 @@ def decode(
 def most_probable(
     log_scores: Scores, process: Any, *, single_history: bool = False, names: Sequence[str] | None = None
 ) -> list[tuple[np.ndarray, float]]:
-    """Most probable labels of each recording and their log score, log p(labels) + sum of scores.
+    """Find the most probable labels of each recording, those that maximise f of eq. 1 or 2, and their log score.
 
     Args:
-        log_scores: Recordings, shapes (T, K).
-        process: The process.
-        single_history: Use the text's approximate recursion; the score is then that of the path it finds.
+        log_scores: Log scores of each recording, shapes (T, K).
+        process: Process over labels, see the module.
+        single_history: Whether to use the text's approximate recursion; the score is then that of the path it finds.
         names: Names of the recordings, for messages.
+
+    Returns:
+        For each recording its labels, shape (T,), and log f = log p(labels) + sum of their log scores.
+
+    Raises:
+        NoPossiblePath: A recording has no possible sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import decode
+        >>> chain = np.array([0.9, 0.1]), np.array([[0.9, 0.1], [0.1, 0.9]])
+        >>> scores = np.log([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])
+        >>> [(labels, score)] = decode.most_probable([scores], chain)
+        >>> labels.tolist(), bool(np.isclose(score, np.log(0.9 * 0.8 * 0.9 * 0.4 * 0.9 * 0.7)))
+        ([0, 0, 0], True)
     """
     arrays = _arrays(process)
     return _paths(check_scores(log_scores, _n_labels(arrays), names), arrays, single_history, names)
@@ -88,13 +112,24 @@ def most_probable(
 def log_evidence(
     log_scores: Scores, process: Any, *, without: int | None = None, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Log of the sum over all label sequences, log Z, of each recording; -inf where none is possible.
+    """Compute log Z of each recording, the log of the sum of f (eq. 1 or 2) over all label sequences.
 
     Args:
-        log_scores: Recordings, shapes (T, K).
-        process: The process.
-        without: A step that no sequence may hold.
+        log_scores: Log scores of each recording, shapes (T, K).
+        process: Process over labels, see the module.
+        without: A step that is left out: sequences that hold it are not summed.
         names: Names of the recordings, for messages.
+
+    Returns:
+        log Z, shape (recordings,); -inf where no sequence is possible.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import decode
+        >>> chain = np.array([0.9, 0.1]), np.array([[0.9, 0.1], [0.1, 0.9]])
+        >>> one_frame = np.log([[0.8, 0.2]])
+        >>> bool(np.isclose(decode.log_evidence([one_frame], chain)[0], np.log(0.9 * 0.8 + 0.1 * 0.2)))
+        True
     """
     arrays = _arrays(process)
     checked = check_scores(log_scores, _n_labels(arrays), names)
@@ -108,10 +143,26 @@ def log_evidence(
 
 
 def marginals(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Posterior probability of every label in every frame, shapes (T, K).
+    """Compute the posterior probability of every label in every frame.
+
+    Args:
+        log_scores: Log scores of each recording, shapes (T, K).
+        process: Process over labels, see the module.
+        names: Names of the recordings, for messages.
+
+    Returns:
+        Probabilities for each recording, shapes (T, K); rows sum to 1.
 
     Raises:
         NoPossiblePath: A recording has no possible sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import decode
+        >>> chain = np.array([0.9, 0.1]), np.array([[0.9, 0.1], [0.1, 0.9]])
+        >>> [gamma] = decode.marginals([np.log([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])], chain)
+        >>> gamma.shape, bool((gamma[:, 0] > 0.8).all())
+        ((3, 2), True)
     """
     arrays = _arrays(process)
     checked = check_scores(log_scores, _n_labels(arrays), names)
@@ -121,7 +172,31 @@ def marginals(log_scores: Scores, process: Any, *, names: Sequence[str] | None =
 def sample_paths(
     log_scores: Scores, process: Any, n: int = 100, *, seed: int = 0, names: Sequence[str] | None = None
 ) -> list[np.ndarray]:
-    """Independent draws of label sequences from the posterior, shapes (n, T)."""
+    """Draw label sequences from the posterior, exactly and independently.
+
+    Args:
+        log_scores: Log scores of each recording, shapes (T, K).
+        process: Process over labels, see the module.
+        n: Number of draws for each recording.
+        seed: Random seed for the draws.
+        names: Names of the recordings, for messages.
+
+    Returns:
+        Label sequences for each recording, shapes (n, T).
+
+    Raises:
+        NoPossiblePath: A recording has no possible sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import decode
+        >>> chain = np.array([0.9, 0.1]), np.array([[0.9, 0.1], [0.1, 0.9]])
+        >>> scores = np.log([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])
+        >>> [drawn] = decode.sample_paths([scores], chain, 500)
+        >>> [gamma] = decode.marginals([scores], chain)
+        >>> drawn.shape, bool(np.abs((drawn == 1).mean(0) - gamma[:, 1]).max() < 0.1)
+        ((500, 3), True)
+    """
     arrays = _arrays(process)
     rng = np.random.default_rng(seed)
 
@@ -135,10 +210,27 @@ def sample_paths(
 
 
 def step_performed(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> np.ndarray:
-    """Posterior probability that each step was performed at all, shape (recordings, K − 1): 1 − Z(without k) / Z.
+    """Compute the posterior probability that each step was performed at all, 1 − Z(without k) / Z.
+
+    Args:
+        log_scores: Log scores of each recording, shapes (T, K).
+        process: Process over labels, see the module.
+        names: Names of the recordings, for messages.
+
+    Returns:
+        Probabilities, shape (recordings, K − 1).
 
     Raises:
         NoPossiblePath: A recording has no possible sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import decode
+        >>> chain = np.array([0.9, 0.1]), np.array([[0.9, 0.1], [0.1, 0.9]])
+        >>> absent, present = np.log([[0.9, 0.1]] * 4), np.log([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
+        >>> p = decode.step_performed([absent, present], chain)
+        >>> p.shape, bool(p[0, 0] < 0.1), bool(p[1, 0] > 0.5)
+        ((2, 1), True, True)
     """
     total = log_evidence(log_scores, process, names=names)
     if (total == -np.inf).any():
@@ -151,7 +243,25 @@ def step_performed(log_scores: Scores, process: Any, *, names: Sequence[str] | N
 def path_score(
     log_scores: Scores, labels: Sequence[np.ndarray], process: SemiMarkovProcess | MarkovChain
 ) -> np.ndarray:
-    """Log p(labels) + sum of their scores, of each recording; -inf where the process cannot make them."""
+    """Compute log f of eq. 1 or 2 of given labels: log p(labels) + sum of their log scores.
+
+    Args:
+        log_scores: Log scores of each recording, shapes (T, K).
+        labels: Labels of each recording, shapes (T,).
+        process: Process over labels, without leading shape.
+
+    Returns:
+        log f of each recording, shape (recordings,); -inf where the process cannot generate the labels.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from pyrozoo.models.medication import MarkovChain, decode
+        >>> chain = MarkovChain(torch.tensor([0.9, 0.1]), torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
+        >>> scores, labels = np.log([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 1])
+        >>> bool(np.isclose(decode.path_score([scores], [labels], chain)[0], np.log(0.9 * 0.8 * 0.1 * 0.6)))
+        True
+    """
     lengths = np.array([len(own) for own in labels])
     prior = process.log_prob(np.concatenate(labels), lengths).detach().cpu().numpy()
     return prior + [own[np.arange(len(own)), path].sum() for own, path in zip(log_scores, labels, strict=True)]
@@ -167,7 +277,7 @@ def _arrays(process: Any) -> Graph | tuple[np.ndarray, np.ndarray]:
 
 
 def _checked_chain(initial: Any, transition: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of a chain as contiguous arrays; without the check a wrong shape would read beyond an array."""
+    """Check a chain's probabilities and return contiguous arrays; with a wrong shape, kernels read out of bounds."""
     initial, transition = (np.ascontiguousarray(table, dtype=np.float64) for table in (initial, transition))
     if initial.ndim != 1 or transition.shape != (len(initial), len(initial)):
         raise ValueError(f"chain: shapes {initial.shape} and {transition.shape}; (K,) and (K, K) are needed")
@@ -224,7 +334,7 @@ def _impossible(i: int, names: Sequence[str] | None) -> str:
 
 
 def _legality(arrays: Any) -> Any:
-    """The same process with log probability 0 for all that is possible: a sum of scores is then all that counts."""
+    """Replace every possible log probability by 0, so that only the sum of scores decides among possible paths."""
     flat = lambda table: np.where(table > -np.inf, 0.0, -np.inf)  # noqa: E731
     if isinstance(arrays, Graph):
         return arrays._replace(
@@ -235,7 +345,13 @@ def _legality(arrays: Any) -> Any:
 
 
 def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
-    """The process as the text writes it: log p(z_t | h, g), tables of `sampling.single_history`."""
+    """Tables of log p(z_t | h, g), the cases of eq. 2, for `paths.single_history`.
+
+    Returns:
+        Log probability of the first label (K,); of staying in step k, 1 − Ψ_k (K, C); of leaving it, Ψ_k (K, C); of
+        staying in the gap after h, 1 − Σ_k D[h, k] Φ_hk (K, C); of entering step k from it, D[h, k] Φ_hk (K, K, C).
+        The last axis is the age.
+    """
     n_labels = int(graph.label.max()) + 1
     width = graph.log_survive.shape[1]
     age = np.arange(width)
@@ -248,14 +364,14 @@ def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
     stay = np.where(young, np.c_[going_on, np.full(len(going_on), -np.inf)], graph.log_stay[:, None])
     leave = np.where(age < graph.cap[graph.source][:, None] - 1, ending, graph.log_leave[:, None])
     by_label = np.full((n_labels, width), -np.inf)
-    by_label[1:] = stay[n_labels:]
+    by_label[1:] = stay[n_labels:]  # eq. 2, k = k': 1 − Ψ
     out = np.full((n_labels, width), -np.inf)
     enter = np.full((n_labels, n_labels, width), -np.inf)
     for a, (source, target) in enumerate(zip(graph.source, graph.target, strict=True)):
         if source < n_labels:
-            enter[source, graph.label[target]] = leave[a]
+            enter[source, graph.label[target]] = leave[a]  # eq. 2, non-event to step k: D Φ
         else:
-            out[graph.label[source]] = leave[a]
+            out[graph.label[source]] = leave[a]  # eq. 2, step to non-event: Ψ
     initial = np.r_[graph.log_initial[0], graph.log_initial[n_labels:]]
     return initial, by_label, out, stay[:n_labels], enter
 

@@ -2,7 +2,7 @@
 
 A law has two readings (the paper defines the process by the first, see the entry's README):
 
-* ``cdf``: its distribution function at age + 1 *is* the probability to end in the next frame (Φ and Ψ of the text);
+* ``cdf``: its distribution function at age + 1 *is* the probability to end in the next frame (Φ and Ψ of eq. 2);
 * ``hazard``: the renewal reading: the probability to end is the law's hazard, so that durations follow the law.
 
 Ages are d = 1..n frames; every function returns arrays of shape (..., n) for parameters of shape (...).
@@ -32,16 +32,16 @@ LAWS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"normal": _normal
 
 
 def renewal(mean: Tensor, sd: Tensor, n: int, law: str = "normal") -> tuple[Tensor, Tensor]:
-    """A law rounded to whole frames, without what falls below one frame, and renormalised.
+    """Tabulate a law rounded to whole frames, truncated to at least one frame, and renormalised.
 
     Args:
-        mean: Of the law before rounding and truncation, in frames, shape (...).
-        sd: Its standard deviation, likewise.
+        mean: Mean of the law before rounding and truncation, in frames, shape (...).
+        sd: Standard deviation before rounding and truncation, in frames, shape (...).
         n: Largest age.
         law: A name in `LAWS`.
 
     Returns:
-        Log probability to last exactly d frames, and to last at least d frames.
+        Log probability to last exactly d frames, and to last at least d frames, both of shape (..., n).
     """
     mean, sd = mean[..., None], sd[..., None]
     age = torch.arange(1, n + 1, dtype=mean.dtype, device=mean.device)
@@ -55,29 +55,35 @@ def renewal(mean: Tensor, sd: Tensor, n: int, law: str = "normal") -> tuple[Tens
 
 
 def distribution_function(mean: Tensor, sd: Tensor, n: int, law: str = "normal") -> tuple[Tensor, Tensor]:
-    """Log Φ(d + 1) and log (1 − Φ(d + 1)) of a law: the text's probabilities to end, or not, after age d."""
+    """Tabulate log Φ(d + 1) and log (1 − Φ(d + 1)) of a law: the probabilities of eq. 2 to end, or not, after age d."""
     mean, sd = mean[..., None], sd[..., None]
     score = LAWS[law](torch.arange(2, n + 2, dtype=mean.dtype, device=mean.device), mean, sd)
-    return log_ndtr(score), log_ndtr(-score)
+    return log_ndtr(score), log_ndtr(-score)  # eq. 2: Φ(g + 1) or Ψ(g + 1), and 1 less it
 
 
 def geometric(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The memoryless law: log probability to last exactly d, and at least d frames."""
-    probability = probability.clamp(max=1 - 1e-15)  # 0 times the logarithm of 0 is no number
+    """Tabulate the memoryless law: log probability to last exactly d, and at least d frames."""
+    probability = probability.clamp(max=1 - 1e-15)  # 0 times the logarithm of 0 is NaN
     age = torch.arange(n, dtype=probability.dtype, device=probability.device)
     survive = age * torch.log1p(-probability)[..., None]
     return survive + probability.log()[..., None], survive
 
 
 def constant(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """A probability to end that is the same at every age: its logarithm, and that of not ending."""
+    """Tabulate a probability to end that is the same at every age: log P(end) and log P(no end)."""
     return tuple(t[..., None].expand(*t.shape, n) for t in (probability.log(), torch.log1p(-probability)))
 
 
 def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
-    """A user's own law: P(exactly d frames), d = 1..n, shape (..., n); what a row lacks to 1 lasts longer than n.
+    """Tabulate a user's own law.
 
-    From n on the hazard stays that of n. The tables have two ages more: their cap, the last but one, lies above n.
+    Args:
+        probability: P(exactly d frames), d = 1..n, shape (..., n); the rest of a row to 1 lasts longer than n frames,
+            with the hazard of n at every further age.
+
+    Returns:
+        Log probability to last exactly d frames, and to last at least d frames, both of shape (..., n + 2): the cap,
+        the last age but one, lies above n.
 
     Raises:
         ValueError: A probability is negative or not finite, or a row sums to more than 1.
@@ -94,7 +100,7 @@ def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log1mexp(x: Tensor) -> Tensor:
-    """log(1 − exp(x)) for x < 0, accurate at both ends."""
+    """Compute log(1 − exp(x)) for x < 0, accurate near 0 and far below it."""
     near = x > -math.log(2)
     return torch.where(
         near, torch.log(-torch.expm1(torch.where(near, x, -1.0))), torch.log1p(-torch.exp(torch.where(near, -1.0, x)))

@@ -1,7 +1,8 @@
 """Evidence of frame scores under a process, differentiable; and the distribution over label sequences.
 
-The log of the sum over all label sequences of p(labels) Π_t potential_t(label_t), log Z(scores), is a log density of
-the scores only where the potentials are a likelihood (emission "beta"); otherwise it enters a model as a factor.
+The evidence log Z(scores) is the log of the sum over all label sequences of f = p(labels) Π_t q(label_t) of eq. 1 or 2.
+It is a log density of the scores only where the potentials q are a likelihood (emission "beta"); otherwise it enters a
+model as a factor.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ PAD = -1  # label of the frames beyond a recording's end
 
 
 class _LogEvidence(torch.autograd.Function):
-    """log Z with its exact gradient: expected counts for the tables, posterior marginals for the scores."""
+    """Compute log Z with its exact gradient: expected counts for the tables, posterior marginals for the scores."""
 
     @staticmethod
     def forward(ctx: Any, log_score: Tensor, lengths: np.ndarray, process: Process, *tables: Tensor) -> Tensor:
-        """Scores (L, F, K) of L leading positions, F frames end to end; returns (L, B)."""
+        """Compute log Z (L, B) from scores (L, F, K): L leading positions, F frames end to end, B recordings."""
         with_gradient = any(ctx.needs_input_grad)
         stops = np.cumsum(lengths)
         scores = log_score.detach().cpu().double().numpy()
@@ -43,7 +44,7 @@ class _LogEvidence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        """Marginals and counts of each recording, weighted by its gradient."""
+        """Sum the marginals and counts of the recordings, weighted by their gradients."""
         weight = grad.detach().cpu().double().numpy()
         log_score, tables = ctx.like
         by_lead: list[list[np.ndarray]] = []
@@ -59,7 +60,7 @@ class _LogEvidence(torch.autograd.Function):
 
 
 def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
-    """The log evidence of one recording, its marginals (T, K) and the gradient by every table."""
+    """Compute the log evidence of one recording, its marginals (T, K) and the gradient by every table."""
     n_frames, n_labels = log_score.shape
     if np.isnan(log_score).any():
         return (np.nan, log_score * np.nan, _like_tables(arrays, np.nan))
@@ -91,16 +92,29 @@ def _like_tables(arrays: Any, value: float) -> tuple[np.ndarray, ...]:
 
 
 def log_evidence(log_score: Tensor, lengths: Tensor, process: Process) -> Tensor:
-    """Log evidence of every recording's scores: log Z.
+    """Compute the log evidence log Z of every recording's scores, differentiable in scores and process.
 
     Args:
         log_score: Log potentials of the labels in every frame, recordings end to end, shape (*lead, F, K), where a
             leading shape is that of the process or absent; finite (a zero needs a floor).
         lengths: Frames of each recording, shape (B,), at least 1 each.
-        process: The process over labels.
+        process: Process over labels.
 
     Returns:
-        Shape (*lead, B), in double precision; -inf where no label sequence is possible, NaN where a score is.
+        log Z, shape (*lead, B), in double precision; -inf where no label sequence is possible, NaN for NaN scores.
+
+    Raises:
+        ValueError: The leading shapes of scores and process differ.
+
+    Example:
+        >>> import torch
+        >>> from pyrozoo.models.medication import MarkovChain, log_evidence
+        >>> chain = MarkovChain(torch.tensor([0.9, 0.1]), torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
+        >>> scores = torch.tensor([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]]).log().requires_grad_()
+        >>> log_z = log_evidence(scores, torch.tensor([2, 1]), chain)  # recordings of two frames and of one
+        >>> log_z.sum().backward()
+        >>> log_z.shape, torch.allclose(scores.grad.sum(-1), torch.ones(3))  # the gradient: marginals of the labels
+        (torch.Size([2]), True)
     """
     lead = torch.broadcast_shapes(log_score.shape[:-2], process.lead)
     n = lead.numel()
@@ -114,13 +128,13 @@ def log_evidence(log_score: Tensor, lengths: Tensor, process: Process) -> Tensor
 class LabelSequences(TorchDistribution):
     """Distribution over label sequences of given lengths under a process, padded with -1 beyond a recording's end.
 
-    A proper density: it sums to 1 over all sequences of a length. The end of a recording censors the last segment: it
-    lasts at least as long as was seen.
+    It is a proper distribution: probabilities of all sequences of a length sum to 1. The end of a recording censors the
+    last segment, which lasts at least as long as was seen.
 
     Shapes: batch (*lead, B), event (T,) with T the longest length. ``SemiMarkov`` and ``FrameChain`` are its two kinds.
 
     Args:
-        process: The process.
+        process: Process over labels.
         lengths: Frames of each recording, shape (B,), at least 1 each.
     """
 
@@ -143,7 +157,7 @@ class LabelSequences(TorchDistribution):
         return torch.arange(self.event_shape[0], device=self.lengths.device) < self.lengths[:, None]
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> LabelSequences:
-        """The same distribution with further leading dimensions, along which it does not change."""
+        """Expand to further leading dimensions, along which the distribution is the same."""
         shape = torch.Size(batch_shape)
         if shape[len(shape) - len(self.batch_shape) :] != self.batch_shape:
             raise ValueError(f"label sequences of batch shape {tuple(self.batch_shape)} cannot become {tuple(shape)}")
@@ -167,7 +181,7 @@ class LabelSequences(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        """Draw label sequences; randomness is torch's."""
+        """Draw label sequences, padded with -1; the random state is torch's."""
         shape = torch.Size(sample_shape) + self.batch_shape
         n_lead, n_rows = self.process.lead.numel(), len(self.lengths)
         out = np.full((shape.numel(), self.event_shape[0]), PAD)
@@ -184,33 +198,60 @@ class LabelSequences(TorchDistribution):
 
 
 class SemiMarkov(LabelSequences):
-    """Label sequences of the process of steps, gaps and durations."""
+    """Distribution of label sequences of the process of steps, gaps and durations (eq. 2); see `LabelSequences`.
 
-    process: SemiMarkovProcess  # e.g. that of `process.semi_markov_process`, or a model's `process(parameters)`
+    Example:
+        >>> import pyrozoo as zoo
+        >>> import torch
+        >>> from pyrozoo.models.medication import SemiMarkov, plug_in, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> process, power = plug_in(fit, test, draws=10)
+        >>> sessions = SemiMarkov(process, torch.tensor([300, 250]))  # lengths in frames
+        >>> labels = sessions.sample()
+        >>> labels.shape, bool((labels[1, 250:] == -1).all()), bool(torch.isfinite(sessions.log_prob(labels)).all())
+        (torch.Size([2, 300]), True, True)
+    """
+
+    process: SemiMarkovProcess  # e.g. from `process.semi_markov_process`, or from a model's `process(parameters)`
 
 
 class FrameChain(LabelSequences):
-    """Label sequences of the frame-level chain."""
+    """Distribution of label sequences of the frame-level chain (eq. 1); see `LabelSequences`.
+
+    Example:
+        >>> import torch
+        >>> from pyrozoo.models.medication import FrameChain, MarkovChain
+        >>> chain = MarkovChain(torch.tensor([0.5, 0.5]), torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
+        >>> recordings = FrameChain(chain, torch.tensor([4]))
+        >>> every = torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None]  # all sequences of four frames
+        >>> total = recordings.log_prob(every).exp().sum()
+        >>> every.shape, round(float(total), 4)
+        (torch.Size([16, 1, 4]), 1.0)
+    """
 
     process: MarkovChain
 
 
 def log_potentials(score: Tensor, emission: str, floor: float, share: Tensor | None = None) -> Tensor:
-    """Log potential of every label in every frame from the classifier's scores, before the power.
+    """Compute log q(z_t = k) of eq. 1 and 2 for every frame and label from the classifier's scores, before the power.
 
     Args:
-        score: c, shape (F, K), in [0, 1].
-        emission: "score": log c_k (main text); "beta": log Π_j Beta(c_j | 1 + [j = k], 2 − [j = k]) (note of the text),
-            a density of c where its entries are separate sigmoids; "scaled": log c_k − log share_k, which turns a
+        score: Classifier's outputs c, shape (F, K), in [0, 1].
+        emission: "score": log c_k (main text); "beta": log Π_j Beta(c_j | 1 + [j = k], 2 − [j = k]) (note to eq. 1), a
+            density of c where its entries are separate sigmoids; "scaled": log c_k − log share_k, which turns a
             classifier's posterior into a likelihood up to a constant.
-        floor: Scores below are raised to it (and, for "beta", scores above 1 − floor lowered): a zero in one frame
-            would rule a label out for good.
-        share: Share of each label among the frames the classifier was trained on, shape (K,), for "scaled".
+        floor: Smallest score, to which lower ones are raised (and, for "beta", scores above 1 − floor lowered): a zero
+            in one frame would rule a label out for good.
+        share: Share of each label among the frames on which the classifier was trained, shape (K,), for "scaled".
+
+    Returns:
+        Log potentials, shape (F, K), in double precision.
     """
     score = score.double()
     if emission == "beta":
         score = score.clamp(floor, 1 - floor)
         absent = torch.log1p(-score)
-        return score.log() + absent.sum(-1, keepdim=True) - absent + score.shape[-1] * np.log(2.0)
-    log_score = score.clamp(min=floor).log()
+        return score.log() + absent.sum(-1, keepdim=True) - absent + score.shape[-1] * np.log(2.0)  # 1 / B(α, β) = 2
+    log_score = score.clamp(min=floor).log()  # eq. 1 and 2: q(z_t)
     return log_score if emission == "score" else log_score - share.double().log()

@@ -24,10 +24,10 @@ LOWEST = 1e-170  # a linear sum below this may have lost terms; see `_log_dot`
 
 
 class Graph(NamedTuple):
-    """The process as nodes and arcs: what the kernels read. Ages and lengths d = 1..C are at index d - 1.
+    """The process of eq. 2 as nodes and arcs, which the kernels read. Ages and lengths d = 1..C are at index d - 1.
 
-    Every node of a step has one arc, to the gap after that step, which is entered from nowhere else; arcs are in order
-    of their source.
+    A node is h and z_{t-1} of eq. 2 together, an age is g. Every node of a step has one arc, to the gap after that
+    step, which is entered from nowhere else; arcs are in order of their source.
 
     Attributes:
         label: Label of a node, shape (N,).
@@ -39,6 +39,19 @@ class Graph(NamedTuple):
         log_survive: Log probability that a segment lasts at least d frames, shape (N, C).
         log_stay: Log probability to stay another frame at the age `cap` and above, shape (N,).
         log_leave: Log probability to leave by this arc at the age `cap` and above, shape (A,).
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import kernels, plug_in, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> graph = plug_in(fit, test, draws=10)[0].graph()
+        >>> graph.label.tolist()  # seven gaps (the first is the wait), six steps
+        [0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6]
+        >>> labels, log_score = kernels.semi_markov_map(np.zeros((300, 7)), graph)  # the most probable session
+        >>> bool(log_score < 0), labels.shape
+        (True, (300,))
     """
 
     label: np.ndarray
@@ -80,7 +93,7 @@ def _probability(x):
 
 @njit(cache=True)
 def _arcs_into(graph):
-    """Arcs by their target: those into node n are arcs[first[n] : first[n + 1]]."""
+    """Order arcs by their target: those into node n are arcs[first[n] : first[n + 1]]."""
     first = np.zeros(graph.label.shape[0] + 1, np.int64)
     for a in range(graph.target.shape[0]):
         first[graph.target[a] + 1] += 1
@@ -195,11 +208,11 @@ def _log_dot(x, logs, linear, first, stop, reference, log_table, table, offset):
 # ------------------------------------------------------------------------------------------------ most probable path
 @njit(fastmath=FAST, cache=True)
 def semi_markov_map(log_score, graph):
-    """Most probable labels and their log score.
+    """Find the most probable labels, which maximise f of eq. 2, and their log score; exact.
 
     Args:
         log_score: Finite log scores of the labels in each frame, shape (T, K), T at least 1.
-        graph: The process.
+        graph: Process over labels.
 
     Returns:
         Labels (T,) and their score; the score is -inf where no path is possible, and the labels are then -1.
@@ -210,8 +223,8 @@ def semi_markov_map(log_score, graph):
     start = np.full((n_nodes, n_frames + 1), -np.inf)  # best score of a segment starting at t, less cum at t
     tail = np.full((n_nodes, n_frames), -np.inf)  # best score of being in a segment of age cap or more at t
     tail_start = np.zeros((n_nodes, n_frames), np.int64)
-    # Best score, less cum, of leaving by an arc m frames from now, from the segments that have begun by now. A maximum
-    # over arrays, entry by entry, is vectorised; one over a window is not.
+    # Best score, less cum, of leaving by an arc m frames from now, over the segments that have begun so far. A maximum
+    # of two arrays, entry by entry, is vectorised; a maximum over a window is not.
     ahead = np.full((graph.source.shape[0], width + 1), -np.inf)
     start[:, 0] = graph.log_initial
     for t in range(n_frames):
@@ -228,7 +241,7 @@ def semi_markov_map(log_score, graph):
                 _shift_max(ahead[a], start[n, t], graph.log_length[a, : cap - 1])
                 best = max(ahead[a, 0], tail[n, t] + graph.log_leave[a])
                 best += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
-                start[to, t + 1] = max(start[to, t + 1], best)
+                start[to, t + 1] = max(start[to, t + 1], best)  # s of the text, by node and age: the maximum is exact
     node, begin, best = -1, 0, -np.inf
     for n in range(n_nodes):
         at_end = cum[graph.label[n], n_frames]
@@ -262,11 +275,11 @@ def semi_markov_map(log_score, graph):
 # ------------------------------------------------------------------------------------------------ sums over all paths
 @njit(cache=True)
 def semi_markov_forward(log_score, graph, blocked):
-    """Log evidence of the scores: log Z, the sum over all label sequences of p(labels) exp(score).
+    """Compute the log evidence log Z, the log of the sum of f of eq. 2 over all label sequences.
 
     Args:
         log_score: Finite log scores, shape (T, K), T at least 1.
-        graph: The process.
+        graph: Process over labels.
         blocked: Node that no path may enter, or -1.
 
     Returns:
@@ -288,7 +301,7 @@ def semi_markov_forward(log_score, graph, blocked):
         for n in range(n_nodes):
             cap = graph.cap[n]
             first = t + 1 - min(cap - 1, t + 1)
-            if t % width == 0:  # what has left the window may have been much larger than what is there
+            if t % width == 0:  # values that have left the window may have been much larger than those in it
                 reference[n] = _refresh(start[n, first:t], linear[n, first:t])
             linear[n, t], reference[n] = _push(start[n, t], linear[n], first, t, reference[n])
             if start[n, t] > -np.inf:
@@ -320,7 +333,7 @@ def semi_markov_forward(log_score, graph, blocked):
 
 @njit(cache=True)
 def semi_markov_backward(graph, log_z, start, tail, cum):
-    """Posterior marginals of every frame's label, and expected counts, from what `semi_markov_forward` returned.
+    """Compute posterior marginals of every frame's label, and expected counts, from `semi_markov_forward`'s results.
 
     Returns:
         Marginals (T, K) and `ExpectedCounts`.
@@ -335,11 +348,11 @@ def semi_markov_backward(graph, log_z, start, tail, cum):
     for a in range(n_arcs):
         source, to = graph.source[a], graph.target[a]
         entered_from[to], reach[to] = graph.label[source], max(reach[to], graph.cap[source])
-    # What follows the entry into a node at frame t, plus the cumulative score at t of the label before it.
+    # Log weight of all that follows the entry into a node at frame t, plus the previous label's cumulative score at t.
     after, linear = np.full((n_nodes, n_frames + 1), -np.inf), np.zeros((n_nodes, n_frames + 1))
     reference, seen = np.full(n_nodes, -np.inf), np.full(n_nodes, n_frames + width + 1)
-    old = np.full(n_nodes, -np.inf)  # what follows age cap or more at the frame under consideration, with cum
-    rest = np.full((n_nodes, width), -np.inf)  # the same at frame t, at index t modulo the width
+    old = np.full(n_nodes, -np.inf)  # log weight of all that follows age cap or more at the current frame, with cum
+    rest = np.full((n_nodes, width), -np.inf)  # this weight at frame t, at index t modulo the width
     begun = np.zeros((n_nodes, n_frames))  # posterior probability that a segment starts at t
     for s in range(n_frames - 1, -1, -1):
         for n in range(n_nodes):

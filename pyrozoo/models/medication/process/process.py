@@ -1,4 +1,4 @@
-"""The two processes over labels as tables of tensors: the semi-Markov process of steps, and the frame-level chain.
+"""The two processes over labels as tensors: the semi-Markov process of steps (eq. 2), the frame-level chain (eq. 1).
 
 Both are built from parameters by plain torch, so that gradients flow, and are read by the kernels as arrays. A leading
 shape (...) of the parameters, e.g. of particles, becomes the processes' ``lead``.
@@ -21,11 +21,17 @@ Law = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which step may follow which: h -> k, h = 0 before the first step, in order of h.
+    """Pairs of steps that may follow each other: h -> k, h = 0 before the first step, in order of h.
 
     Attributes:
-        n_steps: S.
+        n_steps: Number S of steps.
         h, k: Last and next step of each pair, shape (P,).
+
+    Example:
+        >>> from pyrozoo.models.medication import Pairs
+        >>> pairs = Pairs.of([(1, 2), (0, 1)], n_steps=2)
+        >>> pairs.names(["non-event", "remove cap", "shake"])
+        ['start → remove cap', 'remove cap → shake']
     """
 
     n_steps: int
@@ -35,6 +41,10 @@ class Pairs:
     @classmethod
     def of(cls, pairs: Sequence[Sequence[int]], n_steps: int) -> Pairs:
         """Check and order pairs (h, k).
+
+        Args:
+            pairs: Pairs (h, k): step k may follow step h; h = 0: before the first step.
+            n_steps: Number S of steps.
 
         Raises:
             ValueError: No pair, one outside h = 0..S, k = 1..S, or one given twice.
@@ -51,7 +61,7 @@ class Pairs:
 
     @property
     def later(self) -> np.ndarray:
-        """Positions of the pairs with h > 0, whose gap has a law of its own."""
+        """Positions of the pairs with h > 0, each of which has a law of its gap."""
         return np.flatnonzero(self.h > 0)
 
     def names(self, labels: Sequence[str]) -> list[str]:
@@ -60,13 +70,13 @@ class Pairs:
 
 
 def next_step(stick: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Rows of D from sticks: each takes its share of what the pairs before it in its row have left.
+    """Compute the rows of D (eq. 2) from sticks: each is its pair's share of what earlier pairs of the row leave.
 
     With sticks Beta(a_i, a_{i+1} + ... + a_end), a row of D and its end are Dirichlet(a).
 
     Args:
         stick: Shares in (0, 1), shape (..., P).
-        pairs: The pairs, in the order of the sticks.
+        pairs: Pairs of steps, in the order of the sticks.
 
     Returns:
         log D (..., P), and the log probability of each row that no step follows, (..., S + 1).
@@ -82,9 +92,21 @@ def next_step(stick: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class SemiMarkovProcess:
-    """Tables of the process; fields as in `kernels.Graph`, with a leading shape.
+    """The process of steps, gaps and durations (eq. 2) as tables; fields as in `kernels.Graph`, with a leading shape.
 
     Nodes 0..S are the gaps after step h (h = 0: before the first step), nodes S + k the steps k = 1..S.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import plug_in, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> process, power = plug_in(fit, test, draws=10)
+        >>> process.n_labels, len(process.pairs.h)  # six steps in one order, and the non-event
+        (7, 6)
+        >>> process.log_prob(np.array([0, 2, 2, 0]), np.array([4])).tolist()  # no recording begins with step 2
+        [-inf]
     """
 
     pairs: Pairs
@@ -99,7 +121,7 @@ class SemiMarkovProcess:
 
     @property
     def n_labels(self) -> int:
-        """K, non-event included."""
+        """Number K of labels, the non-event included."""
         return self.pairs.n_steps + 1
 
     @property
@@ -109,7 +131,7 @@ class SemiMarkovProcess:
 
     @property
     def tables(self) -> tuple[Tensor, ...]:
-        """The tensors, in the order of `kernels.ExpectedCounts`."""
+        """Tensors of the process, in the order of `kernels.ExpectedCounts`."""
         return self.log_initial, self.log_length, self.log_survive, self.log_stay, self.log_leave
 
     @cached_property
@@ -125,7 +147,7 @@ class SemiMarkovProcess:
         return arc
 
     def graph(self, index: int = 0) -> Graph:
-        """Arrays of one process of the leading shape, for the kernels."""
+        """Arrays of the process at position `index` of the leading shape, for the kernels."""
         initial, length, survive, stay, leave = (
             t.detach().cpu().double().reshape(-1, *t.shape[len(self.lead) :])[index].numpy() for t in self.tables
         )
@@ -133,34 +155,34 @@ class SemiMarkovProcess:
         return Graph(self.label, self.cap, first_arc, self.source, self.target, initial, length, survive, stay, leave)
 
     def detach(self) -> SemiMarkovProcess:
-        """The same process without gradients."""
+        """Return the process detached from the gradients of its tensors."""
         return _detached(self)
 
     def log_prob(self, labels: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Log probability of label sequences, laid end to end; -inf where one is impossible.
+        """Log probability of label sequences, the product of p(z_t | z_{1:t−1}) in eq. 2.
 
         Args:
-            labels: Shape (sum of lengths,).
+            labels: Label sequences end to end, shape (sum of lengths,).
             lengths: Frames of each recording, shape (B,).
 
         Returns:
-            Shape (*lead, B).
+            Log probabilities, shape (*lead, B); -inf where a sequence is impossible.
         """
         label, start, recording = _runs_of_all(labels, lengths)
-        n = np.diff(np.r_[start, lengths.sum()])
+        n = np.diff(np.r_[start, lengths.sum()])  # g of eq. 2, at the end of a run
         first, last = np.r_[True, np.diff(recording) > 0], np.r_[np.diff(recording) > 0, True]
-        # A gap belongs to the step before it in its recording.
+        # A gap belongs to the step before it in its recording: h of eq. 2.
         previous = np.where(first, 0, np.r_[0, label[:-1]])
         node = np.where(label > 0, self.pairs.n_steps + label, previous)
         following = np.r_[label[1:], 0]
         arc = np.where(label > 0, len(self.pairs.h) + label - 1, self.arc_into[previous, following])
-        illegal = ~last & (((label > 0) & (following > 0)) | (arc < 0))
+        illegal = ~last & (((label > 0) & (following > 0)) | (arc < 0))  # eq. 2, last case: probability 0
         arc = np.where(last | illegal, 0, arc)
         cap, width = self.cap[node], self.log_survive.shape[-1]
         old, extra = n >= cap, np.maximum(n - cap, 0)
         age = np.minimum(n, cap) - 1
         survive = self.log_survive.flatten(-2)[..., node * width + age]
-        # Where the last age is impossible, staying has log probability -inf, which 0 times must not touch.
+        # Where the last age is impossible, staying has log probability -inf, and 0 times -inf would be NaN.
         stay = torch.where(self._like(extra > 0), self.log_stay[..., node] * self._like(np.maximum(extra, 1)), 0.0)
         leave = self.log_leave[..., arc]
         length = self.log_length.flatten(-2)[..., arc * width + age]
@@ -181,14 +203,15 @@ def semi_markov_process(
 ) -> SemiMarkovProcess:  # fmt: skip
     """Build the process from the laws of its steps and gaps.
 
-    In the ``hazard`` reading step k ~ D[h] and then the gap from the law of (h, k), or with probability ``end`` no
-    step follows; in the ``cdf`` reading (the text) the pairs of a row compete in every frame with D[h, k] Φ_hk(g + 1).
-    The last tabulated age but one is the cap of its kind: from there on hazards are constant.
+    In the ``hazard`` reading the next step is k ~ D[h], then the gap is drawn from the law of (h, k), or with
+    probability ``end`` no step follows; in the ``cdf`` reading (the text, eq. 2) the pairs of a row compete in every
+    frame with D[h, k] Φ_hk(g + 1). The last tabulated age but one is the cap of its kind: from there on hazards are
+    constant.
 
     Args:
-        pairs: Which step may follow which.
-        log_d: From `next_step`, shape (..., P).
-        log_end: From `next_step`, shape (..., S + 1).
+        pairs: Pairs of steps that may follow each other.
+        log_d: Log of D, from `next_step`, shape (..., P).
+        log_end: Log probability that no step follows, from `next_step`, shape (..., S + 1).
         start: Tables of the wait before the first step, one per pair with h = 0, shapes (..., P0, n); see `durations`.
         gap: Tables of the gaps of the other pairs, shapes (..., P − P0, m); P − P0 may be 0.
         step: Tables of every step's law, shapes (..., S, l). All of n, m, l are at least 2.
@@ -198,7 +221,7 @@ def semi_markov_process(
     """
     n_labels, first = pairs.n_steps + 1, len(pairs.h) - len(pairs.later)
     h = torch.as_tensor(pairs.h, device=log_d.device)
-    kinds = [
+    kinds = [  # eq. 2: z_{t−1} = 1, in the wait and in a gap (D Φ, and 1 − Σ D Φ); z_{t−1} = k' > 1 (Ψ, and 1 − Ψ)
         _Ends.of(*_mixed(start, log_d[..., :first], h[:first], log_end[..., :1]), reading, h[:first]),
         _Ends.of(*_mixed(gap, log_d[..., first:], h[first:] - 1, log_end[..., 1:]), reading, h[first:] - 1),
         _Ends.of(*step, reading),
@@ -221,14 +244,24 @@ def semi_markov_process(
 
 
 def _mixed(law: Law, log_d: Tensor, row: Tensor, log_end: Tensor) -> Law:
-    """Tables of a gap whose next step is not known yet: per pair, and what has not ended, per row, its end included."""
+    """Gap tables before the next step is known: log P(enter k) per pair (h, k), and log P(still waiting) per row h.
+
+    Rows include the end, "no further step". In the cdf reading these are log D Φ and log (1 − Σ_k D Φ) (eq. 2).
+    """
     entered, waiting = (log_d[..., None] + table for table in law)
     return entered, _row_sums(waiting, row, log_end)
 
 
 @dataclass(frozen=True)
 class _Ends:
-    """How segments of a kind end: log P(exactly d) per way out, log P(at least d), log P(going on), P(leaving | d)."""
+    """Ends of the segments of a kind, by age d.
+
+    Attributes:
+        length: Log P(exactly d frames), per way out.
+        survive: Log P(at least d frames).
+        stay: Log P(going on | at least d frames).
+        leave: Log P(leaving | at least d frames), per way out.
+    """
 
     length: Tensor
     survive: Tensor
@@ -242,7 +275,7 @@ class _Ends:
 
     @classmethod
     def of(cls, first: Tensor, second: Tensor, reading: str, source: Tensor | slice = slice(None)) -> _Ends:
-        """From the two tables of a reading; `source` is the row of `second` that each row of `first` leaves."""
+        """Convert the two tables of a reading; `source` is the row of `second` that each row of `first` leaves."""
         if reading == "hazard":
             going_on = _minus(second[..., 1:], second[..., :-1])
             return cls(first, second, going_on, _minus(first, second[..., source, :]))
@@ -251,7 +284,7 @@ class _Ends:
 
 
 def _minus(a: Tensor, b: Tensor) -> Tensor:
-    """The difference, and -inf where b is: a conditional probability given what cannot be."""
+    """Compute a − b, or -inf where b is -inf: there the condition of the conditional probability is impossible."""
     possible = b > -torch.inf
     return torch.where(possible, a - torch.where(possible, b, 0.0), -torch.inf)
 
@@ -267,7 +300,7 @@ def _row_sums(table: Tensor, row: Tensor, log_end: Tensor) -> Tensor:
 
 
 def _stacked(parts: Sequence[Tensor], lead: torch.Size, sizes: Sequence[int]) -> Tensor:
-    """Tables of several kinds one below the other, padded to one width; ages above a cap are never read."""
+    """Stack the tables of several kinds, padded to one width; ages above a cap are never read."""
     width = max(part.shape[-1] for part in parts)
     padded = [
         torch.nn.functional.pad(part.expand(*lead, size, part.shape[-1]), (0, width - part.shape[-1]), value=-torch.inf)
@@ -278,11 +311,20 @@ def _stacked(parts: Sequence[Tensor], lead: torch.Size, sizes: Sequence[int]) ->
 
 @dataclass(frozen=True)
 class MarkovChain:
-    """The frame-level chain of the vanilla model.
+    """The frame-level chain of the vanilla model (eq. 1).
 
     Attributes:
         initial: Probability of the first label, shape (..., K).
-        transition: A, shape (..., K, K), rows sum to 1.
+        transition: Transition matrix A, shape (..., K, K); rows sum to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from pyrozoo.models.medication import MarkovChain
+        >>> chain = MarkovChain(torch.tensor([1.0, 0.0]), torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+        >>> log_p = chain.log_prob(np.array([0, 0, 1, 0, 1]), np.array([3, 2]))  # two recordings end to end
+        >>> log_p.exp().double().numpy().round(4).tolist()  # 1 x 0.9 x 0.1, and 1 x 0.1
+        [0.09, 0.1]
     """
 
     initial: Tensor
@@ -290,7 +332,7 @@ class MarkovChain:
 
     @property
     def n_labels(self) -> int:
-        """K, non-event included."""
+        """Number K of labels, the non-event included."""
         return self.initial.shape[-1]
 
     @property
@@ -300,28 +342,28 @@ class MarkovChain:
 
     @property
     def tables(self) -> tuple[Tensor, ...]:
-        """The tensors."""
+        """Tensors of the chain: initial and transition probabilities."""
         return self.initial, self.transition
 
     def arrays(self, index: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Initial and transition probabilities of one chain of the leading shape."""
+        """Initial and transition probabilities of the chain at position `index` of the leading shape."""
         k = self.n_labels
         tables = (t.detach().cpu().double() for t in self.tables)
         return tuple(t.reshape(-1, *s)[index].numpy() for t, s in zip(tables, ((k,), (k, k)), strict=True))
 
     def detach(self) -> MarkovChain:
-        """The same chain without gradients."""
+        """Return the chain detached from the gradients of its tensors."""
         return _detached(self)
 
     def log_prob(self, labels: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Log probability of label sequences laid end to end, shape (*lead, B)."""
+        """Log probability of label sequences end to end, the product of A[z_{t−1}, z_t] in eq. 1; shape (*lead, B)."""
         stop = np.cumsum(lengths)
         recording = np.repeat(np.arange(len(lengths)), lengths)
         first = np.zeros(len(labels), bool)
         first[stop - lengths] = True
         move = np.r_[0, labels[:-1]] * self.n_labels + labels
         like = lambda array: torch.as_tensor(array, device=self.initial.device)  # noqa: E731
-        term = torch.where(
+        term = torch.where(  # eq. 1: p(z_t | z_{t−1})
             like(first), self.initial.log()[..., labels], self.transition.log().flatten(-2)[..., like(move)]
         )
         out = torch.zeros(*self.lead, len(lengths), dtype=term.dtype, device=term.device)
@@ -337,7 +379,7 @@ def _detached(process):
 
 
 def _runs_of_all(labels: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of label sequences laid end to end: label, first frame, and the recording each belongs to."""
+    """Find the runs of label sequences that lie end to end: their label, first frame, and recording."""
     recording = np.repeat(np.arange(len(lengths)), lengths)
     start = np.flatnonzero(np.r_[True, (np.diff(labels) != 0) | (np.diff(recording) > 0)])
     return labels[start], start, recording[start]

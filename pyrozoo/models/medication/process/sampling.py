@@ -1,4 +1,4 @@
-"""Paths of the semi-Markov process, compiled by numba: drawn from posterior or process, and the text's recursion."""
+"""Paths of the semi-Markov process (eq. 2), compiled by numba: posterior and prior draws, and the text's recursion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sample(graph, log_z, start, tail, cum, n_paths, rng):
             total += p
         stop = n_frames
         while True:
-            if in_tail:  # begin is a frame at which the age is cap or more: when did it begin?
+            if in_tail:  # begin is a frame at which the age is cap or more: draw the frame at which the segment began
                 cap = graph.cap[node]
                 while True:
                     s = begin - cap + 1
@@ -103,7 +103,7 @@ def simulate(graph, n_frames, rng):
 
 @njit(cache=True)
 def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
-    """The paper's approximate recursion: the one best history of each state decides h and g of what follows.
+    """Decode by the text's approximate recursion to eq. 2: h and g are those of the one best history of each state.
 
     Args:
         log_score: Log scores, shape (T, K).
@@ -114,7 +114,7 @@ def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
         enter: Log p of entering step k from the gap after h at age g, shape (K, K, C).
 
     Returns:
-        Labels (T,), -1 where no path is left, and the score of the recursion's path.
+        Labels (T,), -1 if no path is left, and the log score of the recursion's path.
     """
     n_frames, n_labels = log_score.shape
     width = stay.shape[1]
@@ -126,22 +126,22 @@ def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
         new_s, new_last = np.full(n_labels, -np.inf), np.zeros(n_labels, np.int64)
         new_run = np.ones(n_labels, np.int64)
         for k in range(n_labels):
-            for j in range(n_labels):
+            for j in range(n_labels):  # the cases of eq. 2
                 age = min(run[j], width) - 1
                 if j == 0:
-                    p = stay_gap[last[0], age] if k == 0 else enter[last[0], k, age]
+                    p = stay_gap[last[0], age] if k == 0 else enter[last[0], k, age]  # 1 − Σ_k D Φ, D Φ
                 elif k == j:
-                    p = stay[j, age]
+                    p = stay[j, age]  # 1 − Ψ
                 elif k == 0:
-                    p = leave[j, age]
+                    p = leave[j, age]  # Ψ
                 else:
                     p = -np.inf
                 if s[j] + p > new_s[k]:
-                    new_s[k], u[t, k] = s[j] + p, j
+                    new_s[k], u[t, k] = s[j] + p, j  # recursion to eq. 2: s_{t,k}, u_{t,k}
             j = u[t, k]
             new_s[k] += log_score[t, k]
-            new_last[k] = k if k > 0 else last[j]
-            new_run[k] = run[j] + 1 if j == k else 1
+            new_last[k] = k if k > 0 else last[j]  # h of eq. 2
+            new_run[k] = run[j] + 1 if j == k else 1  # g of eq. 2
         s, last, run = new_s, new_last, new_run
     labels = np.full(n_frames, -1)
     best = s.max()

@@ -17,7 +17,7 @@ LEAST_MARGINAL = 1e-12
 
 
 class Runs(NamedTuple):
-    """Segments in their order, the n-th with ``label[n]`` on the frames ``start[n]``, ..., ``stop[n] - 1``."""
+    """Segments in their order; the n-th has ``label[n]`` on the frames ``start[n]``, ..., ``stop[n] - 1``."""
 
     label: np.ndarray
     start: np.ndarray
@@ -36,10 +36,10 @@ def segment_table(
 ) -> pd.DataFrame:
     """List the performed steps of recordings, one row for each, by recording and then by time.
 
-    A step that the recording cuts off at its start or end is as short here as it is there.
+    A step that is cut off by the start or end of the recording has the duration of its visible part.
 
     Args:
-        labels: A label sequence for each recording.
+        labels: Label sequence of each recording, shapes (T,).
         names: Names of the recordings.
         label_names: Names of the labels 0..K-1.
         rate: Frames per second.
@@ -48,6 +48,16 @@ def segment_table(
         Columns ``recording``; ``label``, the step's name; ``start_s`` and ``stop_s``, seconds since the start of the
         recording; ``duration_s``; ``gap_s``, seconds since the end of the previous step, and ``previous``, that step's
         name, both missing for the first step of a recording.
+
+    Raises:
+        ValueError: The numbers of names and recordings differ, a label has no name, or the rate is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.medication import segment_table
+        >>> table = segment_table([np.array([0, 1, 1, 0, 2, 2])], ["r0"], ["non-event", "shake", "inhale"], rate=2.0)
+        >>> table[["label", "start_s", "duration_s", "gap_s"]].to_numpy().tolist()
+        [['shake', 0.5, 1.0, nan], ['inhale', 2.0, 1.0, 0.5]]
     """
     if len(labels) != len(names):
         raise ValueError(f"names: {len(names)} names for {len(labels)} recordings; give one for each")
@@ -76,7 +86,20 @@ def segment_table(
 
 
 def frame_accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Share of frames, non-event ones included, whose label is right."""
+    """Compute the share of frames, non-event ones included, whose label is right.
+
+    Args:
+        truth: True labels, shape (T,).
+        prediction: Predicted labels, shape (T,).
+
+    Raises:
+        ValueError: There are no frames, or the lengths differ.
+
+    Example:
+        >>> from pyrozoo.models.medication import frame_accuracy
+        >>> frame_accuracy([0, 1, 1, 0], [0, 1, 0, 0])
+        0.75
+    """
     truth, prediction = _pair(truth, prediction)
     if len(truth) == 0:
         raise ValueError("truth: there are no frames; give at least one")
@@ -84,16 +107,25 @@ def frame_accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def segment_f1(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], iou: float = 0.5) -> float:
-    """F1 score of the predicted segments of steps, pooled over recordings; non-event segments do not count.
+    """Compute the F1 score of the predicted segments of steps, pooled over recordings, without non-event segments.
 
     A predicted segment is right if it is matched with a true segment of the same step and recording whose IoU, the
     number of their common frames over that of the frames of either, is `iou` or more. Each segment is matched at most
     once, the pairs with the highest IoU first. F1 = 2 right / (predicted + true), and 1 if there are neither.
 
     Args:
-        truth: A label sequence for each recording.
-        prediction: Likewise, with the same lengths.
-        iou: Least overlap, in (0, 1].
+        truth: True label sequence of each recording, shapes (T,).
+        prediction: Predicted label sequence of each recording, shapes (T,).
+        iou: Smallest IoU of a match, in (0, 1].
+
+    Raises:
+        ValueError: `iou` is not in (0, 1], or the lengths differ.
+
+    Example:
+        >>> from pyrozoo.models.medication import segment_f1
+        >>> truth, prediction = [0, 1, 1, 1, 0, 2, 2, 2], [0, 1, 1, 0, 0, 0, 0, 2]
+        >>> segment_f1([truth], [prediction])  # step 1 overlaps by 2/3, step 2 by 1/3
+        0.5
     """
     if not 0 < iou <= 1:
         raise ValueError(f"iou: {iou} is not in (0, 1]")
@@ -106,10 +138,22 @@ def segment_f1(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], io
 
 
 def edit_score(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Agreement of the orders of the steps in one recording, whatever their times: in [0, 1].
+    """Compute how well the order of the steps in one recording agrees, in [0, 1], whatever their times.
 
-    It is 1 - d / n, where d is the Levenshtein distance between the two lists of steps (the least number of steps to
+    It is 1 - d / n, where d is the Levenshtein distance between the two lists of steps (the smallest number of steps to
     insert, delete or replace) and n the length of the longer list; 1 if both are empty.
+
+    Args:
+        truth: True labels, shape (T,).
+        prediction: Predicted labels, shape (T,).
+
+    Raises:
+        ValueError: The lengths differ.
+
+    Example:
+        >>> from pyrozoo.models.medication import edit_score
+        >>> edit_score([0, 1, 0, 2, 0, 3], [1, 1, 0, 0, 0, 3])  # step 2 was missed
+        0.666...
     """
     truth, prediction = _pair(truth, prediction)
     a, b = _steps(truth).label, _steps(prediction).label
@@ -120,17 +164,25 @@ def edit_score(truth: np.ndarray, prediction: np.ndarray) -> float:
 def scores(
     truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], marginals: Sequence[np.ndarray] | None = None
 ) -> dict[str, float]:
-    """Score a decoding of recordings in all the ways of this module.
+    """Compute all scores of this module for a decoding of recordings.
 
     Args:
-        truth: A label sequence, shape (T,), for each recording.
-        prediction: Likewise, with the same lengths.
-        marginals: Probabilities of the labels of each frame, shape (T, K), for each recording.
+        truth: True label sequence of each recording, shapes (T,).
+        prediction: Predicted label sequence of each recording, shapes (T,).
+        marginals: Probabilities of the labels in the frames of each recording, shapes (T, K).
 
     Returns:
-        ``frame_accuracy``, over the frames of all recordings together; ``segment_f1``, pooled likewise, at IoU 0.5;
+        ``frame_accuracy``, over the frames of all recordings; ``segment_f1``, pooled over recordings, at IoU 0.5;
         ``edit``, the mean edit score of the recordings; and, with `marginals`, ``frame_nll``, the mean of minus the
-        log probability of the true label [nats], with probabilities below 1e-12 raised to that.
+        log probability of the true label [nats], where probabilities below 1e-12 are raised to 1e-12.
+
+    Raises:
+        ValueError: There are no recordings, or shapes differ.
+
+    Example:
+        >>> from pyrozoo.models.medication import scores
+        >>> scores([[0, 1, 1, 0], [0, 2, 2, 2]], [[0, 1, 0, 0], [0, 2, 2, 2]])
+        {'frame_accuracy': 0.875, 'segment_f1': 1.0, 'edit': 1.0}
     """
     pairs = _recordings(truth, prediction)
     if not pairs:
@@ -150,14 +202,14 @@ def scores(
 
 
 def _steps(labels: np.ndarray) -> Runs:
-    """The segments that are steps."""
+    """Cut a label sequence into segments, and keep those of steps."""
     label, start, stop = runs(labels)
     step = label != 0
     return Runs(label[step], start[step], stop[step])
 
 
 def _matched(true: Runs, predicted: Runs, iou: float) -> int:
-    """Number of pairs of segments that can be matched, those with the highest IoU first."""
+    """Count the pairs of segments that can be matched, those with the highest IoU first."""
     common = np.minimum(true.stop[:, None], predicted.stop) - np.maximum(true.start[:, None], predicted.start)
     common = np.maximum(common, 0)
     either = (true.stop - true.start)[:, None] + (predicted.stop - predicted.start) - common
@@ -207,7 +259,7 @@ def _recordings(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray]) -
 
 
 def _own_marginals(i: int, truth: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Probability of the true label of each frame."""
+    """Look up the probability of the true label in each frame."""
     table = np.asarray(table)
     if table.ndim != 2 or len(table) != len(truth) or (len(truth) and truth.max() >= table.shape[1]):
         raise ValueError(

@@ -12,7 +12,26 @@ from ..process.process import Process
 
 
 def plug_in(fit: Fit, batch: Batch, draws: int = 200, seed: int = 0) -> tuple[Process, float]:
-    """The process at the posterior means of its parameters, and the power."""
+    """Compute the process at the posterior means of its parameters, and the mean power.
+
+    Args:
+        fit: A fit of a model of this entry.
+        batch: Recordings of the fit's labels and rate; their content is not used.
+        draws: Number of posterior draws over which the means are taken.
+        seed: Random seed for the draws.
+
+    Returns:
+        The process, for the functions of `decode`, and the exponent of the scores.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import plug_in, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> process, power = plug_in(fit, test, draws=10)
+        >>> type(process).__name__, process.n_labels, 0.5 < power < 1.5
+        ('SemiMarkovProcess', 7, True)
+    """
     with isolated(seed), torch.no_grad():
         parameters, power = fit.model.mean_parameters(fit.guide, fit.prepare(batch), draws)
         return fit.model.process(parameters), power
@@ -24,18 +43,29 @@ def decode_recordings(
     """Decode recordings with a fit.
 
     Args:
-        fit: The fit.
+        fit: A fit of a model of this entry.
         batch: Recordings; labels, where there are any, are not used.
         decoder: A name in `decode.DECODERS`; the model's default where None.
-        draws: Draws for the posterior means of the parameters, which the decoders use.
-        average: Instead of plugging in the means, average marginals and step probabilities over so many draws of the
-            parameters; for the decoders "marginal" and "mea". Costs a decoding per draw, and says more where few
-            recordings were labelled.
-        seed: Of the draws.
+        draws: Number of posterior draws for the means of the parameters, which the decoders use.
+        average: Number of posterior draws over which marginals and step probabilities are averaged instead of computed
+            at the means, for the decoders "marginal" and "mea"; 0 for the means. Every draw costs a decoding; it
+            matters most where few recordings were labelled.
+        seed: Random seed for the draws.
 
     Raises:
-        ValueError: A decoder that does not fit, or bad scores.
-        decode.NoPossiblePath: A recording that the process cannot have made.
+        ValueError: The decoder does not suit the model, or scores are not finite.
+        decode.NoPossiblePath: The process cannot generate any label sequence for a recording.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import decode_recordings, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> decoded = decode_recordings(fit, test, decoder="map", draws=10)
+        >>> decoded.performed.shape, bool((decoded.performed > 0.99).all(axis=None))  # all six steps in both sessions
+        ((2, 6), True)
+        >>> decoded.scores(test)["segment_f1"]
+        1.0
     """
     with isolated(seed), torch.no_grad():
         return decode_with(fit.model, fit.guide, fit.prepare(batch.hide()), decoder, draws=draws, average=average)

@@ -22,9 +22,9 @@ class Replicated:
     """Complete segments of observed recordings, and of recordings drawn from the posterior predictive.
 
     Attributes:
-        observed, replicated: Columns kind ("duration" or "gap"), name (of the step or the pair of steps), seconds; of
-            the replicated ones also draw.
-        n_steps: Steps performed per recording: "observed" (R,), "replicated" (draws, R).
+        observed, replicated: Tables with the columns kind ("duration" or "gap"), name (of the step or the pair of
+            steps) and seconds; the replicated one also has the column draw.
+        n_steps: Number of steps performed per recording: "observed" (R,), "replicated" (draws, R).
     """
 
     observed: pd.DataFrame
@@ -32,7 +32,7 @@ class Replicated:
     n_steps: dict[str, np.ndarray] = field(default_factory=dict)
 
     def values(self, kind: str = "duration") -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
-        """Seconds by name, observed and replicated (one array per draw), as `frame_plots` takes them."""
+        """Seconds by name, observed (one array) and replicated (one array per draw), as `frame_plots` takes them."""
         own = self.observed[self.observed["kind"] == kind]
         new = self.replicated[self.replicated["kind"] == kind]
         names = [name for name in dict.fromkeys(own["name"]) if (new["name"] == name).any()]
@@ -44,19 +44,34 @@ class Replicated:
 
 
 def replicate(fit: Fit, batch: Batch, *, draws: int = 50, seed: int = 0) -> Replicated:
-    """Posterior predictive recordings of the lengths of the labelled ones, for checks of durations, gaps and order.
+    """Draw recordings from the posterior predictive, as long as the labelled ones, to check durations, gaps and order.
 
-    A real recording ends when the person is done, a replicated one where the real one did: so replicated recordings
-    hold fewer steps, which is no misfit; durations and gaps of complete segments can be compared.
+    A real recording ends when the person has finished; a replicated one is cut to the length of the real one. So
+    replicated recordings hold fewer steps, which is no misfit; durations and gaps of complete segments can be compared.
 
     Args:
         fit: A fit of steps with durations and gaps.
         batch: Labelled recordings.
-        draws: Replications.
-        seed: Of the draws.
+        draws: Number of replications of every recording.
+        seed: Random seed for the draws.
+
+    Returns:
+        Replicated: Segments of the observed and of the replicated recordings.
 
     Raises:
-        ValueError: No labelled recording.
+        ValueError: No recording is labelled.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import replicate, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> found = replicate(fit, train, draws=3)
+        >>> observed, replicated = found.values("duration")
+        >>> observed["abduction"].shape, len(replicated["abduction"])  # seconds of 18 sessions; an array per draw
+        ((18,), 3)
+        >>> found.n_steps["replicated"].shape
+        (3, 18)
     """
     seen = labelled_sequences(batch)
     if not seen:

@@ -1,8 +1,8 @@
-"""Decoding a folder of recordings that is larger than memory: file by file, on all cores, to be stopped and continued.
+"""Decode a folder of recordings that is larger than memory: file by file, on all cores; it can be interrupted.
 
 Each file is a job (`jobs.run_jobs`). Its result is a table, ``<job>.csv``, and then a small record, ``<job>.json``,
-which says that the file is finished. The table is apart from the record because the records of all files are held in
-memory at once, and the tables of all files may not fit.
+which marks the file as finished. Table and record are separate because the records of all files are held in memory at
+once, and the tables of all files may not fit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..decoding import Decoded, Plan, frame_rate
 from ..process import decode
 
 ENDINGS = (".npz", ".csv")
-# What makes a result: where one of these differs, it is the result of something else. Paths may change.
+# Arguments that identify a result: if one of these differs, it is the result of something else. Paths may change.
 IDENTITY = ("name", "sha256", "fit", "decoder", "draws", "average", "seed", "rate")
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9._=+,@-]{0,150}")
 _TIMES = ("start_s", "stop_s", "duration_s", "gap_s")
@@ -49,43 +49,62 @@ def decode_folder(
     draws: int = 200, average: int = 0, seed: int = 0, n_jobs: int | None = None, memory: float | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
-    """Decode all files of recordings in a folder with a saved fit, and write the steps that were found.
+    """Decode all files of recordings in a folder with a saved fit, and write tables of the steps that were found.
 
     Memory is that of one file per worker: its scores, and the decoder's state for one recording of it, some
-    8 (5 N + 6 K) bytes per frame for K labels, N = 2 K − 1. Posterior marginals of frames are not kept: decode the one
-    recording that you want to look at with `decode_recordings`.
+    8 (5 N + 6 K) bytes per frame for K labels, N = 2 K − 1. Posterior marginals of frames are not kept; for these, use
+    `decode_recordings` on single recordings.
 
-    The call may be stopped at any time, or lose a worker; the same call then goes on. A finished file is not decoded
-    again; files that have been added to the folder are decoded then. What is killed while it writes may leave a hidden
-    ``.tmp`` file in `out`, which nothing reads.
+    The call may be stopped at any time, or lose a worker; the same call then continues. A finished file is not decoded
+    again; files that have been added to the folder since are decoded. A process that is killed while it writes may
+    leave a hidden ``.tmp`` file in `out`, which is never read.
 
     Args:
         run: Folder of a fit, as `pyrozoo.load` reads it; each worker process reads it once.
-        folder: Files as `readers.read` reads them, ``.npz`` or ``.csv``, each with one recording or more, also in
+        folder: Folder of ``.npz`` or ``.csv`` files as `read` reads them, each with one recording or more, also in
             subfolders; names that begin with a dot and links to folders are left out. Two files may hold recordings of
             the same name.
         out: Folder of the results, made if missing, and not inside `folder`: see `read_segments`, `read_performed`.
         decoder: A name in `decode.DECODERS`; the model's default where None.
-        rate: Frames per second, for files that do not say.
-        draws: Draws for the posterior means of the parameters, as in `decode_recordings`.
-        average: Draws to average over, as in `decode_recordings`.
-        seed: Of the draws: the result does not depend on the order of files, or on `n_jobs`.
-        n_jobs: Worker processes; all cores where None. With 1 the work is done in this process.
-        memory: GB that one worker may take to read and decode one file; where None, the workers share what the machine
-            has. A file that needs more is refused, and the others go on.
+        rate: Frames per second, for files that have no rate.
+        draws: Number of posterior draws for the means of the parameters, as in `decode_recordings`.
+        average: Number of posterior draws to average over, as in `decode_recordings`.
+        seed: Random seed for the draws; results do not depend on the order of files or on `n_jobs`.
+        n_jobs: Number of worker processes; all cores where None. With 1 the work is done in this process.
+        memory: GB that one worker may use to read and decode one file; where None, the workers share the machine's
+            memory. A file that needs more is refused, and the others are decoded.
         progress: Whether to show progress on standard error.
 
     Returns:
-        One line per file of the folder, in the order of their names: index ``file``, its path below `folder`;
-        ``recordings``, ``frames``, ``segments``, their numbers.
+        Table with one line per file of the folder, by name: index ``file``, the path below `folder`; columns
+        ``recordings``, ``frames`` and ``segments``, their numbers in the file.
 
     Raises:
         FileNotFoundError: There is no such run or folder.
-        ValueError: No file of recordings in the folder; a decoder that does not fit; a file that has changed since it
-            was decoded, or a result of another fit or other arguments, with the remedy. Nothing has been decoded.
-        JobError: Some files are bad; its ``failures`` say which, by their path below `folder`, and what to do. All
+        ValueError: No file of recordings in the folder; a decoder that does not suit the model; a file that has changed
+            since it was decoded, or a result of another fit or other arguments, with the remedy. Nothing has been
+            decoded.
+        JobError: Some files are bad; its ``failures`` maps their paths below `folder` to messages with the remedy. All
             others are decoded.
         concurrent.futures.BrokenExecutor: Worker processes were killed again and again. Finished files are kept.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import decode_folder, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> names = np.repeat(["left", "right"], test["lengths"])  # of the recording of each frame
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     run, folder, out = (Path(root, name) for name in ("run", "new", "out"))
+        ...     _ = zoo.save(fit, run)
+        ...     folder.mkdir()
+        ...     np.savez(folder / "monday.npz", score=test["score"], recording=names, rate=test.info["rate"])
+        ...     table = decode_folder(run, folder, out, draws=10, n_jobs=1, progress=False)
+        >>> table.loc["monday.npz"].to_dict()
+        {'recordings': 2, 'frames': 596, 'segments': 12}
     """
     run, folder, out = (Path(path).resolve() for path in (run, folder, out))
     found = _listed(folder, out)
@@ -125,37 +144,76 @@ def decode_folder(
 
 
 def read_segments(out: str | Path) -> Iterator[pd.DataFrame]:
-    """Read the steps that `decode_folder` found, file by file, so that memory is that of one table.
+    """Read the steps that `decode_folder` found, file by file, so that only one table is in memory.
 
-    ``pandas.concat(read_segments(out))`` is the table of all files, where that fits.
+    ``pandas.concat(read_segments(out))`` is the table of all files, if it fits into memory.
 
     Args:
-        out: Folder of the results; those that are there are read, while others may still be computed.
+        out: Folder of the results; finished ones are read, while others may still be computed.
 
     Yields:
-        A table per file, in the order of the results' names: column ``file``, the path of the decoded file below its
-        folder; those of `segments.segment_table`, one line per performed step; and ``p_performed``, the posterior
+        A table per file, in the order of the results' names, one line per performed step: column ``file``, the path of
+        the decoded file below its folder; the columns of `segment_table`; and ``p_performed``, the posterior
         probability that this step was performed at all in the recording.
 
     Raises:
         FileNotFoundError: There is no such folder, or a table is missing.
-        ValueError: A file that is no result of `decode_folder`, truncated or edited.
+        ValueError: A file is no result of `decode_folder`, or was truncated or edited.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import decode_folder, read_segments, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> names = np.repeat(["left", "right"], test["lengths"])
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     run, folder, out = (Path(root, name) for name in ("run", "new", "out"))
+        ...     _ = zoo.save(fit, run)
+        ...     folder.mkdir()
+        ...     np.savez(folder / "monday.npz", score=test["score"], recording=names, rate=test.info["rate"])
+        ...     _ = decode_folder(run, folder, out, draws=10, n_jobs=1, progress=False)
+        ...     tables = list(read_segments(out))
+        >>> tables[0][["file", "recording", "label"]].iloc[0].tolist()
+        ['monday.npz', 'left', 'abduction']
     """
     return (_segments(table, record) for table, record in _tables(Path(out)))
 
 
 def read_performed(out: str | Path) -> Iterator[pd.DataFrame]:
-    """Read the probabilities of the steps, those of steps that were not found included, file by file.
+    """Read the probabilities that steps were performed, including steps that were not found, file by file.
 
     Args:
-        out: As for `read_segments`.
+        out: Folder of the results; finished ones are read, while others may still be computed.
 
     Yields:
         A table per file: index (``file``, ``recording``), a line for each recording; a column for each step, the
         posterior probability that it was performed at all.
 
     Raises:
-        FileNotFoundError, ValueError: As `read_segments`.
+        FileNotFoundError: There is no such folder, or a table is missing.
+        ValueError: A file is no result of `decode_folder`, or was truncated or edited.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.medication import decode_folder, read_performed, watch_sessions
+        >>> fit = zoo.load_reference("medication/watch")
+        >>> train, test = watch_sessions(fold=0)
+        >>> names = np.repeat(["left", "right"], test["lengths"])
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     run, folder, out = (Path(root, name) for name in ("run", "new", "out"))
+        ...     _ = zoo.save(fit, run)
+        ...     folder.mkdir()
+        ...     np.savez(folder / "monday.npz", score=test["score"], recording=names, rate=test.info["rate"])
+        ...     _ = decode_folder(run, folder, out, draws=10, n_jobs=1, progress=False)
+        ...     tables = list(read_performed(out))
+        >>> tables[0].index.tolist(), bool((tables[0] > 0.99).all(axis=None))
+        ([('monday.npz', 'left'), ('monday.npz', 'right')], True)
     """
     return (_performed(table, record) for table, record in _tables(Path(out)))
 
@@ -168,25 +226,25 @@ def decode_file(
     """Decode one file; see `decode_folder`.
 
     Args:
-        path: The file.
-        name: Its path below the folder.
-        sha256: Of the file, when the folder was listed.
+        path: Path of the file.
+        name: Path of the file below the folder.
+        sha256: Digest of the file when the folder was listed.
         run: Folder of the fit.
         fit: Digest of the fit.
-        decoder: Of `decode_folder`, as are `draws`, `average`, `seed` and `rate`.
-        draws: See there.
-        average: See there.
-        seed: See there.
-        rate: See there.
-        table: File to write.
-        memory: Bytes that reading or decoding may take.
+        decoder: A name in `decode.DECODERS`.
+        draws: Number of posterior draws for the means of the parameters.
+        average: Number of posterior draws to average over, or 0.
+        seed: Random seed for the draws.
+        rate: Frames per second, for a file that has no rate.
+        table: Path of the table to write.
+        memory: Bytes of memory that reading or decoding may use.
 
     Returns:
-        Numbers of ``recordings``, ``frames`` and ``segments``; ``steps``, their names; ``table_sha256``.
+        Numbers of ``recordings``, ``frames`` and ``segments``; ``steps``, the names of the steps; ``table_sha256``.
 
     Raises:
-        ValueError: A bad file; the message names it, the field or recording, the row or frame, and the remedy.
-        MemoryError: It needs more than `memory`.
+        ValueError: The file is bad; the message names it, the field or recording, the row or frame, and the remedy.
+        MemoryError: The file needs more than `memory`.
     """
     file = Path(path)
     if sha256_file(file) != sha256:
@@ -207,7 +265,7 @@ def decode_file(
     }
 
 
-# Both are kept for the next file: reading a fit and taking its posterior means costs as much as decoding one.
+# Both are cached for the next file: reading a fit and computing its posterior means costs as much as decoding a file.
 @functools.lru_cache(maxsize=1)
 def _fit(run: str, fit: str) -> Fit:
     found = load(run)
@@ -222,14 +280,14 @@ def _fit(run: str, fit: str) -> Fit:
 def _plan(run: str, fit: str, decoder: str, draws: int, average: int, seed: int) -> Plan:
     found = _fit(run, fit)
     with isolated(seed):
-        # Parameters are global, so that the draws are the same whatever recordings are given: the fit's own one.
+        # Parameters are global, so their draws do not depend on the recordings: the fit's own prototype will do.
         data = found.prototype.hide()
         return Plan.of(found.model, found.guide, data, decoder, draws=draws, average=average)
 
 
 @torch.no_grad()
 def _decoded(found: Fit, plan: Plan, batch: Batch, memory: float, file: str) -> Decoded:
-    """Labels and step probabilities of a file, one recording after the other; marginals are dropped at once."""
+    """Decode the recordings of a file one after the other: labels and step probabilities, without marginals."""
     model, data = found.model, found.prepare(batch.hide())
     lengths, names = data["lengths"].tolist(), [str(name) for name in data.names("recording")]
     longest = int(np.argmax(lengths))
@@ -246,12 +304,12 @@ def _decoded(found: Fit, plan: Plan, batch: Batch, memory: float, file: str) -> 
 
 
 def _decoding_bytes(n_frames: int, n_labels: int) -> float:
-    """What forward and backward pass hold of a recording: five numbers per node, six per label, in each frame."""
+    """Memory of forward and backward pass [bytes]: five numbers per node and six per label, in each frame."""
     return 8.0 * (5 * (2 * n_labels - 1) + 6 * n_labels) * n_frames
 
 
 def _reading_bytes(file: Path) -> float:
-    """What reading a file takes, without reading it: an npz file may be compressed."""
+    """Estimate the memory for reading a file [bytes] from its size; of an npz file, from its uncompressed size."""
     size = file.stat().st_size
     if file.suffix.lower() == ".npz":
         try:
@@ -277,9 +335,10 @@ def _machine_memory() -> float:
 
 # ---------------------------------------------------------------------------------------------- the folder
 def job_name(name: str) -> str:
-    """Name of the job of a file, the same whatever other files there are, and another for every file.
+    """Name of a file's job: unique for every file, and independent of the other files.
 
-    A plain name in lower case is its own; any other gets a digest behind its ending, so that it is no plain one.
+    A plain name in lower case is used as it is; any other gets a digest after its ending, so that it cannot be equal to
+    a plain one.
     """
     if _PLAIN.fullmatch(name) and name.endswith(ENDINGS):
         return name
@@ -289,7 +348,7 @@ def job_name(name: str) -> str:
 
 
 def _listed(folder: Path, out: Path) -> dict[str, Path]:
-    """Files of recordings by their path below the folder, in the order of these."""
+    """List the files of recordings, sorted by their path below the folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
     if out.is_relative_to(folder):
@@ -309,9 +368,10 @@ def _listed(folder: Path, out: Path) -> dict[str, Path]:
 
 
 def _digests(found: Mapping[str, Path], workers: int, progress: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """SHA-256 of each file, by its name, and what is wrong with those that cannot be read or named.
+    """Compute the SHA-256 of each file, and messages on files that cannot be read or have no valid name, by name.
 
-    By content, since sizes and times of files do not survive a copy. It takes a hundredth of the time of decoding.
+    Files are compared by content, since times of files do not survive a copy. This takes a hundredth of the time of
+    decoding.
     """
 
     def digest(item: tuple[str, Path]) -> tuple[str | None, str]:
@@ -336,7 +396,7 @@ def _digests(found: Mapping[str, Path], workers: int, progress: bool) -> tuple[d
 
 
 def _finished(out: Path, job: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result of a file that is finished; None where there is none. One of anything else is refused."""
+    """Read the result of a finished file, None if there is none; ValueError for a result with other arguments."""
     path = out / f"{job}.json"
     if not path.exists():
         return None
@@ -367,7 +427,7 @@ def _sha256(content: bytes) -> str:
 
 # ---------------------------------------------------------------------------------------------- tables
 def _to_text(decoded: Decoded) -> str:
-    """The table of a file: its segments, and for each step without any a line without times, by recording."""
+    """Write the table of a file as text: by recording, its segments, and a line without times for every absent step."""
     segments = decoded.segments()
     steps = decoded.performed.columns.tolist()
     every = pd.MultiIndex.from_product([decoded.performed.index, steps], names=["recording", "label"])
@@ -383,7 +443,7 @@ def _to_text(decoded: Decoded) -> str:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """The record of a finished file."""
+    """Read the record of a finished file; ValueError if it is not one of `decode_folder`."""
     remedy = "delete it or choose another folder"
     try:
         record = read_json_object(path, "a result of decode_folder")
@@ -395,7 +455,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _tables(out: Path) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-    """Table and record of each finished file."""
+    """Iterate over table and record of each finished file."""
     if not out.is_dir():
         raise FileNotFoundError(f"{out}: there is no such folder of results")
     return _each(sorted(out.glob("*.json")))
@@ -409,7 +469,7 @@ def _each(paths: Iterable[Path]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]
             raise ValueError(f"{file}: changed since it was written; delete {path} and decode the folder again")
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
         for name in (*_TIMES, "p_performed"):
-            # By Python: not every version of pandas reads back the number that was written.
+            # Python parses the numbers: not every version of pandas reads back the number that was written.
             table[name] = np.array([float(cell or "nan") for cell in table[name]])
         yield table, record
 
