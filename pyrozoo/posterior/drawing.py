@@ -153,21 +153,31 @@ def prior_predictive(
 
 
 def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: int = 0, **options: Any) -> Any:
-    """ArviZ object of a fit, by drawing from its guide, or of draws made before.
+    """Make an ArviZ object of a fit, by drawing from its guide, or of draws made before.
 
     Args:
-        fit_or_draws: a fit, or a `Draws`, which is converted as it is.
-        batch: data to draw for; a fit needs it, finished draws have it in them.
-        draws: number of draws per chain; a chain is one restart of the fit.
-        seed: seed of the draws.
-        **options: passed to `pyrozoo.draw`.
+        fit_or_draws: A fit, or a `Draws`, which is converted as it is.
+        batch: Data to draw for; required for a fit, left out for a `Draws`.
+        draws: Number of draws per chain; a chain is one restart of the fit.
+        seed: Random seed for the draws.
+        **options: Further arguments of `pyrozoo.draw`.
 
     Returns:
         ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
 
     Raises:
-        TypeError: a fit without ``batch``, or a `Draws` with ``batch`` or ``options``.
-        ValueError: see `Draws.validate`.
+        TypeError: A fit without ``batch``, or a `Draws` with ``batch`` or ``options``.
+        ValueError: See `Draws.validate`.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> idata = zoo.to_arviz(fit, data, draws=10)
+        >>> idata["posterior"]["c"].dims
+        ('chain', 'draw', 'unit', 'context')
+        >>> idata["posterior"]["c"].sel(unit=3).shape
+        (1, 10, 8)
     """
     if isinstance(fit_or_draws, Draws):
         if batch is not None or options:

@@ -205,7 +205,7 @@ class LoadHead(nn.Module):
 
 
 def fill_style(like: Tensor, style: Tensor | None, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Styles (B,) and where they are known (B,); zeros and nowhere for data without styles; B as in (..., B, L)."""
+    """Styles (B,) and a mask (B,) that is True where they are known; B is that of `like`, (..., B, L)."""
     if style is None:
         style = torch.zeros(like.shape[-2], dtype=torch.long, device=like.device)
         return style, torch.zeros_like(style, dtype=torch.bool)

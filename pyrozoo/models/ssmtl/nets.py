@@ -73,7 +73,7 @@ class SetEncoder(nn.Module):
 
 
 def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: int) -> tuple[Tensor, Tensor]:
-    """Targets (B, Dy) and where they are seen (B,); zeros and nowhere for a table without targets."""
+    """Targets (B, Dy) and where they are observed (B,), boolean; without targets zeros, observed nowhere."""
     if y is None:
         return x.new_zeros(len(x), y_dim), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     return y, torch.ones(len(x), dtype=torch.bool, device=x.device) if labelled is None else labelled

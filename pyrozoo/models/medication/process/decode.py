@@ -379,11 +379,16 @@ def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
 def check_scores(
     log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None
 ) -> list[np.ndarray]:
-    """Log scores of recordings as contiguous double arrays.
+    """Check log scores of recordings and convert them to contiguous double arrays.
+
+    Args:
+        log_scores: Log scores of each recording, shapes (T, K).
+        n_labels: Number K of labels.
+        names: Names of the recordings, for messages.
 
     Raises:
-        TypeError: Not a list of arrays.
-        ValueError: No frame, another number of columns, NaN, +inf, or -inf (a score of zero).
+        TypeError: `log_scores` is no list of arrays.
+        ValueError: A recording has no frame, another number of columns, NaN, +inf, or -inf (a score of zero).
         MemoryError: A recording needs more memory than the machine has.
     """
     if isinstance(log_scores, np.ndarray):
@@ -406,7 +411,7 @@ def check_scores(
 
 
 def _require_memory(which: str, n_frames: int, n_labels: int) -> None:
-    """Refuse what cannot fit before the machine starts to swap: some eight numbers per frame and node."""
+    """Raise MemoryError if a recording needs more than the machine's memory: some eight numbers per frame and node."""
     needed = 8 * 8 * (2 * n_labels - 1) * n_frames
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
     if needed > total:
