@@ -25,7 +25,6 @@ class Card:
     Attributes:
         name: Key of the registry: the paper's short name.
         title, authors, year: The paper.
-        reference: Full reference with DOI.
         version: Of the model; changes whenever a log density changes.
         summary: One line: what the model is for.
         variants: Variant -> one line; the first is the default.
