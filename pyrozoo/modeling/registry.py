@@ -40,6 +40,14 @@ class Card:
         golden: Variant -> log joint density at the contract's fixed trace.
         limitations: What a user must know before trusting a result, one line each.
         reference: Full reference with DOI.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> card = zoo.card("ssmtl")
+        >>> list(card.variants)
+        ['ssmtl', 'mtl', 'ssl-vae', 'ml-vae']
+        >>> card.sites["ssmtl"]["c"].plates
+        ('unit',)
     """
 
     name: str
