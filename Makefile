@@ -60,8 +60,9 @@ $(VENV_ARVIZ1)/.installed: constraints.txt
 demo: venv  ## fit the first entry to real data: results/ssmtl-dryer
 	$(VENV)/bin/pyrozoo reproduce ssmtl dryer --profile quick --jobs 2 --out results/ssmtl-dryer
 
+# Without bytecode every worker would rewrite and compile every test anew: half of the time of a collection.
 PYTEST = if [ -f $(VENV_ARVIZ1)/.installed ]; then export PYROZOO_ARVIZ1_PYTHON="$$PWD/$(VENV_ARVIZ1)/bin/python"; fi; \
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal --durations 30
 
 test: venv venv-arviz1  ## run the default test suite
 	@$(PYTEST)

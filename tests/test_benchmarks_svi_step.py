@@ -7,12 +7,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import svi_step as bench
-
 from pyrozoo import CompileWarning
 
 
-def run(tmp_path, *arguments):
+@pytest.fixture(scope="module")
+def bench():
+    """The benchmark, which imports torch's compiler: seconds that only the process that runs these tests shall need."""
+    import svi_step
+
+    return svi_step
+
+
+def run(bench, tmp_path, *arguments):
     out = tmp_path / "out.json"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CompileWarning)  # auxvae says why it runs eagerly
@@ -20,10 +26,10 @@ def run(tmp_path, *arguments):
     return json.loads(out.read_text())
 
 
-def test_every_part_is_timed_and_the_losses_agree(tmp_path, monkeypatch, capsys):
+def test_every_part_is_timed_and_the_losses_agree(bench, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "MODES", ("none", "graph"))
     monkeypatch.setitem(sys.modules, "numpyro_ssmtl", None)  # as where the extra is not installed
-    record = run(tmp_path)
+    record = run(bench, tmp_path)
     assert "NumPyro is left out: pip install" in capsys.readouterr().out
     for part in bench.PARTS:
         table = record[f"{part}: a step"]
@@ -36,7 +42,7 @@ def test_every_part_is_timed_and_the_losses_agree(tmp_path, monkeypatch, capsys)
     assert different["gradients"] < 1e-10
 
 
-def test_the_part_for_a_gpu_runs_on_any_device(monkeypatch):
+def test_the_part_for_a_gpu_runs_on_any_device(bench, monkeypatch):
     monkeypatch.setattr(bench, "MODES", ("none", "graph"))
     compared, steps = bench.on_device("smoke", "cpu")
     for step in compared.values():
@@ -45,8 +51,8 @@ def test_the_part_for_a_gpu_runs_on_any_device(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_profile_of_a_compiled_step(tmp_path):
-    (table,) = (value for key, value in run(tmp_path, "--profile").items() if key.startswith("ssmtl"))
+def test_the_profile_of_a_compiled_step(bench, tmp_path):
+    (table,) = (value for key, value in run(bench, tmp_path, "--profile").items() if key.startswith("ssmtl"))
     assert table["graph"]["zoo"] > 0
     assert table["networks"]["zoo"] == 0
     assert table["networks"]["plain"] > 0

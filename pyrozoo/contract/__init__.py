@@ -26,7 +26,8 @@ class Check:
         statement: Statement that must hold.
         run: Function of a subject that raises AssertionError with what to fix, or `Skipped` with the reason why the
             clause does not apply.
-        scope: Unit that is checked once: "entry", "variant" or "subject" (a variant, guide and prior).
+        scope: Unit that is checked once: "entry", "variant", "guide" (a variant and guide, with the default
+            prior) or "subject" (a variant, guide and prior).
         slow: Whether the check takes minutes.
 
     Example:
@@ -71,10 +72,10 @@ _CHECKS = (
     Check("C4", "every parameter of model and guide gets a finite gradient", densities.gradients),
     Check("C5", "the weighted mean over minibatches equals the full-batch ELBO", densities.unbiased_minibatches),
     Check("C6", "plate indices are the given ones under every guide", sites.plate_indices, "variant"),
-    Check("C7", "the loss falls; a non-finite loss names step and site and keeps a usable fit", fits.loss_falls),
+    Check("C7", "the loss falls; a non-finite one names step and site, keeps a usable fit", fits.loss_falls, "guide"),
     Check("C8", "recovery on simulated data is within the card's expectation", fits.recovery, "entry", slow=True),
-    Check("C9", "the same seed gives the same bits; the caller's state stays untouched", fits.reproducible),
-    Check("C10", "two fits in one process are independent, and fitting again does not continue", fits.independent),
+    Check("C9", "the same seed gives the same bits; the caller's state stays untouched", fits.reproducible, "guide"),
+    Check("C10", "two fits in one process are independent; fitting again does not continue", fits.independent, "guide"),
     Check("C11", "a saved fit draws the same in a new process; no pickle on disk", fits.saved, "entry"),
     Check("C12", "a prior swap changes that site's density only; wrong ones raise", sites.prior_swaps, "variant"),
     Check("C13", "the ArviZ object has the card's names and the model's densities", inference.arviz_object),
@@ -83,11 +84,12 @@ _CHECKS = (
     Check("C16", "the log joint density at a fixed trace is the card's", densities.golden, "variant"),
     Check("C17", "simulation-based calibration of what the card names", inference.calibrated, "variant", slow=True),
 )
+_DEPTHS = {"entry": 0, "variant": 1, "guide": 2, "subject": 3}
 CHECKS: dict[str, Check] = {clause.code: clause for clause in _CHECKS}
 
 
 def scoped(clause: Check, card: registry.Card) -> list[Subject]:
-    """Subjects of an entry on which a check runs: one per entry, one per variant, or all.
+    """Subjects of an entry on which a check runs: one per entry, per variant, per variant and guide, or all.
 
     Args:
         clause: The check.
@@ -101,8 +103,8 @@ def scoped(clause: Check, card: registry.Card) -> list[Subject]:
     """
     chosen: dict[tuple[str, ...], Subject] = {}
     for subject in subjects(card):
-        key = {"entry": (), "variant": (subject.variant,)}.get(clause.scope, (str(subject),))
-        chosen.setdefault(key, subject)
+        key = (subject.variant, subject.guide, str(subject))[: _DEPTHS[clause.scope]]
+        chosen.setdefault(key, subject)  # of one guide the default prior comes first
     return list(chosen.values())
 
 

@@ -101,14 +101,14 @@ def _values(model: ZooModel, batch: Batch, posterior: Mapping[str, np.ndarray]) 
 
 def _log_likelihood(model: ZooModel, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Log density of the observed sites per position; enumerated sites are summed out value by value."""
-    trace = trace_of(model, model, batch)
+    trace, arguments = trace_of(model, model, batch), model.arguments(batch)
     supports = [trace.nodes[name]["fn"].enumerate_support(expand=False).reshape(-1) for name in model.enumerated]
     joint: list[dict[str, Tensor]] = []
     weight: list[Tensor] = []
     for chosen in itertools.product(*supports):
         fixed = {n: torch.full_like(trace.nodes[n]["value"], v) for n, v in zip(model.enumerated, chosen, strict=True)}
         conditioned = poutine.condition(model, data={**values, **fixed})
-        data, weights = _terms(trace_of(conditioned, model, batch), values, model.enumerated)
+        data, weights = _terms(poutine.trace(conditioned).get_trace(**arguments), values, model.enumerated)
         weight.append(sum(weights.values(), torch.zeros(())))
         joint.append(data)
     out = {}
@@ -166,7 +166,7 @@ def _log_guide(run: Run, batch: Batch, values: Mapping[str, Tensor]) -> float:
 def plain_pyro(subject: Subject) -> None:
     """C15: SVI, AutoNormal, Predictive and NUTS run on model and guide without any call to the zoo."""
     torch.manual_seed(0)
-    for guide in dict.fromkeys([subject.guide, AutoNormal]):
+    for guide in [subject.guide, AutoNormal] if subject.leads else [subject.guide]:
         with pyro.get_param_store().scope():
             model = subject.model()
             if not isinstance(guide, str) and model.row_sites and model.local_guide() is None:
@@ -179,7 +179,7 @@ def plain_pyro(subject: Subject) -> None:
             samples = Predictive(model, guide=module, num_samples=2)(**batch)
             missing = {name for name in latents(model, batch) if name not in samples}
             require(not missing, f"Predictive gives no {sorted(missing)}")
-    if subject.guide == next(iter(subject.card.guides)):
+    if subject.leads:
         _check_mcmc(subject)
 
 

@@ -24,8 +24,9 @@ def main() -> None:
     parts = importlib.import_module(request["parts"])
     if request["card"]["name"] not in registry.list_models():
         registry.register(registry.Card(**request["card"]), parts)
+    data = parts.tiny(0)[0]
     for _, run, file in request["runs"]:
-        draw(load(run), parts.tiny(0)[0], draws=request["draws"]).save(file)
+        draw(load(run), data, draws=request["draws"]).save(file)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,9 +62,14 @@ class Subject:
         """Parts of the entry."""
         return registry.entry(self.name).parts
 
+    @property
+    def leads(self) -> bool:
+        """Whether the guide is the variant's first: what is the same under every guide is checked with that one."""
+        return self.guide == guides_of(self.card, self.variant)[0]
+
     def data(self, seed: int = 0) -> Batch:
         """The entry's tiny data, in torch's default floating type."""
-        return self.parts.tiny(seed)[0].to(dtype=torch.get_default_dtype())
+        return _tiny(self.parts.tiny, seed)[0].to(dtype=torch.get_default_dtype())
 
     def model(self, seed: int = 0, **arguments: Any) -> ZooModel:
         """Create a model of the tiny data, with parameters drawn under torch's current seed.
@@ -75,7 +81,7 @@ class Subject:
         Raises:
             Skipped: Priors should be swapped, and the variant has none that can be.
         """
-        data, own = self.parts.tiny(seed)
+        data, own = _tiny(self.parts.tiny, seed)
         taken = inspect.signature(self.parts.VARIANTS[self.variant]).parameters
         own = {name: value for name, value in own.items() if name in taken}
 
@@ -107,6 +113,17 @@ class Subject:
             for parameter in [*model.parameters(), *module.parameters()]:
                 parameter.data += 0.1 * torch.randn_like(parameter)
             yield model.eval(), module.eval(), batch
+
+
+def _tiny(simulate: Callable[[int], tuple[Batch, dict[str, Any]]], seed: int) -> tuple[Batch, dict[str, Any]]:
+    data, own = _simulated(simulate, seed, torch.get_default_dtype())
+    return data.with_tensors({name: tensor.clone() for name, tensor in data.tensors.items()}), dict(own)
+
+
+@functools.lru_cache(maxsize=8)  # some simulators take longer than many a clause
+def _simulated(simulate: Callable[[int], Any], seed: int, dtype: torch.dtype) -> tuple[Batch, dict[str, Any]]:
+    """Data that no clause is handed itself, only copies of; `dtype` is the default one, which a simulator may use."""
+    return simulate(seed)
 
 
 def subjects(card: registry.Card) -> list[Subject]:
