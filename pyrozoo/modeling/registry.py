@@ -76,9 +76,9 @@ class Entry:
     """A card and where its parts are: an object, or a module imported on first use.
 
     The parts: ``VARIANTS`` (name -> ZooModel class), ``GUIDES`` (name -> factory model -> guide), ``DATASETS``
-    (name -> function returning a Batch, or a train and a test Batch), optionally ``EXPERIMENTS`` (name -> function),
-    and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract runs on; a variant is given those of
-    the arguments that it takes. Optional for the contract:
+    (name -> function returning a Batch, or a train and a test Batch), optionally ``EXPERIMENTS`` (name -> function or
+    "module:function", see `experiments`), and ``tiny(seed) -> (Batch, model arguments)``: small data that the contract
+    runs on; a variant is given those of the arguments that it takes. Optional for the contract:
     ``recovery(seed) -> {metric: value}``, compared with the card's ``expected``; and ``CALIBRATION`` (variant ->
     ``{"arguments": ..., "settings": ...}`` of model and fit) where calibration needs others than the defaults, as where
     the usual objective is not an ELBO. Of exact algorithms of the entry's own: ``EXACT`` (variant -> function seed ->

@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""The parts of this entry, as the registry finds them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from .data.batches import to_batch
 from .data.datasets import DATASETS
 from .data.simulator import simulate
 from .experiments.baselines import SequenceNet, SequenceNetLoadOnly
-from .experiments.runs import table_run
 from .guides import GUIDES
 from .model import AuxVAE, LoadOnly, StyleInGuide
-from .reproduce import EXPERIMENTS
 
 VARIANTS = {
     "auxvae": AuxVAE,
@@ -27,10 +25,20 @@ VARIANTS = {
     "sequence": SequenceNet,
     "sequence-load-only": SequenceNetLoadOnly,
 }
+_FOLDER = f"{__package__}.experiments"
+EXPERIMENTS = {
+    "table1": f"{_FOLDER}.tables:table1_experiment",
+    "table2": f"{_FOLDER}.tables:table2_experiment",
+    "table3": f"{_FOLDER}.tables:table3_experiment",
+    "figure5": f"{_FOLDER}.figures:figure5_experiment",
+    "figure6": f"{_FOLDER}.figures:figure6_experiment",
+    "ridge": f"{_FOLDER}.ridge:ridge_experiment",
+    "reference": f"{_FOLDER}.figures:reference_experiment",
+}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated trials of four channels, some without style and some without load, on which the contract runs."""
+    """Return small simulated trials for the contract: four channels, some without style, some without load."""
     walks = simulate(seed, n_participants=3, n_steps=24, duration_s=3.0)
     rows, channels = np.arange(0, walks.n_rows, 3), [0, 20, 57, 71]
     place = np.arange(len(rows))
@@ -51,12 +59,14 @@ def recovery(seed: int) -> dict[str, float]:
     Returns:
         ``mae`` of the load [lb] and ``accuracy`` of the style.
     """
+    from .experiments.runs import table_run
+
     found = table_run("5: cross-attention, style", seed, 0, "quick")
     return {name: found[name] for name in ("mae", "accuracy")}
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read trials for the command line, at prediction with the steps and the styles of the training data."""
+    """Read trials for the command line; for predictions with the steps and the styles of the training data."""
     if rate is not None:
         raise ValueError("--rate: files of trials name their own rate; leave it out")
     if like is None:
@@ -65,7 +75,7 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """What the command line writes: load and style of every trial."""
+    """Return what the command line writes: load and style of every trial."""
     table = predict(found, batch)
     table.insert(0, "participant", batch.group_names("participant"))
     return {"": table.reset_index()}

@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""The parts of this entry, as the registry finds them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from ...posterior.predicting import predict
 from .data.batches import modalities
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
-from .experiments.runs import TASKS, deep_run
 from .guides import GUIDES
 from .model import Generative, LatentM3Sense, M3Sense, Unaligned
-from .reproduce import EXPERIMENTS
 from .uses.domain import DomainGenerative
 
 VARIANTS = {
@@ -26,20 +24,34 @@ VARIANTS = {
     "unaligned": Unaligned,
 }  # fmt: skip
 DATASETS = {"simulated": simulate_all}
+_FOLDER = f"{__package__}.experiments"
+EXPERIMENTS = {
+    "table2": f"{_FOLDER}.tables:table2_experiment",
+    "table4": f"{_FOLDER}.tables:table4_experiment",
+    "table5": f"{_FOLDER}.tables:table5_experiment",
+    "table6": f"{_FOLDER}.sizes:table6_experiment",
+    "table7": f"{_FOLDER}.sizes:table7_experiment",
+    "figure7": f"{_FOLDER}.figure7:figure7_experiment",
+    "figure8": f"{_FOLDER}.tables:figure8_experiment",
+    "stress-predict": f"{_FOLDER}.stress:stress_predict_experiment",
+    "alignment": f"{_FOLDER}.alignment:alignment_experiment",
+    "calibration": f"{_FOLDER}.alignment:calibration_experiment",
+    "reference": f"{_FOLDER}.reference:reference_experiment",
+}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated windows of all five sets, on which the contract runs."""
+    """Return small simulated windows of all five data sets, for the contract."""
     windows = simulate_all(seed, n_subjects=1, n_windows=4, seconds=5.0, rates={"bvp": 8, "eda": 4, "temp": 4})
     sizes = {"embedding": 16, "lstm_layers": 1, "hidden": (24, 16), "head": 8, "a_dim": 2, "q_hidden": 16, "gamma": 1.0}
     return windows.subset(np.arange(windows.n_rows)), sizes
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read windows for the command line (`read_windows`), at prediction with the classes of the training data.
+    """Read windows for the command line (`read_windows`); for predictions with the classes of the training data.
 
-    Nothing is standardised here: the file says whether its signals are, and at prediction they must be as those of the
-    training data.
+    Nothing is standardised here: the file says whether its signals are, and for predictions they must be treated like
+    those of the training data.
     """
     if rate is not None:
         raise ValueError("--rate: a file of windows names its own rates, rates_<modality>; leave it out")
@@ -62,7 +74,7 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
 
 
 def _require_alike(batch: Batch, like: Batch) -> None:
-    """Refuse windows that are not made as those of the training data."""
+    """Refuse windows that were cut or standardised differently from the training data."""
     for name in modalities(like):
         if name not in modalities(batch):
             raise ValueError(f"there is no array {name!r}, only {modalities(batch)}; the fit needs {modalities(like)}")
@@ -88,12 +100,14 @@ def recovery(seed: int) -> dict[str, float]:
     Returns:
         Balanced accuracy of ``anxiety`` and ``stress``; of emotion hardly anything can be told (`simulator`).
     """
+    from .experiments.runs import TASKS, deep_run
+
     found = deep_run("latent (CAM)", TASKS, seed, "quick")
     return {task: found[f"{task}.balanced_accuracy"] for task in ("anxiety", "stress")}
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """What the command line writes: of every window the person, and for every task label and probabilities."""
+    """Return what the command line writes: for every window the person, and each task's label and probabilities."""
     table = predict(found, batch)
     people = batch.group_names("subject")
     if len(batch.coords["dataset_class"]) == 1:

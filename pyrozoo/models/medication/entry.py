@@ -1,4 +1,4 @@
-"""What the registry finds of this entry."""
+"""The parts of this entry, as the registry finds them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,22 @@ from .label_model import LabelModel
 from .model import FrameHMM, PaperProcess, StepProcess
 from .process import decode
 from .process.evidence import log_potentials
-from .reproduce import EXPERIMENTS
 from .uses.decoding import decode_recordings
 
 VARIANTS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": FrameHMM}
+# No number of the article is reproduced: its recordings and its classifier are not public.
+_FOLDER = f"{__package__}.experiments"
+EXPERIMENTS = {
+    "watch": f"{_FOLDER}.watch:watch_experiment",
+    "decoders": f"{_FOLDER}.decoders:decoders_experiment",
+    "implied-durations": f"{_FOLDER}.implied:implied_experiment",
+    "unlabelled": f"{_FOLDER}.unlabelled:unlabelled_experiment",
+    "reference": f"{_FOLDER}.watch:reference_experiment",
+}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
-    """Small simulated recordings at one frame per second, the last quarter unlabelled, on which the contract runs."""
+    """Return small simulated recordings for the contract: one frame per second, the last quarter unlabelled."""
     data = simulate("pen", n_recordings=9, difficulty="easy", seed=seed, rate=1.0, n_unlabelled=3)
     return data, {"unlabelled": True}
 
@@ -48,13 +56,13 @@ def recovery(seed: int) -> dict[str, float]:
 
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read recordings for the command line, with the labels of the training data where they are known."""
+    """Read recordings for the command line; for predictions with the label names of the training data."""
     labels = None if like is None else list(like.coords["label_class"])
     return readers.read(path, rate=rate, labels=labels)
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """What the command line writes: "" labels and marginals of every frame, "steps" whether each was performed."""
+    """Return what the command line writes: labels and marginals by frame (""), and P(step performed) ("steps")."""
     own = decode_recordings(found, batch)
     frames = own.frames().reset_index()
     frames.insert(2, "time_s", frames["frame"] / own.rate)
@@ -63,7 +71,7 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
 
 
 def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
-    """Decoders on a tiny case, and the same by going through all label sequences: pairs that must be equal."""
+    """Return pairs that must be equal: decoders on a tiny case, and the same by enumerating all label sequences."""
     model, process, rng = _small(variant, seed)
     n_frames, n_labels = 6, model.n_labels
     log_score = rng.normal(size=(n_frames, n_labels))
@@ -86,7 +94,7 @@ def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
 
 
 def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) -> dict[str, np.ndarray]:
-    """Ranks of the truth among posterior paths, parameters and likelihood known: uniform on 0..draws where exact.
+    """Return ranks of the truth among posterior paths given the true parameters: uniform on 0..draws if exact.
 
     Labels come from the process, scores from the Beta densities of the text's note, which emission "beta" inverts.
 
@@ -119,7 +127,7 @@ def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) 
 
 
 def _small(variant: str, seed: int) -> tuple[LabelModel, Any, np.random.Generator]:
-    """A model of two steps and the process at one draw from its priors."""
+    """Return a model of two steps, and its process at one draw from the priors."""
     names, rng = ["non-event", "one", "two"], np.random.default_rng(seed)
     arguments = {} if variant == "frame-hmm" else {"typical": [3.0, 2.0], "caps": [5, 4, 3], "initial": [0.6, 0.2, 0.2]}
     model = VARIANTS[variant](names, **({"alpha": 1.0} | arguments))
