@@ -101,10 +101,12 @@ def _parser() -> _Parser:
     reproduce = add("reproduce", _reproduce, "reproduce a table or figure of the paper", hint=again)
     reproduce.add_argument("name", metavar="NAME")
     reproduce.add_argument("experiment", metavar="EXPERIMENT", help="one of those that `show NAME` lists")
-    reproduce.add_argument("--profile", choices=("smoke", "quick", "paper"), default="quick", help="default: quick")
-    reproduce.add_argument("--seeds", type=_positive, metavar="N", help="repeats; the profile's own number by default")
+    reproduce.add_argument(
+        "--profile", choices=("smoke", "quick", "paper"), help="default: quick, or paper where that takes no longer"
+    )
+    reproduce.add_argument("--seeds", type=_positive, metavar="N", help="number of repeats; default: the profile's")
     where = reproduce.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=_positive, metavar="N", default=1, help="worker processes; default: 1")
+    where.add_argument("--jobs", type=_positive, metavar="N", help="worker processes; default: 1")
     where.add_argument(
         "--cluster", metavar="ADDRESS",
         help="of a dask scheduler, e.g. tcp://10.0.0.5:8786, all of whose workers run the jobs",
@@ -463,24 +465,22 @@ def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path)
 
 # -------------------------------------------------------------------- reproduce and check
 def _reproduce(arguments: argparse.Namespace) -> int:
-    experiments = getattr(registry.entry(arguments.name).parts, "EXPERIMENTS", {})
-    if arguments.experiment not in experiments:
-        known = f"there are {sorted(experiments)}"
-        raise KeyError(f"{arguments.experiment!r} is no experiment of {arguments.name!r}; {known}")
-    out = Path(arguments.out or f"results/{arguments.name}-{arguments.experiment}")
-    experiment = experiments[arguments.experiment]
-    given = {} if arguments.data is None else {"data": arguments.data}
-    if given and "data" not in inspect.signature(experiment).parameters:
-        raise ValueError(f"--data: {arguments.experiment!r} of {arguments.name!r} takes none; leave it out")
+    from .experiments.running import function_of, run
+
+    options = {name: getattr(arguments, name) for name in ("profile", "seeds", "jobs", "out", "data")}
     with contextlib.ExitStack() as stack:
         if arguments.cluster is not None:
+            if "jobs" not in inspect.signature(function_of(arguments.name, arguments.experiment)).parameters:
+                raise ValueError(
+                    f"--cluster: {arguments.experiment!r} of {arguments.name!r} runs no jobs; leave it out"
+                )
             from .experiments.jobs import on_cluster
 
             try:
                 stack.enter_context(on_cluster(arguments.cluster))
             except ImportError as error:
                 raise ValueError(f"--cluster: {error}") from error
-        experiment(profile=arguments.profile, seeds=arguments.seeds, jobs=arguments.jobs, out=out, **given)
+        run(arguments.name, arguments.experiment, **options)
     return 0
 
 

@@ -16,6 +16,7 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
+from pyrozoo.experiments.running import Outcome
 from pyrozoo.inference import fit as fitting
 from pyrozoo.inference import loop as training
 
@@ -488,6 +489,9 @@ def test_bad_usage_of_fit(csv, tmp_path, fail, given, message):
         (["reproduce", "ssmtl", "nothing"], "'nothing' is no experiment of 'ssmtl'"),
         (["reproduce", "ssmtl", "table1", "--jobs", "-1"], "'-1' is not a whole number of at least 1"),
         (["reproduce", "ssmtl", "table1", "--jobs", "2", "--cluster", "tcp://a:1"], "--cluster: not allowed with"),
+        (["reproduce", "m3sense", "table6", "--jobs", "2"], "jobs: 'table6' of 'm3sense' takes none; leave it out"),
+        (["reproduce", "ssmtl", "reference", "--seeds", "2"], "seeds: 'reference' of 'ssmtl' takes none"),
+        (["reproduce", "m3sense", "table6", "--cluster", "tcp://a:1"], "--cluster: 'table6' of 'm3sense' runs no jobs"),
         (["reproduce", "ssmtl", "table1", "--cluster", "nowhere"], "no dask scheduler answers at 'nowhere'"),
     ],
 )
@@ -585,7 +589,7 @@ def test_debug_shows_the_traceback(capsys):
 
 
 def test_a_bug_is_not_hidden(entry):
-    def broken(**_):
+    def broken(out, profile="quick"):
         raise AssertionError("a bug")
 
     entry(EXPERIMENTS={"table1": broken})
@@ -596,18 +600,27 @@ def test_a_bug_is_not_hidden(entry):
 # -------------------------------------------------------------------- reproduce and check
 def test_reproduce_calls_the_experiment(entry, tmp_path, capsys, monkeypatch):
     calls = []
-    entry(EXPERIMENTS={"table1": lambda **given: calls.append(given)})
+
+    def experiment(out, profile="quick", seeds=None, jobs=1):
+        calls.append({"profile": profile, "seeds": seeds, "jobs": jobs, "out": out})
+        return Outcome(
+            [{"model": "stub"}], {"name": "none", "sha256": "0" * 64, "simulated": True}, [0], text="a table"
+        )
+
+    entry(EXPERIMENTS={"table1": experiment})
+    monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "stub", "table1", "--profile", "smoke", "--seeds", "3", "--jobs", "2", "--out", "d"]) == 0
     assert main(["reproduce", "stub", "table1"]) == 0
     assert calls == [
         {"profile": "smoke", "seeds": 3, "jobs": 2, "out": Path("d")},
         {"profile": "quick", "seeds": None, "jobs": 1, "out": Path("results/stub-table1")},
     ]
-    assert capsys.readouterr().out == ""
+    lines = ["a table", "d/record.json (0 s)", "a table", "results/stub-table1/record.json (0 s)"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_an_interrupted_reproduction_says_how_to_go_on(entry, capsys):
-    def interrupted(**_):
+    def interrupted(out, profile="quick"):
         raise KeyboardInterrupt
 
     entry(EXPERIMENTS={"table1": interrupted})

@@ -17,6 +17,7 @@ import pyrozoo as zoo
 from pyrozoo.cli import main
 from pyrozoo.experiments import jobs as jobs_module
 from pyrozoo.experiments.jobs import JobError, on_cluster, run_jobs
+from pyrozoo.experiments.running import Outcome
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -128,8 +129,9 @@ def test_stop_and_continue(cluster, tmp_path):
 def test_the_command_line(cluster, tmp_path, capsys):
     found = {}
 
-    def experiment(profile, seeds, jobs, out):
+    def experiment(out, profile="quick", jobs=1):
         found.update(run(job_functions.process, indexed(2), out, n_jobs=jobs))
+        return Outcome([{"model": "stub"}], {"name": "none", "sha256": "0" * 64, "simulated": True}, [0])
 
     zoo.register(replace(zoo.card("ssmtl"), name="stub"), SimpleNamespace(EXPERIMENTS={"table1": experiment}))
     try:
@@ -137,7 +139,7 @@ def test_the_command_line(cluster, tmp_path, capsys):
     finally:
         zoo.unregister("stub")
     assert os.getpid() not in {result["process"] for result in found.values()}
-    assert files(tmp_path) == ["job0.json", "job1.json"]
+    assert files(tmp_path) == ["job0.json", "job1.json", "record.json", "table.csv"]
 
 
 # -------------------------------------------------------------------- what is refused before anything is run

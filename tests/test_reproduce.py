@@ -11,16 +11,16 @@ import pytest
 import pyrozoo as zoo
 from pyrozoo.criticism.scores import rmse
 from pyrozoo.experiments.record import PUBLISHED, read_record
+from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments import tuning as tune
-from pyrozoo.models.ssmtl.experiments.dryer import RESTARTS, dryer_experiment
+from pyrozoo.models.ssmtl.experiments.dryer import RESTARTS
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
-from pyrozoo.models.ssmtl.experiments.figure11 import figure11_experiment, figure11_table
-from pyrozoo.models.ssmtl.experiments.guides import guides_experiment, guides_table
+from pyrozoo.models.ssmtl.experiments.figure11 import figure11_table
+from pyrozoo.models.ssmtl.experiments.guides import guides_table
 from pyrozoo.models.ssmtl.experiments.intervals import intervals_table
 from pyrozoo.models.ssmtl.experiments.runs import dryer_data
 from pyrozoo.models.ssmtl.experiments.shared import summary_table
-from pyrozoo.models.ssmtl.experiments.table1 import table1_experiment
 from pyrozoo.models.ssmtl.uses.calibration import MODES
 
 RESULTS = Path(tune.__file__).parent / "results"
@@ -29,7 +29,7 @@ RESULTS = Path(tune.__file__).parent / "results"
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     out = tmp_path_factory.mktemp("dryer")
-    return out, dryer_experiment(profile="smoke", out=out)
+    return out, run("ssmtl", "dryer", profile="smoke", out=out)
 
 
 def test_dryer_leaves_record_table_posterior_and_figures(smoke):
@@ -51,7 +51,7 @@ def test_posterior_opens_in_arviz_with_the_names_of_batches_and_tags(smoke):
 def test_a_second_call_repeats_no_job(smoke):
     out, _ = smoke
     before = {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
-    dryer_experiment(profile="smoke", out=out)
+    run("ssmtl", "dryer", profile="smoke", out=out)
     assert before == {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
 
 
@@ -59,7 +59,7 @@ def test_a_folder_of_other_data_is_refused(smoke, tmp_path):
     shutil.copytree(smoke[0] / "jobs", tmp_path / "jobs")
     (tmp_path / "identity.json").write_text('{"model": "ssmtl@0", "data": "other"}')
     with pytest.raises(ValueError, match="another version"):
-        dryer_experiment(profile="smoke", out=tmp_path)
+        run("ssmtl", "dryer", profile="smoke", out=tmp_path)
 
 
 def test_table1_record_names_the_data_of_its_jobs():
@@ -69,7 +69,7 @@ def test_table1_record_names_the_data_of_its_jobs():
 
 
 def test_table1_has_published_rows_beside_ours(tmp_path):
-    record = table1_experiment(profile="smoke", out=tmp_path)
+    record = run("ssmtl", "table1", profile="smoke", out=tmp_path)
     published = [row for row in record["rows"] if row["source"] == PUBLISHED]
     assert [row["mape"] for row in published] == [22.302, 3.671, 3.534, 3.375, 3.31]
     assert all("simulated" in row["source"] for row in record["rows"] if row not in published)
@@ -77,7 +77,7 @@ def test_table1_has_published_rows_beside_ours(tmp_path):
 
 def test_unknown_profile_is_refused(tmp_path):
     with pytest.raises(ValueError, match="none of"):
-        dryer_experiment(profile="huge", out=tmp_path)
+        run("ssmtl", "dryer", profile="huge", out=tmp_path)
 
 
 @pytest.mark.parametrize("experiment", ["dryer", "table1"])
@@ -139,7 +139,7 @@ def test_every_experiment_of_the_card_has_a_committed_record():
 
 
 def test_guides_has_records_of_both_kinds_of_data_and_a_figure(tmp_path):
-    records = guides_experiment("smoke", out=tmp_path)
+    records = run("ssmtl", "guides", profile="smoke", out=tmp_path)
     assert {name: record["data"]["simulated"] for name, record in records.items()} == {
         "simulated": True,
         "dryer": False,
@@ -155,7 +155,7 @@ def test_guides_has_records_of_both_kinds_of_data_and_a_figure(tmp_path):
 
 
 def test_figure11_calibrates_new_units_in_every_way(tmp_path):
-    record = figure11_experiment("smoke", out=tmp_path)
+    record = run("ssmtl", "figure11", profile="smoke", out=tmp_path)
     ways = {(row["method"], row["mode"]) for row in record["rows"]}
     assert {("robust", mode) for mode in MODES} | {("paper", "supervised")} <= ways
     assert record["data"]["simulated"] is True

@@ -15,7 +15,17 @@ _HOMES = {
         "read_record",
         "write_record",
     ),
-    "running": ("PROFILES", "averages", "claim", "defaults_of", "finish", "known", "simulated_data", "timing"),
+    "running": (
+        "PROFILES",
+        "Outcome",
+        "averages",
+        "claim",
+        "defaults_of",
+        "function_of",
+        "run",
+        "simulated_data",
+        "timing",
+    ),
 }
 
 __getattr__, __dir__, __all__ = names_of(__name__, _HOMES)

@@ -109,7 +109,7 @@ class Entry:
 
     Optional parts:
 
-    * ``EXPERIMENTS``: name -> function, run by ``reproduce``.
+    * ``EXPERIMENTS``: name -> function, or its place as "module:function", see `pyrozoo.experiments`.
     * ``recovery(seed) -> {metric: value}``: compared by the contract with the card's ``expected``.
     * ``CALIBRATION``: variant -> ``{"arguments": ..., "settings": ...}`` of model and fit, for calibration checks that
       cannot use the defaults, e.g. because the usual objective is not an ELBO.

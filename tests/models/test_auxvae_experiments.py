@@ -11,11 +11,11 @@ from auxvae_small import SIZES, trials
 
 import pyrozoo as zoo
 from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
+from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
-from pyrozoo.models.auxvae.reproduce import EXPERIMENTS
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
 
 
@@ -33,7 +33,7 @@ def test_a_ratio_of_paired_errors_has_the_error_of_the_delta_method():
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
 def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, tmp_path, capsys):
-    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    record = run("auxvae", name, profile="smoke", out=tmp_path)
     ours = [row for row in record["rows"] if row["source"] != PUBLISHED]
     published = {"table1": TABLE_1, "table2": TABLE_2, "table3": TABLE_3}[name]
     assert [r["mae"] for r in record["rows"] if r["source"] == PUBLISHED] == [r["mae"] for r in published]
@@ -43,13 +43,13 @@ def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(
     assert joint == {row["model"] for row in ours if name != "table3" and "no style" not in row["model"]}
     job = next((tmp_path / "jobs").glob("*.json"))
     before = job.stat().st_mtime_ns
-    assert EXPERIMENTS[name](profile="smoke", out=tmp_path)["rows"] == record["rows"]
+    assert run("auxvae", name, profile="smoke", out=tmp_path)["rows"] == record["rows"]
     assert job.stat().st_mtime_ns == before
     assert "(published, own data)" in capsys.readouterr().out
 
 
 def test_table_2_holds_the_ratio_that_says_whether_auxiliary_gait_helps(tmp_path):
-    record = EXPERIMENTS["table2"](profile="smoke", out=tmp_path)
+    record = run("auxvae", "table2", profile="smoke", out=tmp_path)
     value, error = record["extra"]["ratios"]["MAE of 3: concatenation, style / 2: no x_aux, style"]
     rows = {row["model"]: row["mae"] for row in record["rows"] if row["source"] != PUBLISHED}
     assert value == pytest.approx(rows["3: concatenation, style"] / rows["2: no x_aux, style"])
@@ -58,7 +58,7 @@ def test_table_2_holds_the_ratio_that_says_whether_auxiliary_gait_helps(tmp_path
 
 @pytest.mark.parametrize("name", ["figure5", "figure6"])
 def test_the_figures_are_drawn_with_the_numbers_behind_them(name, tmp_path):
-    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    record = run("auxvae", name, profile="smoke", out=tmp_path)
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     assert {"load_r2", "load_rank", "style_accuracy", "active", "collapsed", "kl"} <= set(record["rows"][0])
     assert (tmp_path / "fits" / "joint-0" / "run.json").exists() or any((tmp_path / "fits" / "joint-0").iterdir())
@@ -95,23 +95,23 @@ def test_the_reference_fit_predicts_as_its_record_says():
 
 
 def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):
-    record = EXPERIMENTS["ridge"](profile="smoke", out=tmp_path)
+    record = run("auxvae", "ridge", profile="smoke", out=tmp_path)
     errors = {row["model"]: row["mae"] for row in record["rows"]}
     assert errors["ridge: mean"] == 12.5
     assert errors["ridge: difference"] < errors["ridge: none"]
 
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
-    EXPERIMENTS["figure6"](profile="smoke", out=tmp_path)
+    run("auxvae", "figure6", profile="smoke", out=tmp_path)
     monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "epochs", 3)
     with pytest.raises(ValueError, match="other settings; choose another folder"):
-        EXPERIMENTS["figure6"](profile="smoke", out=tmp_path)
+        run("auxvae", "figure6", profile="smoke", out=tmp_path)
 
 
 def test_results_of_other_data_are_not_mixed_in(tmp_path):
-    EXPERIMENTS["ridge"](profile="smoke", out=tmp_path)
+    run("auxvae", "ridge", profile="smoke", out=tmp_path)
     with pytest.raises(ValueError, match="choose another folder"):
-        EXPERIMENTS["ridge"](profile="smoke", seeds=2, out=tmp_path)
+        run("auxvae", "ridge", profile="smoke", seeds=2, out=tmp_path)
 
 
 def test_no_fold_tests_a_person_it_was_trained_on():

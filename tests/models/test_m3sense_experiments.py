@@ -9,13 +9,13 @@ import torch
 import pyrozoo as zoo
 from pyrozoo.cli import main
 from pyrozoo.experiments.record import PUBLISHED, read_record
+from pyrozoo.experiments.running import run
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.experiments import runs, stress
 from pyrozoo.models.m3sense.experiments.figure7 import few_of
 from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
 from pyrozoo.models.m3sense.experiments.tables import CAM, table_text
-from pyrozoo.models.m3sense.reproduce import EXPERIMENTS
 
 HOME = Path(m3sense.__file__).parent
 STRESS_PREDICT = Path(__file__).parents[3] / "shared" / "data" / "stress_predict_10.npz"
@@ -39,7 +39,7 @@ def fewer_models(monkeypatch):
 
 @pytest.mark.parametrize(("name", "published"), [("table2", TABLE_2), ("table4", TABLE_4), ("table5", TABLE_5)])
 def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, published, tmp_path, capsys):
-    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    record = run("m3sense", name, profile="smoke", out=tmp_path)
     theirs = [row for row in record["rows"] if row["source"] == PUBLISHED]
     assert [(r["task"], r["model"], r["accuracy"]) for r in theirs] == [
         (r["task"], r["model"], r["accuracy"]) for r in published
@@ -49,7 +49,7 @@ def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(
     assert record["extra"]["differences"]
     job = next((tmp_path / "jobs").glob("*.json"))
     before = job.stat().st_mtime_ns
-    assert EXPERIMENTS[name](profile="smoke", out=tmp_path)["rows"] == record["rows"]
+    assert run("m3sense", name, profile="smoke", out=tmp_path)["rows"] == record["rows"]
     assert job.stat().st_mtime_ns == before
     assert "(published, own data)" in capsys.readouterr().out
 
@@ -58,7 +58,7 @@ def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(
 @pytest.mark.parametrize("name", ["table2", "table5"])
 def test_every_preset_runs(name, tmp_path, monkeypatch):
     monkeypatch.undo()
-    models = {row["model"] for row in ours_of(EXPERIMENTS[name](profile="smoke", out=tmp_path))}
+    models = {row["model"] for row in ours_of(run("m3sense", name, profile="smoke", out=tmp_path))}
     assert any(preset in model for preset in m3sense.PRESETS for model in models)
 
 
@@ -66,7 +66,7 @@ def test_the_modalities_are_left_out_one_by_one(tmp_path, monkeypatch):
     from pyrozoo.models.m3sense.experiments import tables
 
     monkeypatch.setattr(tables, "modalities", lambda data: ["bvp", "temp"])
-    record = EXPERIMENTS["figure8"](profile="smoke", out=tmp_path)
+    record = run("m3sense", "figure8", profile="smoke", out=tmp_path)
     subsets = {row["model"].split(": ")[1] for row in record["rows"]}
     assert subsets == {"bvp", "temp", "bvp+temp"}
     assert (tmp_path / "figures" / "figure8.png").stat().st_size > 10_000
@@ -75,7 +75,7 @@ def test_the_modalities_are_left_out_one_by_one(tmp_path, monkeypatch):
 def test_a_new_task_is_learned_from_few_labels_in_every_way(tmp_path):
     from pyrozoo.models.m3sense.experiments import figure7
 
-    record = EXPERIMENTS["figure7"](profile="smoke", out=tmp_path)
+    record = run("m3sense", "figure7", profile="smoke", out=tmp_path)
     assert {row["model"] for row in record["rows"]} == set(figure7.METHODS)
     assert all(np.isfinite(row["balanced_accuracy"]) for row in record["rows"])
     assert (tmp_path / "figures" / "figure7.png").stat().st_size > 10_000
@@ -94,7 +94,7 @@ def test_few_labels_hold_every_class_and_no_other_task():
 
 @pytest.mark.parametrize("name", ["alignment", "calibration"])
 def test_alignment_and_calibration_are_drawn_with_the_numbers_behind_them(name, tmp_path):
-    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    record = run("m3sense", name, profile="smoke", out=tmp_path)
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     own = {"kl", "alignment_gradient", "label_gradient"} if name == "alignment" else {"ece", "log_loss"}
     assert all(np.isfinite([row[score] for score in own]).all() for row in record["rows"])
@@ -125,7 +125,7 @@ def test_alignment_is_the_term_of_the_objective():
 
 @pytest.mark.parametrize("name", ["table6", "table7"])
 def test_parameters_and_times_stand_beside_the_published_ones(name, tmp_path):
-    record = EXPERIMENTS[name](profile="smoke", out=tmp_path)
+    record = run("m3sense", name, profile="smoke", out=tmp_path)
     what = "parameters" if name == "table6" else "ms"
     assert all(row[what] > 0 for row in record["rows"])
     assert {row["model"] for row in record["rows"] if row["source"] == PUBLISHED} == set(m3sense.PRESETS)
@@ -198,10 +198,10 @@ def test_the_papers_profile_has_the_papers_sizes_and_learning_rate():
 
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
-    EXPERIMENTS["alignment"](profile="smoke", out=tmp_path)
+    run("m3sense", "alignment", profile="smoke", out=tmp_path)
     monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "batch_size", 16)
     with pytest.raises(ValueError, match="other settings; choose another folder"):
-        EXPERIMENTS["alignment"](profile="smoke", out=tmp_path)
+        run("m3sense", "alignment", profile="smoke", out=tmp_path)
 
 
 def test_experiments_run_on_folders_of_real_data(tmp_path):
@@ -216,7 +216,7 @@ def test_experiments_run_on_folders_of_real_data(tmp_path):
     for person in ("S2", "S3"):
         miniature.write_wesad(study / "wesad", person)
     runs.read_study.cache_clear()
-    record = EXPERIMENTS["table4"](profile="smoke", out=tmp_path / "out", data=str(study))
+    record = run("m3sense", "table4", profile="smoke", out=tmp_path / "out", data=str(study))
     assert {row["source"] for row in ours_of(record)} == {"ours (real data)"}
     assert record["data"]["simulated"] is False
     assert "another split of the same people" in record["extra"]["note"]

@@ -35,9 +35,9 @@ def sessions(tmp_path_factory):
         patch.setattr(watch, "CONFIGURATIONS", {name: watch.CONFIGURATIONS[name] for name in kept})
         patch.setattr(watch, "SMOOTHING", (1000.0,))
         patch.setattr(report, "watch_figures", lambda folder: folder.mkdir())
-        record = watch.watch_experiment(profile="smoke", seeds=1, out=out)
+        record = experiments.run("medication", "watch", profile="smoke", seeds=1, out=out)
         before = {p.name: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
-        again = watch.watch_experiment(profile="smoke", seeds=1, out=out)
+        again = experiments.run("medication", "watch", profile="smoke", seeds=1, out=out)
         after = {p.name: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
     return out, record, again, before, after
 
@@ -109,7 +109,7 @@ def test_parameters_come_from_the_other_subjects(monkeypatch):
 
 
 def test_the_reference_experiment_makes_the_fit_that_ships(tmp_path):
-    record = watch.reference_experiment(profile="smoke", out=tmp_path)
+    record = experiments.run("medication", "reference", profile="smoke", out=tmp_path)
     assert {row["source"] for row in record["rows"]} == {OURS_SEMI_SYNTHETIC}
     made, shipped = zoo.load(tmp_path / "fit"), zoo.load_reference("medication/watch")
     assert made.data["sha256"] == shipped.data["sha256"]
@@ -130,8 +130,8 @@ def simulated(tmp_path_factory):
         kept = ("vanilla", "cdf, power 1", "hazard, fitted power")
         patch.setattr(decoders, "MODELS", {name: decoders.MODELS[name] for name in kept})
         patch.setattr(decoders, "DIFFICULTIES", ("medium",))
-        record = decoders.decoders_experiment(profile="smoke", seeds=2, out=out)
-        again = decoders.decoders_experiment(profile="smoke", seeds=2, out=out)
+        record = experiments.run("medication", "decoders", profile="smoke", seeds=2, out=out)
+        again = experiments.run("medication", "decoders", profile="smoke", seeds=2, out=out)
     return out, record, again
 
 
@@ -181,7 +181,7 @@ def test_a_simulated_run_tells_what_was_performed():
 
 def test_unlabelled_recordings_beside_few_labelled_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(unlabelled, "simulate", functools.partial(simulate, rate=1.0))
-    record = unlabelled.unlabelled_experiment(profile="smoke", out=tmp_path)
+    record = experiments.run("medication", "unlabelled", profile="smoke", out=tmp_path)
     assert {row["source"] for row in record["rows"]} == {OURS_SIMULATED}
     assert [(row["model"], row["site"]) for row in record["rows"]] == [
         (model, site) for model in ("labelled only", "with unlabelled") for site in unlabelled.SITES
@@ -223,7 +223,7 @@ def test_the_hazard_reading_returns_the_mean_and_sd(mean, sd, _):
 @pytest.fixture(scope="module")
 def laws(tmp_path_factory):
     out = tmp_path_factory.mktemp("implied")
-    return out, implied.implied_experiment(out=out)
+    return out, experiments.run("medication", "implied-durations", out=out)
 
 
 @pytest.mark.parametrize(("rate", "expected"), RATES)
@@ -263,7 +263,7 @@ def test_experiments_of_the_card_are_those_of_the_entry():
 @pytest.mark.parametrize("name", CARD.experiments)
 def test_an_unknown_profile_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match=r"profile: 'huge' is none of \['smoke', 'quick', 'paper'\]"):
-        registry.entry("medication").parts.EXPERIMENTS[name](profile="huge", out=tmp_path)
+        experiments.run("medication", name, profile="huge", out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

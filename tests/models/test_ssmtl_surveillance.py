@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 import pyrozoo as zoo
 from pyrozoo.criticism.importance import log_density
+from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.datasets import dryer
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.entry import tiny
@@ -241,7 +242,7 @@ def test_simple_monitors_by_hand():
 
 def test_the_experiment_runs_and_its_records_say_which_data_are_simulated(tmp_path, monkeypatch):
     monkeypatch.setattr(faults, "SIZES", {"bias": (4.0,), "drift": (4.0,), "stuck": (5.0,)})
-    records = faults.faults_experiment("smoke", out=tmp_path)
+    records = run("ssmtl", "faults", profile="smoke", out=tmp_path)
     assert {name: record["data"]["simulated"] for name, record in records.items()} == {
         "simulated": True,
         "dryer": False,
@@ -255,7 +256,7 @@ def test_the_experiment_runs_and_its_records_say_which_data_are_simulated(tmp_pa
             assert all(0 <= score <= 1 for score in scores)
     found = {(row["model"], row["fault"]): row["auroc"] for row in records["dryer"]["rows"]}
     assert all(auroc > 0.8 for (_, fault), auroc in found.items() if fault == "bias")
-    again = faults.faults_experiment("smoke", out=tmp_path)
+    again = run("ssmtl", "faults", profile="smoke", out=tmp_path)
     assert again["dryer"]["extra"]["resumed"]
     assert again["dryer"]["rows"] == records["dryer"]["rows"]
 

@@ -15,10 +15,8 @@ from .data.batches import to_batch
 from .data.datasets import DATASETS
 from .data.simulator import simulate
 from .experiments.baselines import SequenceNet, SequenceNetLoadOnly
-from .experiments.runs import table_run
 from .guides import GUIDES
 from .model import AuxVAE, LoadOnly, StyleInGuide
-from .reproduce import EXPERIMENTS
 
 VARIANTS = {
     "auxvae": AuxVAE,
@@ -26,6 +24,16 @@ VARIANTS = {
     "style-in-guide": StyleInGuide,
     "sequence": SequenceNet,
     "sequence-load-only": SequenceNetLoadOnly,
+}
+_FOLDER = f"{__package__}.experiments"
+EXPERIMENTS = {
+    "table1": f"{_FOLDER}.tables:table1_experiment",
+    "table2": f"{_FOLDER}.tables:table2_experiment",
+    "table3": f"{_FOLDER}.tables:table3_experiment",
+    "figure5": f"{_FOLDER}.figures:figure5_experiment",
+    "figure6": f"{_FOLDER}.figures:figure6_experiment",
+    "ridge": f"{_FOLDER}.ridge:ridge_experiment",
+    "reference": f"{_FOLDER}.figures:reference_experiment",
 }
 
 
@@ -54,6 +62,8 @@ def recovery(seed: int) -> dict[str, float]:
     Returns:
         ``mae``, the mean absolute error of the load [lb], and ``accuracy`` of the style.
     """
+    from .experiments.runs import table_run
+
     found = table_run("5: cross-attention, style", seed, 0, "quick")
     return {name: found[name] for name in ("mae", "accuracy")}
 

@@ -15,10 +15,8 @@ from ...posterior.predicting import predict
 from .data.batches import modalities
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
-from .experiments.runs import TASKS, deep_run
 from .guides import GUIDES
 from .model import Generative, LatentM3Sense, M3Sense, Unaligned
-from .reproduce import EXPERIMENTS
 from .uses.domain import DomainGenerative
 
 VARIANTS = {
@@ -26,6 +24,20 @@ VARIANTS = {
     "unaligned": Unaligned,
 }  # fmt: skip
 DATASETS = {"simulated": simulate_all}
+_FOLDER = f"{__package__}.experiments"
+EXPERIMENTS = {
+    "table2": f"{_FOLDER}.tables:table2_experiment",
+    "table4": f"{_FOLDER}.tables:table4_experiment",
+    "table5": f"{_FOLDER}.tables:table5_experiment",
+    "table6": f"{_FOLDER}.sizes:table6_experiment",
+    "table7": f"{_FOLDER}.sizes:table7_experiment",
+    "figure7": f"{_FOLDER}.figure7:figure7_experiment",
+    "figure8": f"{_FOLDER}.tables:figure8_experiment",
+    "stress-predict": f"{_FOLDER}.stress:stress_predict_experiment",
+    "alignment": f"{_FOLDER}.alignment:alignment_experiment",
+    "calibration": f"{_FOLDER}.alignment:calibration_experiment",
+    "reference": f"{_FOLDER}.reference:reference_experiment",
+}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
@@ -97,6 +109,8 @@ def recovery(seed: int) -> dict[str, float]:
     Returns:
         Balanced accuracy of ``anxiety`` and ``stress``; emotion can hardly be told from these signals (`simulator`).
     """
+    from .experiments.runs import TASKS, deep_run
+
     found = deep_run("latent (CAM)", TASKS, seed, "quick")
     return {task: found[f"{task}.balanced_accuracy"] for task in ("anxiety", "stress")}
 

@@ -23,10 +23,18 @@ from .label_model import LabelModel
 from .model import FrameHMM, PaperProcess, StepProcess
 from .process import decode
 from .process.evidence import log_potentials
-from .reproduce import EXPERIMENTS
 from .uses.decoding import decode_recordings
 
 VARIANTS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": FrameHMM}
+# No number of the article is reproduced: its recordings and its classifier are not public.
+_FOLDER = f"{__package__}.experiments"
+EXPERIMENTS = {
+    "watch": f"{_FOLDER}.watch:watch_experiment",
+    "decoders": f"{_FOLDER}.decoders:decoders_experiment",
+    "implied-durations": f"{_FOLDER}.implied:implied_experiment",
+    "unlabelled": f"{_FOLDER}.unlabelled:unlabelled_experiment",
+    "reference": f"{_FOLDER}.watch:reference_experiment",
+}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:

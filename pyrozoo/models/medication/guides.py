@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import scipy
 import torch
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
@@ -192,7 +192,7 @@ def fit_power(
         density = float(prior.log_prob(torch.tensor(power))) + log_power  # of the logarithm
         return total - power * chosen - (penalty * density if penalty else 0.0)
 
-    best = minimize_scalar(loss, bounds=np.log(POWERS), method="bounded", options={"xatol": 1e-3}).x
+    best = scipy.optimize.minimize_scalar(loss, bounds=np.log(POWERS), method="bounded", options={"xatol": 1e-3}).x
     step = 0.02
     curvature = (loss(best + step) - 2 * loss(best) + loss(best - step)) / step**2
     return float(best), float(max(curvature, 1.0) ** -0.5)

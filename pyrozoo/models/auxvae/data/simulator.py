@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
 import numpy as np
-from scipy.signal import resample_poly
+import scipy
 
 from ....data.batch import Batch
 from .batches import to_batch
@@ -203,7 +203,7 @@ def resample(values: np.ndarray, n_steps: int) -> np.ndarray:
     if n_steps == n:
         return values
     ratio = Fraction(n_steps, n)
-    return resample_poly(values, ratio.numerator, ratio.denominator, axis=-2, padtype="line")
+    return scipy.signal.resample_poly(values, ratio.numerator, ratio.denominator, axis=-2, padtype="line")
 
 
 def _draw_walker(rng: np.random.Generator, gait: Gait) -> _Walker:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ....inference.saving import load
 from ..card import CARD
 from ..uses.latent import feature_probes, latent_probes
@@ -29,52 +28,44 @@ def probe_run(model: str, seed: int, profile: str, folder: str) -> dict[str, Any
     return {"mae": result["mae"], **latent_probes(found, train, test), **probes, "seconds": result["seconds"]}
 
 
-def figure5_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-figure5"
-) -> dict[str, Any]:
+def figure5_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Figure 5 on simulated data: the latent space with and without the style, by style and by load.
 
     Args:
-        profile: "smoke", "quick" (2 seeds) or "paper" (the paper's sizes).
-        seeds: Number of seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json, table.csv and figures.
+        profile: "smoke", "quick" (2 seeds) or "paper" (the paper's sizes).
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    return _experiment("figure5", {"joint": JOINT, "load only": ALONE}, profile, seeds, jobs, Path(out))
+    return _experiment("figure5", {"joint": JOINT, "load only": ALONE}, out, profile, seeds, jobs)
 
 
-def figure6_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-figure6"
-) -> dict[str, Any]:
+def figure6_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Figure 6 on simulated data: features of the walks before and after cross-attention, by load.
 
-    Arguments as of `figure5_experiment`.
+    The arguments are those of `figure5_experiment`.
     """
-    return _experiment("figure6", {"joint": JOINT}, profile, seeds, jobs, Path(out))
+    return _experiment("figure6", {"joint": JOINT}, out, profile, seeds, jobs)
 
 
-def reference_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-reference"
-) -> dict[str, Any]:
+def reference_experiment(out: Path, profile: str = "quick") -> dict[str, Outcome]:
     """Make the small fit that ships with the package: the first fold of the first simulation.
 
-    Its folder then goes to ``pyrozoo/models/auxvae/reference/simulated``. It is one fit: `seeds` and `jobs` change
-    nothing.
+    The subfolder ``fit`` of `out`, with its record, then goes to ``pyrozoo/models/auxvae/reference/simulated``.
+
+    Args:
+        out: Folder for the fit and its record.
+        profile: "smoke", "quick" or "paper" (the paper's sizes).
     """
-    started, out = time.perf_counter(), Path(out)
-    result = table_run(JOINT, 0, 0, known(profile), save=str(out / "fit"))
+    result = table_run(JOINT, 0, 0, profile, save=str(out / "fit"))
     rows = [{"model": JOINT, **{k: v for k, v in result.items() if k != "seconds"}}]
-    print(format_table(rows))
     data = simulated_data("simulated gait, training people of the first fold", [fold_of(0, 0, profile)[0]])
     note = {"note": "Simulated gait; scored on the people of the first fold, who were left out."}
-    return finish(CARD, out / "fit", rows, "reference", profile, data, [0], time.perf_counter() - started, note)
+    return {"fit": Outcome(rows, data, [0], note, format_table(rows))}
 
 
-def _experiment(
-    name: str, models: dict[str, str], profile: str, seeds: int | None, jobs: int, out: Path
-) -> dict[str, Any]:
-    started = time.perf_counter()
-    numbers = range(seeds or {"smoke": 1, "quick": 2, "paper": 2}[known(profile)])
+def _experiment(name: str, models: dict[str, str], out: Path, profile: str, seeds: int | None, jobs: int) -> Outcome:
+    numbers = range(seeds or {"smoke": 1, "quick": 2, "paper": 2}[profile])
     data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
     settings = configuration(models.values(), profile)
     resumed = claim(CARD, out, data, settings)
@@ -89,10 +80,9 @@ def _experiment(
         if not (out / "fits" / job).is_dir():
             raise FileNotFoundError(f"{out / 'fits' / job}: the fit of a finished job is gone; delete {out / 'jobs'}")
     rows = [{"model": title, **averages([results[_job(title, seed)] for seed in numbers])} for title in models]
-    print(format_table(rows))
     _figure(name, models, out, profile)
     extra = {"note": NOTE, "configuration": settings, **timing(results, resumed)}
-    return finish(CARD, out, rows, name, profile, data, list(numbers), time.perf_counter() - started, extra)
+    return Outcome(rows, data, list(numbers), extra, format_table(rows))
 
 
 def _figure(name: str, models: dict[str, str], out: Path, profile: str) -> None:

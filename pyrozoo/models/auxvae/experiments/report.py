@@ -17,13 +17,13 @@ from ..uses.latent import STAGES, features
 
 
 def latent_figure(fits: Mapping[str, Fit], train: Batch, test: Batch, seed: int = 0) -> Figure:
-    """t-SNE of posterior means of z, a row per fit, coloured by style and by load; people left out are ringed.
+    """Draw the t-SNE of posterior means of z, one row per fit, by style and by load; people left out are ringed.
 
     Args:
-        fits: Title -> fit.
-        train: Trials of the fits' training data.
+        fits: Fits by title.
+        train: Training data of the fits.
         test: Trials of other people.
-        seed: Of t-SNE.
+        seed: Random seed of t-SNE.
     """
     from sklearn.manifold import TSNE
 
@@ -48,14 +48,14 @@ def latent_figure(fits: Mapping[str, Fit], train: Batch, test: Batch, seed: int 
 
 
 def feature_figure(fit: Fit, batch: Batch, style: int = 0) -> Figure:
-    """Feature trajectories of one carrying style before and after cross-attention, a line per load.
+    """Draw feature trajectories of one carrying style before and after cross-attention, one line per load.
 
     A line is the first principal component of a stage's features over time, averaged over the people in the batch.
 
     Args:
-        fit: A fit with cross-attention.
-        batch: Trials of people to show.
-        style: Position of the style.
+        fit: Fit with cross-attention.
+        batch: Trials of the people to show.
+        style: Index of the style.
     """
     found = features(fit, batch)
     load, carried = (batch[name].cpu().numpy() for name in ("y", "style"))
@@ -89,7 +89,7 @@ def feature_figure(fit: Fit, batch: Batch, style: int = 0) -> Figure:
 
 
 def _first_component(sequences: np.ndarray) -> np.ndarray:
-    """First principal component of features (N, T, D) over trials and time, (N, T)."""
+    """Return the first principal component, (N, T), of features (N, T, D) over trials and time."""
     from sklearn.decomposition import PCA
 
     flat = sequences.reshape(-1, sequences.shape[-1])

@@ -41,7 +41,7 @@ MODELS = {**SETTINGS, **BASELINES}
 
 
 def step_decay(progress: float) -> float:
-    """The paper's learning rate: a tenth after every fifth of training (every 100 of 500 epochs)."""
+    """Return the factor of the paper's learning rate: 0.1 after every fifth of training (every 100 of 500 epochs)."""
     return 0.1 ** int(min(progress, 1 - 1e-9) * 5)
 
 
@@ -64,7 +64,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 
 
 def arguments_of(model: str, profile: str, loss: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-    """Variant and constructor arguments of a row of the tables."""
+    """Return the variant and constructor arguments of a row of the tables."""
     own = dict(MODELS[model])
     variant, sizes = own.pop("variant"), PROFILES[profile]["encoder" if model in BASELINES else "sizes"]
     extra = {} if model in BASELINES else dict(loss or {})
@@ -72,7 +72,7 @@ def arguments_of(model: str, profile: str, loss: Mapping[str, Any] | None = None
 
 
 def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
-    """What is fitted and how, of each row, in words: part of an experiment's identity."""
+    """Describe each row's model and settings of the fit in words, as part of an experiment's identity."""
     out = {}
     for model in models:
         variant, arguments = arguments_of(model, profile)
@@ -85,12 +85,12 @@ def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=2)
 def data_of(seed: int, profile: str) -> Batch:
-    """The simulated trials of one seed."""
+    """Return the simulated trials of one seed."""
     return simulate(seed=seed, **PROFILES[profile]["data"])
 
 
 def fold_of(seed: int, fold: int, profile: str) -> tuple[Batch, Batch]:
-    """Training and test trials of one fold; no participant is in both."""
+    """Return the training and test trials of one fold; no participant is in both."""
     return participant_folds(data_of(seed, profile), PROFILES[profile]["folds"], seed=seed)[fold]
 
 
@@ -114,15 +114,15 @@ def table_run(
     """Fit one row of a table to the training people of one fold and score the others.
 
     Args:
-        model: Of `MODELS`.
-        seed: Of the simulated data.
-        fold: Of the participants.
-        profile: Of `PROFILES`.
-        repeat: Changes the fit's seed and nothing else.
-        guide: Of the fit.
+        model: Row of the table, a key of `MODELS`.
+        seed: Random seed of the simulated data.
+        fold: Index of the fold of participants that is left out.
+        profile: Key of `PROFILES`.
+        repeat: Number of the repeat, which changes only the seed of the fit.
+        guide: Name of the guide; None takes the row's.
         loss: Further constructor arguments of the model, e.g. `PAPER_LOSS`.
-        settings: Of the fit.
-        save: Folder for the fit.
+        settings: Further settings of the fit.
+        save: Folder for the fit; None does not save it.
 
     Returns:
         mae [lb], accuracy of the style where it is predicted, cover50, cover80, cover90, width90 [lb],
@@ -138,7 +138,7 @@ def table_run(
 
 
 def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str, Any]:
-    """Scores of a fit on trials of other people; see `table_run`."""
+    """Score a fit on trials of other people; see `table_run`."""
     levels = {50: (0.25, 0.75), 80: (0.1, 0.9), 90: (0.05, 0.95)}
     quantiles = tuple(sorted(q for pair in levels.values() for q in pair))
     table = predict(found, test, draws=draws, seed=seed, quantiles=quantiles)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import PUBLISHED, format_table, paired_difference, paired_ratio
-from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ..card import CARD
 from .published import TABLE_1, TABLE_2, TABLE_3
 from .runs import ENCODERS, PROFILES, SETTINGS, configuration, data_of, table_run
@@ -28,52 +27,44 @@ SHOWN = ("model", "mae", "accuracy", "cover90", "width90", "active", "seconds")
 Pairs = Sequence[tuple[str, str]]
 
 
-def table1_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-table1"
-) -> dict[str, Any]:
+def table1_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Table 1 on simulated data: baselines with x_aux by concatenation and with the style, beside AuxVAE.
 
     Args:
+        out: Folder for record.json and table.csv.
         profile: "smoke", "quick" (T = 120, 5 folds, 1 seed) or "paper" (T = 800, leave one person out, 10 seeds: some
             hours a fit on one core, more than a thousand fits; for a GPU).
-        seeds: Number of seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
-        out: Folder for record.json and table.csv.
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
     """
     with_both = [f"{name}, x_aux and style" for name in ENCODERS]
     pairs = [(OURS, name) for name in with_both]
-    return _experiment("table1", [*with_both, OURS], pairs, TABLE_1, profile, seeds, jobs, Path(out))
+    return _experiment([*with_both, OURS], pairs, TABLE_1, out, profile, seeds, jobs)
 
 
-def table2_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-table2"
-) -> dict[str, Any]:
+def table2_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Table 2 on simulated data: the ablation of x_aux, its fusion and the style, and the form with a difference.
 
-    Arguments as of `table1_experiment`. ``extra`` holds the ratio of the errors of settings 3 and 2.
+    The arguments are those of `table1_experiment`. ``extra`` holds the ratio of the errors of settings 3 and 2.
     """
     rows = list(SETTINGS)
     none, concat, cross = rows[1], rows[2], rows[4]
     pairs = [(concat, none), (cross, none), (none, rows[0]), (cross, concat), (cross, rows[3]), (rows[5], concat)]
-    return _experiment("table2", rows, pairs, TABLE_2, profile, seeds, jobs, Path(out))
+    return _experiment(rows, pairs, TABLE_2, out, profile, seeds, jobs)
 
 
-def table3_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/auxvae-table3"
-) -> dict[str, Any]:
+def table3_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Table 3 on simulated data: baselines from the loaded walk alone, which predict the load alone.
 
-    Arguments as of `table1_experiment`.
+    The arguments are those of `table1_experiment`.
     """
-    return _experiment("table3", list(ENCODERS), [], TABLE_3, profile, seeds, jobs, Path(out))
+    return _experiment(list(ENCODERS), [], TABLE_3, out, profile, seeds, jobs)
 
 
 def _experiment(
-    name: str, models: Sequence[str], pairs: Pairs, published: list, profile: str, seeds: int | None, jobs: int,
-    out: Path,
-) -> dict[str, Any]:  # fmt: skip
-    started = time.perf_counter()
-    numbers = range(seeds or {"smoke": 1, "quick": 1, "paper": 10}[known(profile)])
+    models: Sequence[str], pairs: Pairs, published: list, out: Path, profile: str, seeds: int | None, jobs: int
+) -> Outcome:
+    numbers = range(seeds or {"smoke": 1, "quick": 1, "paper": 10}[profile])
     folds = range(PROFILES[profile]["folds"])
     data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
     settings = configuration(models, profile)
@@ -91,10 +82,8 @@ def _experiment(
     for what, values in (("", errors), (" over seeds", by_seed)):
         extra[f"differences{what}"] = {f"MAE of {a} - {b}": paired_difference(values[a], values[b]) for a, b in pairs}
         extra[f"ratios{what}"] = {f"MAE of {a} / {b}": paired_ratio(values[a], values[b]) for a, b in pairs}
-    print(table_text([*rows, *published], extra))
-    extra |= timing(results, resumed)
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, [*rows, *published], name, profile, data, list(numbers), seconds, extra)
+    text = table_text([*rows, *published], extra)
+    return Outcome([*rows, *published], data, list(numbers), extra | timing(results, resumed), text)
 
 
 def _job(model: str, seed: int, fold: int) -> str:
@@ -103,7 +92,7 @@ def _job(model: str, seed: int, fold: int) -> str:
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> str:
-    """The table for the terminal, with the paired differences and ratios below."""
+    """Return the table for the terminal, with the paired differences and ratios below."""
     shown = []
     for row in rows:
         kept = {k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row}

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from scipy.signal import fftconvolve, lfilter, resample_poly
-from scipy.stats import exponnorm
+import scipy
 
 from ....data.batch import Batch
 
@@ -272,7 +271,7 @@ def _simulate_person(
         "temp": levels["temperature"] + physiology.noise[2] * temp.standard_normal(len(levels["temperature"])),
     }
     for name, factor in factors.items():  # low-pass filtered against aliasing, before it is cut into windows
-        signals[name] = resample_poly(signals[name], 1, factor, padtype="line").reshape(n_windows, -1)
+        signals[name] = scipy.signal.resample_poly(signals[name], 1, factor, padtype="line").reshape(n_windows, -1)
     known = ("heart_rate", "scl", "scr_rate", "temperature")
     truth = {key: levels[key].reshape(n_windows, -1).mean(1) for key in known}
     truth["state"] = np.array([list(STATES).index(name) for name in design.states])[state]
@@ -327,7 +326,7 @@ def _levels(
         if design.sessions or rise_s == 0:
             return target
         keep = math.exp(-1 / (rise_s * _SLOW_HZ))
-        return lfilter([1 - keep], [1, -keep], target, zi=[keep * target[0]])[0]
+        return scipy.signal.lfilter([1 - keep], [1, -keep], target, zi=[keep * target[0]])[0]
 
     def vary(session_sd: float, drift: int | None = None) -> np.ndarray:
         out = session_sd * bool(design.sessions) * np.repeat(rng.standard_normal(session[-1] + 1)[session], each)
@@ -357,7 +356,7 @@ def _response(peak_s: float, rise_s: float, *decay_s: float) -> np.ndarray:
     """A skin conductance response of amplitude 1, at 4 Hz, until it has decayed to almost nothing."""
 
     def shape(time: np.ndarray) -> np.ndarray:
-        return sum(decay * exponnorm.pdf(time, decay / rise_s, scale=rise_s) for decay in decay_s)
+        return sum(decay * scipy.stats.exponnorm.pdf(time, decay / rise_s, scale=rise_s) for decay in decay_s)
 
     near = np.arange(-4 * rise_s, 8 * rise_s, 0.002)  # the peak
     shift = near[shape(near).argmax()] - peak_s
@@ -369,7 +368,7 @@ def _eda(levels: Mapping[str, np.ndarray], size: float, physiology: Physiology, 
     level = levels["scl"]
     onsets = rng.poisson(levels["scr_rate"] / (60 * _SLOW_HZ))
     amplitude = size * levels["scr_us"] * np.exp(physiology.scr_log_sd * rng.standard_normal(len(level)))
-    responses = fftconvolve(onsets * amplitude, _response(*physiology.scr_kernel_s))[: len(level)]
+    responses = scipy.signal.fftconvolve(onsets * amplitude, _response(*physiology.scr_kernel_s))[: len(level)]
     noise = (physiology.noise[0] + physiology.noise[1] * level) * rng.standard_normal(len(level))
     return np.clip(level + responses + noise, 0.01, 100.0)  # what the device measures
 
@@ -405,7 +404,7 @@ def _drift(rng: np.random.Generator, n: int, time_s: float, rate: float) -> np.n
     step = min(10.0, time_s / 2)
     shocks, keep = rng.standard_normal(math.ceil(n / rate / step) + 1), math.exp(-step / time_s)
     shocks[1:] *= math.sqrt(1 - keep**2)
-    return np.interp(np.arange(n) / rate / step, np.arange(len(shocks)), lfilter([1], [1, -keep], shocks))
+    return np.interp(np.arange(n) / rate / step, np.arange(len(shocks)), scipy.signal.lfilter([1], [1, -keep], shocks))
 
 
 def _factors(rates: Mapping[str, float], seconds: float) -> dict[str, int]:

@@ -1,1 +1,1 @@
-"""The experiments of the entry, one file each; `reproduce` lists them."""
+"""The experiments of the entry, one file each; `EXPERIMENTS` of `entry` names them."""

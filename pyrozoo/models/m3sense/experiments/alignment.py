@@ -11,7 +11,7 @@ import numpy as np
 from ....criticism.scores import ece, log_loss, reliability
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import averages, claim, finish, known, timing
+from ....experiments.running import Outcome, averages, claim, timing
 from ..card import CARD
 from ..uses.aligning import alignment
 from .runs import TASKS, chosen, configuration, fitted, parts_of, probabilities_of
@@ -35,21 +35,18 @@ def alignment_run(model: str, epochs: int, seed: int, profile: str) -> dict[str,
     return {**alignment(found, train, seed)._asdict(), "seconds": round(time.perf_counter() - started, 2)}
 
 
-def alignment_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-alignment"
-) -> dict[str, Any]:
+def alignment_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """The alignment term over training, with labels from the representation (the paper) and from the latents.
 
     Args:
-        profile: "smoke", "quick" or "paper" (the paper's sizes).
-        seeds: Number of seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json, table.csv and the figure.
+        profile: "smoke", "quick" or "paper" (the paper's sizes).
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
     """
     from .report import alignment_figure
 
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or SEEDS[known(profile)])
+    numbers = range(seeds or SEEDS[profile])
     identity = data_identity(numbers, profile, None)
     settings = configuration(ALIGNED, profile)
     resumed = claim(CARD, out, identity, settings)
@@ -63,16 +60,14 @@ def alignment_experiment(
          **_without_seconds(averages([results[job_name(model, epochs, seed)] for seed in numbers]))}
         for model in ALIGNED for epochs in EPOCHS[profile]
     ]  # fmt: skip
-    print(format_table(rows))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     alignment_figure(rows).savefig(out / "figures" / "alignment.png", dpi=110)
     extra = {"note": NOTE_ALIGNMENT, "configuration": settings, **timing(results, resumed)}
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, rows, "alignment", profile, identity, list(numbers), seconds, extra)
+    return Outcome(rows, identity, list(numbers), extra, format_table(rows))
 
 
 def calibration_run(model: str, tasks: list[str], seed: int, profile: str) -> dict[str, Any]:
-    """Class probabilities of a fit on the test windows of each task, and what was true."""
+    """Return the class probabilities of a fit on the test windows of each task, and the true classes."""
     started = time.perf_counter()
     train, test = parts_of(seed, profile)
     found = fitted(model, chosen(train, tasks, model != "Keyless"), profile, tasks, seed)
@@ -84,17 +79,14 @@ def calibration_run(model: str, tasks: list[str], seed: int, profile: str) -> di
     return {**out, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def calibration_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-calibration"
-) -> dict[str, Any]:
+def calibration_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Are class probabilities right on people left out? Reliability curves and expected calibration errors per task.
 
-    Arguments as of `alignment_experiment`. Curves pool the windows of all seeds.
+    The arguments are those of `alignment_experiment`. Curves pool the windows of all seeds.
     """
     from .report import reliability_figure
 
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or SEEDS[known(profile)])
+    numbers = range(seeds or SEEDS[profile])
     identity = data_identity(numbers, profile, None)
     settings = configuration(CALIBRATED, profile)
     resumed = claim(CARD, out, identity, settings)
@@ -118,13 +110,11 @@ def calibration_experiment(
             truth, p = (np.concatenate([run[name] for run in runs]) for name in ("truth", "p"))
             curves[task, model] = reliability(truth, p, classes)
     rows.sort(key=lambda row: TASKS.index(row["task"]))
-    print(format_table(rows))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     reliability_figure(curves).savefig(out / "figures" / "calibration.png", dpi=110)
     extra = {"note": SIMULATED + NOTE, "configuration": settings, **timing(results, resumed)}
     extra["reliability"] = {f"{task}: {model}": table.to_dict("list") for (task, model), table in curves.items()}
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, rows, "calibration", profile, identity, list(numbers), seconds, extra)
+    return Outcome(rows, identity, list(numbers), extra, format_table(rows))
 
 
 def _without_seconds(row: dict[str, Any]) -> dict[str, Any]:

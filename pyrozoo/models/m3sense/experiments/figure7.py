@@ -11,7 +11,7 @@ import numpy as np
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import averages, claim, finish, known, timing
+from ....experiments.running import Outcome, averages, claim, timing
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ..card import CARD
@@ -68,7 +68,7 @@ def transfer_run(task: str, seed: int, profile: str, data: str | None = None) ->
 
 
 def few_of(train: Batch, task: str, n: int, seed: int) -> Batch:
-    """Take n labelled windows of one task at random, every class among them by its share (at least one each)."""
+    """Draw n labelled windows of one task at random, stratified by class."""
     from sklearn.model_selection import train_test_split
 
     rows, names = names_of(train, task)
@@ -99,22 +99,20 @@ def _score(found: Fit, few: Batch, test: Batch, task: str, seed: int) -> dict[st
 
 
 def figure7_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-figure7",
-    data: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
+) -> Outcome:
     """Figure 7: transfer to a task that was not in training, by number of labelled windows.
 
     Args:
-        profile: "smoke", "quick" (8, 24 and 72 labels) or "paper" (the paper's sizes).
-        seeds: Number of seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json, table.csv and the figure.
-        data: Folder of real data sets, see `study.read_study`; simulated ones where None.
+        profile: "smoke", "quick" (8, 24 and 72 labels) or "paper" (the paper's sizes).
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
+        data: Folder of real data sets (see `study.read_study`); None simulates them.
     """
     from .report import transfer_figure
 
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or SEEDS[known(profile)])
+    numbers = range(seeds or SEEDS[profile])
     identity = data_identity(numbers, profile, data)
     settings = configuration((SINGLE, CAM), profile) | {"transfer": f"{STEPS[profile]} steps, labels {FEW[profile]}"}
     resumed = claim(CARD, out, identity, settings)
@@ -140,12 +138,10 @@ def figure7_experiment(
         for task in TASKS for n in FEW[profile]
         for a, b in ((BEFORE_PAIR, SCRATCH), (BEFORE_PAIR, BEFORE_SINGLE), (BEFORE_PAIR_FUSION, SCRATCH))
     }  # fmt: skip
-    print(format_table(rows))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     transfer_figure(rows).savefig(out / "figures" / "figure7.png", dpi=110)
     extra = {
         "note": (SIMULATED if data is None else "") + NOTE_7 + NOTE, "configuration": settings,
         "differences": differences, **timing(results, resumed),
     }  # fmt: skip
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, rows, "figure7", profile, identity, list(numbers), seconds, extra)
+    return Outcome(rows, identity, list(numbers), extra, format_table(rows))

@@ -16,7 +16,7 @@ MARKERS = "osD^vPX"
 
 
 def transfer_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Balanced accuracy by number of labels, a panel per task and a line per method, from the rows of figure 7."""
+    """Draw balanced accuracy by number of labels: a panel per task, a line per method; from the rows of figure 7."""
     table = pd.DataFrame(rows)
     tasks, methods = table["task"].unique(), table["model"].unique()
     figure = Figure(figsize=(11.5, 5.2), layout="constrained")
@@ -42,7 +42,7 @@ def transfer_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def modality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Balanced accuracy of every model on every subset of the modalities, a panel per task, from rows of figure 8."""
+    """Draw balanced accuracy by model and subset of the modalities, a panel per task; from the rows of figure 8."""
     table = pd.DataFrame(rows)
     table[["name", "modalities"]] = table["model"].str.rsplit(": ", n=1, expand=True).to_numpy()
     tasks, subsets = table["task"].unique(), list(dict.fromkeys(table["modalities"]))
@@ -63,7 +63,7 @@ def modality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def alignment_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """KL of the alignment term, and its pull on the representation beside that of the labels, over epochs."""
+    """Draw over epochs the KL of the alignment term, and its gradient beside that of the labels."""
     table = pd.DataFrame(rows)
     words = {"M3Sense (CAM)": "labels from the representation (the paper)", "latent (CAM)": "labels from the latents"}
     figure = Figure(figsize=(11, 4.4), layout="constrained")
@@ -89,7 +89,7 @@ def alignment_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def reliability_figure(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Reliability curves, a panel per task, from (task, model) -> table of `pyrozoo.scores.reliability`."""
+    """Draw reliability curves, a panel per task, from tables of `pyrozoo.scores.reliability` by (task, model)."""
     tasks = list(dict.fromkeys(task for task, _ in curves))
     figure = Figure(figsize=(8.6, 4.9 * len(tasks)), layout="constrained")
     for ax, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):

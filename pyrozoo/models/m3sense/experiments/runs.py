@@ -37,7 +37,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 def warm_restarts(progress: float) -> float:
-    """The paper's learning rate over 65 epochs: a cosine over 30 of them, and the first 35 of a second one over 60."""
+    """Return the factor of the paper's learning rate: a cosine over 30 of 65 epochs, then 35 epochs of one over 60."""
     epoch = 65 * progress
     return 0.5 * (1 + math.cos(math.pi * (epoch / 30 if epoch < 30 else (epoch - 30) / 60)))
 
@@ -62,7 +62,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 # -------------------------------------------------------------------- data
 @functools.lru_cache(maxsize=2)
 def data_of(seed: int, profile: str, data: str | None = None) -> Batch:
-    """Windows standardised by person: simulated from a seed, or of the real folders in `data`.
+    """Return windows standardised by person: simulated from a seed, or read from the real folders in `data`.
 
     Raises:
         ValueError: The folders lack a task.
@@ -81,9 +81,9 @@ def data_of(seed: int, profile: str, data: str | None = None) -> Batch:
 
 
 def parts_of(seed: int, profile: str, data: str | None = None, split: str = "subject") -> tuple[Batch, Batch]:
-    """Training and test windows. By subject nobody is in both; by window, as in the paper, everybody is.
+    """Return training and test windows. By subject nobody is in both; by window, as in the paper, everybody is.
 
-    Of simulated people half are for testing, which costs no training data; of real ones a quarter.
+    Half of the simulated people are for testing, since more can be simulated; of real people a quarter.
     """
     windows = data_of(seed, profile, data)
     if split == "window":
@@ -93,7 +93,7 @@ def parts_of(seed: int, profile: str, data: str | None = None, split: str = "sub
 
 
 def chosen(train: Batch, tasks: Iterable[str], unlabelled: bool = True) -> Batch:
-    """Windows that are labelled for one of the tasks, and those without any label if wanted."""
+    """Keep the windows labelled for one of the tasks and, with `unlabelled`, those without any label."""
     own = np.zeros(train.n_rows, bool)
     blank = np.ones(train.n_rows, bool)
     for target in train.labels:
@@ -106,7 +106,7 @@ def chosen(train: Batch, tasks: Iterable[str], unlabelled: bool = True) -> Batch
 
 # -------------------------------------------------------------------- models
 def arguments_of(model: str, profile: str, **own: Any) -> tuple[str, dict[str, Any]]:
-    """Variant and constructor arguments of a row of the tables."""
+    """Return the variant and constructor arguments of a row of the tables."""
     arguments = {**MODELS[model], **own}
     variant = arguments.pop("variant")
     sizes = PROFILES[profile]["sizes"] | ({} if variant == "unaligned" else PROFILES[profile]["latents"])
@@ -114,7 +114,7 @@ def arguments_of(model: str, profile: str, **own: Any) -> tuple[str, dict[str, A
 
 
 def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
-    """What is fitted and how, of each row, in words: part of an experiment's identity."""
+    """Describe each row's model and settings of the fit in words, as part of an experiment's identity."""
     out = {}
     for model in models:
         variant, arguments = arguments_of(model, profile)
@@ -128,7 +128,7 @@ def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
 
 
 def _settings(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a fit, the second ones over the first, of which steps take the place of epochs and the reverse."""
+    """Merge settings of a fit; `then` overrides `first`, and giving `steps` drops `epochs` (and vice versa)."""
     length = {"steps", "epochs"}
     kept = {k: v for k, v in first.items() if k not in length or not length & set(then)}
     return {**kept, **then}
@@ -161,14 +161,14 @@ def fitted(
 def class_scores(
     truth: Any, label: Any, majority: str, probabilities: Any = None, classes: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Accuracy, balanced accuracy, macro F1 and what the majority rule would get; ece where there are probabilities.
+    """Return accuracy, balanced accuracy, macro F1 and the accuracy of the majority rule; ece from probabilities.
 
     Args:
-        truth: Names of the classes, (N,).
-        label: Those predicted, (N,).
-        majority: The class that is most frequent in training.
-        probabilities: Of the classes, (N, C).
-        classes: Their names.
+        truth: Names of the true classes, (N,).
+        label: Names of the predicted classes, (N,).
+        majority: Class that is most frequent in training.
+        probabilities: Class probabilities, (N, C); None leaves out ece.
+        classes: Names of the classes, (C,).
     """
     out = {
         "accuracy": scores.accuracy(truth, label),
@@ -182,26 +182,26 @@ def class_scores(
 
 
 def names_of(data: Batch, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows where a task's label is known, and the labels by name."""
+    """Return the rows where a task's label is known, and the labels by name."""
     rows = np.flatnonzero(data.observed(f"y_{task}"))
     return rows, data.coords[f"y_{task}_class"][data[f"y_{task}"].cpu().numpy()[rows]]
 
 
 def most_frequent(train: Batch, task: str) -> str:
-    """The class that the majority rule predicts."""
+    """Return the class that the majority rule predicts."""
     names, counts = np.unique(names_of(train, task)[1], return_counts=True)
     return str(names[counts.argmax()])
 
 
 def probabilities_of(found: Fit, test: Batch, task: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities (N, C) on the windows where a task's label is known, and the labels by name (N,)."""
+    """Return class probabilities (N, C) on the windows where a task's label is known, and the labels by name (N,)."""
     rows, truth = names_of(test, task)
     table = predict(found, test.subset(rows), draws=50, seed=seed)
     return table[[f"y_{task}.p[{name}]" for name in test.coords[f"y_{task}_class"]]].to_numpy(), truth
 
 
 def scored(found: Fit, train: Batch, test: Batch, tasks: Iterable[str], seed: int = 0) -> dict[str, float]:
-    """``<task>.<score>`` of a fit on the test windows of each task, see `class_scores`."""
+    """Return ``<task>.<score>`` of a fit on the test windows of each task; see `class_scores`."""
     out = {}
     for task in tasks:
         p, truth = probabilities_of(found, test, task, seed)
@@ -219,16 +219,16 @@ def deep_run(
     """Fit one row of a table and score it on the test windows.
 
     Args:
-        model: Of `MODELS`.
-        tasks: What it learns; windows of other tasks' data sets are left out.
-        seed: Of simulated data, the split and the fit.
-        profile: Of `PROFILES`.
-        data: Folder of real data sets, see `study.read_study`.
+        model: Row of the table, a key of `MODELS`.
+        tasks: Tasks to learn; windows of other tasks' data sets are left out.
+        seed: Random seed of simulated data, the split and the fit.
+        profile: Key of `PROFILES`.
+        data: Folder of real data sets (see `study.read_study`); None simulates them.
         split: "subject" or "window".
-        unlabelled: Whether windows without labels are in training, where the model is no single-task one.
-        variant: In place of the model's own.
-        only: Modalities, all by default.
-        save: Folder for the fit.
+        unlabelled: Whether multitask models are also trained on windows without labels.
+        variant: Variant; None takes the row's.
+        only: Modalities to keep; None keeps all.
+        save: Folder for the fit; None does not save it.
     """
     started = time.perf_counter()
     train, test = parts_of(seed, profile, data, split)
@@ -247,7 +247,7 @@ def classical_run(
     model: str, task: str, seed: int, profile: str, data: str | None = None, split: str = "subject",
     only: Sequence[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit one of the scikit-learn baselines to handcrafted features and score it; arguments as of `deep_run`."""
+    """Fit a scikit-learn baseline to handcrafted features and score it; the arguments are those of `deep_run`."""
     started = time.perf_counter()
     found = classical_scores(model, task, *parts_of(seed, profile, data, split), seed, only)
     seconds = round(time.perf_counter() - started, 2)
@@ -257,7 +257,7 @@ def classical_run(
 def classical_scores(
     model: str, task: str, train: Batch, test: Batch, seed: int, only: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Scores of a scikit-learn baseline on the windows where a task's label is known; see `class_scores`."""
+    """Fit and score a scikit-learn baseline on the windows where a task's label is known; see `class_scores`."""
     train, test = (part.subset(names_of(part, task)[0]) for part in (train, test))
     columns = [f"{name}_" for name in only or modalities(train)]
     x, x_test = (_features(part, columns) for part in (train, test))

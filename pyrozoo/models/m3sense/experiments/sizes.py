@@ -13,11 +13,10 @@ from torch import nn
 
 from ....data.batch import Batch
 from ....experiments.record import PUBLISHED, format_table
-from ....experiments.running import finish, known, simulated_data
+from ....experiments.running import Outcome, simulated_data
 from ....inference.copies import build, isolated
 from ....inference.losses import materialise
 from ....modeling import registry
-from ..card import CARD
 from ..data.simulator import simulate_all
 from .presets import MULTITASK, SINGLE_TASK
 from .published import PARAMETERS, REFERENCE, TIMES
@@ -41,19 +40,14 @@ NOTE_7 = (
 )
 
 
-def table6_experiment(
-    profile: str = "paper", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-table6"
-) -> dict[str, Any]:
+def table6_experiment(out: Path, profile: str = "paper") -> Outcome:
     """Table 6: parameters at the paper's sizes.
 
     Args:
-        profile: "paper" and "quick": the paper's sizes; "smoke": small ones.
-        seeds: Changes nothing; there is nothing random.
-        jobs: Changes nothing.
         out: Folder for record.json and table.csv.
+        profile: "smoke" (small sizes), or "quick" and "paper", which are the same.
     """
-    started, out = time.perf_counter(), Path(out)
-    sizes = "smoke" if known(profile) == "smoke" else "paper"
+    sizes = "smoke" if profile == "smoke" else "paper"
     data = _windows(sizes)
     found = {}
     for model in (*SINGLE_TASK, *MULTITASK):
@@ -69,18 +63,14 @@ def table6_experiment(
         else {"model": m, "parameters": n, "share": n / (3 * PARAMETERS[MATCH[m]])} for m, n in PARAMETERS.items()
     ]  # fmt: skip
     published = [{**row, "source": PUBLISHED, "reference": f"{REFERENCE}, Table 6"} for row in published]
-    print(sizes_text([*rows, *published]))
     identity = simulated_data("shapes of simulated windows", [data])
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, [*rows, *published], "table6", profile, identity, [0], seconds, {"note": NOTE_6})
+    rows += published
+    return Outcome(rows, identity, [0], {"note": NOTE_6}, sizes_text(rows))
 
 
-def table7_experiment(
-    profile: str = "paper", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-table7"
-) -> dict[str, Any]:
-    """Table 7: time for all tasks, at batches of 2 and of 64; arguments as of `table6_experiment`."""
-    started, out = time.perf_counter(), Path(out)
-    smoke = known(profile) == "smoke"
+def table7_experiment(out: Path, profile: str = "paper") -> Outcome:
+    """Table 7: time for all tasks, at batches of 2 and of 64; the arguments are those of `table6_experiment`."""
+    smoke = profile == "smoke"
     sizes, rounds = ("smoke", 2) if smoke else ("paper", 11)
     data = _windows(sizes)
     before = torch.get_num_threads()
@@ -100,15 +90,14 @@ def table7_experiment(
         {"model": m, "batch": 2, "ms": ms, **({"ratio": ms / TIMES[MATCH[m]]} if m in MATCH else {}),
          "source": PUBLISHED, "reference": f"{REFERENCE}, Table 7"} for m, ms in TIMES.items()
     ]  # fmt: skip
-    print(sizes_text([*rows, *published]))
     identity = simulated_data("shapes of simulated windows", [data])
-    seconds = time.perf_counter() - started
     extra = {"note": NOTE_7, "rounds": rounds, "threads_per_job": 1}
-    return finish(CARD, out, [*rows, *published], "table7", profile, identity, [0], seconds, extra)
+    rows += published
+    return Outcome(rows, identity, [0], extra, sizes_text(rows))
 
 
 def sizes_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table for the terminal."""
+    """Return the table for the terminal."""
     shown = []
     for row in rows:
         mark = " (published)" if row.get("source") == PUBLISHED else ""
@@ -133,7 +122,7 @@ def _built(model: str, data: Batch, tasks: Sequence[str], sizes: str) -> tuple[n
 
 
 def _times(data: Batch, sizes: str, batch_size: int, rounds: int) -> dict[str, float]:
-    """Model -> median milliseconds for the logits of all tasks."""
+    """Return the median milliseconds for the logits of all tasks, by model."""
     batch = data.take(np.arange(batch_size) % data.n_rows)
     models = {model: [_built(model, data, (task,), sizes)[0].eval() for task in TASKS] for model in SINGLE_TASK}
     models |= {model: [_built(model, data, TASKS, sizes)[0].eval()] for model in MULTITASK}

@@ -15,7 +15,7 @@ from ....criticism import scores
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import averages, claim, finish, known
+from ....experiments.running import Outcome, averages, claim
 from ..card import CARD
 from ..data.batches import at_rates, standardise
 from ..data.e4 import read_stress_predict
@@ -58,25 +58,25 @@ NOTE = (
 
 @functools.lru_cache(maxsize=1)
 def stress_windows(path: str) -> Batch:
-    """Windows of an npz file, see `read_stress_predict_windows`, or of the data set's folder; standardised."""
+    """Read standardised windows from an npz file (`read_stress_predict_windows`) or from the data set's folder."""
     if Path(path).is_file():
         return standardise(at_rates(read_stress_predict_windows(path), RATES))
     return standardise(windows(filtered(read_stress_predict(path)), rates=RATES, resample=True))
 
 
 def people_of(data: Batch) -> list[str]:
-    """Names of the people, in order."""
+    """Return the names of the people, in order."""
     return sorted(set(data.group_names("subject").tolist()))
 
 
 def _without(data: Batch, people: Sequence[str]) -> tuple[Batch, Batch]:
-    """Windows of the other people, and of these."""
+    """Split off some people: the windows of all others, and those of these people."""
     own = np.isin(data.group_names("subject"), list(people))
     return data.subset(np.flatnonzero(~own)), data.subset(np.flatnonzero(own))
 
 
 def _fold(data: Batch, person: str, inner: int | None) -> tuple[Batch, Batch]:
-    """Training and test windows with one person left out; with `inner`, the split of the others by that fold."""
+    """Leave one person out: training and test windows; with `inner`, that fold's split of the other people."""
     train, test = _without(data, [person])
     if inner is None:
         return train, test
@@ -105,7 +105,7 @@ def net_run(path: str, candidate: str, person: str, inner: int | None, seed: int
 
 
 def logistic_run(path: str, penalty: float, person: str, inner: int | None) -> dict[str, Any]:
-    """The same of logistic regression on handcrafted features."""
+    """Return the same as `net_run`, of logistic regression on handcrafted features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -128,14 +128,14 @@ def _result(train: Batch, test: Batch, p: np.ndarray, truth: np.ndarray, started
 
 
 def _balanced(train: Batch, p: np.ndarray) -> np.ndarray:
-    """Classes by probability over share in training, by name."""
+    """Return the class with the largest ratio of probability to share in training, by name."""
     classes, truth = train.coords[f"y_{TASK}_class"], names_of(train, TASK)[1]
     share = np.array([(truth == name).mean() for name in classes])
     return classes[(p / share).argmax(1)]
 
 
 def _scores(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, float]:
-    """Scores from the probability of stress, (N,)."""
+    """Return scores from the probability of stress, (N,)."""
     from sklearn.metrics import roc_auc_score
 
     p = np.stack([1 - stressed, stressed], 1)
@@ -146,23 +146,21 @@ def _scores(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, float]
 
 
 def stress_predict_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-stress-predict",
-    data: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
+) -> Outcome:
     """Stress from real wrist recordings of people left out: a network chosen by inner folds, and classical models.
 
     Args:
-        profile: "smoke" (three people, one epoch), "quick", or "paper", which is the same.
-        seeds: Number of fits, of seeds 0, 1, ..., whose probabilities are averaged; 3 where None.
-        jobs: Processes.
         out: Folder for record.json and table.csv.
-        data: The data set's folder, or windows in an npz file.
+        profile: "smoke" (three people, one epoch), or "quick" and "paper", which are the same.
+        seeds: Number of fits whose probabilities are averaged; None takes the profile's.
+        jobs: Number of worker processes.
+        data: Folder of the data set, or npz file of windows.
 
     Raises:
         ValueError: No data are given.
     """
-    started, out = time.perf_counter(), Path(out)
-    smoke = known(profile) == "smoke"
+    smoke = profile == "smoke"
     if data is None:
         raise ValueError(
             "data: this needs the recordings of Stress-Predict; name their folder, or a file of windows (--data)"
@@ -211,13 +209,11 @@ def stress_predict_experiment(
         },
         "job_seconds": sum(result["seconds"] for result in found.values()), "threads_per_job": 1,
     }  # fmt: skip
-    print(stress_text(rows, extra))
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, rows, "stress-predict", profile, identity, list(members), seconds, extra)
+    return Outcome(rows, identity, list(members), extra, stress_text(rows, extra))
 
 
 def stress_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> str:
-    """The table for the terminal, with the paired difference below."""
+    """Return the table for the terminal, with the paired difference below."""
     names = ("accuracy", "balanced_accuracy", "macro_f1", "majority", "auroc", "ece", "argmax")
     shown = [
         {"model": row["model"], **{k: row[k] for name in names for k in (name, f"{name}_se") if k in row}}
@@ -228,7 +224,7 @@ def stress_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> 
 
 
 def _best(names: Sequence[Any], person: str, found: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The candidate (or penalty) with the best balanced accuracy over the inner folds of the other people."""
+    """Return the candidate (or penalty) with the best balanced accuracy over the inner folds of the other people."""
     return max(names, key=lambda name: _mean(found[_job(name, person, k)] for k in range(INNER)))
 
 
@@ -237,7 +233,7 @@ def _mean(results: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _job(what: str | float, person: str, fold: int | None, seed: int = 0) -> str:
-    """File name of a job; a number is a penalty of logistic regression."""
+    """Return the name of a job; a number is a penalty of logistic regression."""
     what = what if isinstance(what, str) else f"logistic-{what}"
     words = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{what}-{person}")
     return f"{'-'.join(filter(None, words.split('-')))}-{'all' if fold is None else fold}-{seed}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import PUBLISHED, format_table, paired_difference
-from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ..card import CARD
 from ..data.batches import modalities
 from .baselines import BASELINES
@@ -32,20 +31,19 @@ Plan = Mapping[tuple[str, str], Mapping[str, Any]]  # (row, what it learns) -> a
 
 
 def table2_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-table2",
-    data: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
+) -> Outcome:
     """Table 2: six classical baselines, four single-task networks, four multitask ones, and two of our own.
 
     Rows "by window" use the paper's split, in which people are in training and test.
 
     Args:
+        out: Folder for record.json and table.csv.
         profile: "smoke", "quick" (24 people a data set, pulse at 8 Hz, small networks) or "paper" (the paper's sizes,
             windows and batches of two: hours a fit on one core; for a GPU).
-        seeds: Number of seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
-        out: Folder for record.json and table.csv.
-        data: Folder of real data sets, see `study.read_study`; simulated ones where None.
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
+        data: Folder of real data sets (see `study.read_study`); None simulates them.
     """
     classical = {(name, task): {"model": name, "task": task} for name in BASELINES for task in TASKS}
     single = {(name, task): {"model": name, "tasks": [task]} for name in SINGLE_TASK for task in TASKS}
@@ -59,31 +57,28 @@ def table2_experiment(
     }
     pairs = [(CAM, "Keyless"), (CAM, "HAMLET"), (CAM, "extra trees"), ("latent (CAM)", CAM), ("generative (CAM)", CAM),
              (f"{CAM}, by window", CAM)]  # fmt: skip
-    return _experiment(
-        "table2", {**classical, **single, **multi, **leaking}, pairs, TABLE_2, profile, seeds, jobs, out, data
-    )
+    plan = {**classical, **single, **multi, **leaking}
+    return _experiment(plan, pairs, TABLE_2, out, profile, seeds, jobs, data)
 
 
 def table4_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-table4",
-    data: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Table 4: combinations of tasks, by M3Sense (CAM), beside each task alone; arguments as of table 2."""
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
+) -> Outcome:
+    """Table 4: combinations of tasks, by M3Sense (CAM), beside each task alone; the arguments are those of table 2."""
     sets = [TASKS, *itertools.combinations(TASKS, 2), *((task,) for task in TASKS)]
     plan = {(" + ".join(tasks), "all"): {"model": CAM, "tasks": list(tasks)} for tasks in sets}
     alone = {task: task for task in TASKS}
     pairs = [(" + ".join(tasks), task) for tasks in sets[:4] for task in alone if task in tasks]
-    return _experiment("table4", plan, pairs, TABLE_4, profile, seeds, jobs, out, data)
+    return _experiment(plan, pairs, TABLE_4, out, profile, seeds, jobs, data)
 
 
 def table5_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-table5",
-    data: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Table 5 as 2 x 2, with and without alignment, with and without unlabelled windows; arguments as of table 2.
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
+) -> Outcome:
+    """Table 5 as 2 x 2: with and without alignment, with and without unlabelled windows.
 
-    The paper compares "both" with "neither". Variants "latent" and "generative" have no form without their latents:
-    they are shown with and without unlabelled windows.
+    The arguments are those of table 2. The paper compares "both" with "neither". Variants "latent" and "generative"
+    have no form without their latents: they are shown with and without unlabelled windows.
     """
     plan, pairs = {}, []
     for model in MULTITASK:
@@ -99,20 +94,19 @@ def table5_experiment(
         for unlabelled, name in ((False, "alignment"), (True, "both")):
             plan[f"{model}: {name}", "all"] = {"model": model, "unlabelled": unlabelled}
         pairs.append((f"{model}: both", f"{model}: alignment"))
-    return _experiment("table5", plan, pairs, TABLE_5, profile, seeds, jobs, out, data)
+    return _experiment(plan, pairs, TABLE_5, out, profile, seeds, jobs, data)
 
 
 def figure8_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/m3sense-figure8",
-    data: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
+) -> Outcome:
     """Figure 8: every subset of the modalities, by a classical, a single-task and multitask models.
 
-    Arguments as of table 2; a figure beside the record. Of the paper's multitask models profile "quick" has M3Sense
-    (CAM) alone. The paper's values are printed in a figure only.
+    The arguments are those of table 2; a figure goes beside the record. Of the paper's multitask models profile
+    "quick" has M3Sense (CAM) alone. The paper's values are printed in a figure only.
     """
     multi = [*(MULTITASK if profile == "paper" else (CAM,)), "latent (CAM)"]
-    names = modalities(data_of(0, known(profile), data))
+    names = modalities(data_of(0, profile, data))
     subsets = [s for n in range(len(names), 0, -1) for s in itertools.combinations(names, n)]
     plan: dict[tuple[str, str], Mapping[str, Any]] = {}
     for subset in subsets:
@@ -129,15 +123,14 @@ def figure8_experiment(
 
         modality_figure(rows).savefig(folder / "figure8.png", dpi=110)
 
-    return _experiment("figure8", plan, pairs, [], profile, seeds, jobs, out, data, draw)
+    return _experiment(plan, pairs, [], out, profile, seeds, jobs, data, draw)
 
 
 def _experiment(
-    name: str, plan: Plan, pairs: Sequence[tuple[str, str]], published: list, profile: str, seeds: int | None,
-    jobs: int, out: Path | str, data: str | None, draw: Callable[[Sequence, Path], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or SEEDS[known(profile)])
+    plan: Plan, pairs: Sequence[tuple[str, str]], published: list, out: Path, profile: str, seeds: int | None,
+    jobs: int, data: str | None, draw: Callable[[Sequence, Path], None] | None = None,
+) -> Outcome:  # fmt: skip
+    numbers = range(seeds or SEEDS[profile])
     identity = data_identity(numbers, profile, data)
     settings = configuration({arguments["model"] for arguments in plan.values()} - set(BASELINES), profile)
     resumed = claim(CARD, out, identity, settings)
@@ -169,17 +162,15 @@ def _experiment(
         "configuration": settings,
         "differences": differences,
     }
-    print(table_text([*rows, *published], extra))
     if draw is not None:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         draw(rows, out / "figures")
-    extra |= timing(results, resumed)
-    seconds = time.perf_counter() - started
-    return finish(CARD, out, [*rows, *published], name, profile, identity, list(numbers), seconds, extra)
+    text = table_text([*rows, *published], extra)
+    return Outcome([*rows, *published], identity, list(numbers), extra | timing(results, resumed), text)
 
 
 def data_identity(numbers: Sequence[int], profile: str, data: str | None) -> dict[str, Any]:
-    """Identity of the data of all seeds, for a record."""
+    """Return the identity of the data of all seeds, for a record."""
     if data is None:
         return simulated_data("simulated wrist signals of all seeds", (data_of(seed, profile) for seed in numbers))
     windows = data_of(0, profile, data)
@@ -192,13 +183,13 @@ def _arguments(run: Any, arguments: Mapping[str, Any], seed: int, profile: str, 
 
 
 def job_name(*words: Any) -> str:
-    """A file name of any words."""
+    """Make a file name of any words."""
     plain = "".join(c if c.isalnum() else "-" for c in "-".join(map(str, words)))
     return "-".join(filter(None, plain.split("-")))
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> str:
-    """The table for the terminal: accuracy / balanced accuracy / macro F1 by task, paired differences below."""
+    """Return the table for the terminal: three scores by task, with the paired differences below."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     shown: dict[str, dict[str, str]] = {}
     for row in rows:

@@ -7,10 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter
-from scipy.special import expit, log_ndtr, ndtri_exp, softmax
 
 from ....data.batch import Batch
 from .protocols import PROTOCOLS, Protocol
@@ -171,11 +169,11 @@ def simulate_scores(
     """
     seen = _confuse(labels, n_labels, rng, rate, burst_rate, burst_length)
     width = max(blur * rate, 1e-6)  # SciPy divides by it; this one blurs nothing
-    evidence = gaussian_filter1d(np.eye(n_labels)[seen], width, axis=0, mode="nearest", truncate=2.0)
+    evidence = scipy.ndimage.gaussian_filter1d(np.eye(n_labels)[seen], width, axis=0, mode="nearest", truncate=2.0)
     logit = temperature * (
         strength * (evidence - 0.5) + noise * _autoregressive(rng, evidence.shape, noise_time * rate)
     )
-    return expit(logit) if sigmoid else softmax(logit, axis=1)
+    return scipy.special.expit(logit) if sigmoid else scipy.special.softmax(logit, axis=1)
 
 
 def simulated(
@@ -212,8 +210,8 @@ def _wait(rng: np.random.Generator, mean: float) -> int:
 def _whole_frames(rng: np.random.Generator, mean: float, sd: float) -> int:
     """Draw a rounded Gaussian number of frames, given that it is 1 or more."""
     # By inversion: rejection would take very long for a step that is much shorter than a frame.
-    log_share = np.log1p(-rng.random()) + log_ndtr((mean - 0.5) / sd)
-    return max(1, int(np.rint(mean - sd * ndtri_exp(log_share))))
+    log_share = np.log1p(-rng.random()) + scipy.special.log_ndtr((mean - 0.5) / sd)
+    return max(1, int(np.rint(mean - sd * scipy.special.ndtri_exp(log_share))))
 
 
 def _confusion(n_labels: int) -> np.ndarray:
@@ -243,7 +241,7 @@ def _autoregressive(rng: np.random.Generator, shape: tuple[int, ...], time: floa
     phi = np.exp(-1.0 / time)
     shocks = rng.standard_normal(shape)
     shocks[1:] *= np.sqrt(1.0 - phi**2)
-    return lfilter([1.0], [1.0, -phi], shocks, axis=0)
+    return scipy.signal.lfilter([1.0], [1.0, -phi], shocks, axis=0)
 
 
 def _padded(label: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ..card import CARD
 from ..data.simulator import DIFFICULTIES, simulate
 from .runs import simulated_run
@@ -32,19 +31,16 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def decoders_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/medication-decoders"
-) -> dict[str, Any]:
+def decoders_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Simulated data: every decoder x reading x difficulty, how often the text's recursion misses, steps performed.
 
     Args:
-        profile: "smoke" (one device, few recordings), "quick" (3 seeds, 60 test recordings), "paper" (10 seeds, 200).
-        seeds: Number of data seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json, table.csv and figures.
+        profile: "smoke" (one device, few recordings), "quick" (3 seeds, 60 test recordings), "paper" (10 seeds, 200).
+        seeds: Number of data seeds; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or {"smoke": 1, "quick": 3, "paper": 10}[known(profile)])
+    numbers = range(seeds or {"smoke": 1, "quick": 3, "paper": 10}[profile])
     n_train, n_test = {"smoke": (10, 5), "quick": (60, 60), "paper": (60, 200)}[profile]
     devices = DEVICES[:1] if profile == "smoke" else DEVICES
     cases = [(device, difficulty) for device in devices for difficulty in DIFFICULTIES]
@@ -64,13 +60,13 @@ def decoders_experiment(
                 }  # fmt: skip
     results = run_jobs(simulated_run, plan, out / "jobs", n_jobs=jobs)
     rows = [row for case in cases for row in _rows(results, *case, numbers)]
-    print(format_table([{k: v for k, v in row.items() if "nats" not in k} for row in rows]))
     if profile != "smoke":
         from .report import simulated_figures
 
         simulated_figures(out / "figures")
     extra = {"note": NOTE, **timing(results, resumed)}
-    return finish(CARD, out, rows, "decoders", profile, data, list(numbers), time.perf_counter() - started, extra)
+    text = format_table([{k: v for k, v in row.items() if "nats" not in k} for row in rows])
+    return Outcome(rows, data, list(numbers), extra, text)
 
 
 def _job(device: str, difficulty: str, model: str, seed: int) -> str:

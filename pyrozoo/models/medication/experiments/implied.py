@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 import torch
 
 from ....experiments.record import format_table
-from ....experiments.running import finish, known
+from ....experiments.running import Outcome
 from ....files import atomic_write_json
-from ..card import CARD
 from ..process import durations
 from ..uses.plots import implied_durations
 
@@ -30,7 +28,7 @@ NOTE = (
 
 
 def implied(mean: float, sd: float, reading: str) -> tuple[np.ndarray, np.ndarray]:
-    """Ages in frames, and the probability to last exactly so long, of a step under a reading; mean and sd in frames."""
+    """Return the ages of a step and the probability of each as its duration, under a reading; all in frames."""
     n = int(mean + 12 * sd) + 2
     at = torch.tensor([mean], dtype=torch.double), torch.tensor([sd], dtype=torch.double)
     if reading == "hazard":
@@ -42,7 +40,7 @@ def implied(mean: float, sd: float, reading: str) -> tuple[np.ndarray, np.ndarra
 
 
 def shares(reading: str) -> list[float]:
-    """How often each of two next steps follows, D = 0.5 each, gaps as in `COMPETING`, under a reading."""
+    """Return how often each of two next steps follows under a reading; D = 0.5 each, gaps as in `COMPETING`."""
     mean, sd = (torch.tensor(own, dtype=torch.double) for own in zip(*COMPETING, strict=True))
     n = 200
     if reading == "hazard":
@@ -54,26 +52,18 @@ def shares(reading: str) -> list[float]:
     return (0.5 * log_p.exp().sum(-1)).tolist()
 
 
-def implied_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1,
-    out: Path | str = "results/medication-implied-durations",
-) -> dict[str, Any]:  # fmt: skip
+def implied_experiment(out: Path, profile: str = "quick") -> Outcome:
     """Mean and sd of the durations that each reading implies, by frame rate; and a figure.
 
     Args:
-        profile: Of no effect, as the numbers are exact.
-        seeds: Of no effect.
-        jobs: Of no effect.
         out: Folder for record.json, table.csv and the figure.
+        profile: Name for the record; the numbers are exact and the same in every profile.
     """
-    started, out = time.perf_counter(), Path(out)
-    known(profile)
     rows = []
     for reading in ("cdf", "hazard"):
         for rate in RATES:
             rows.append(_row(reading, STEP[0] * rate, STEP[1] * rate, rate))
         rows += [_row(reading, *given, 1) for given in FRAMES]
-    print(format_table(rows))
     curves = {}
     for rate in (1, 5, 30):
         age, p = implied(STEP[0] * rate, STEP[1] * rate, "cdf")
@@ -84,15 +74,12 @@ def implied_experiment(
     axes = implied_durations(curves, reference="hazard reading, 30 frames/s")
     axes.figure.savefig(out / "figures" / "implied_durations.png", dpi=110)
     followed = {reading: shares(reading) for reading in ("cdf", "hazard")}
-    print(f"two next steps, D = 0.5 each, gaps {COMPETING} frames: {followed}")
+    text = f"{format_table(rows)}\ntwo next steps, D = 0.5 each, gaps {COMPETING} frames: {followed}"
     facts = {"step_s": STEP, "rates": RATES, "frames": FRAMES, "competing": COMPETING}
     atomic_write_json(out / "settings.json", facts)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
     data = {"name": "no data: laws of durations", "sha256": digest, "simulated": True}
-    return finish(
-        CARD, out, rows, "implied-durations", profile, data, [], time.perf_counter() - started,
-        {"note": NOTE, "shares_of_next_steps": followed},
-    )  # fmt: skip
+    return Outcome(rows, data, [], {"note": NOTE, "shares_of_next_steps": followed}, text)
 
 
 def _row(reading: str, mean: float, sd: float, rate: int) -> dict[str, Any]:

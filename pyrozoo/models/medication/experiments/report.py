@@ -29,8 +29,8 @@ def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
     """Write timeline.png, reliability.png, durations.png and order.png.
 
     Args:
-        folder: Where to; made if missing.
-        fold: Test subject of the timeline.
+        folder: Folder for the figures; made if missing.
+        fold: Index of the timeline's test subject.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, test = watch_sessions(fold)
@@ -44,7 +44,7 @@ def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
 
 
 def simulated_figures(folder: Path) -> None:
-    """Write timeline.png, of the first simulated test recording with an omitted step, and reliability.png."""
+    """Write timeline.png (the first simulated test recording with an omitted step) and reliability.png."""
     folder.mkdir(parents=True, exist_ok=True)
     train, test = (simulate("pen", 60, "medium", seed) for seed in (0, 1))
     n_steps = test["score"].shape[1] - 1
@@ -54,7 +54,7 @@ def simulated_figures(folder: Path) -> None:
 
 
 def timeline(train: Batch, test: Batch, recording: int) -> Figure:
-    """Ribbons of every decoder on one recording, the exact posterior below, and whether each step was performed."""
+    """Draw the labels of every decoder on one recording, the exact posterior, and whether each step was performed."""
     fits = {variant: fitted(train, variant) for variant in ("frame-hmm", "paper", "semi-markov")}
     one = test.subset([recording])
     rows = {"truth": labelled_sequences(one)[0]}
@@ -73,7 +73,7 @@ def timeline(train: Batch, test: Batch, recording: int) -> Figure:
 
 
 def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
-    """Reliability of the frame marginals on test recordings, with power 1 and with the fitted one."""
+    """Draw the reliability of frame marginals on test recordings, with power 1 and with the fitted power."""
     tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"power 1": [], "fitted power": []}
     for train, test in splits:
         for name, arguments in (("power 1", {"power": 1.0}), ("fitted power", {})):
@@ -86,7 +86,7 @@ def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
 
 
 def order(found: Fit, data: Batch) -> Axes:
-    """The posterior of D as a matrix with 90 % intervals."""
+    """Draw the posterior of D as a matrix with 90 % intervals."""
     drawn = draw(found, data, draws=300, sites=["D"], predictive=False).groups["posterior"]["D"].reshape(300, -1)
     model, n = found.model, found.model.n_labels
     tables = [np.zeros((n, n - 1)) for _ in range(3)]

@@ -27,7 +27,7 @@ DRAWS = 500  # for the posterior means that decoders plug in
 def watch_run(
     fold: int, variant: str, guide: str, decoders: Sequence[str], arguments: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Fit to the sessions of nine subjects, decode those of the tenth.
+    """Fit to the sessions of nine subjects and decode those of the tenth.
 
     Scores are nested: neither the training scores nor any parameter has seen the test subject.
 
@@ -45,19 +45,20 @@ def simulated_run(
     """Fit to simulated recordings and decode others; see `watch_run`.
 
     Args:
-        device: Of `simulate`.
-        difficulty: Of `simulate`.
-        seed: Of the data; training and test recordings have streams of their own.
-        variant: Of the model.
-        guide: Of the fit.
-        decoders: To compare.
-        arguments: Of the model.
-        n_train: Recordings to fit.
-        n_test: Recordings to decode.
-        exactness: Also compare the text's recursion with the exact maximum, and tell which steps were performed.
+        device: Device of `simulate`.
+        difficulty: Difficulty of `simulate`.
+        seed: Random seed of the data; training and test recordings have streams of their own.
+        variant: Variant of the model.
+        guide: Name of the guide.
+        decoders: Names of the decoders to compare.
+        arguments: Arguments of the model.
+        n_train: Number of recordings to fit.
+        n_test: Number of recordings to decode.
+        exactness: Whether to also compare the text's recursion with the exact maximum, and to predict which steps were
+            performed.
 
     Returns:
-        As `watch_run`; with `exactness` also ``misses`` and ``performed``.
+        The same as `watch_run`; with `exactness` also ``misses`` and ``performed``.
     """
     train, test = (simulate(device, n, difficulty, 2 * seed + i) for i, n in enumerate((n_train, n_test)))
     return _scored(train, test, variant, guide, decoders, arguments, seed, exactness)
@@ -84,7 +85,7 @@ def _scored(
 
 
 def _misses(own: list[np.ndarray], process: Any) -> dict[str, float]:
-    """How often, and by how much, the text's recursion misses the most probable sequence."""
+    """Return how often, and by how much, the text's recursion misses the most probable sequence."""
     exact = decode.most_probable(own, process)
     single = decode.most_probable(own, process, single_history=True)
     lost = np.array([best - score for (_, best), (_, score) in zip(exact, single, strict=True)])
@@ -100,7 +101,7 @@ def _misses(own: list[np.ndarray], process: Any) -> dict[str, float]:
 
 
 def _performed(own: list[np.ndarray], process: Any, truth: list[np.ndarray]) -> dict[str, float]:
-    """AUROC of "step k was performed", pooled over steps and recordings: exact posterior, and yes/no of two paths."""
+    """Return the AUROC of "step k was performed", pooled over steps and recordings: exact posterior and two paths."""
     n_steps = own[0].shape[1] - 1
     holds = lambda paths: np.array([[(path == k).any() for k in range(1, n_steps + 1)] for path in paths])  # noqa: E731
     really = holds(truth).ravel()
@@ -114,6 +115,6 @@ def _performed(own: list[np.ndarray], process: Any, truth: list[np.ndarray]) -> 
 
 
 def fitted(train: Batch, variant: str, guide: str = "closed-form", **arguments: Any) -> Fit:
-    """A fit of a variant, as the experiments make it."""
+    """Fit a variant with seed 0, as the experiments do."""
     model = registry.create_model("medication", train, variant=variant, **arguments)
     return fit(model, guide, train, seed=0, progress=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import averages, claim, finish, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ....inference.fit import fit
 from ....modeling import registry
 from ....posterior.drawing import draw
@@ -30,7 +30,7 @@ NOTE = (
 
 
 def unlabelled_run(seed: int, unlabelled: bool, n_labelled: int, n_unlabelled: int, steps: int) -> dict[str, Any]:
-    """One fit, to the labelled recordings alone or to all."""
+    """Fit and score one model, on the labelled recordings alone or on all."""
     started = time.perf_counter()
     train = simulate("pen", n_labelled, "medium", 2 * seed, n_unlabelled=n_unlabelled)
     test = simulate("pen", 60, "medium", 2 * seed + 1)
@@ -54,7 +54,7 @@ def unlabelled_run(seed: int, unlabelled: bool, n_labelled: int, n_unlabelled: i
 
 
 def _truth(model: Any) -> dict[str, np.ndarray]:
-    """The simulator's values in the order of the sites, in seconds."""
+    """Return the simulator's values in the order of the sites, in seconds."""
     protocol, pairs = PROTOCOLS["pen"], model.pairs
     keys = [(int(pairs.h[i]), int(pairs.k[i])) for i in pairs.later]
     return {
@@ -64,19 +64,16 @@ def _truth(model: Any) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def unlabelled_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/medication-unlabelled"
-) -> dict[str, Any]:
+def unlabelled_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Simulated data: parameters and decoding with and without unlabelled recordings beside eight labelled ones.
 
     Args:
-        profile: "smoke" (few steps), "quick" (3 data seeds) or "paper" (10).
-        seeds: Number of data seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json and table.csv.
+        profile: "smoke" (few steps), "quick" (3 data seeds) or "paper" (10).
+        seeds: Number of data seeds; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or {"smoke": 1, "quick": 3, "paper": 10}[known(profile)])
+    numbers = range(seeds or {"smoke": 1, "quick": 3, "paper": 10}[profile])
     n_labelled, n_unlabelled, steps = (4, 3, 5) if profile == "smoke" else (8, 32, 1000)
     data = simulated_data(
         "simulated pen recordings of all seeds",
@@ -103,11 +100,10 @@ def unlabelled_experiment(
             for what in ("rmse", "sd", "cover90"):
                 row |= {what: means[f"{site}_{what}"], f"{what}_se": means[f"{site}_{what}_se"]}
             rows.append(row | decoding)
-    print(format_table(rows))
     differences = {
         name: paired_difference([r[name] for r in found["both"]], [r[name] for r in found["labelled"]])
         for name in found["both"][0]
         if name != "seconds"
     }
     extra = {"note": NOTE, "with_unlabelled_minus_labelled": differences, **timing(results, resumed)}
-    return finish(CARD, out, rows, "unlabelled", profile, data, list(numbers), time.perf_counter() - started, extra)
+    return Outcome(rows, data, list(numbers), extra, format_table(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import averages, claim, finish, known, timing
+from ....experiments.running import Outcome, averages, claim, timing
 from ..card import CARD
 from ..data.datasets import watch_sessions, watch_sessions_all
 from ..uses.decoding import plug_in
@@ -48,19 +47,16 @@ CONFIGURATIONS: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
 SMOOTHING = (0.01, 0.1, 0.5, 2.0, 1000.0)
 
 
-def watch_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/medication-watch"
-) -> dict[str, Any]:
+def watch_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Semi-synthetic watch sessions: every decoder by leave-one-subject-out, and what a smoothed D takes away.
 
     Args:
-        profile: "smoke" (two subjects), "quick" and "paper" (all ten; the data are the same).
-        seeds: Number of test subjects in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json, table.csv and figures.
+        profile: "smoke" (two subjects), "quick" or "paper" (both all ten subjects of the same data).
+        seeds: Number of test subjects; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    started, out = time.perf_counter(), Path(out)
-    folds = range(min(N_SUBJECTS, seeds or {"smoke": 2}.get(known(profile), N_SUBJECTS)))
+    folds = range(min(N_SUBJECTS, seeds or {"smoke": 2}.get(profile, N_SUBJECTS)))
     data = watch_identity()
     resumed = claim(CARD, out, data)
     configurations = dict(CONFIGURATIONS)
@@ -85,10 +81,11 @@ def watch_experiment(
         for name, (_, _, _, named) in configurations.items()
         for decoder, label in named.items()
     ]
-    print(format_table(rows))
     differences = _differences(results, folds)
+    lines = [format_table(rows)]
     for name, (difference, error) in differences.items():
-        print(f"frame accuracy, {name}: {difference:+.4f}" + ("" if error is None else f" ± {error:.4f} (paired SE)"))
+        spread = "" if error is None else f" ± {error:.4f} (paired SE)"
+        lines.append(f"frame accuracy, {name}: {difference:+.4f}{spread}")
     if profile != "smoke":
         from .report import watch_figures
 
@@ -96,31 +93,30 @@ def watch_experiment(
     fitted_powers = [name for name in ("hazard", "cdf-power") if name in configurations]
     powers = {name: [results[f"{name}-{fold}"]["power"] for fold in folds] for name in fitted_powers}
     extra = {"note": NOTE, "differences": differences, "power_by_subject": powers, **timing(results, resumed)}
-    return finish(CARD, out, rows, "watch", profile, data, list(folds), time.perf_counter() - started, extra)
+    return Outcome(rows, data, list(folds), extra, "\n".join(lines))
 
 
-def reference_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/medication-reference"
-) -> dict[str, Any]:
-    """Make the small fit that ships with the package: all sessions, each with the scores of forests that have not seen
-    its subject. Its folder then goes to ``pyrozoo/models/medication/reference/watch``.
-    """  # noqa: D205
-    started, out = time.perf_counter(), Path(out)
-    known(profile)
+def reference_experiment(out: Path, profile: str = "quick") -> dict[str, Outcome]:
+    """Make the small fit that ships with the package, to all sessions.
+
+    The scores of a session are from forests that have not seen its subject. The subfolder ``fit`` of `out`, with its
+    record, then goes to ``pyrozoo/models/medication/reference/watch``.
+
+    Args:
+        out: Folder for the fit and its record.
+        profile: Name for the record; the fit is the same in every profile.
+    """
     sessions = watch_sessions_all()
     found = fitted(sessions, "semi-markov")
     found.save(out / "fit", overwrite=True)
     _, power = plug_in(found, sessions)
     rows = [{"model": "semi-markov, closed form", "power": power, "elbo_per_recording": found.best.final_elbo}]
-    print(format_table(rows))
-    return finish(
-        CARD, out / "fit", rows, "reference", profile, watch_identity(), [0], time.perf_counter() - started,
-        {"note": "fitted to all sessions: it has seen every subject, so no score on these data is an honest one"},
-    )  # fmt: skip
+    note = {"note": "fitted to all sessions: it has seen every subject, so no score on these data is an honest one"}
+    return {"fit": Outcome(rows, watch_identity(), [0], note, format_table(rows))}
 
 
 def watch_identity() -> dict[str, Any]:
-    """Identity of the sessions for a record."""
+    """Return the identity of the sessions for a record."""
     return {
         "name": "watch_sessions", "sha256": watch_sessions(0)[0].sha256, "simulated": False, "semi_synthetic": True
     }  # fmt: skip

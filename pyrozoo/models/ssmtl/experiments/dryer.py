@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import averages, known, timing
+from ....experiments.running import Outcome, averages, timing
 from ....inference.saving import load, save
 from ..data.datasets import dryer
 from .runs import dryer_run
-from .shared import COVERAGES, claim, configuration, configurations, finish, label, summary_table
+from .shared import COVERAGES, claim, configuration, configurations, label, summary_table
 
 TREES = ("pooled_trees", "trees_with_offset", "trees_with_unit_means", "trees_with_unit_means_and_offset")
 RESTARTS = 2
@@ -25,20 +24,17 @@ NOTE_DRYER = (
 )
 
 
-def dryer_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-dryer"
-) -> dict[str, Any]:
+def dryer_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Real dryer data: SSMTL, MTL and trees with the same five labels per batch, in one table with a report.
 
     Args:
+        out: Folder for record.json, table.csv, posterior.nc and figures.
         profile: "smoke" (a few steps on a few batches, to see it run), "quick" (one draw of labels) or "paper"
             (20 draws).
-        seeds: Number of label draws, 0, 1, ... in place of the profile's.
-        jobs: Processes.
-        out: Folder for record.json, table.csv, posterior.nc and figures.
+        seeds: Number of label draws; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    started, out = time.perf_counter(), Path(out)
-    draws = range(seeds or {"smoke": 1, "quick": 1, "paper": 20}[known(profile)])
+    draws = range(seeds or {"smoke": 1, "quick": 1, "paper": 20}[profile])
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
     resumed = claim(out, data)
     plan: dict[str, dict[str, Any]] = {}
@@ -70,31 +66,29 @@ def dryer_experiment(
         for protocol in ("same", "later")
         for other in ("mtl", "trees_with_unit_means")
     }
-    print(summary_table(rows, differences))
     from .report import dryer_report
 
     extra = {"note": NOTE_DRYER, "differences": differences, "configurations": configurations("dryer", profile)}
     extra["report"] = dryer_report(_restarts(out), out, batches=batches)
     extra |= timing(results, resumed)
-    return finish(out, rows, "dryer", profile, data, list(draws), time.perf_counter() - started, extra)
+    return Outcome(rows, data, list(draws), extra, summary_table(rows, differences))
 
 
-def reference_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-reference"
-) -> dict[str, Any]:
+def reference_experiment(out: Path, profile: str = "quick", jobs: int = 1) -> dict[str, Outcome]:
     """Make the small trained fit that ships with the package: the tuned SSMTL on the dryer, first draw of labels.
 
-    Its folder then goes to ``pyrozoo/models/ssmtl/reference/dryer``.
+    The subfolder ``fit`` of `out`, with its record, then goes to ``pyrozoo/models/ssmtl/reference/dryer``.
+
+    Args:
+        out: Folder for the fit and its record.
+        profile: "smoke" (a few steps), or "quick" and "paper", which are the same.
+        jobs: Number of worker processes, of which the one fit uses one.
     """
-    started, out = time.perf_counter(), Path(out)
-    job = {"model": "ssmtl", "draw": 0, "save": str(out / "fit"), **configuration("dryer", "ssmtl", known(profile))}
+    job = {"model": "ssmtl", "draw": 0, "save": str(out / "fit"), **configuration("dryer", "ssmtl", profile)}
     result = run_jobs(dryer_run, {"reference": job}, out / "jobs", n_jobs=jobs)["reference"]
     rows = [{"model": "SSMTL", "rmse": result["rmse"], **{c: result[c] for c in COVERAGES}}]
-    print(format_table(rows))
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
-    return finish(
-        out / "fit", rows, "reference", profile, data, [0], time.perf_counter() - started, {"note": NOTE_DRYER}
-    )
+    return {"fit": Outcome(rows, data, [0], {"note": NOTE_DRYER}, format_table(rows))}
 
 
 def _dryer_row(results: Mapping[str, Any], model: str, protocol: str, draws: range) -> dict[str, Any]:
@@ -104,7 +98,7 @@ def _dryer_row(results: Mapping[str, Any], model: str, protocol: str, draws: ran
 
 
 def _restarts(out: Path) -> Any:
-    """One fit with the restarts that were run as separate jobs."""
+    """Join the restarts, which were run as separate jobs, into one fit."""
     fits = [load(out / "fits" / f"restart-{restart}") for restart in range(RESTARTS)]
     fits[0].runs = [run for fit in fits for run in fit.runs]
     save(fits[0], out / "fit", overwrite=True)

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import averages, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, simulated_data, timing
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....inference.saving import load_reference
@@ -31,7 +31,7 @@ from ..data.datasets import dryer
 from ..data.simulator import PRESETS, simulate
 from ..uses.surveillance import KINDS, inject_fault, monitor, trailing_mean
 from .runs import dryer_data
-from .shared import claim, configuration, finish
+from .shared import claim, configuration
 
 SIZES = {"bias": (0.25, 0.5, 1.0, 2.0, 4.0), "drift": (0.25, 0.5, 1.0, 2.0, 4.0), "stuck": (5.0, 10.0, 20.0)}
 SHOWN = {"bias": (0.25, 0.5, 1.0), "drift": (0.5, 1.0), "stuck": (10.0, 20.0)}  # in tables of text
@@ -54,23 +54,20 @@ NOTE = (
 )
 
 
-def faults_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-faults"
-) -> dict[str, Any]:
+def faults_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> dict[str, Outcome]:
     """AUROC against fault size on simulated wells (held-out rows of known units) and on the real dryer.
 
     Args:
+        out: Folder for ``simulated`` and ``dryer``, each with record.json and table.csv, and figures.
         profile: "smoke" (to see it run), "quick" (one data seed) or "paper" (three, and the dryer with the later rows
             of each batch held out too).
-        seeds: Number of data seeds and label draws, 0, 1, ... in place of the profile's.
-        jobs: Processes.
-        out: Folder for ``simulated`` and ``dryer``, each with record.json and table.csv, and figures.
+        seeds: Number of data seeds and label draws; None takes the profile's.
+        jobs: Number of worker processes.
 
     Returns:
-        The records, ``simulated`` and ``dryer``.
+        Outcomes on ``simulated`` wells and on the ``dryer``.
     """
-    started, out = time.perf_counter(), Path(out)
-    draws = range(seeds or {"smoke": 1, "quick": 1, "paper": 3}[known(profile)])
+    draws = range(seeds or {"smoke": 1, "quick": 1, "paper": 3}[profile])
     smoke = {"units": SMOKE_UNITS, "draws": 2} if profile == "smoke" else {}
     wells, later = configuration("table1", "ssmtl", profile), configuration("dryer", "ssmtl", profile)
     plan = {
@@ -92,18 +89,17 @@ def faults_experiment(
     }
     if profile == "paper":
         rows["dryer"] += _summary([results[f"later-{seed}"] for seed in draws], LATER)
-    print(auroc_table([row for part in rows.values() for row in part]))
+    every = [row for part in rows.values() for row in part]
     (out / "figures").mkdir(exist_ok=True)
-    _figure([row for part in rows.values() for row in part]).savefig(out / "figures" / "faults.png", dpi=110)
+    _figure(every).savefig(out / "figures" / "faults.png", dpi=110)
     used = {"simulated": {"wells": wells}, "dryer": {"later": later} if profile == "paper" else {}}
-    records = {}
+    outcomes = {}
     for name, part in rows.items():
         own = {job: result for job, result in results.items() if job.startswith("simulated") == (name == "simulated")}
         extra = {"note": NOTE, "configurations": used[name], "sensors": _by_sensor(own), **timing(own, resumed)}
-        records[name] = finish(
-            out / name, part, "faults", profile, data[name], list(draws), time.perf_counter() - started, extra
-        )
-    return records
+        text = "" if outcomes else auroc_table(every)  # one table of both
+        outcomes[name] = Outcome(part, data[name], list(draws), extra, text)
+    return outcomes
 
 
 def faults_run(
@@ -114,11 +110,11 @@ def faults_run(
 
     Args:
         data: `SIMULATED`, `FEW`, `DRYER` or `LATER`.
-        seed: Of the data, the labels and the fit.
-        units: Only so many units (to see it run).
-        draws: Importance draws per row.
-        arguments: Of the model.
-        settings: Of the fit.
+        seed: Random seed of the data, the labels and the fit.
+        units: Number of units to keep (to see it run); None keeps all.
+        draws: Number of importance draws per row.
+        arguments: Arguments of the model.
+        settings: Settings of the fit.
     """
     started = time.perf_counter()
     train, test = _data(data, seed)
@@ -156,7 +152,7 @@ Score = Callable[[Batch], tuple[np.ndarray, np.ndarray | None]]
 
 
 def _scores(faulty: Batch, mask: np.ndarray, column: str, score: Score, clean: np.ndarray) -> dict[str, float]:
-    """Scores of one monitor on one fault; only the faulty rows need scoring anew."""
+    """Score one monitor on one fault, reusing its scores of the clean rows."""
     rows, units = np.flatnonzero(mask), faulty.group_names("unit")
     values, suspects = score(faulty.subset(rows))
     after = clean.copy()
@@ -259,7 +255,7 @@ def _dryer_data() -> dict[str, Any]:
 
 
 def _summary(results: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
-    """One line per monitor, fault and size: the mean over sensors, averaged over the seeds."""
+    """Return one row per monitor, fault and size: the mean over sensors, averaged over the seeds."""
     out = []
     for model in ("SSMTL", *SIMPLE):
         for kind, sizes in SIZES.items():
@@ -273,7 +269,7 @@ def _summary(results: list[dict[str, Any]], data: str) -> list[dict[str, Any]]:
 
 
 def _by_sensor(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """AUROC and suspect of SSMTL by job and sensor."""
+    """Return AUROC and suspect of SSMTL by job and sensor."""
     return [
         {"job": job, **{name: row[name] for name in ("sensor", "fault", "size", "auroc", "suspect")}}
         for job, found in results.items()
@@ -283,7 +279,7 @@ def _by_sensor(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def auroc_table(rows: list[dict[str, Any]]) -> str:
-    """AUROC of all monitors side by side, for some sizes of every fault."""
+    """Return a table of the AUROC of all monitors side by side, for some sizes of every fault."""
     lines = []
     for data in dict.fromkeys(row["data"] for row in rows):
         for kind, sizes in SHOWN.items():
@@ -297,7 +293,7 @@ def auroc_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _figure(rows: list[dict[str, Any]]) -> Figure:
-    """AUROC against fault size: a line per monitor, a panel per kind and data set."""
+    """Draw AUROC against fault size: a line per monitor, a panel per kind and data set."""
     datasets = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(12, 3.4 * len(datasets)), layout="constrained")
     axes = figure.subplots(len(datasets), len(KINDS), sharey=True, squeeze=False)

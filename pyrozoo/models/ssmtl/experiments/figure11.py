@@ -17,7 +17,7 @@ from ....criticism.scores import coverage, mape, per_group
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import averages, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, simulated_data, timing
 from ....inference.fitted import Fit
 from ....inference.losses import NonFiniteLoss
 from ....inference.saving import load
@@ -26,7 +26,7 @@ from ..data.simulator import PRESETS, simulate
 from ..uses.calibration import MODES, CalibratedFit, calibrate
 from ..uses.refinement import refine
 from .runs import table1_run
-from .shared import claim, configuration, finish
+from .shared import claim, configuration
 
 PRESET = "same-valve"
 UNITS, LABELLED, RATIO = 20, 10, 10
@@ -42,19 +42,16 @@ NOTE_FIGURE11 = (
 )
 
 
-def figure11_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-figure11"
-) -> dict[str, Any]:
+def figure11_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Figure 11 (a) on simulated data: error on new units against the number of their labels, by mode of calibration.
 
     Args:
-        profile: "smoke" (a few steps), "quick" (N^l = 1, 3, 10) or "paper" (N^l = 1..10); 3 seeds.
-        seeds: Number of seeds, 0, 1, ... of data and networks in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json, table.csv and figures.
+        profile: "smoke" (a few steps), "quick" (N^l = 1, 3, 10) or "paper" (N^l = 1..10); 3 seeds.
+        seeds: Number of seeds of data and networks; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    started, out = time.perf_counter(), Path(out)
-    data_seeds = range(seeds or {"smoke": 1, "quick": 3, "paper": 3}[known(profile)])
+    data_seeds = range(seeds or {"smoke": 1, "quick": 3, "paper": 3}[profile])
     counts = {"smoke": (1, 2), "quick": PAPER_COUNTS, "paper": tuple(range(1, LABELLED + 1))}[profile]
     data = _identity(data_seeds)
     resumed = claim(out, data)
@@ -84,13 +81,12 @@ def figure11_experiment(
         for name, cell in cells.items()
     ]
     differences = _differences({name: [r["mape"] for r in found(name)] for name in cells}, counts)
-    print(figure11_table(rows))
-    print(*(f"{k}: {d:+.2f}" + ("" if e is None else f" ± {e:.2f}") for k, (d, e) in differences.items()), sep="\n")
+    lines = (f"{k}: {d:+.2f}" + ("" if e is None else f" ± {e:.2f}") for k, (d, e) in differences.items())
     _figure(rows, out / "figures" / "figure11.png")
     extra = {"note": NOTE_FIGURE11, "differences": differences, "configurations": {"ssmtl": configured}}
     extra |= {"networks_mape": averages([{"mape": float(np.mean(r["mape"]))} for r in networks.values()])}
     extra |= timing({**networks, **results}, resumed)
-    return finish(out, rows, "figure11", profile, data, list(data_seeds), time.perf_counter() - started, extra)
+    return Outcome(rows, data, list(data_seeds), extra, "\n".join([figure11_table(rows), *lines]))
 
 
 def figure11_run(
@@ -99,12 +95,12 @@ def figure11_run(
     """Calibrate the new units of one seed in one way and score their test rows.
 
     Args:
-        seed: Of the new units (1000 more) and of everything random.
+        seed: Random seed; that of the new units is 1000 larger.
         networks: Folder of the fit whose networks are used.
-        method: "robust", "refined", "paper", or "no data".
-        mode: Of `calibrate`; of "no data": where the context is put, see `NO_DATA`.
-        labels: N^l.
-        options: Of `calibrate`.
+        method: "robust", "refined", "paper" or "no data".
+        mode: Mode of `calibrate`; for "no data" one of `NO_DATA`, where the contexts are put.
+        labels: Number of labelled rows per unit, N^l.
+        options: Further options of `calibrate`.
 
     Returns:
         ``mape`` (percent, mean over the finite units), ``unit_mape`` (of each finite unit), ``cover90`` (share of test
@@ -153,7 +149,7 @@ def figure11_table(rows: list[dict[str, Any]]) -> str:
 
 
 def new_units(seed: int, labels: int) -> tuple[Batch, Batch]:
-    """Rows of 20 new units, the first `labels` labelled and 10 times as many unlabelled ones; and their test rows."""
+    """Return the first `labels` labelled and ten times as many unlabelled rows of 20 new units; and their test rows."""
     train, test = simulate(UNITS, LABELLED, LABELLED * RATIO, 100, seed=1000 + seed, **PRESETS[PRESET])
     place = np.tile(np.arange(LABELLED * (1 + RATIO)), UNITS)  # rows are sorted by unit, labelled ones first
     kept = (place < labels) | ((place >= LABELLED) & (place < LABELLED + RATIO * labels))
@@ -165,7 +161,7 @@ def _of_unit(batch: Batch, unit: int) -> Batch:
 
 
 def _paper_parts(fit: Fit, train: Batch, test: Batch, mode: str, seed: int) -> list[tuple[Fit, Batch]]:
-    """Fits by the paper's method with the test rows of their units: all together, or where one fails each alone."""
+    """Fit all units by the paper's method, or each alone if one fails; pair each fit with the units' test rows."""
     options = {"mode": mode, "method": "paper", "seed": seed, "progress": False}
     try:
         return [(calibrate(fit, train, **options), test)]
@@ -178,7 +174,7 @@ def _paper_parts(fit: Fit, train: Batch, test: Batch, mode: str, seed: int) -> l
 
 
 def _no_data(fit: Fit, train: Batch, where: str) -> Fit:
-    """A fit to the units whose contexts know nothing of their rows."""
+    """Return a fit to the units whose contexts were not inferred from the units' rows."""
     found = calibrate(fit, train, steps=1, starts=1, candidates=1, progress=False)
     trained = fit.guide.c_loc.detach()
     with torch.no_grad():

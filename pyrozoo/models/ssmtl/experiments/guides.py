@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ....criticism.scores import coverage, rmse
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import averages, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, simulated_data, timing
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
@@ -28,7 +27,7 @@ from ..card import CARD
 from ..data.datasets import dryer
 from ..data.simulator import PRESETS, simulate
 from .runs import dryer_data
-from .shared import claim, configuration, finish
+from .shared import claim, configuration
 
 PRIORS: Mapping[str, Callable[[int], Any]] = {
     "normal": lambda c_dim: None,
@@ -50,22 +49,19 @@ NOTE = (
 )
 
 
-def guides_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-guides"
-) -> dict[str, Any]:
+def guides_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> dict[str, Outcome]:
     """Every guide with every prior: ELBO, RMSE, coverage, Pareto k per unit and row, seconds; one table, one figure.
 
     Args:
-        profile: "smoke", "quick" (small networks, 1 seed) or "paper" (tuned configurations, 3 seeds).
-        seeds: Number of seeds, 0, 1, ..., of simulated data and of label draws, in place of the profile's.
-        jobs: Processes.
         out: Folder for ``simulated`` and ``dryer``, each with record.json and table.csv, and the figure.
+        profile: "smoke", "quick" (small networks, 1 seed) or "paper" (tuned configurations, 3 seeds).
+        seeds: Number of seeds of simulated data and of label draws; None takes the profile's.
+        jobs: Number of worker processes.
 
     Returns:
-        The records, ``simulated`` and ``dryer``.
+        Outcomes on ``simulated`` wells and on the ``dryer``.
     """
-    started, out = time.perf_counter(), Path(out)
-    numbers = range(seeds or {"smoke": 1, "quick": 1, "paper": 3}[known(profile)])
+    numbers = range(seeds or {"smoke": 1, "quick": 1, "paper": 3}[profile])
     guides = tuple(CARD.guides) if profile != "smoke" else ("paper", "delta")
     priors = tuple(PRIORS) if profile != "smoke" else ("normal", "mixture")
     batches = (study_data("simulated", seed, profile)[0] for seed in numbers)
@@ -87,21 +83,20 @@ def guides_experiment(
                 rows.append(
                     {"model": "SSMTL", "data": name, "guide": guide, "prior": prior, **_means(found, guide, name)}
                 )
-    print(guides_table(rows))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     guides_figure(rows).savefig(out / "figures" / "guides.png", dpi=110)
-    seconds = time.perf_counter() - started
-    records = {}
+    outcomes = {}
     for name, data in (("simulated", wells), ("dryer", real)):
         own = {job: result for job, result in results.items() if job.startswith(name)}
         extra = {"note": NOTE} | timing(own, resumed)
         part = [row for row in rows if row["data"] == name]
-        records[name] = finish(out / name, part, "guides", profile, data, list(numbers), seconds, extra)
-    return records
+        text = "" if outcomes else guides_table(rows)  # one table of both
+        outcomes[name] = Outcome(part, data, list(numbers), extra, text)
+    return outcomes
 
 
 def _means(found: list[dict[str, Any]], guide: str, data: str) -> dict[str, float | None]:
-    """Mean and standard error of every score over the seeds that have it."""
+    """Return mean and standard error of every score over the seeds that have it."""
     # A point has no entropy, so that its ELBO is on no common scale; k per unit is not computed on the dryer.
     without = ({"elbo"} if guide == "delta" else set()) | ({"khat_unit", "untold"} if data == "dryer" else set())
     out: dict[str, float | None] = {}
@@ -113,7 +108,7 @@ def _means(found: list[dict[str, Any]], guide: str, data: str) -> dict[str, floa
 
 
 def study_data(name: str, seed: int, profile: str) -> tuple[Batch, Batch, np.ndarray]:
-    """Training data, data to predict, and which of its rows are scored."""
+    """Return training data, data to predict, and which of its rows are scored."""
     if name == "dryer":
         return dryer_data(seed, batches=SMOKE_BATCHES if profile == "smoke" else None)
     train, test = simulate(30, 5, 10, 40, seed=seed, **PRESETS["same-valve"])
@@ -145,7 +140,7 @@ def guides_run(data: str, guide: str, prior: str, seed: int, profile: str) -> di
 
 
 def strict_elbo(fitted: Fit, train: Batch, seed: int, draws: int = 20) -> float:
-    """The ELBO per row, nats, without the alpha term (a factor of the guide, no part of its density)."""
+    """Return the ELBO per row [nats] without the alpha term, a factor of the guide that is no part of its density."""
     stats = draw(fitted, train, draws=draws, seed=seed, sites=[], predictive=False).groups["sample_stats"]
     return float((stats["lp"] - stats["lq"]).mean()) / train.n_rows
 
@@ -161,14 +156,14 @@ def _pareto(fitted: Fit, train: Batch, seed: int, per_unit: bool, draws: int, in
 
 
 def guides_table(rows: list[dict[str, Any]]) -> str:
-    """The table of the record as text."""
+    """Return the table of the record as text."""
     keep = ("data", "guide", "prior", "elbo", "rmse", "cover90", "khat_unit", "untold", "khat_row", "seconds")
     shown = [{k: row.get(k) for name in keep for k in (name, f"{name}_se") if k in row} for row in rows]
     return format_table(shown)
 
 
 def guides_figure(rows: list[dict[str, Any]]) -> Figure:
-    """One dot per guide and prior: RMSE, strict ELBO and coverage, for each data set."""
+    """Draw RMSE, strict ELBO and coverage for each data set, one dot per guide and prior."""
     measures = {
         "rmse": {
             "simulated": "RMSE [m3/h]\n(lower is better)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ....criticism.scores import coverage, interval_score, interval_width, per_g
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import averages, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, simulated_data, timing
 from ....inference.fit import fit
 from ....inference.saving import load
 from ....modeling import registry
@@ -25,7 +24,7 @@ from ....plots.predictions import interval_coverage
 from ....posterior.predicting import predict
 from ..data.datasets import draw_labels, dryer
 from ..data.simulator import PRESETS, simulate
-from .shared import claim, configuration, finish
+from .shared import claim, configuration
 
 CASES = ("dryer, same", "dryer, later", "simulated wells")
 WELLS = CASES[2]
@@ -47,23 +46,22 @@ NOTE_INTERVALS = (
 
 
 def intervals_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-intervals"
-) -> dict[str, Any]:
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1
+) -> dict[str, Outcome]:
     """Coverage, width and interval score of every kind of interval, on the dryer and on simulated wells.
 
     Args:
-        profile: "smoke" (a few steps, a few batches), "quick" (one draw of labels, three data seeds of wells, cross
-            on the same rows of the dryer only) or "paper" (five draws, three seeds, cross everywhere).
-        seeds: Number of label draws and data seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
         out: Folder for record.json and table.csv of the dryer, the same of the wells in ``simulated``, the fits and
             the figure.
+        profile: "smoke" (a few steps, a few batches), "quick" (one draw of labels, three data seeds of wells, cross
+            on the same rows of the dryer only) or "paper" (five draws, three seeds, cross everywhere).
+        seeds: Number of label draws and data seeds; None takes the profile's.
+        jobs: Number of worker processes.
 
     Returns:
-        The record of the dryer.
+        Outcomes on the wells (``simulated``) and on the dryer (the folder itself).
     """
-    started, out = time.perf_counter(), Path(out)
-    counts = {"smoke": (1, 1), "quick": (1, 3), "paper": (5, 3)}[known(profile)]
+    counts = {"smoke": (1, 1), "quick": (1, 3), "paper": (5, 3)}[profile]
     repeats = {case: range(seeds or counts[case == WELLS]) for case in CASES}
     batches = SMOKE_BATCHES if profile == "smoke" else None
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
@@ -92,15 +90,15 @@ def intervals_experiment(
             row = averages([result[remedy] for result in found])
             curves.setdefault(case, {})[remedy] = [row[f"cover{round(100 * p)}"] for p in LEVELS]
             rows.append({"model": remedy, "scored": case, **row})
-    print(intervals_table(rows))
     _figure(curves, out / "figures" / "coverage.png")
     extra = {"note": NOTE_INTERVALS, "repeats": {case: len(r) for case, r in repeats.items()}}
     extra |= {"configurations": {e: configuration(e, "ssmtl", profile) for e in ("dryer", "table1")}}
     extra |= timing(fitted, resumed)
-    seconds = time.perf_counter() - started
     real, simulated = ([row for row in rows if (row["scored"] == WELLS) is which] for which in (False, True))
-    finish(out / "simulated", simulated, "intervals", profile, wells, list(repeats[WELLS]), seconds, extra)
-    return finish(out, real, "intervals", profile, data, list(repeats[CASES[0]]), seconds, extra)
+    return {
+        "simulated": Outcome(simulated, wells, list(repeats[WELLS]), extra, intervals_table(rows)),
+        "": Outcome(real, data, list(repeats[CASES[0]]), extra),
+    }
 
 
 def _slug(case: str, seed: int) -> str:
@@ -108,7 +106,7 @@ def _slug(case: str, seed: int) -> str:
 
 
 def case_data(case: str, seed: int, batches: int | None = None) -> tuple[Batch, Batch]:
-    """Training data with five labels per unit, and the rows to score, at most `SCORED` of them at random."""
+    """Return training data with five labels per unit, and the rows to score: at random, at most `SCORED` of them."""
     if case == WELLS:
         train, test = simulate(50, 5, 100, 100, seed=seed, **PRESETS["any-valve"])
     else:
@@ -125,7 +123,7 @@ def case_data(case: str, seed: int, batches: int | None = None) -> tuple[Batch, 
 
 
 def _folds(case: str, train: Batch, seed: int) -> list[tuple[Batch, Batch]]:
-    """Rows that are scored in "dryer, same" are unlabelled rows of the training data; elsewhere they are new."""
+    """Split the labels into folds; scored rows of "dryer, same" are unlabelled training rows, elsewhere new rows."""
     return fold_data(train, FOLDS, inputs=case == "dryer, same", seed=seed)
 
 
@@ -145,7 +143,7 @@ def interval_fit(
 def interval_scores(
     case: str, seed: int, name: str, fits: str, folds: int, batches: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Scores of every kind of interval on the same rows; one draw of labels or one data seed."""
+    """Score every kind of interval on the same rows, for one draw of labels or one data seed."""
     train, test = case_data(case, seed, batches)
     held_out = [part for _, part in _folds(case, train, seed)]
     whole, mtl = (load(Path(fits) / f"{model}-{name}-all") for model in ("ssmtl", "mtl"))
@@ -182,13 +180,13 @@ def _scores(table: pd.DataFrame, test: Batch) -> dict[str, float]:
 
 
 def intervals_table(rows: list[dict[str, Any]]) -> str:
-    """The table of a record as text."""
+    """Return the table of a record as text."""
     hidden = {"ess", "khat_bad", "calibrated_on"}
     return format_table([{k: v for k, v in row.items() if k.removesuffix("_se") not in hidden} for row in rows])
 
 
 def _figure(curves: Mapping[str, Mapping[str, list[float]]], file: Path) -> None:
-    """Nominal against empirical coverage, one panel per case, one line per kind of interval."""
+    """Draw empirical against nominal coverage, one panel per case, one line per kind of interval."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(curves), 5.4), layout="constrained")

@@ -26,9 +26,9 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str
     """Write posterior.nc and figures of a fit to the first draw of labels; return the numbers behind them.
 
     Args:
-        fit: The fit, its restarts as runs.
-        out: Folder.
-        batches: The first so many batches it was fitted to, in a smoke run, which also draws less.
+        fit: Fit with its restarts as runs.
+        out: Folder for posterior.nc and the figures.
+        batches: Number of batches it was fitted to, in a smoke run, which also takes fewer draws; None means all.
     """
     smoke = batches is not None
     train, full, scored = dryer_data(0, batches=batches)
@@ -101,7 +101,7 @@ def _figures(
 
 
 def _ppc_figure(drawn: Any) -> Figure:
-    """Observed against replicated distributions of y and of every input."""
+    """Draw observed and replicated distributions of y and of every input."""
     panels = []
     for site in ("y", "x"):
         names = drawn.coords[drawn.dims[site][-1]]

@@ -26,14 +26,14 @@ INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
 def dryer_data(
     draw: int, protocol: str = "same", hold_out: int = 0, batches: int | None = None
 ) -> tuple[Batch, Batch, np.ndarray]:
-    """Training data, data to predict, and which of its rows are scored.
+    """Return training data, data to predict, and which of its rows are scored.
 
     Args:
-        draw: Seed of the choice of five labelled rows per batch.
-        protocol: "same": the unlabelled rows of the same batches are scored (their inputs are in the training data:
-            transductive); "later": the last 25 % of each batch is kept out of training altogether, and scored.
-        hold_out: Labels per batch that are kept out of training and scored in place of the unlabelled rows (tuning).
-        batches: Only the first so many batches (to see an experiment run).
+        draw: Random seed of the choice of five labelled rows per batch.
+        protocol: "same" scores the unlabelled rows of the same batches (their inputs are in the training data:
+            transductive); "later" keeps the last 25 % of each batch out of training altogether, and scores it.
+        hold_out: Number of labels per batch to keep out of training and to score in place of the unlabelled rows.
+        batches: Number of batches to keep, the first ones (to see an experiment run); None keeps all.
     """
     data = dryer()
     if batches is not None:
@@ -66,9 +66,9 @@ def table1_run(
     model: str, seed: int, ratio: int = 20, preset: str = "any-valve", repeat: int = 0, guide: str = "paper",
     arguments: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit one model to simulated wells (50 units, 5 labelled and 5 `ratio` unlabelled rows each), score 100 a unit.
+    """Fit one model to simulated wells and score it on 100 rows per unit.
 
-    MAPE and WMAPE are percentages per unit.
+    There are 50 units with 5 labelled and 5 x `ratio` unlabelled rows each. MAPE and WMAPE are percentages per unit.
     """
     train, test = simulate(50, 5, 5 * ratio, 100, seed=seed, **PRESETS[preset])
     result, prediction = _run(model, train, test, seed + 1000 * repeat, guide, arguments, settings, save)
@@ -104,7 +104,7 @@ def _save(fitted: Fit, folder: str) -> None:
 
 
 def _coverage(truth: np.ndarray, prediction: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Share of rows inside the central 50, 80 and 90 % predictive intervals."""
+    """Return the share of rows inside the central 50, 80 and 90 % predictive intervals."""
     return {
         f"cover{level}": coverage(truth, prediction[low], prediction[high])
         for level, (low, high) in INTERVALS.items()

@@ -1,4 +1,4 @@
-"""What the experiments of this entry share: its configurations and tables, and the zoo's helpers bound to its card."""
+"""What the experiments of this entry share: configurations, tables, and `claim` for its card."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 from ....experiments import running as experiments
 from ....experiments.record import format_table
-from ....experiments.running import averages, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, simulated_data, timing
 from ..card import CARD
 from .runs import INTERVALS
 from .tuning import chosen
 
 COVERAGES = tuple(f"cover{level}" for level in INTERVALS)
 claim = partial(experiments.claim, CARD)
-finish = partial(experiments.finish, CARD)
 
 
 def configuration(experiment: str, model: str, profile: str) -> dict[str, Any]:
-    """The tuned arguments and settings of a model, with few steps in a smoke run."""
+    """Return the tuned arguments and settings of a model; a smoke run takes few steps."""
     found = chosen(experiment, model)
     if profile == "smoke":
         found["settings"]["steps"] = 20
@@ -27,18 +26,18 @@ def configuration(experiment: str, model: str, profile: str) -> dict[str, Any]:
 
 
 def configurations(experiment: str, profile: str) -> dict[str, Any]:
-    """The configurations of both models, for the record."""
+    """Return the configurations of both models, for the record."""
     return {model: configuration(experiment, model, profile) for model in ("mtl", "ssmtl")}
 
 
 def label(model: str) -> str:
-    """How a table calls a model."""
+    """Return the name of a model in a table."""
     names = {"ssmtl": "SSMTL", "mtl": "MTL", "STL_default_gamma": "STL (only C tuned)"}
     return names.get(model, model.replace("_", " "))
 
 
 def summary_table(rows: list[dict[str, Any]], differences: Mapping[str, Any]) -> str:
-    """The table of a record as text, with the paired differences of its first score below."""
+    """Return the table of a record as text, with the paired differences of its first score below."""
     lines = [format_table(_printed(rows)), ""]
     for name, (difference, error) in differences.items():
         lines.append(f"{name}: {difference:+.2f}" + ("" if error is None else f" ± {error:.2f} (paired SE)"))
@@ -46,7 +45,7 @@ def summary_table(rows: list[dict[str, Any]], differences: Mapping[str, Any]) ->
 
 
 def _printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The columns that fit a terminal."""
+    """Keep the columns that fit a terminal."""
     keep = (
         "model",
         "scored",
@@ -68,6 +67,6 @@ def _printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "COVERAGES", "averages", "claim", "configuration", "configurations", "finish", "known", "label", "simulated_data",
+    "COVERAGES", "Outcome", "averages", "claim", "configuration", "configurations", "label", "simulated_data",
     "summary_table", "timing",
 ]  # fmt: skip

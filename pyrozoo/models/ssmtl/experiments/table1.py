@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import pandas as pd
 from ....criticism.scores import summarise
 from ....experiments.jobs import run_jobs
 from ....experiments.record import paired_difference
-from ....experiments.running import averages, known, simulated_data, timing
+from ....experiments.running import Outcome, averages, simulated_data, timing
 from ..data.simulator import PRESETS, simulate
 from .published import TABLE_1
 from .runs import table1_run
-from .shared import COVERAGES, claim, configuration, configurations, finish, label, summary_table
+from .shared import COVERAGES, claim, configuration, configurations, label, summary_table
 
 RATIOS = (1, 5, 20)
 NOTE_TABLE1 = (
@@ -26,20 +25,17 @@ NOTE_TABLE1 = (
 )
 
 
-def table1_experiment(
-    profile: str = "quick", seeds: int | None = None, jobs: int = 1, out: Path | str = "results/ssmtl-table1"
-) -> dict[str, Any]:
+def table1_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Table 1 on simulated data: STL, MTL and SSMTL at ratios 1, 5 and 20, with the published rows beside.
 
     Args:
+        out: Folder for record.json and table.csv.
         profile: "smoke", "quick" (3 data seeds) or "paper" (the same with 20 network initialisations each, averaged
             per unit).
-        seeds: Number of data seeds, 0, 1, ... in place of the profile's.
-        jobs: Processes.
-        out: Folder for record.json and table.csv.
+        seeds: Number of data seeds; None takes the profile's.
+        jobs: Number of worker processes.
     """
-    started, out = time.perf_counter(), Path(out)
-    data_seeds = range(seeds or {"smoke": 1, "quick": 3, "paper": 3}[known(profile)])
+    data_seeds = range(seeds or {"smoke": 1, "quick": 3, "paper": 3}[profile])
     data = _table1_data(data_seeds)
     resumed = claim(out, data)
     repeats = range(20 if profile == "paper" else 1)
@@ -76,10 +72,9 @@ def table1_experiment(
         )
         for a, b in pairs
     }
-    print(summary_table(rows, differences))
     extra = {"note": NOTE_TABLE1, "differences": differences, "configurations": configurations("table1", profile)}
     extra |= timing(results, resumed)
-    return finish(out, rows, "table1", profile, data, list(data_seeds), time.perf_counter() - started, extra)
+    return Outcome(rows, data, list(data_seeds), extra, summary_table(rows, differences))
 
 
 def _table1_data(seeds: range) -> dict[str, Any]:
@@ -88,7 +83,7 @@ def _table1_data(seeds: range) -> dict[str, Any]:
 
 
 def _table1_scores(repeats: list[dict[str, Any]]) -> dict[str, float]:
-    """Scores of one data set: errors averaged per unit over the repeats, then summarised over units."""
+    """Return the scores of one data set: errors averaged per unit over the repeats, then summarised over units."""
     out: dict[str, float] = {}
     for name in ("mape", "wmape"):
         summary = summarise(pd.Series(np.mean([result[name] for result in repeats], axis=0)))
@@ -98,7 +93,7 @@ def _table1_scores(repeats: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _published(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The published row of the same model; ours with only C tuned is the paper's STL as far as it is described."""
+    """Return the published row of the same model; our STL with only C tuned is closest to what the paper describes."""
     label = "STL" if row["model"].startswith("STL (") else row["model"] if row["model"] != "STL" else None
     return [
         dict(published) for published in TABLE_1 if (published["model"], published["ratio"]) == (label, row["ratio"])

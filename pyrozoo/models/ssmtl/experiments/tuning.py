@@ -1,8 +1,8 @@
 """Choose configurations: ``python -m pyrozoo.models.ssmtl.experiments.tuning dryer|table1 --jobs 2``.
 
 Every model gets its own search over settings of its own, on label draws and data seeds that no experiment scores. On
-the dryer the choice is by one held-out label per batch, four labels training. The record goes to ``tuning/<name>.json``
-of the entry, where the experiments read it.
+the dryer the choice is by one held-out label per batch, with four labels for training. The record goes to
+``tuning/<name>.json``, where the experiments read it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TABLE1_SEEDS = (100, 101)
 
 
 def grid(fixed: dict[str, Any], **choices: list) -> list[dict[str, Any]]:
-    """All combinations of the choices, each on top of what is fixed."""
+    """Return all combinations of the choices, each added to the fixed settings."""
     return [{**fixed, **dict(zip(choices, values, strict=True))} for values in itertools.product(*choices.values())]
 
 
@@ -92,12 +92,12 @@ def tune(experiment: str, out: Path, n_jobs: int) -> dict[str, Any]:
 
 
 def score(result: dict[str, Any]) -> float:
-    """What tuning minimises."""
+    """Return the score that tuning minimises."""
     return result["rmse"] if "rmse" in result else float(np.mean(result["mape"]))
 
 
 def chosen(experiment: str, model: str) -> dict[str, Any]:
-    """The tuned configuration of a model, as arguments of a run."""
+    """Return the tuned configuration of a model, as arguments of a run."""
     record = json.loads((FOLDER / f"{experiment}.json").read_text())
     return split_configuration(record["models"][model]["chosen"])
 
