@@ -73,10 +73,12 @@ test-slow: venv venv-arviz1  ## run the slow tests (calibration, recovery at len
 tutorials: $(VENV)/.installed-notebooks  ## run the tutorials in full, write their notebooks (NAME=00_quickstart: one)
 	@$(VENV)/bin/python tutorials/execute.py $(NAME)
 
-lint: $(VENV)/.installed-dev  ## check style
+lint: $(VENV)/.installed-dev  ## check style, types and who imports whom
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
 
 clean:  ## remove environments, builds and caches (results stay)
-	@rm -rf $(VENV) $(VENV_ARVIZ1) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_ARVIZ1) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

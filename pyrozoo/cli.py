@@ -72,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(prog="pyrozoo", description="A model zoo for Pyro.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"pyrozoo {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(
         "--import", dest="modules", metavar="MODULE", action="append", default=[],

@@ -50,6 +50,13 @@ def test_it_runs_the_installed_copy(installed):
     assert out.stdout.startswith(str(folder / "env"))
 
 
+def test_it_says_that_it_is_typed(installed):
+    python, environment, folder = installed
+    code = "import pyrozoo, pathlib; print(pathlib.Path(pyrozoo.__file__).with_name('py.typed').is_file())"
+    out = subprocess.run([python, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == "True"
+
+
 def test_list_and_show(installed):
     assert "ssmtl" in run(installed, "list")
     assert "71 batches" in run(installed, "show", "ssmtl")

@@ -75,9 +75,11 @@ def gradients(subject: Subject) -> None:
             if checked:
                 loss(batch).backward()
             for name, parameter in checked.items():
-                require(parameter.grad is not None, f"{name}: no gradient; use the parameter or remove it")
-                require(torch.isfinite(parameter.grad).all(), f"{name}: its gradient is not finite on the tiny data")
-                reached[name] |= bool(parameter.grad.any())
+                gradient = parameter.grad
+                require(gradient is not None, f"{name}: no gradient; use the parameter or remove it")
+                assert gradient is not None
+                require(torch.isfinite(gradient).all(), f"{name}: its gradient is not finite on the tiny data")
+                reached[name] |= bool(gradient.any())
         dead = sorted(name for name, seen in reached.items() if not seen)
         require(not dead, f"the gradient of {dead} is exactly zero; the loss does not depend on it")
 
@@ -179,7 +181,7 @@ def latents_only(trace: Trace, held: Mapping[str, Tensor] | None = None) -> Trac
             continue
         value = site["value"]
         for frame in site["cond_indep_stack"]:
-            if frame.name in (held or {}):
+            if held is not None and frame.name in held:
                 value = value.index_select(frame.dim - site["fn"].event_dim, held[frame.name])
         fixed.add_node(name, **{**site, "value": value})
     return fixed
@@ -250,6 +252,7 @@ def golden(subject: Subject) -> None:
     value = golden_log_joint(subject)
     said = subject.card.golden.get(subject.variant)
     require(said is not None, f"the card has no golden value; add golden={{{subject.variant!r}: {value!r}}}")
+    assert said is not None
     same = math.isclose(said, value, rel_tol=EXACT)
     require(
         same, f"the log density changed: {value!r}, the card has {said!r}. If that is meant: a new version in card and "

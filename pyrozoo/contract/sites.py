@@ -32,8 +32,8 @@ def card_facts(subject: Subject) -> None:
     """C2: sites, plates, dims, kinds, priors, version and the keys of every table on the card are those of the code."""
     card, parts = subject.card, subject.parts
     for facts in ("variants", "guides", "datasets", "experiments"):
-        said, found = set(getattr(card, facts)), set(getattr(parts, facts.upper(), {}))
-        require(said == found, f"card.{facts} has {sorted(said)}, {facts.upper()} has {sorted(found)}; make them equal")
+        named, own = set(getattr(card, facts)), set(getattr(parts, facts.upper(), {}))
+        require(named == own, f"card.{facts} has {sorted(named)}, {facts.upper()} has {sorted(own)}; make them equal")
     described, variants = sorted(card.sites), sorted(card.variants)
     require(described == variants, f"card.sites has {described}, the variants are {variants}")
     with subject.built() as (model, _, batch):
@@ -89,6 +89,7 @@ def _check_prior(model: ZooModel, name: str, said: Site) -> None:
     except ValueError:
         return  # a prior with arrays or parents is described in words
     require(isinstance(default, dist.Distribution), f"site {name!r}: the card says {said.prior}, the prior has parents")
+    assert isinstance(default, dist.Distribution)
     on_card = prior_tools.fit_to_site(with_text, name, default)
     value = default.sample((5,))
     same = torch.allclose(on_card.log_prob(value), default.log_prob(value), rtol=EXACT)
@@ -179,7 +180,7 @@ def _check_wrong_priors(subject: Subject, model: ZooModel) -> None:
         default = model.priors()[site]
         if not isinstance(default, dist.Distribution):
             continue
-        fitting = other_prior(default) or default
+        fitting: dist.Distribution = other_prior(default) or default
         wide = fitting.expand((2, 7)).to_event(2)
         _raises(ValueError, f"a wrong event shape for {site!r}", subject, site, wide)
         real = default.support.check(default.sample() * 0 - 1.0).all()

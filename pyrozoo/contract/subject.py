@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -152,7 +152,7 @@ def guides_of(card: registry.Card, variant: str) -> tuple[str, ...]:
 
 
 # -------------------------------------------------------------------- priors
-Prior = dist.Distribution | Callable[..., dist.Distribution]
+Prior: TypeAlias = "dist.Distribution | Callable[..., dist.Distribution]"
 
 
 def swappable(model: ZooModel) -> list[str]:

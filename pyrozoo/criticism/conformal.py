@@ -136,14 +136,14 @@ class Conformal:
         lines = []
         for j, name in enumerate(_components(table, self.target)):
             for level in self.levels:
-                bounds = tuple(table[f"{name}.{side}{self.suffixes[level]}"] for side in ("lower", "upper"))
-                line = {"component": name, "nominal": level, "empirical": scores.coverage(truth[:, j], *bounds)}
-                line["width"] = scores.interval_width(truth[:, j], *bounds)
-                line["score"] = scores.interval_score(truth[:, j], *bounds, level=level)
+                lower, upper = (table[f"{name}.{side}{self.suffixes[level]}"] for side in ("lower", "upper"))
+                line = {"component": name, "nominal": level, "empirical": scores.coverage(truth[:, j], lower, upper)}
+                line["width"] = scores.interval_width(truth[:, j], lower, upper)
+                line["score"] = scores.interval_score(truth[:, j], lower, upper, level=level)
                 if test.groups:
                     group = test.groups[0]
                     names = test.group_names(group)[seen]
-                    each = scores.per_group(scores.coverage, truth[:, j], bounds, names)
+                    each = scores.per_group(scores.coverage, truth[:, j], (lower, upper), names)
                     line |= {f"{group}_sd": each.std(ddof=0), f"{group}_p10": each.quantile(0.1)}
                     line[f"{group}_min"] = each.min()
                 lines.append(line)
@@ -235,7 +235,7 @@ def cross_conformal(
         ['y.mean', 'y.sd', 'y.lower50', 'y.upper50', 'y.lower80', 'y.upper80']
     """
     several = not isinstance(level, numbers.Real)
-    levels = tuple(float(p) for p in level) if several else (float(level),)
+    levels = tuple(float(p) for p in np.atleast_1d(level))
     suffixes = {p: f"{100 * p:g}" if several else "" for p in levels}
     options = {"seed": seed, **options}
     parts = []
@@ -403,7 +403,7 @@ def _ends(
 
 def _mixed(tables: list[pd.DataFrame], target: str) -> pd.DataFrame:
     """Mean, and standard deviation of the mixture, of several fits' predictions."""
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name in _components(tables[0], target):
         means, sds = (np.stack([table[f"{name}.{what}"] for table in tables]) for what in ("mean", "sd"))
         columns |= {f"{name}.mean": means.mean(0), f"{name}.sd": np.sqrt(means.var(0) + (sds**2).mean(0))}

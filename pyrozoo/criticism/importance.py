@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -228,7 +228,8 @@ def _global_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     out = []
     for _ in range(draws):
         drawn = pair(run.model, run.guide, batch)
-        p, q = (sum(term.double().sum() for term in drawn.by_plate(part).values()) for part in ("model", "guide"))
+        totals = (sum(term.double().sum() for term in drawn.by_plate(part).values()) for part in ("model", "guide"))
+        p, q = (cast(Tensor, total) for total in totals)
         out.append(p - q)
     return torch.stack(out)
 

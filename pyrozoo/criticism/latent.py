@@ -91,13 +91,13 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
             real = _is_real(drawn.model.nodes[site]["fn"].support)
             holder = f"{site}_unconstrained" if real and f"{site}_unconstrained" in drawn.guide.nodes else site
-            mean, variance = _moments(drawn.guide.nodes[holder])
-            means.append(mean)
+            located, variance = _moments(drawn.guide.nodes[holder])
+            means.append(located)
             variances.append(variance)
             divergence = _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"])
-            if divergence.dim() > mean.dim():  # the prior depends on an enumerated site: the mean over its posterior
+            if divergence.dim() > located.dim():  # the prior depends on an enumerated site: the mean over its posterior
                 divergence = (drawn.log_weights().exp()[..., None] * divergence).sum(0)
-            divergences.append(divergence.expand_as(mean))
+            divergences.append(divergence.expand_as(located))
         # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
         sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
         kls = torch.stack(divergences).mean(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def ppc(
 
 
 def _check_site(drawn: Draws, site: str, against: str) -> list[dict[str, Any]]:
-    statistics = {
+    statistics: dict[str, Callable[..., Any]] = {
         "mean": np.mean, "sd": np.std, "min": np.min, "max": np.max,
         "lag-1 sd": lambda values, axis: np.std(np.diff(values, axis=axis), axis=axis),
     }  # fmt: skip

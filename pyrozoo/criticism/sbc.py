@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,7 @@ def sbc(
                 batch, truth = _simulate(own, layout, site)
             batch = with_support(own_guide, batch)
             if hasattr(own_guide, "solve"):
-                own_guide.solve(batch)
+                cast(Any, own_guide).solve(batch)  # torch types every attribute of a module as a tensor or module
             else:
                 Training(own, own_guide, batch, None, options, own_seed, None).run(
                     resume=False, progress=None, callback=None

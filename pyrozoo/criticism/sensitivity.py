@@ -197,7 +197,8 @@ def _draw(
         bar.update()
     plates = plates_of(drawn.model.nodes[site])
     weighed = _Weighed(plates[0] if plates else "", torch.stack(values), {k: torch.stack(v) for k, v in ratios.items()})
-    return weighed, {t: tuple(torch.stack(part) for part in zip(*m, strict=True)) for t, m in moments.items()}
+    stacked = {t: (torch.stack([one for one, _ in m]), torch.stack([two for _, two in m])) for t, m in moments.items()}
+    return weighed, stacked
 
 
 def _site_values(drawn: Pair, name: str, changed: Mapping[str, Ratio]) -> tuple[Tensor, dict[str, Tensor]]:

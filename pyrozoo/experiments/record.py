@@ -156,7 +156,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def mean_se(values: Sequence[float]) -> tuple[float, float | None]:
+def mean_se(values: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
     """Return the mean of independent repeats and its standard error (n − 1 in the variance).
 
     The standard error of a single value is None. A value that is missing (None) or not finite is not left out: then the
@@ -175,7 +175,7 @@ def mean_se(values: Sequence[float]) -> tuple[float, float | None]:
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(array.size))
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+def paired_difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
     """Return the mean of a − b over paired repeats (same seed, same split) and its standard error; see `mean_se`.
 
     Raises:
@@ -187,7 +187,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
     return mean_se(first - second)
 
 
-def paired_ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+def paired_ratio(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
     """Return the ratio of the means of a and b over paired repeats, and its standard error by the delta method.
 
     Raises:

@@ -195,8 +195,8 @@ class CompiledLoss(nn.Module):
         """What the operations depend on beside the arguments: every part's mode, and which parameters are trained."""
         if not self._parts or [p.requires_grad for p in self._parameters_] != self._requires_grad:
             named = dict(self.loss.named_parameters())
-            self._parameters_ = list(named.values())
-            self._requires_grad = [p.requires_grad for p in self._parameters_]
+            self._parameters_: list[nn.Parameter] = list(named.values())
+            self._requires_grad: list[bool] = [p.requires_grad for p in self._parameters_]
             trained = {n: p for n, p in named.items() if p.requires_grad}
             rest = {n: p for n, p in named.items() if not p.requires_grad} | dict(self.loss.named_buffers())
             self._names, self._trained, self._rest = [*trained, *rest], list(trained.values()), list(rest.values())
@@ -257,6 +257,7 @@ class CompiledLoss(nn.Module):
     ) -> Callable[..., list[Tensor]]:
         """Compile a graph; if that fails, replay it as it is."""
         on_cpu = all(p.device.type == "cpu" for p in self._trained)
+        options: dict[str, str | int | bool | Callable[..., Any]]
         options = {"fallback_random": True, "triton.cudagraphs": not on_cpu}
         why = "no C++ compiler was found (set CXX)" if on_cpu and not has_compiler() else ""
         if any(node.target is torch.ops.aten.mkldnn_rnn_layer.default for node in graph.graph.nodes):
@@ -287,10 +288,12 @@ class CompiledLoss(nn.Module):
         trained = [tensor.detach().clone().requires_grad_() for tensor in self._trained]
         return trained + [tensor.detach().clone() for tensor in self._rest]
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str) -> Captured | None:
+        """Run eagerly from now on; there is no graph, whatever was captured before."""
         self._eagerly = True
         self._graphs.clear()
         _warn(f"running eagerly: {why}")
+        return None
 
 
 class _Replay(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -162,7 +162,7 @@ def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
 
 
 def _solve(run: Run, train: Batch, result: Fit) -> None:
-    run.guide.solve(train)
+    cast(Any, run.guide).solve(train)  # torch types every attribute of a module as a tensor or module
     loss = Loss(run.model, run.guide, run.model.elbo(run.guide, train))
     site = bad_site(loss, train)
     if site:

@@ -64,7 +64,11 @@ class Training:
         self.optimizers = self._optimizers()
         self.base_lrs = [group["lr"] for group in self._parameter_groups()]
         per_epoch = steps_per_epoch(train, options.batch_size)
-        self.total_steps = options.steps or options.epochs * per_epoch
+        if options.steps:
+            self.total_steps = options.steps
+        else:
+            assert options.epochs is not None  # `Settings.resolve` asks for one of the two
+            self.total_steps = options.epochs * per_epoch
         self.total_epochs = math.ceil(self.total_steps / per_epoch)
         self.n_rows = train.sizes[train.rows]
         latents = self._guide_sites()
@@ -232,11 +236,14 @@ class Training:
 
     def _validate(self) -> float:
         """ELBO per validation row; latents outside the rows count as much per row as they do in training."""
+        valid = self.valid
+        assert valid is not None
+        n_valid = valid.sizes[valid.rows]
         self.valid_loss.eval()
-        share = self.valid.sizes[self.valid.rows] / self.n_rows
+        share = n_valid / self.n_rows
         with torch.random.fork_rng(), torch.no_grad(), Anneal(self.outer_sites, share):
             torch.manual_seed(VALIDATION_SEED)
-            value = self._scalar(-self.valid_loss.value(self.valid) / self.valid.sizes[self.valid.rows])
+            value = self._scalar(-self.valid_loss.value(valid) / n_valid)
         self.processes.from_first([value])  # all processes stop early together
         return value.item()
 
@@ -360,9 +367,11 @@ class Training:
         tensors |= {f"rng/process/{rank}": state for rank, state in enumerate(draws[1:], 1)}
         state = {"epoch": self.epoch, "step": self.step, "best": self.best, "bad_epochs": self.bad_epochs,
                  "history": self.rows, "status": status, "fingerprint": self.fingerprint}  # fmt: skip
+        assert self.checkpoint is not None
         save_checkpoint(self.checkpoint, tensors, state)
 
     def _load(self) -> str:
+        assert self.checkpoint is not None
         tensors, state = load_checkpoint(self.checkpoint, self.fingerprint)
         self._restore(under(tensors, "module/"))
         self.best_state = under(tensors, "best/") or None

@@ -93,6 +93,7 @@ class Settings:
     def for_data(self, train: Batch) -> Settings:
         """Settings for these data: without strata, the default batch size by stratum becomes a plain number."""
         if not train.strata and self.default_strata:
+            assert isinstance(self.batch_size, Mapping)
             return dataclasses.replace(self, batch_size=sum(size or 0 for size in self.batch_size.values()) or None)
         return self
 

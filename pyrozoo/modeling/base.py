@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import pyro
 import pyro.distributions as dist
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from . import priors as prior_tools
 
+M = TypeVar("M", bound=nn.Module)
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # whether Pyro's handlers are not told of networks
 
 
@@ -50,7 +51,7 @@ class LocalParams:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call under the setting that the instance was built under."""
         with pyro.settings.context(module_local_params=self._local_params):
-            return super().__call__(*args, **kwargs)
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]  # of the module beside this mixin
 
     def __getattr__(self, name: str) -> Any:
         """Look up an attribute, without announcing buffers (and, in the zoo's own loss, plain networks) to Pyro.
@@ -65,10 +66,10 @@ class LocalParams:
         part = self.__dict__.get("_modules", {}).get(name)
         if part is not None and QUIET.get() and self._local_params and not isinstance(part, PyroModule):
             return part
-        return super().__getattr__(name)
+        return super().__getattr__(name)  # type: ignore[misc]  # of the module beside this mixin
 
 
-def make_local(module: nn.Module) -> nn.Module:
+def make_local(module: M) -> M:
     """Make a module that was built under Pyro's global parameter store keep its parameters in itself; returns it."""
     for part in module.modules():
         if isinstance(part, LocalParams):

@@ -314,7 +314,8 @@ def _build(name: str, positional: list, named: dict) -> dist.Distribution:
     family = getattr(dist, name, None)
     if not (isinstance(family, type) and issubclass(family, TorchDistributionMixin)):
         raise ValueError(f"{name!r} is not a distribution of pyro.distributions")
-    parameters = family.arg_constraints if isinstance(getattr(family, "arg_constraints", None), dict) else {}
+    constraints = getattr(family, "arg_constraints", None)
+    parameters = constraints if isinstance(constraints, dict) else {}
     if len(positional) + len(named) > len(parameters) or not set(named) <= set(parameters):
         raise ValueError(f"prior {name}: its arguments are {sorted(parameters)}")
     try:

@@ -101,9 +101,9 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
             ax.plot([], [], " ", label=f"{meaning}: {count * share:.1%}")
     for threshold in (0.5, 0.7):
         ax.axhline(threshold, color=BLACK, lw=0.9, ls="--")
-    beside_left = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
+    beside_left: dict[str, Any] = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
     for place in [i for i in position if 0.7 < ranked.iloc[i] < np.inf][-3:]:
-        ax.annotate(str(ranked.index[place]), (place, ranked.iloc[place]), **beside_left)
+        ax.annotate(str(ranked.index[place]), (place, ranked.iloc[place]), fontsize=8, **beside_left)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=f"{khat.index.name or 'row'}, sorted", ylabel=r"Pareto $\hat{k}$", title=title)
     ax.legend(loc="upper left")

@@ -52,7 +52,10 @@ def latent_map(
     ax = make_axes(ax, (6.5, 5.4))
     plane, spread, axis_names = _to_plane(points, None if sd is None else np.asarray(sd, dtype=float), name)
     if spread is not None:
-        ax.errorbar(*plane.T, *spread.T[::-1], fmt="none", ecolor=GREY, elinewidth=0.6, alpha=0.5, label="±1 sd")
+        (first, second), (first_sd, second_sd) = plane.T, spread.T
+        ax.errorbar(
+            first, second, second_sd, first_sd, fmt="none", ecolor=GREY, elinewidth=0.6, alpha=0.5, label="±1 sd"
+        )
     _coloured_points(ax, plane, truth, truth_label)
     if labels is not None:
         for i in _outermost(plane, 15):
@@ -98,13 +101,13 @@ def _outermost(plane: np.ndarray, count: int) -> list[int]:
 def _coloured_points(ax: Axes, plane: np.ndarray, truth: Any, truth_label: str) -> None:
     size = 26 if len(plane) < 300 else 9
     if truth is None:
-        ax.scatter(*plane.T, s=size, color=BLUE, lw=0)
+        ax.scatter(plane[:, 0], plane[:, 1], s=size, color=BLUE, lw=0)
     elif _is_class(truth):
         for index, value in enumerate(np.unique(truth)):
             colour, marker = COLOURS[index % len(COLOURS)], "os^D"[index // len(COLOURS) % 4]
-            ax.scatter(
-                *plane[np.asarray(truth) == value].T, s=size, color=colour, marker=marker, lw=0, label=str(value)
-            )
+            own = plane[np.asarray(truth) == value]
+            ax.scatter(own[:, 0], own[:, 1], s=size, color=colour, marker=marker, lw=0, label=str(value))
     else:
-        shown = ax.scatter(*plane.T, s=size, c=np.asarray(truth, dtype=float), cmap="viridis", lw=0, zorder=3)
+        values = np.asarray(truth, dtype=float)
+        shown = ax.scatter(plane[:, 0], plane[:, 1], s=size, c=values, cmap="viridis", lw=0, zorder=3)
         ax.figure.colorbar(shown, ax=ax, label=truth_label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ def make_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return ax
 
 
-def line_style(index: int) -> dict[str, str]:
+def line_style(index: int) -> dict[str, Any]:
     """Colour and dashes of the line with this number."""
     return {"color": COLOURS[index % len(COLOURS)], "ls": _LINE_STYLES[index // len(COLOURS) % len(_LINE_STYLES)]}
 

@@ -134,8 +134,7 @@ def prior_predictive(
         >>> bool(simulated.min() < observed.min() and simulated.max() > observed.max())
         True
     """
-    fitted = isinstance(fit, Fit)
-    models = [run.model for run in (fit.runs if restarts else [fit.best])] if fitted else [fit]
+    models = [run.model for run in (fit.runs if restarts else [fit.best])] if isinstance(fit, Fit) else [fit]
     chains = []
     for index, model in enumerate(models):
         # A model outside a fit may keep its parameters in Pyro's global store, which must not notice this.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -150,10 +150,11 @@ def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
     out: Predicted = {}
     for target in model.targets:
         found = [[part[target] for part in parts] for parts in blocks]
-        exact = torch.cat([sum(e for _, e in parts) / draws for parts in found], 0 if found[0][0][0] is None else 1)
+        sums = [cast(Tensor, sum(e for _, e in parts)) for parts in found]
+        exact = torch.cat([total / draws for total in sums], 0 if found[0][0][0] is None else 1)
         whole = None
         if found[0][0][0] is not None:
-            whole = torch.cat([torch.cat([v for v, _ in parts]) for parts in found], 1)
+            whole = torch.cat([torch.cat([v for v, _ in parts if v is not None]) for parts in found], 1)
         out[target] = whole, exact
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyro
@@ -97,7 +97,7 @@ class Pair:
         sites = [(name, site, self.log_density(site)) for name, site in self.sites("model")]
         weights = [d for _, s, d in sites if is_enumerated(s) or (is_factor(s) and d.dim() > self.nesting)]
         weights.append(torch.zeros((), device=sites[0][2].device))
-        total = self.sum_out(sum(weights))
+        total = self.sum_out(cast(Tensor, sum(weights)))
         return {
             name: self.sum_out(sum(weights, density)) - total
             for name, site, density in sites

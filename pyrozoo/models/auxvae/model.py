@@ -267,7 +267,7 @@ class AuxVAE(GaitModel):
         (32, 3)
     """
 
-    row_sites = ("z",)
+    row_sites: tuple[str, ...] = ("z",)
     fit_defaults = {**GaitModel.fit_defaults, "anneal": warm_up, "anneal_sites": ("z",)}
 
     def __init__(
@@ -375,10 +375,11 @@ class AuxVAE(GaitModel):
         row: Tensor | None = None, targets_only: bool = False, **_: Any,
     ) -> None:  # fmt: skip
         self.require_shapes(x, x_aux)
-        needs_aux = self.aux is not None and (self.z_prior == "aux" or not targets_only)
-        h_aux = by_participant(self.aux, self.standardise(x_aux), participant) if needs_aux else None
+        h_aux = None
+        if self.aux is not None and (self.z_prior == "aux" or not targets_only):
+            h_aux = by_participant(self.aux, self.standardise(x_aux), participant)
         with self.plate("row", sizes=sizes, row=row):
-            parents: tuple[Tensor, ...] = (h_aux,) if self.z_prior == "aux" else ()
+            parents: tuple[Tensor | None, ...] = (h_aux,) if self.z_prior == "aux" else ()
             if self.z_prior == "style":
                 parents = (self.sample_style(self.style_logits, style, style_labelled),)
             with poutine.scale(scale=self.beta):  # eq. 14

@@ -77,9 +77,10 @@ class AffectModel(ZooModel):
             raise ValueError(f"tasks: {single[0]!r} has one class, so there is nothing to tell apart; leave it out")
         self.modalities, self.tasks = tuple(modalities), dict(tasks)
         self.segment, self.embedding, self.head_width = segment, embedding, head
-        self.out_dim = tuple(hidden)[1]
+        first, last = hidden
+        self.out_dim = last
         self.representation = Representation(
-            self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, tuple(hidden), dropout,
+            self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, (first, last), dropout,
             lstm_dropout, frozen,
         )  # fmt: skip
         for name, given, default in (("signal_loc", signal_loc, 0.0), ("signal_scale", signal_scale, 1.0)):
@@ -363,7 +364,7 @@ class Generative(LatentModel):
     def priors(self) -> dict[str, Any]:
         return {f"a_{task}": functools.partial(self._place, i) for i, task in enumerate(self.tasks)}
 
-    def _place(self, i: int, y: Tensor) -> dist.Distribution:
+    def _place(self, i: int, y: Tensor, *parents: Tensor) -> dist.Distribution:
         """The distribution p(a_T | y_T) of task i."""
         return dist.Normal(self.places[i][y], 1.0).to_event(1)
 

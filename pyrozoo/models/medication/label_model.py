@@ -80,8 +80,8 @@ class LabelModel(ZooModel):
         if not 0 < floor < 0.5:
             raise ValueError(f"floor: {floor}; a score between 0 and 0.5 is needed, far below any that means something")
         power = self.default_power if power is None else power
-        number = isinstance(power, int | float) and not isinstance(power, bool)
-        if power != "fit" and not (number and math.isfinite(power) and power > 0):
+        number = isinstance(power, int | float) and not isinstance(power, bool) and math.isfinite(power) and power > 0
+        if power != "fit" and not number:
             raise ValueError(f"power: {power!r}; a positive number is needed, or 'fit'")
         if emission == "scaled" and share is None:
             raise ValueError("emission='scaled' needs share: each label's share of the classifier's training frames")
@@ -90,9 +90,14 @@ class LabelModel(ZooModel):
         self.fixed_power = None if power == "fit" else float(power)
         self.register_buffer("share", torch.ones(self.n_labels) if share is None else torch.tensor(share))
         if len(self.share) != self.n_labels or not bool((self.share > 0).all()):
+            assert share is not None  # ones pass
             raise ValueError(f"share: {list(share)}; {self.n_labels} positive numbers are needed, one per label")
 
     # ---------------------------------------------------------------- of the subclasses
+    def priors(self) -> dict[str, dist.Distribution]:
+        """Prior of every latent site; no prior of these models has parents."""
+        raise NotImplementedError
+
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the parameters of the process, by the paper's names, from the values of the latent sites."""
         raise NotImplementedError
@@ -147,6 +152,7 @@ class LabelModel(ZooModel):
         lead = process.lead
         out = torch.zeros(*lead, len(lengths), dtype=torch.double, device=score.device)
         if self._uses_labelled(labelled):
+            assert label is not None  # some recording is labelled
             own, n, cut = label[of_frame], lengths[labelled], process.detach()
             chosen = power[..., None] * potentials[of_frame].gather(-1, own[:, None])[:, 0]
             total = torch.zeros(*chosen.shape[:-1], len(n), dtype=chosen.dtype, device=score.device)
@@ -187,7 +193,7 @@ class LabelModel(ZooModel):
         for _ in range(draws):
             values = self.guide_values(guide, data)
             found.append(self.parameters_of(values))
-            powers.append(float(values["power"]) if "power" in values else self.fixed_power)
+            powers.append(float(values["power"]) if self.fixed_power is None else self.fixed_power)
         means = {name: torch.stack([own[name].double() for own in found]).mean(0) for name in found[0]}
         return means, float(np.mean(powers))
 

@@ -205,8 +205,9 @@ class StepProcess(LabelModel):
         law, memoryless = durations.READINGS[self.reading]
 
         def tables(kind: str, name: str, cap: int) -> tuple[Tensor, Tensor]:
-            if self._tables[kind] is not None:
-                return durations.tabulated(self._tables[kind].to(self.initial.device))
+            table = self._tables[kind]
+            if table is not None:
+                return durations.tabulated(table.to(self.initial.device))
             return law(frames[f"{name}_mean"], frames[f"{name}_sd"], cap + 1, self.law)
 
         step, p = tables("step", "duration", self.caps[0]), self.pairs  # eq. 2: Ψ

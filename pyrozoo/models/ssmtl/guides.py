@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
@@ -171,7 +171,7 @@ class AmortizedGuide(ContextGuide):
         self.support = support
         self.encoder = SetEncoder(model.x_dim + (model.y_dim + 1 if model.y_dim else 0), model.c_dim, width)
         with torch.no_grad():  # start as narrow as the paper's guide: a wide q(c) drowns the context's signal
-            head = self.encoder.head.net[-1]
+            head = cast(nn.Linear, self.encoder.head.net[-1])
             head.bias[model.c_dim :].fill_(math.log(C_SCALE))
         self.local = model.local_guide()
 

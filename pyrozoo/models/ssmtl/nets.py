@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ def mlp(in_dim: int, out_dim: int, width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*layers, _he(nn.Linear(in_dim, out_dim), "linear"))
 
 
-def _he(layer: nn.Linear, nonlinearity: str) -> nn.Linear:
+def _he(layer: nn.Linear, nonlinearity: Literal["relu", "linear"]) -> nn.Linear:
     nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)
     nn.init.zeros_(layer.bias)
     return layer
@@ -34,7 +36,7 @@ class GaussianMLP(nn.Module):
         self.net = mlp(in_dim, 2 * out_dim, width, depth)
         self.floor = floor
         with torch.no_grad():
-            self.net[-1].weight[out_dim:].zero_()
+            cast(nn.Linear, self.net[-1]).weight[out_dim:].zero_()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Concatenate the inputs, (..., d_k) broadcast, along the last axis; return loc and scale, (..., out_dim)."""

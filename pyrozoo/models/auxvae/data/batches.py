@@ -12,7 +12,7 @@ from ....data.batch import Batch
 
 def to_batch(
     *, x: np.ndarray, y: np.ndarray, style: np.ndarray, participant: Any, x_aux: np.ndarray, participants: Any,
-    channels: Sequence[str], styles: Sequence[str], **info: Any,
+    channels: Sequence[str] | np.ndarray, styles: Sequence[str] | np.ndarray, **info: Any,
 ) -> Batch:  # fmt: skip
     """Make a batch of trials: rows are loaded walks, and a table holds the one unloaded walk of every participant.
 

@@ -162,10 +162,10 @@ def simulate(
                 loaded.append(_walk(_carrying(walker, style, f, gait), rng, gait, duration_s))
     n_loads, n_styles = len(LOADS_LB), len(STYLES)
     y = np.tile(LOADS_LB, n_styles * n_participants)
-    style = np.tile(np.repeat(np.arange(n_styles), n_loads), n_participants)
+    styles = np.tile(np.repeat(np.arange(n_styles), n_loads), n_participants)
     people = np.array([f"P{p + 1:02d}" for p in range(n_participants)])
     return to_batch(
-        x=resample(np.stack(loaded), n_steps), y=y, style=style, participant=np.repeat(people, n_styles * n_loads),
+        x=resample(np.stack(loaded), n_steps), y=y, style=styles, participant=np.repeat(people, n_styles * n_loads),
         x_aux=resample(np.stack(unloaded), n_steps), participants=people, channels=CHANNELS, styles=STYLES,
         truth={
             "load": y, "style": style, "mass_kg": np.array([w.mass_kg for w in walkers]),

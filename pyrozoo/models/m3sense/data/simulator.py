@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import scipy
@@ -239,10 +240,10 @@ def simulate_all(
             origin.append(position)
     rows, truth = ({key: np.concatenate([p[part][key] for p in people]) for key in people[0][part]} for part in (0, 1))
     effects = {key: np.array([p[2][key] for p in people]) for key in people[0][2]}
-    label, origin = rows.pop("label"), np.repeat(origin, n_windows)
-    task = np.array([design.task or "" for design in _DESIGNS.values()])[origin]
+    label, dataset_of = rows.pop("label"), np.repeat(origin, n_windows)
+    task = np.array([design.task or "" for design in _DESIGNS.values()])[dataset_of]
     return Batch.from_arrays(
-        rows={**rows, **{f"y_{t}": label for t in CLASSES}, "dataset": origin},
+        rows={**rows, **{f"y_{t}": label for t in CLASSES}, "dataset": dataset_of},
         groups={"subject": np.repeat(names, n_windows)}, row_plate="window",
         labels={f"y_{t}": task == t for t in CLASSES}, dims={key: (f"{key}_time",) for key in DEVICE_RATES},
         coords={
@@ -419,7 +420,7 @@ def _factors(rates: Mapping[str, float], seconds: float) -> dict[str, int]:
 def _check(
     datasets: Sequence[str], seed: int, n_subjects: int | None, n_windows: int, seconds: float, physiology: Physiology
 ) -> None:
-    unknown = [dataset for dataset in datasets if dataset not in _DESIGNS] or [datasets]
+    unknown: list[Any] = [dataset for dataset in datasets if dataset not in _DESIGNS] or [datasets]
     if unknown != [datasets] or not len(set(datasets)) == len(datasets) > 0:
         raise ValueError(f"dataset: {unknown[0]!r}; needed are different ones of {list(_DESIGNS)}")
     people = 1 if n_subjects is None else n_subjects

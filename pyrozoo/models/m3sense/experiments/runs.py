@@ -159,7 +159,7 @@ def fitted(
 
 # -------------------------------------------------------------------- scores
 def class_scores(
-    truth: Any, label: Any, majority: str, probabilities: Any = None, classes: Sequence[str] | None = None
+    truth: Any, label: Any, majority: str, probabilities: Any = None, classes: Any = None
 ) -> dict[str, float]:
     """Return accuracy, balanced accuracy, macro F1 and the accuracy of the majority rule; ece from probabilities.
 
@@ -202,7 +202,7 @@ def probabilities_of(found: Fit, test: Batch, task: str, seed: int = 0) -> tuple
 
 def scored(found: Fit, train: Batch, test: Batch, tasks: Iterable[str], seed: int = 0) -> dict[str, float]:
     """Return ``<task>.<score>`` of a fit on the test windows of each task; see `class_scores`."""
-    out = {}
+    out: dict[str, float] = {}
     for task in tasks:
         p, truth = probabilities_of(found, test, task, seed)
         classes = test.coords[f"y_{task}_class"]
@@ -233,7 +233,7 @@ def deep_run(
     started = time.perf_counter()
     train, test = parts_of(seed, profile, data, split)
     own = chosen(train, tasks, unlabelled and model not in SINGLE_TASK)
-    changed = {} if variant is None else {"variant": variant}
+    changed: dict[str, Any] = {} if variant is None else {"variant": variant}
     if only is not None:
         changed["modalities"] = tuple(only)
     found = fitted(model, own, profile, tasks, seed, **changed)

@@ -98,7 +98,7 @@ def net_run(path: str, candidate: str, person: str, inner: int | None, seed: int
         "epochs": 1 if smoke else epochs, "batch_size": 64,
         "optimizer": functools.partial(torch.optim.Adam, weight_decay=decay, fused=True),
     }  # fmt: skip
-    own |= SIZES | (LATENTS if MODELS[net]["variant"] != "unaligned" else {})
+    own |= {**SIZES, **(LATENTS if MODELS[net]["variant"] != "unaligned" else {})}
     found = fitted(net, train, "quick", (TASK,), seed, settings, **own)
     p, truth = probabilities_of(found, test, TASK, seed)
     return _result(train, test, p, truth, started)

@@ -57,7 +57,7 @@ def table2_experiment(
     }
     pairs = [(CAM, "Keyless"), (CAM, "HAMLET"), (CAM, "extra trees"), ("latent (CAM)", CAM), ("generative (CAM)", CAM),
              (f"{CAM}, by window", CAM)]  # fmt: skip
-    plan = {**classical, **single, **multi, **leaking}
+    plan: Plan = {**classical, **single, **multi, **leaking}
     return _experiment(plan, pairs, TABLE_2, out, profile, seeds, jobs, data)
 
 

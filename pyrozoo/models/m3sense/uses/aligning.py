@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import pyro.distributions as dist
 import torch
@@ -59,10 +60,10 @@ def alignment(fit: Fit, data: Batch, seed: int = 0) -> Alignment:
         >>> found.kl > 0, found.label_gradient > 0
         (True, True)
     """
-    model, guide = fit.model, fit.guide
+    model = fit.model
     if not isinstance(model, M3Sense) or fit.guide_name != "paper":
         raise ValueError("fit: alignment() needs variant 'm3sense' or 'latent' with guide 'paper'")
-    batch = fit.prepare(data)
+    guide, batch = cast(PaperGuide, fit.guide), fit.prepare(data)
     weights = [p for p in model.representation.parameters() if p.requires_grad]
     running = {name: buffer.clone() for name, buffer in model.representation.named_buffers()}
     with isolated(seed):
@@ -94,6 +95,6 @@ def _terms(model: M3Sense, guide: PaperGuide, batch: Batch) -> tuple[Tensor, Ten
     return kl, labels
 
 
-def _norm(term: Tensor, weights: list[Tensor]) -> float:
+def _norm(term: Tensor, weights: Sequence[Tensor]) -> float:
     gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
     return float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None]))

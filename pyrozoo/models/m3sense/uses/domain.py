@@ -59,8 +59,9 @@ class DomainGenerative(Generative):
         # Random start, like the places: fits that started at zero ended where latents do not depend on the domain.
         self.shifts = nn.Parameter(torch.randn(len(self.tasks), len(self.tasks), self.a_dim))  # task, domain
 
-    def _place(self, i: int, y: Tensor, d: Tensor) -> dist.Distribution:
+    def _place(self, i: int, y: Tensor, *parents: Tensor) -> dist.Distribution:
         """The distribution p(a_T | y_T, d) of task i."""
+        (d,) = parents
         return dist.Normal(self.places[i][y] + self.shifts[i][d], 1.0).to_event(1)
 
     def shared_parents(self, f: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -106,7 +107,7 @@ def domain_probabilities(fit: Fit, data: Batch, *, draws: int = 200, seed: int =
     found = []
     with isolated(seed), torch.no_grad():
         for block in row_blocks(fit.prepare(data.hide())):
-            arguments, total = model.arguments(block), 0.0
+            arguments, total = model.arguments(block), torch.zeros(())
             for n in chunks(draws, block):
                 drawn = pair(model, fit.guide, arguments, copies=n)
                 log_p = [drawn.log_conditional("domain", torch.tensor(k)) for k in range(len(model.tasks))]

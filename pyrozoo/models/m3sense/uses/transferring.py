@@ -92,6 +92,7 @@ def transfer(
     branches = [known.index(like or known[0]) if place is None else place for place in own]
     places: dict[str, Sequence[int | None]] = {"representation.heads": branches, "networks": own}
     places |= dict.fromkeys(_HEADS, [None] * len(own) if new_heads else own)
+    assert fit.model.entry is not None  # a model of this entry
     name, variant = fit.model.entry
     config = {**copy.deepcopy(fit.model.config), "tasks": learned, "frozen": frozen, **arguments}
     if config.get("priors") and "priors" not in arguments:
@@ -99,6 +100,7 @@ def transfer(
             site: prior for site, prior in config["priors"].items() if site.removeprefix("a_") in learned
         }
     reference = reference_tensor(fit.model)
+    assert reference is not None  # its networks have weights
     start = run_seed(seed, 0)
     with isolated(start):
         model = create_model(name, variant=variant, **config).to(reference)

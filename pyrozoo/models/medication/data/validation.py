@@ -46,7 +46,7 @@ def check_labels(data: Batch, model: ZooModel | None = None) -> None:
                 "which has probability 0 in this process: two steps need a non-event frame between them. Give the "
                 "boundary to the non-event: medication.separate_steps(batch)"
             )
-        if pairs is not None:
+        if model is not None and pairs is not None:
             _check_pairs(recording, labels, model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,12 +36,12 @@ def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train, test = watch_sessions(fold)
     timeline(train, test, 0).savefig(folder / "timeline.png", dpi=110)
-    reliability(map(watch_sessions, range(10))).figure.savefig(folder / "reliability.png", dpi=110)
+    _save(reliability(map(watch_sessions, range(10))), folder / "reliability.png")
     full = watch_sessions_all()
     found = fitted(full, "semi-markov")
     observed, new = replicate(found, full, draws=50).values()
     frame_plots.replicated_durations(observed, new, names=list(observed)).savefig(folder / "durations.png", dpi=110)
-    order(found, full).figure.savefig(folder / "order.png", dpi=110)
+    _save(order(found, full), folder / "order.png")
 
 
 def simulated_figures(folder: Path) -> None:
@@ -50,7 +51,11 @@ def simulated_figures(folder: Path) -> None:
     n_steps = test["score"].shape[1] - 1
     omitted = [len(set(labels[labels > 0])) < n_steps for labels in labelled_sequences(test)]
     timeline(train, test, int(np.argmax(omitted))).savefig(folder / "timeline.png", dpi=110)
-    reliability([(train, test)]).figure.savefig(folder / "reliability.png", dpi=110)
+    _save(reliability([(train, test)]), folder / "reliability.png")
+
+
+def _save(ax: Axes, file: Path) -> None:
+    cast(Figure, ax.figure).savefig(file, dpi=110)  # matplotlib also types a figure inside a figure here
 
 
 def timeline(train: Batch, test: Batch, recording: int) -> Figure:
@@ -74,9 +79,10 @@ def timeline(train: Batch, test: Batch, recording: int) -> Figure:
 
 def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
     """Draw the reliability of frame marginals on test recordings, with power 1 and with the fitted power."""
+    given: dict[str, dict[str, Any]] = {"power 1": {"power": 1.0}, "fitted power": {}}
     tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"power 1": [], "fitted power": []}
     for train, test in splits:
-        for name, arguments in (("power 1", {"power": 1.0}), ("fitted power", {})):
+        for name, arguments in given.items():
             found = fitted(train, "semi-markov", **arguments)
             process, power = plug_in(found, train)
             gamma = np.concatenate(decode.marginals(log_scores(found.model, test, power), process))

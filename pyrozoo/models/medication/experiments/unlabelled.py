@@ -36,7 +36,7 @@ def unlabelled_run(seed: int, unlabelled: bool, n_labelled: int, n_unlabelled: i
     test = simulate("pen", 60, "medium", 2 * seed + 1)
     only = train.subset(np.flatnonzero(train["labelled"].numpy()))
     model = registry.create_model("medication", only, unlabelled=unlabelled)
-    settings = {"steps": steps, "batch_size": None, "schedule": "cosine", "progress": False}
+    settings: dict[str, Any] = {"steps": steps, "batch_size": None, "schedule": "cosine", "progress": False}
     found = fit(model, "normal", train if unlabelled else only, seed=seed, **settings)
     drawn = draw(found, only, draws=200, seed=seed, sites=list(SITES), predictive=False).groups["posterior"]
     out: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def unlabelled_experiment(out: Path, profile: str = "quick", seeds: int | None =
         means = averages([{k: v for k, v in r.items() if k != "seconds"} for r in own])
         decoding = {k: v for k, v in means.items() if k.startswith("frame")}
         for site in SITES:
-            row = {"model": model, "site": site}
+            row: dict[str, Any] = {"model": model, "site": site}
             for what in ("rmse", "sd", "cover90"):
                 row |= {what: means[f"{site}_{what}"], f"{what}_se": means[f"{site}_{what}_se"]}
             rows.append(row | decoding)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .kernels import Graph
 from .process import MarkovChain, SemiMarkovProcess
 
 Scores = Sequence[np.ndarray]
+Found = TypeVar("Found")
 CHAIN = ("argmax", "viterbi", "map", "marginal", "mea")
 PROCESS = ("argmax", "paper", "map", "marginal", "mea")
 DECODERS = {
@@ -70,11 +71,13 @@ def decode(
         what = "a process of steps" if isinstance(arrays, Graph) else "a frame-level chain"
         raise ValueError(f"decoder: {decoder!r} does not decode {what}; choose one of {list(able)}")
     checked = check_scores(log_scores, _n_labels(arrays), names)
-    if decoder in ("marginal", "mea") and marginals is None:
-        marginals = _each(checked, arrays, lambda own: _posterior(own, arrays)[1], names)
-    if decoder in ("argmax", "marginal"):
-        return [own.argmax(1) for own in (checked if decoder == "argmax" else marginals)]
-    if decoder == "mea":
+    if decoder == "argmax":
+        return [own.argmax(1) for own in checked]
+    if decoder in ("marginal", "mea"):
+        if marginals is None:
+            marginals = _each(checked, arrays, lambda own: _posterior(own, arrays)[1], names)
+        if decoder == "marginal":
+            return [own.argmax(1) for own in marginals]
         checked, arrays = check_scores(marginals, _n_labels(arrays), names), _legality(arrays)
     return [labels for labels, _ in _paths(checked, arrays, decoder == "paper", names)]
 
@@ -200,10 +203,10 @@ def sample_paths(
     arrays = _arrays(process)
     rng = np.random.default_rng(seed)
 
-    def draw(own: np.ndarray) -> np.ndarray:
+    def draw(own: np.ndarray) -> np.ndarray | None:
         if isinstance(arrays, Graph):
-            log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
-            return None if log_z == -np.inf else sampling.sample(arrays, log_z, *state, n, rng)
+            log_z, start, tail, cum = kernels.semi_markov_forward(own, arrays, -1)
+            return None if log_z == -np.inf else sampling.sample(arrays, log_z, start, tail, cum, n, rng)
         return chain.sample(own, *arrays, n, rng)
 
     return _each(check_scores(log_scores, _n_labels(arrays), names), arrays, draw, names)
@@ -291,7 +294,9 @@ def _n_labels(arrays: Any) -> int:
     return int(arrays.label.max()) + 1 if isinstance(arrays, Graph) else len(arrays[0])
 
 
-def _each(checked: Scores, arrays: Any, function: Callable, names: Sequence[str] | None) -> list[np.ndarray]:
+def _each(
+    checked: Scores, arrays: Any, function: Callable[[np.ndarray], Found | None], names: Sequence[str] | None
+) -> list[Found]:
     out = []
     for i, own in enumerate(checked):
         found = function(own)

@@ -71,7 +71,8 @@ def geometric(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def constant(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Tabulate a probability to end that is the same at every age: log P(end) and log P(no end)."""
-    return tuple(t[..., None].expand(*t.shape, n) for t in (probability.log(), torch.log1p(-probability)))
+    end, no_end = (t[..., None].expand(*t.shape, n) for t in (probability.log(), torch.log1p(-probability)))
+    return end, no_end
 
 
 def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:

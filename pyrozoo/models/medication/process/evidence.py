@@ -7,6 +7,7 @@ model as a factor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ class LabelSequences(TorchDistribution):
         lengths: Frames of each recording, shape (B,), at least 1 each.
     """
 
-    arg_constraints = {}
+    arg_constraints: Mapping[str, Any] = {}
     has_rsample = False
 
     def __init__(self, process: Process, lengths: Tensor, validate_args: bool | None = None) -> None:
@@ -254,4 +255,7 @@ def log_potentials(score: Tensor, emission: str, floor: float, share: Tensor | N
         absent = torch.log1p(-score)
         return score.log() + absent.sum(-1, keepdim=True) - absent + score.shape[-1] * np.log(2.0)  # 1 / B(α, β) = 2
     log_score = score.clamp(min=floor).log()  # eq. 1 and 2: q(z_t)
-    return log_score if emission == "score" else log_score - share.double().log()
+    if emission == "score":
+        return log_score
+    assert share is not None  # "scaled" asks for it
+    return log_score - share.double().log()

@@ -349,7 +349,9 @@ class MarkovChain:
         """Initial and transition probabilities of the chain at position `index` of the leading shape."""
         k = self.n_labels
         tables = (t.detach().cpu().double() for t in self.tables)
-        return tuple(t.reshape(-1, *s)[index].numpy() for t, s in zip(tables, ((k,), (k, k)), strict=True))
+        shaped = zip(tables, ((k,), (k, k)), strict=True)
+        initial, transition = (t.reshape(-1, *s)[index].numpy() for t, s in shaped)
+        return initial, transition
 
     def detach(self) -> MarkovChain:
         """Return the chain detached from the gradients of its tensors."""

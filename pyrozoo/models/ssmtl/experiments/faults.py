@@ -93,7 +93,7 @@ def faults_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
     (out / "figures").mkdir(exist_ok=True)
     _figure(every).savefig(out / "figures" / "faults.png", dpi=110)
     used = {"simulated": {"wells": wells}, "dryer": {"later": later} if profile == "paper" else {}}
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     for name, part in rows.items():
         own = {job: result for job, result in results.items() if job.startswith("simulated") == (name == "simulated")}
         extra = {"note": NOTE, "configurations": used[name], "sensors": _by_sensor(own), **timing(own, resumed)}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ....criticism.scores import coverage, mape, per_group
 from ....data.batch import Batch
@@ -23,6 +24,7 @@ from ....inference.losses import NonFiniteLoss
 from ....inference.saving import load
 from ....posterior.predicting import predict
 from ..data.simulator import PRESETS, simulate
+from ..guides import PaperGuide
 from ..uses.calibration import MODES, CalibratedFit, calibrate
 from ..uses.refinement import refine
 from .runs import table1_run
@@ -31,7 +33,7 @@ from .shared import claim, configuration
 PRESET = "same-valve"
 UNITS, LABELLED, RATIO = 20, 10, 10
 PAPER_COUNTS, REFINED_COUNTS = (1, 3, 10), {"quick": (1,), "paper": (1, 3)}
-REFINEMENT = {"draws": 200, "inner": 10, "rounds": 3}
+REFINEMENT: Mapping[str, Any] = {"draws": 200, "inner": 10, "rounds": 3}
 NO_DATA = ("prior mean", "trained contexts")
 NOTE_FIGURE11 = (
     "Simulated data. Networks: 50 units, 5 labelled and 100 unlabelled rows each. Then 20 new units per seed with N^l "
@@ -162,11 +164,11 @@ def _of_unit(batch: Batch, unit: int) -> Batch:
 
 def _paper_parts(fit: Fit, train: Batch, test: Batch, mode: str, seed: int) -> list[tuple[Fit, Batch]]:
     """Fit all units by the paper's method, or each alone if one fails; pair each fit with the units' test rows."""
-    options = {"mode": mode, "method": "paper", "seed": seed, "progress": False}
+    options: dict[str, Any] = {"mode": mode, "method": "paper", "seed": seed, "progress": False}
     try:
         return [(calibrate(fit, train, **options), test)]
     except NonFiniteLoss:
-        parts = []
+        parts: list[tuple[Fit, Batch]] = []
     for unit in range(UNITS):
         with contextlib.suppress(NonFiniteLoss):
             parts.append((calibrate(fit, _of_unit(train, unit), **options), _of_unit(test, unit)))
@@ -176,14 +178,14 @@ def _paper_parts(fit: Fit, train: Batch, test: Batch, mode: str, seed: int) -> l
 def _no_data(fit: Fit, train: Batch, where: str) -> Fit:
     """Return a fit to the units whose contexts were not inferred from the units' rows."""
     found = calibrate(fit, train, steps=1, starts=1, candidates=1, progress=False)
-    trained = fit.guide.c_loc.detach()
+    guide, trained = cast(PaperGuide, found.guide), cast(PaperGuide, fit.guide).c_loc.detach()
     with torch.no_grad():
         if where == "prior mean":
-            found.guide.c_loc.zero_()
-            found.guide.c_log_scale.fill_(-10.0)
+            guide.c_loc.zero_()
+            guide.c_log_scale.fill_(-10.0)
         else:
-            found.guide.c_loc.copy_(trained.mean(0).expand_as(found.guide.c_loc))
-            found.guide.c_log_scale.copy_(trained.std(0).log().expand_as(found.guide.c_log_scale))
+            guide.c_loc.copy_(trained.mean(0).expand_as(guide.c_loc))
+            guide.c_log_scale.copy_(trained.std(0).log().expand_as(guide.c_log_scale))
     return found
 
 
@@ -202,6 +204,7 @@ def _score(fit: Fit, test: Batch, seed: int) -> tuple[list[float], float]:
 def _cells(counts: tuple[int, ...], profile: str) -> dict[str, dict[str, Any]]:
     options = {"steps": 5, "candidates": 5} if profile == "smoke" else {}
     cells = {f"no data-{where}": {"method": "no data", "mode": where, "labels": 1} for where in NO_DATA}
+    ways: list[tuple[str, str, Sequence[int], dict[str, int]]]
     ways = [("robust", mode, counts, options) for mode in MODES]
     ways += [("paper", mode, [n for n in counts if n in PAPER_COUNTS], {}) for mode in MODES]
     if profile != "smoke":  # costly with many rows
@@ -213,7 +216,7 @@ def _cells(counts: tuple[int, ...], profile: str) -> dict[str, dict[str, Any]]:
 
 
 def _differences(mapes: Mapping[str, list[float]], counts: tuple[int, ...]) -> dict[str, Any]:
-    pairs = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for n in counts:
         semi = f"robust-semi-supervised-{n}"
         pairs |= {f"MAPE of unsupervised - no data, N^l = {n}": (f"robust-unsupervised-{n}", "no data-prior mean")}
@@ -247,7 +250,7 @@ def _figure(rows: list[dict[str, Any]], file: Path) -> None:
         ylabel="MAPE of the flow [%], mean of 20 new units",
         title="Calibration with frozen networks, simulated wells\n(bands: ± 1 standard error over seeds)",
     )  # fmt: skip
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    cast(MaxNLocator, axes.xaxis.get_major_locator()).set_params(integer=True)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.2))  # below the unsupervised line
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150)

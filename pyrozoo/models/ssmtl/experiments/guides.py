@@ -20,7 +20,7 @@ from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
 from ....modeling.priors import LearnedScale, Mixture
-from ....plots import predictions as plots
+from ....plots.style import COLOURS
 from ....posterior.drawing import draw
 from ....posterior.predicting import predict
 from ..card import CARD
@@ -85,7 +85,7 @@ def guides_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
                 )
     (out / "figures").mkdir(parents=True, exist_ok=True)
     guides_figure(rows).savefig(out / "figures" / "guides.png", dpi=110)
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     for name, data in (("simulated", wells), ("dryer", real)):
         own = {job: result for job, result in results.items() if job.startswith(name)}
         extra = {"note": NOTE} | timing(own, resumed)
@@ -183,7 +183,7 @@ def guides_figure(rows: list[dict[str, Any]]) -> Figure:
                 place = np.arange(len(guides)) + 0.15 * (k - (len(priors) - 1) / 2)
                 values = [own[guide].get(measure, np.nan) for guide in guides]
                 errors = [own[guide].get(f"{measure}_se") or 0.0 for guide in guides]
-                style = {"color": plots.COLOURS[k], "marker": "os^D"[k % 4], "ls": "none", "ms": 6}
+                style: dict[str, Any] = {"color": COLOURS[k], "marker": "os^D"[k % 4], "ls": "none", "ms": 6}
                 ax.errorbar(values, place, xerr=errors, label=f"{prior} prior", **style)
             if measure == "cover90":
                 ax.axvline(0.9, color="0.5", ls="--", lw=1)

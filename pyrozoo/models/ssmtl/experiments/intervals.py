@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ FOLDS = 5
 SMOKE_BATCHES = 12  # as many labels calibrate, and 90 % takes nine
 SCORED, SMOKE_ROWS = 2000, 200
 LEVELS = (0.5, 0.8, 0.9)
-SOURCES = {
+SOURCES: Mapping[str, tuple[Callable[..., pd.DataFrame], dict[str, Any]]] = {
     "head": (predict, {"draws": 100}),
     "generative": (predict_by_importance, {"draws": 20, "particles": 40}),
 }
@@ -83,7 +83,8 @@ def intervals_experiment(
             scoring[name] = {**job, "fits": str(out / "fits"), "name": name, "folds": folds}
     fitted = run_jobs(interval_fit, plan, out / "jobs", n_jobs=jobs)
     scored = run_jobs(interval_scores, scoring, out / "scores", n_jobs=jobs)
-    rows, curves = [], {}
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
     for case in CASES:
         found = [scored[_slug(case, seed)] for seed in repeats[case]]
         for remedy in found[0]:

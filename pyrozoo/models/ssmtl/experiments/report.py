@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from tqdm import tqdm
 
 from ....criticism.importance import khat
@@ -15,7 +15,10 @@ from ....criticism.latent import latent_report
 from ....criticism.ppc import ppc
 from ....criticism.scoring import coverage, metrics
 from ....inference.fitted import Fit
-from ....plots import predictions as plots
+from ....plots.checks import khat_plot, ppc_density
+from ....plots.latent import latent_map
+from ....plots.predictions import interval_coverage, predicted_vs_observed, unit_lines
+from ....plots.training import elbo_curves
 from ....posterior.drawing import draw
 from ....posterior.export import from_draws, save_netcdf
 from ....posterior.predicting import predict
@@ -69,8 +72,8 @@ def _figures(
     fit: Fit, train: Any, full: Any, drawn: Any, table: pd.DataFrame, contexts: Any, per_row: pd.Series,
     intervals: pd.DataFrame, folder: Path,
 ) -> None:  # fmt: skip
-    def write(figure: Figure, name: str) -> None:
-        figure.savefig(folder / f"{name}.png", dpi=110)
+    def write(figure: Figure | SubFigure, name: str) -> None:
+        cast(Figure, figure).savefig(folder / f"{name}.png", dpi=110)
 
     truth = full["y"][:, 0].numpy()
     frame = pd.DataFrame(
@@ -79,24 +82,24 @@ def _figures(
     )  # fmt: skip
     frame["row in batch"] = frame.groupby("batch").cumcount()
     histories = {f"restart {i}": run.history for i, run in enumerate(fit.runs)}
-    write(plots.elbo_curves(histories).figure, "elbo")
+    write(elbo_curves(histories).figure, "elbo")
     write(
-        plots.predicted_vs_observed(frame[~frame["labelled"]], "CollectorTankLevel", "source units").figure,
+        predicted_vs_observed(frame[~frame["labelled"]], "CollectorTankLevel", "source units").figure,
         "predicted_vs_observed",
     )
     write(
-        plots.unit_lines(frame, "batch", "row in batch", quantity="CollectorTankLevel", measure="source units"),
+        unit_lines(frame, "batch", "row in batch", quantity="CollectorTankLevel", measure="source units"),
         "batches",
     )
-    write(plots.interval_coverage(intervals["nominal"], {"SSMTL": intervals["empirical"]}).figure, "coverage")
+    write(interval_coverage(intervals["nominal"], {"SSMTL": intervals["empirical"]}).figure, "coverage")
     mean_level = pd.Series(truth).groupby(train["unit"].numpy()).mean().to_numpy()
     write(
-        plots.latent_map(
+        latent_map(
             contexts.means.to_numpy(), truth=mean_level, truth_label="mean tank level of the batch", name="c"
         ).figure,
         "contexts",
     )
-    write(plots.khat_plot(per_row, "Pareto k per row, given the contexts").figure, "khat_rows")
+    write(khat_plot(per_row, "Pareto k per row, given the contexts").figure, "khat_rows")
     write(_ppc_figure(drawn), "ppc")
 
 
@@ -114,7 +117,7 @@ def _ppc_figure(drawn: Any) -> Figure:
     axes = np.atleast_1d(figure.subplots(lines, columns)).ravel()
     for ax, (name, observed, replicated) in zip(axes, panels, strict=False):
         seen = np.isfinite(observed)
-        plots.ppc_density(observed[seen], replicated[:, seen], label=name, ax=ax)
+        ppc_density(observed[seen], replicated[:, seen], label=name, ax=ax)
         handles, labels = ax.get_legend_handles_labels()
         ax.get_legend().remove()
     for ax in axes[len(panels) :]:

@@ -81,7 +81,7 @@ def tune(experiment: str, out: Path, n_jobs: int) -> dict[str, Any]:
     }
     results = run_jobs(function, jobs, out, n_jobs=n_jobs)
     for model, configurations in SEARCH[experiment].items():
-        tried = []
+        tried: list[dict[str, Any]] = []
         for i, configuration in enumerate(configurations):
             scores = [score(results[f"{model}-{i}-{seed}"]) for seed in seeds]
             mean, se = mean_se(scores)

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Distribution, Normal
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....data.batch import Batch
 from ....inference.copies import isolated
@@ -28,7 +28,7 @@ from ....inference.losses import NonFiniteLoss
 from ....inference.settings import Settings
 from ....modeling.base import ZooModel
 from ....posterior.traces import Pair
-from ..guides import C_SCALE, PaperGuide
+from ..guides import C_SCALE, ContextGuide, PaperGuide
 
 MODES = ("supervised", "unsupervised", "semi-supervised")
 PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4
@@ -150,9 +150,10 @@ def calibrate(
             if method == "paper":
                 _paper(run, batch, begin, bar)
             else:
-                options = {"steps": steps, "lr": lr, "particles": particles, "batch_size": batch_size}
+                options: dict[str, Any] = {"steps": steps, "lr": lr, "particles": particles, "batch_size": batch_size}
                 options |= {"schedule": "linear", "groups": "all"}
                 settings |= {**options, "starts": starts, "candidates": candidates}
+                assert found is not None
                 means = [*found[0], *([] if begin is None else [begin])]
                 enlarged = functools.partial(frozen, fit, alpha=alpha)
                 columns = _robust(run, batch, means, found[1], starts, Settings(**options), enlarged, bar)
@@ -222,7 +223,9 @@ def _start(start: Any, like: Tensor) -> Tensor:
     return tensor.expand_as(like)
 
 
-def frozen(fit: Fit, n_units: int, alpha: float | None = None, guide: Any = PaperGuide) -> tuple[ZooModel, nn.Module]:
+def frozen(
+    fit: Fit, n_units: int, alpha: float | None = None, guide: Callable[..., ContextGuide] = PaperGuide
+) -> tuple[ZooModel, ContextGuide]:
     """Copy the networks of a fit, frozen, into a model and guide of `n_units` units whose q(c) can be learned."""
     source = fit.best
     config = copy.deepcopy(source.model.config) | {"n_units": n_units}
@@ -309,7 +312,7 @@ def _objective(run: Run, batch: Batch, loc: Tensor, log_scale: Tensor, draws: in
         q = Normal(loc, log_scale.exp()).to_event(1)
         c = loc + log_scale.exp() * noise
         outer = run.model.prior("c").log_prob(c) - q.log_prob(c)
-        rows = [by_unit(sum(row_terms(run, batch, part)), batch) for part in pieces(c, batch)]
+        rows = [by_unit(cast(Tensor, sum(row_terms(run, batch, part))), batch) for part in pieces(c, batch)]
         return (outer.double() + torch.cat(rows)).mean(0)
 
 
@@ -323,7 +326,7 @@ def _finite(objective: Tensor, batch: Batch) -> Tensor:
 
 # -------------------------------------------------------------------- methods
 def _paper(run: Run, batch: Batch, start: Tensor | None, progress: str | None) -> None:
-    guide = run.guide
+    guide = cast(PaperGuide, run.guide)
     with torch.no_grad():
         guide.c_loc.copy_(torch.zeros_like(guide.c_loc) if start is None else start)
         guide.c_log_scale.fill_(0.5 * math.log(PAPER_VARIANCE))
@@ -362,26 +365,28 @@ def _middle(prior: Distribution) -> Tensor:
 
 def _robust(
     run: Run, batch: Batch, candidates: list[Tensor], scale: Tensor, starts: int, options: Settings,
-    enlarged: Callable, progress: str | None,
+    enlarged: Callable[..., tuple[ZooModel, ContextGuide]], progress: str | None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Optimise the best candidates of every unit as separate units of one run, and keep each unit's best result."""
-    guide = run.guide
+    guide = cast(PaperGuide, run.guide)
     with torch.no_grad():
         guide.c_log_scale.copy_(scale.log().expand_as(guide.c_log_scale))
         means = torch.stack([mean.expand_as(guide.c_loc) for mean in candidates])
         before = torch.stack([_objective(run, batch, mean, guide.c_log_scale, SCREEN_DRAWS) for mean in means])
     starts = min(starts, len(means))
     best = before.nan_to_num(-math.inf).topk(starts, 0).indices[..., None].expand(-1, -1, means.shape[-1])
-    many = Run(run.seed, *enlarged(n_units=starts * len(guide.c_loc)), pd.DataFrame(), "failed")
+    model, joint = enlarged(n_units=starts * len(guide.c_loc))
+    many = Run(run.seed, model, joint, pd.DataFrame(), "failed")
     with torch.no_grad():
-        many.guide.c_loc.copy_(means.gather(0, best).flatten(0, 1))
-        many.guide.c_log_scale.copy_(guide.c_log_scale.repeat(starts, 1))
+        joint.c_loc.copy_(means.gather(0, best).flatten(0, 1))
+        joint.c_log_scale.copy_(guide.c_log_scale.repeat(starts, 1))
     tiled = _tile(batch, starts)
+    assert isinstance(options.batch_size, int)
     size = None if options.batch_size >= tiled.n_rows else options.batch_size
     _train(many, tiled, dataclasses.replace(options, batch_size=size), progress)
     run.history, run.status = many.history, many.status
-    ends = [table.unflatten(0, (starts, -1)) for table in (many.guide.c_loc, many.guide.c_log_scale)]
-    after = torch.stack([_objective(run, batch, *end, CHOICE_DRAWS) for end in zip(*ends, strict=True)])
+    ends = [table.unflatten(0, (starts, -1)) for table in (joint.c_loc, joint.c_log_scale)]
+    after = torch.stack([_objective(run, batch, m, s, CHOICE_DRAWS) for m, s in zip(*ends, strict=True)])
     order = after.nan_to_num(-math.inf).sort(0, descending=True)
     chosen = order.indices[0][None, :, None].expand(1, -1, means.shape[-1])
     with torch.no_grad():

@@ -355,9 +355,9 @@ def _variables(fit: Fit) -> list[str]:
 
 def _summary(values: Tensor, quantiles: Sequence[float]) -> dict[str, np.ndarray]:
     """Mean, sd and quantiles of draws (S, E)."""
-    values = values.numpy()
-    levels = np.quantile(values, quantiles, axis=0)
-    return {"mean": values.mean(0), "sd": values.std(0, ddof=1 if len(values) > 1 else 0)} | {
+    drawn = values.numpy()
+    levels = np.quantile(drawn, quantiles, axis=0)
+    return {"mean": drawn.mean(0), "sd": drawn.std(0, ddof=1 if len(drawn) > 1 else 0)} | {
         quantile_name(q): level for q, level in zip(quantiles, levels, strict=True)
     }
 

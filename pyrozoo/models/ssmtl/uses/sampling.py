@@ -109,6 +109,7 @@ class Sampler:
         model = self.model
         x, y = value.split([model.x_dim, model.y_dim], -1)
         x, y = (x - model.x_loc) / model.x_scale, (y - model.y_loc) / model.y_scale
+        assert self.guide is not None  # without one there are no guide moves
         loc, scale = self.guide.g_z(x, y, c)
         return torch.distributions.Normal(loc, scale, validate_args=False)
 

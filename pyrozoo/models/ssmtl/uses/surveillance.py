@@ -243,6 +243,7 @@ def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str |
             values = [_by_component(drawn, site) for site in sites]
             without = log_weight[:, None] - torch.cat([torch.zeros_like(values[0][:, :1]), *values], 1)
             total = without if total is None else torch.logaddexp(total, without)
+        assert total is not None  # there is at least one draw
         return total
 
     total = over_rows(fit, batch, reduce, desc=desc, **options).cpu().numpy()

@@ -51,7 +51,7 @@ def implied_durations(
         mean = float(ages @ probabilities)
         sd = float(np.sqrt((ages - mean) ** 2 @ probabilities))
         if name == reference:
-            line = {"color": BLACK, "ls": "-"}
+            line: dict[str, Any] = {"color": BLACK, "ls": "-"}
             ax.fill_between(ages, density, color=GREY, alpha=0.2, lw=0)
         else:
             line = line_style(index)
@@ -59,7 +59,7 @@ def implied_durations(
         digits = max(0, 1 - int(np.floor(np.log10(sd)))) if sd > 0 else 2
         ax.plot(ages, density, lw=1.8, label=f"{name}: {mean:.{digits}f} ± {sd:.{digits}f} s", **line)
         ax.vlines(mean, 0, np.interp(mean, ages, density), color=line["color"], ls="--", lw=1.3)
-        furthest = max(furthest, ages[min(np.searchsorted(probabilities.cumsum(), 0.9995), len(ages) - 1)])
+        furthest = max(furthest, ages[min(int(np.searchsorted(probabilities.cumsum(), 0.9995)), len(ages) - 1)])
     ax.set(xlabel=with_unit(quantity, "s"), ylabel="density [per s]", xlim=(0, furthest))
     ax.set_ylim(bottom=0)
     ax.legend(title="mean (dashed) ± standard deviation", fontsize=9, title_fontsize=9)
@@ -135,7 +135,7 @@ def transition_map(
     shape = len(row_names), len(column_names)
     D = probabilities_of("D", shaped("D", D, shape))
     if (too_much := D.sum(axis=1) > 1 + 1e-6).any():
-        raise ValueError(f"rows of D sum to more than 1: {[row_names[i] for i in np.flatnonzero(too_much)]}")
+        raise ValueError(f"rows of D sum to more than 1: {[row_names[i] for i in np.flatnonzero(too_much).tolist()]}")
     if (low is None) != (high is None):
         raise ValueError("low and high are both given or neither")
     ends = None
@@ -149,7 +149,7 @@ def transition_map(
     image = ax.pcolormesh(np.ma.masked_equal(D, 0), cmap=cmap, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     for row, column in np.argwhere(D > 0):
         value, place = D[row, column], (column + 0.5, row + 0.5)
-        style = {"ha": "center", "color": "white" if value > 0.6 else BLACK}
+        style: dict[str, Any] = {"ha": "center", "color": "white" if value > 0.6 else BLACK}
         text = "<0.01" if value < 0.005 else f"{value:.2f}"
         ax.text(*place, text, va="center" if ends is None else "bottom", fontsize=10, **style)
         if ends is not None:
@@ -157,7 +157,7 @@ def transition_map(
             between = "<0.01" if most < 0.005 else f"{least:.2f}–{most:.2f}"
             ax.text(place[0], place[1] + 0.12, between, va="top", fontsize=7, **style)
     many = max(len(str(name)) for name in column_names) > 9
-    angle = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
+    angle: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
     ax.set_xticks(np.arange(shape[1]) + 0.5, column_names, **angle)
     ax.set_yticks(np.arange(shape[0]) + 0.5, row_names)
     ax.tick_params(length=0)

@@ -169,10 +169,10 @@ def _draw_ribbons(ax: Axes, ribbons: Mapping[str, np.ndarray], rate: float) -> N
         event = label > 0
         colours = np.array([to_rgb(colour) for colour in STEP_COLOURS])[label[event] - 1]
         spans = np.column_stack([start[event], length[event]])
-        ax.broken_barh(spans, (place - 0.4, 0.8), facecolors=colours, lw=0)
+        ax.broken_barh(spans.tolist(), (place - 0.4, 0.8), facecolors=colours, lw=0)
         wide = event & (length > np.where(label < 10, 0.013, 0.022) * end)
         for left, width, step in zip(start[wide], length[wide], label[wide], strict=True):
-            style = {"ha": "center", "va": "center", "fontsize": 8, "clip_on": True}
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "clip_on": True}
             ax.text(left + width / 2, place, str(step), color=ink_on(STEP_COLOURS[step - 1]), **style)
     ax.set_yticks(range(len(ribbons)), list(ribbons))
     ax.set_ylim(len(ribbons) - 0.5, -0.5)
@@ -201,7 +201,7 @@ def _draw_performed(ax: Axes, performed: np.ndarray, truth: np.ndarray | None, n
     places = np.arange(len(performed))
     ax.barh(places, 1, color="#F4F4F4", height=0.7)
     ax.barh(places, performed, color=STEP_COLOURS[: len(performed)], height=0.7)
-    for place, value in zip(places, performed, strict=True):
+    for place, value in zip(places.tolist(), performed, strict=True):
         inside = value > 0.5
         colour = ink_on(STEP_COLOURS[place]) if inside else BLACK
         x, ha = (value - 0.03, "right") if inside else (value + 0.03, "left")
@@ -214,8 +214,8 @@ def _draw_performed(ax: Axes, performed: np.ndarray, truth: np.ndarray | None, n
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right"]].set_visible(False)
     if truth is not None:
-        for place, done in zip(places, truth, strict=True):
-            style = {"color": BLACK} if done else {"color": VERMILION, "weight": "bold"}
+        for place, done in zip(places.tolist(), truth, strict=True):
+            style: dict[str, Any] = {"color": BLACK} if done else {"color": VERMILION, "weight": "bold"}
             ax.text(1.04, place, "done" if done else "omitted", va="center", fontsize=8, **style)
         ax.text(1.04, -0.45, "truth", va="bottom", fontsize=9, color=GREY)
 
