@@ -106,8 +106,10 @@ def test_scores_of_a_discrete_target_are_those_of_its_probabilities():
     names, truth = np.array(["a", "b", "c"]), np.arange(50) % 3
     part = pd.DataFrame(probabilities, columns=[f"k.p[{name}]" for name in names])
     found = diagnostics._discrete_scores("k", truth, part.assign(**{"k.label": names[probabilities.argmax(1)]}))
-    assert list(found) == [f"k.{name}" for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")]
+    names_of_scores = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
+    assert list(found) == [f"k.{name}" for name in names_of_scores]
     assert found["k.accuracy"] == (probabilities.argmax(1) == truth).mean()
+    assert found["k.brier"] == pytest.approx(((probabilities - np.eye(3)[truth]) ** 2).sum(1).mean())
     assert found["k.ece"] == scores.ece(names[truth], probabilities, names)
 
 

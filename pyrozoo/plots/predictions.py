@@ -127,7 +127,7 @@ def unit_lines(
         >>> data = zoo.load_data("ssmtl", "dryer").subset(range(400))
         >>> figure = zoo.plots.unit_lines(zoo.predict(fit, data, draws=50), data, quantity="tank level")
         >>> len(figure.axes), figure.axes[0].get_title()[:4]
-        (2, 'unit')
+        (3, 'unit')
     """
     component = one_component(table, target)
     rows = _with_ends(table, component, numbers_observed(table, observed, component))

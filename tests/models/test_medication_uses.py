@@ -161,7 +161,8 @@ def test_metrics_are_those_of_the_decoding(fits, data, variant):
     fit, test = fits[variant], data[1]
     own = decoded(fit, test).scores(test)
     found = zoo.metrics(fit, test, draws=FEW)
-    assert set(found) == {f"label.{name}" for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")}
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
+    assert set(found) == {f"label.{name}" for name in names}
     assert found["label.accuracy"] == pytest.approx(own["frame_accuracy"])
     assert found["label.log_loss"] == pytest.approx(own["frame_nll"], rel=1e-3)  # which floors probabilities elsewhere
 
