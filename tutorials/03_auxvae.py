@@ -200,13 +200,14 @@ plots.elbo_curves({"cross-attention": fit.history}).figure
 
 # %%
 table = zoo.predict(fit, test, draws=draws)
-true_load, true_style = test["y"].numpy(), test.coords["style_class"][test["style"].numpy()]
-table.assign(observed=true_load).iloc[:4].round(2).T
+table.insert(0, "observed", test["y"].numpy())
+true_style = test.coords["style_class"][test["style"].numpy()]
+table.iloc[:4].round(2).T
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
 jitter = np.random.default_rng(0).uniform(-1.5, 1.5, len(table))  # there are but four loads
-plots.predicted_vs_observed(table, true_load + jitter, quantity="load", unit="lb", ax=panels[0])
+plots.predicted_vs_observed(table, table["observed"] + jitter, quantity="load", unit="lb", ax=panels[0])
 panels[0].set_xlabel("observed load [lb], spread out a little")
 panels[0].set_title("simulated people left out", fontsize=10)
 confusion = pd.crosstab(
@@ -220,7 +221,7 @@ panels[1].set_yticks(range(4), styles)
 _ = panels[1].set(xlabel="predicted style", ylabel="true style", title="number of walks of people left out")
 
 # %%
-mae = scores.mae(true_load, table["y.mean"])
+mae = scores.mae(table["observed"], table["y.mean"])
 style_accuracy = scores.accuracy(true_style, table["style.label"])
 print(f"mean absolute error {mae:.2f} lb (a constant: {scores.mae(load, np.full_like(load, load.mean())):.2f} lb)")
 print(f"style right on {style_accuracy:.0%} of the walks")

@@ -139,7 +139,7 @@ def compare_plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.errorbar(table["difference"], place, xerr=error, fmt="o", color=BLUE, ms=6, capsize=3)
     ax.set_yticks(place, [f"{name}: {elpd:.1f}" for name, elpd in table["elpd"].items()])
     ax.set_ylim(len(table) - 0.5, -0.5)  # the best on top
-    ax.set(xlabel="difference from the best in log predictive density [nats], ± SE", ylabel="model: sum over rows")
+    ax.set(xlabel="difference from the best in log predictive density [nats], ± SE", ylabel="model: elpd [nats]")
     return ax
 
 
