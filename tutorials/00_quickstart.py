@@ -103,7 +103,7 @@ print(f"levels inside their 90% interval        {scores['y.cover90']:5.0%}")
 plots.unit_lines(prediction, data, seen=seen, quantity="tank level")
 
 # %% [markdown]
-# Where the line and the black curve part, the ribbon often does not reach it. In batch 25 the level falls to almost
+# Where the line and the black curve part, the ribbon often does not reach it. In unit 25 the level falls to almost
 # nothing near the end; none of its five labels shows that, and the model does not see it coming.
 #
 # ## The posterior, in ArviZ
