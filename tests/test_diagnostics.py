@@ -17,7 +17,9 @@ from pyrozoo.criticism import scoring as diagnostics
 from pyrozoo.criticism.importance import pareto_k
 from pyrozoo.criticism.sbc import rank_p_value
 from pyrozoo.models.ssmtl.entry import tiny
+from pyrozoo.posterior.columns import columns_of, summary
 from pyrozoo.posterior.drawing import prior_predictive
+from pyrozoo.posterior.predicting import predict_with_draws
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,29 @@ def test_metrics_and_coverage_agree_with_the_predictions(data, paper):
     truth = data["y"][:, 0].numpy()[data.observed("y")]
     found = zoo.metrics(paper, data, draws=20)
     assert found["y.rmse"] == pytest.approx(np.sqrt(np.mean((prediction["y.mean"] - truth) ** 2)), rel=1e-5)
+    drawn = predict_with_draws(paper, data, draws=20, seed=0, quantiles=())[1]["y"][:, data.observed("y"), 0].numpy()
+    assert drawn.shape == (20, len(truth))
+    assert not np.allclose(drawn[0], drawn[1])
+    pairs = np.abs(drawn[:, None] - drawn[None]).mean((0, 1))
+    assert found["y.crps_draws"] == pytest.approx((np.abs(drawn - truth).mean(0) - pairs / 2).mean(), rel=1e-5)
     inside = ((prediction["y.q05"] <= truth) & (truth <= prediction["y.q95"])).mean()
     assert found["y.cover90"] == pytest.approx(inside)
     assert zoo.coverage(paper, data, levels=(90,), draws=20)["empirical"].item() == pytest.approx(inside)
+
+
+def test_scores_of_several_components_are_pooled():
+    rng = np.random.default_rng(0)
+    truth, drawn = rng.normal(size=(6, 2)), rng.normal(size=(6, 2, 9))
+    part = {}
+    for j, name in enumerate(("a", "b")):
+        levels = {q: np.quantile(drawn[:, j], q, axis=-1) for q in (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)}
+        part |= columns_of(f"y[{name}]", summary(drawn[:, j].mean(-1), drawn[:, j].std(-1), levels))
+    found = diagnostics._continuous_scores("y", truth, pd.DataFrame(part), drawn)
+    assert found["y.mae"] == pytest.approx(np.abs(truth - drawn.mean(-1)).mean())
+    each = [scores.crps_samples(truth[:, j], drawn[:, j]) for j in (0, 1)]
+    assert found["y.crps_draws"] == pytest.approx(np.mean(each))
+    low, high = np.quantile(drawn, (0.25, 0.75), axis=-1)
+    assert found["y.cover50"] == pytest.approx(((low <= truth) & (truth <= high)).mean())
 
 
 def test_scores_of_a_discrete_target_are_those_of_its_probabilities():
@@ -106,8 +128,10 @@ def test_scores_of_a_discrete_target_are_those_of_its_probabilities():
     names, truth = np.array(["a", "b", "c"]), np.arange(50) % 3
     part = pd.DataFrame(probabilities, columns=[f"k.p[{name}]" for name in names])
     found = diagnostics._discrete_scores("k", truth, part.assign(**{"k.label": names[probabilities.argmax(1)]}))
-    assert list(found) == [f"k.{name}" for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")]
+    names_of_scores = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
+    assert list(found) == [f"k.{name}" for name in names_of_scores]
     assert found["k.accuracy"] == (probabilities.argmax(1) == truth).mean()
+    assert found["k.brier"] == pytest.approx(((probabilities - np.eye(3)[truth]) ** 2).sum(1).mean())
     assert found["k.ece"] == scores.ece(names[truth], probabilities, names)
 
 

@@ -12,6 +12,7 @@ from pyrozoo.criticism.folds import fit_folds, fold_data, hold_out, label_folds
 from pyrozoo.criticism.reweighting import predict_by_importance
 from pyrozoo.criticism.scores import coverage, interval_score
 from pyrozoo.models.ssmtl.data.simulator import simulate
+from pyrozoo.posterior.columns import column, quantile_name
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -33,7 +34,7 @@ def overconfident(fitted, batch, seed=0, quantiles=()):
     x = batch["x"].numpy()
     table = pd.DataFrame({"y.mean": x + fitted.value, "y.sd": 0.2 * (1 + np.abs(x))})
     for q in quantiles:
-        table[f"y.q{round(100 * q):02d}"] = table["y.mean"] + (q - 0.5) * table["y.sd"]
+        table[column("y", quantile_name(q))] = table["y.mean"] + (q - 0.5) * table["y.sd"]
     return table
 
 
@@ -51,9 +52,9 @@ def test_ends_by_hand(score):
     error = np.array([1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, -8.0, 9.0])
     held_out, new = rows(x, x + error), rows(np.array([2.0]), np.array([0.0]))
     sd, sd_new = 0.2 * (1 + np.abs(x)), 0.2 * 3.0
-    found = conformal(stub(), held_out, level=(0.5, 0.9), score=score, predictor=overconfident)
+    found = conformal(stub(), held_out, level=(0.5, 0.85, 0.9), score=score, predictor=overconfident)
     table = found.predict(new)
-    for level, k in ((0.5, 5), (0.9, 9)):
+    for level, k in ((0.5, 5), (0.85, 9), (0.9, 9)):
         half = {"absolute": np.abs(error), "normalised": np.abs(error) / sd}.get(score)
         unit = {"absolute": 1.0, "normalised": sd_new}.get(score, 1.0)
         base = 0.0
@@ -189,8 +190,6 @@ def test_errors_name_what_is_wrong():
         conformal(stub(), held_out, level=90, **call)
     with pytest.raises(ValueError, match="none of"):
         conformal(stub(), held_out, score="signed", **call)
-    with pytest.raises(ValueError, match="whole percents"):
-        conformal(stub(), held_out, score="quantile", level=0.85, **call)
     with pytest.raises(ValueError, match="none of the model's targets"):
         conformal(stub(), held_out, target="k", **call)
     with pytest.raises(ValueError, match="no row has its 'y'"):

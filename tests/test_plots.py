@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pyrozoo import plots, scores
+import pyrozoo as zoo
+from pyrozoo import Batch, plots, scores
+from pyrozoo.models.ssmtl import simulate
 
 RNG = np.random.default_rng(0)
 
@@ -21,13 +23,19 @@ def history(last: float) -> pd.DataFrame:
     )
 
 
-def predictions(n_units: int = 8, n_rows: int = 20) -> pd.DataFrame:
+def predictions(n_units: int = 8, n_rows: int = 20) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
+    """A table as `predict` makes it, the true values, and the rows' batch, minute, and whether the label was seen."""
     unit = np.repeat([f"b{i}" for i in range(n_units)], n_rows)
     observed = RNG.normal(50, 10, unit.size)
-    error = RNG.normal(size=unit.size) * np.repeat(1 + np.arange(n_units), n_rows)
-    mean = observed + error
-    table = pd.DataFrame({"batch": unit, "observed": observed, "mean": mean, "q05": mean - 5, "q95": mean + 5})
-    return table.assign(labelled=np.arange(unit.size) % n_rows < 3, minute=np.tile(np.arange(n_rows)[::-1], n_units))
+    mean = observed + RNG.normal(size=unit.size) * np.repeat(1 + np.arange(n_units), n_rows)
+    table = pd.DataFrame({"y.mean": mean, "y.sd": 3.0, "y.q05": mean - 5, "y.q95": mean + 5})
+    rows = pd.DataFrame({"batch": unit, "minute": np.tile(np.arange(n_rows)[::-1], n_units)})
+    return table, observed, rows.assign(seen=np.arange(unit.size) % n_rows < 3)
+
+
+def batch_of(observed: np.ndarray, rows: pd.DataFrame, **options) -> Batch:
+    table = rows.assign(x=1.0, y=observed)
+    return Batch.from_dataframe(table, unit="batch", x=["x"], y="y", **options)
 
 
 def draw(axes_or_figure):
@@ -87,34 +95,72 @@ def test_latent_map_shares_are_those_of_the_variance():
 
 
 def test_predicted_vs_observed():
-    table = predictions()
-    table.loc[0, "observed"] = np.nan
-    text = draw(plots.predicted_vs_observed(table, "moisture", "%"))
-    known = table.dropna()
-    inside = ((known["q05"] <= known["observed"]) & (known["observed"] <= known["q95"])).mean()
-    assert "observed moisture [%]" in text
-    assert f"inside its 90% interval: {inside:.0%}" in text
-    assert "159 rows" in text
+    table, observed, rows = predictions()
+    observed[0] = np.nan
+    inside = (abs(table["y.mean"] - observed) <= 5)[1:].mean()
+    for truth in (observed, pd.Series(observed, index=range(9, 169)), observed[:, None], batch_of(observed, rows)):
+        text = draw(plots.predicted_vs_observed(table, truth, quantity="moisture", unit="%"))
+        assert "observed moisture [%]" in text
+        assert f"inside its 90% interval: {inside:.0%}" in text
+        assert "159 rows" in text
+    assert "predicted y" in draw(plots.predicted_vs_observed(table, observed))
+
+
+def test_one_of_several_components_is_drawn():
+    table, observed, rows = predictions()
+    both = table.rename(columns=lambda name: name.replace("y.", "y[flow.mean].")).join(
+        (table + 7).rename(columns=lambda name: name.replace("y.", "y[temp [C]]."))
+    )
+    frame = rows.assign(x=1.0, flow=observed, temp=observed + 7)
+    batch = Batch.from_dataframe(frame, unit="batch", x=["x"], y=["flow", "temp"])
+    ax = plots.predicted_vs_observed(both, batch, "y[temp [C]]")
+    drawn = np.concatenate([line.get_xydata() for line in ax.get_lines()[:2]])
+    expected = np.stack([observed + 7, table["y.mean"] + 7], 1)
+    np.testing.assert_allclose(np.sort(drawn, 0), np.sort(expected, 0), rtol=1e-6)
+    assert "y[temp [C]]" in draw(plots.unit_lines(both, batch, "y[temp [C]]"))
+    with pytest.raises(ValueError, match=r"components .*flow.mean.*; choose one"):
+        plots.predicted_vs_observed(both, batch)
 
 
 def test_unit_lines_choose_from_best_to_worst_or_show_what_is_asked_for():
-    table = predictions()
-    text = draw(plots.unit_lines(table, "batch", "minute", panels=3, quantity="moisture", measure="%"))
-    unseen = table[~table["labelled"]]
-    error = ((unseen["mean"] - unseen["observed"]) ** 2).groupby(unseen["batch"]).mean() ** 0.5
+    table, observed, rows = predictions()
+    given = {"x": rows["minute"], "seen": rows["seen"], "panels": 3, "quantity": "moisture", "unit": "%"}
+    text = draw(plots.unit_lines(table, observed, group=rows["batch"], **given))
+    unseen = ~rows["seen"]
+    error = ((table["y.mean"] - observed) ** 2)[unseen].groupby(rows["batch"]).mean() ** 0.5
     for name in (error.idxmin(), error.idxmax()):
         assert f"batch {name}, RMSE {error[name]:.3g} %" in text
     assert "moisture [%]" in text
     assert "minute" in text
     assert "labels the model saw" in text
-    assert "row position" in draw(plots.unit_lines(table.drop(columns="labelled"), "batch", units=["b1"]))
-    table["observed"] = np.nan
-    assert "RMSE" not in draw(plots.unit_lines(table, "batch", panels=2))
+    plain = draw(plots.unit_lines(table, observed, group=rows["batch"], show=["b1"]))
+    assert "row position" in plain
+    assert "labels the model saw" not in plain
+    assert "RMSE" not in draw(plots.unit_lines(table, np.full(160, np.nan), group=rows["batch"], panels=2))
+
+
+def test_unit_lines_take_groups_and_labels_from_batches():
+    table, observed, rows = predictions()
+    data = batch_of(observed, rows)
+    figure = plots.unit_lines(table, data, seen=data.relabel(rows["seen"].tolist()), x=rows["minute"])
+    expected = plots.unit_lines(table, observed, group=rows["batch"], seen=rows["seen"], x=rows["minute"])
+    assert draw(figure).replace("unit b", "batch b") == draw(expected)
+    for ax, other in zip(figure.axes, expected.axes, strict=True):
+        for line, same in zip(ax.get_lines(), other.get_lines(), strict=True):
+            np.testing.assert_allclose(line.get_xydata(), same.get_xydata(), rtol=1e-6)
 
 
 def test_interval_coverage():
-    text = draw(plots.interval_coverage([0.5, 0.9], {"SSMTL": [0.45, 0.88], "MTL": [0.3, 0.7]}))
+    tables = {
+        model: pd.DataFrame({"nominal": [0.9, 0.5], "empirical": shares})
+        for model, shares in {"SSMTL": [0.88, 0.45], "MTL": [0.7, 0.3]}.items()
+    }
+    ax = plots.interval_coverage(tables)
+    np.testing.assert_array_equal(ax.get_lines()[1].get_xydata(), [[0.5, 0.45], [0.9, 0.88]])
+    text = draw(ax)
     assert "SSMTL" in text
+    both = pd.concat([table.assign(component=f"y[{name}]") for name, table in tables.items()])
+    assert "cross, y[MTL]" in draw(plots.interval_coverage({"cross": both}))
     assert "intervals too narrow" in text
     assert "nominal coverage" in text
 
@@ -144,6 +190,49 @@ def test_reliability_shows_error_intervals_and_shares():
     np.testing.assert_allclose(np.diff(points.get_sizes()), 200)
     assert plots.reliability({"a": said([0.6, 0.6], [0, 0])}).get_xlim() == (0, 1)
     assert plots.reliability({"a": said(np.full(500, 0.95), np.arange(500) % 20 > 0)}).get_xlim()[0] > 0.8
+
+
+def test_reliability_takes_predictions_and_labels():
+    p = RNG.dirichlet([1, 1, 1], 90)
+    names, codes = np.array(["a.b", "c[d]", "e"]), np.arange(90) % 3
+    table = pd.DataFrame({"k.label": names[p.argmax(1)], **{f"k.p[{name}]": p[:, i] for i, name in enumerate(names)}})
+    labels = names[codes].astype(object)
+    labels[:9] = None
+    expected = draw(plots.reliability({"model": scores.reliability(names[codes[9:]], p[9:], names)}))
+    assert draw(plots.reliability({"model": table}, labels, "k")) == expected
+    batch = Batch.from_arrays(rows={"k": codes}, labels={"k": np.arange(90) >= 9}, coords={"k_class": names})
+    assert draw(plots.reliability({"model": table}, batch, "k")) == expected
+    assert draw(plots.reliability({"model": table}, batch, "k", bins=2)) != expected
+
+
+def test_compare_plot_has_the_best_on_top():
+    lines = {"good": [-1.0, 1.0, 0.0, 0.0], "bad": [-5.0, 1.0, -4.0, 1.5]}
+    columns = ["elpd", "se", "difference", "se_difference"]
+    ax = plots.compare_plot(pd.DataFrame.from_dict(lines, orient="index", columns=columns))
+    text = draw(ax)
+    assert "good: -1.0" in text
+    assert "[nats], ± SE" in text
+    assert ax.transData.transform((0, 0))[1] > ax.transData.transform((0, 1))[1]
+    (bars,) = ax.containers
+    assert bars[2][0].get_segments()[1][:, 0].tolist() == [-5.5, -2.5]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_zoo_returns_goes_into_every_picture():
+    train, test = simulate(n_units=4, n_labelled=10, n_unlabelled=0, n_test=20)
+    model = zoo.create_model("ssmtl", train, width=16)
+    fit = zoo.fit(model, "paper", train, steps=20, progress=False)
+    table, held_out = zoo.predict(fit, test, draws=10), zoo.hold_out(test, inputs=False)[1]
+    figures = [
+        plots.elbo_curves({"fit": fit.history}),
+        plots.predicted_vs_observed(table, test),
+        plots.unit_lines(table, test),
+        plots.interval_coverage({"own": zoo.coverage(fit, test, draws=10)}),
+        plots.interval_coverage({"conformal": zoo.conformal(fit, held_out, level=0.5, draws=10).coverage(test)}),
+        plots.khat_plot(zoo.khat(fit, train, draws=25)),
+        plots.compare_plot(zoo.compare({"a": fit, "b": fit}, test, draws=5)),
+    ]
+    assert all(draw(figure) for figure in figures)
 
 
 @pytest.mark.parametrize("observed", [RNG.normal(size=200), np.full(200, 3.0)], ids=["spread", "constant"])
@@ -214,12 +303,29 @@ def test_pictures_go_into_given_axes():
         (lambda: plots.elbo_curves({"a": pd.DataFrame({"epoch": [0], "elbo": [np.nan]})}), "'a' has no finite elbo"),
         (lambda: plots.latent_map(np.zeros((5, 1))), "K of 2 or more"),
         (lambda: plots.latent_map(np.zeros((5, 2)), truth=[1.0]), "truth has 1 entries for 5 points"),
-        (lambda: plots.predicted_vs_observed(pd.DataFrame({"mean": [1.0]})), "no column"),
-        (lambda: plots.predicted_vs_observed(predictions().assign(observed=np.nan)), "no row has an observation"),
-        (lambda: plots.unit_lines(predictions(), "unit"), r"no column \['unit'\]"),
-        (lambda: plots.unit_lines(predictions(), "batch", units=[]), "no unit to show"),
-        (lambda: plots.interval_coverage([0.5], {"a": [0.5, 0.6]}), "a has 2 coverages for 1"),
+        (lambda: plots.predicted_vs_observed(pd.DataFrame({"mean": [1.0]}), [1.0]), "no column 'y.mean'"),
+        (
+            lambda: plots.predicted_vs_observed(pd.DataFrame({"y.mean": [1.0]}), [1.0]),
+            r"no column \['y.q05', 'y.q95'\]",
+        ),
+        (lambda: plots.predicted_vs_observed(predictions()[0], np.full(160, np.nan)), "no row has an observation"),
+        (lambda: plots.predicted_vs_observed(predictions()[0], [1.0, 2.0]), r"160 rows, .* shape \(2,\)"),
+        (lambda: plots.predicted_vs_observed(predictions()[0], batch_of(*predictions(4)[1:])), "different rows"),
+        (
+            lambda: plots.predicted_vs_observed(
+                predictions()[0].rename_axis("row")[::-1], batch_of(*predictions()[1:])
+            ),
+            "different rows",
+        ),
+        (lambda: plots.unit_lines(*predictions()[:2]), "group: give the name of each row's group"),
+        (lambda: plots.unit_lines(*predictions()[:2], group=["a"]), r"160 rows, .* shape \(1,\)"),
+        (lambda: plots.unit_lines(*predictions()[:2], group=np.repeat("a", 160), show=[]), "no unit to show"),
+        (lambda: plots.interval_coverage({}), "no table"),
+        (lambda: plots.interval_coverage(pd.DataFrame({"nominal": [0.5]})), "by the names of their models"),
+        (lambda: plots.interval_coverage({"a": pd.DataFrame({"nominal": [0.5]})}), r"no column \['empirical'\]"),
+        (lambda: plots.compare_plot(pd.DataFrame({"elpd": [1.0]})), "no column"),
         (lambda: plots.reliability({}), "no table"),
+        (lambda: plots.reliability({"a": predictions()[0]}, ["b"] * 160, "y"), "no column 'y.label'"),
         (lambda: plots.reliability({"a": said([0.9], [1]).drop(columns="upper")}), r"no column \['upper'\]"),
         (lambda: plots.reliability({"a": said([0.9], [1]).iloc[:0]}), "the table of 'a' has no line"),
         (lambda: plots.ppc_density(np.zeros(3), np.zeros((3, 4))), "not \\(n,\\) and \\(S, n\\)"),
@@ -235,11 +341,13 @@ def test_bad_input_is_named(call, message):
 
 
 def test_unknown_unit_is_named():
+    table, observed, rows = predictions()
     with pytest.raises(KeyError, match="no batch"):
-        plots.unit_lines(predictions(), "batch", units=["b99"])
+        plots.unit_lines(table, observed, group=rows["batch"], show=["b99"])
 
 
-def test_module_leaves_pyplot_alone():
-    script = "import sys, pyrozoo.plots.predictions; print('matplotlib.pyplot' in sys.modules)"
+@pytest.mark.parametrize("other", ["matplotlib.pyplot", "torch"])
+def test_module_leaves_others_alone(other):
+    script = f"import sys, pyrozoo.plots.predictions, pyrozoo.plots.checks; print({other!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

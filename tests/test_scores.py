@@ -20,7 +20,6 @@ from pyrozoo.criticism.scores import (
     macro_f1,
     mae,
     mape,
-    nll_normal,
     per_group,
     r2,
     reliability,
@@ -68,9 +67,8 @@ def test_true_interval_has_the_best_interval_score():
     assert best < score(1.9)
 
 
-def test_normal_scores():
+def test_normal_crps():
     truth, mean, sd = np.array([0.3, -1.0]), np.array([0.0, 0.5]), np.array([0.7, 2.0])
-    assert nll_normal(truth, mean, sd) == pytest.approx(-stats.norm.logpdf(truth, mean, sd).mean())
 
     def squared_distance(y, m, s):
         below = integrate.quad(lambda t: stats.norm.cdf(t, m, s) ** 2, m - 12 * s, y)[0]
@@ -191,7 +189,7 @@ def test_group_scores_agree_with_pandas():
         (lambda: r2([1.0, 1.0], [1.0, 2.0]), "two different truths"),
         (lambda: crps_samples([1.0, 2.0], [1.0, 2.0]), "rows, draws"),
         (lambda: crps_samples([1.0, 2.0], np.zeros((5, 2))), "truth has 2 rows where 5"),
-        (lambda: nll_normal([1.0], [1.0], [0.0]), "must be positive"),
+        (lambda: crps_normal([1.0], [1.0], [0.0]), "must be positive"),
         (lambda: coverage([1.0], [2.0], [0.0]), "lower exceeds upper in row 0"),
         (lambda: interval_score([1.0], [0.0], [2.0], level=90), "between 0 and 1"),
         (lambda: accuracy(["a", None], ["a", "b"]), "no label in row 1"),

@@ -100,12 +100,10 @@ print(f"levels inside their 90% interval        {scores['y.cover90']:5.0%}")
 # and do not report the intervals. Some batches go better than others; from the best to the worst:
 
 # %%
-table = prediction.rename(columns=lambda name: name.removeprefix("y."))
-table = table.assign(observed=level, batch=batch, labelled=seen)
-plots.unit_lines(table, "batch", quantity="tank level")
+plots.unit_lines(prediction, data, seen=seen, quantity="tank level")
 
 # %% [markdown]
-# Where the line and the black curve part, the ribbon often does not reach it. In batch 25 the level falls to almost
+# Where the line and the black curve part, the ribbon often does not reach it. In unit 25 the level falls to almost
 # nothing near the end; none of its five labels shows that, and the model does not see it coming.
 #
 # ## The posterior, in ArviZ

@@ -197,7 +197,7 @@ plots.ppc_density(observed, replicated, label="pressure p", unit="bar").figure
 levels = (50, 80, 90)
 covered = {name: zoo.coverage(f, test, levels=levels, draws=draws) for name, f in {"SSMTL": fit, "MTL": mtl}.items()}
 print(pd.concat(covered).round(2))
-plots.interval_coverage([level / 100 for level in levels], {k: v["empirical"] for k, v in covered.items()}).figure
+plots.interval_coverage(covered).figure
 
 # %% [markdown]
 # Of the flows, about 98% lie in SSMTL's 90% intervals and 83% in MTL's: the first are too wide, the second too narrow.
@@ -362,12 +362,12 @@ filled = ssmtl.impute(fit, some, lost, draws=draws, sweeps=sweeps, progress=Fals
 )
 pressure = some["x"][:, 1].numpy()
 usual = pd.Series(train["x"][:, 1].numpy()).groupby(train.group_names("unit")).mean().loc[some.group_names("unit")]
-table = filled.assign(observed=pressure)
-imputed = {"rmse": scores.rmse(pressure, table["mean"]), "cover": scores.coverage(pressure, table["q05"], table["q95"])}
+cover = scores.coverage(pressure, filled["q05"], filled["q95"])
+imputed = {"rmse": scores.rmse(pressure, filled["mean"]), "cover": cover}
 print(f"RMSE of the well's mean pressure    {scores.rmse(pressure, usual):5.2f} bar")
 print(f"RMSE of the imputed pressure        {imputed['rmse']:5.2f} bar (the sensor's noise alone: 0.30 bar)")
 print(f"pressures inside their 90% interval {imputed['cover']:5.0%}")
-plots.predicted_vs_observed(table, quantity="pressure p", unit="bar").figure
+plots.predicted_vs_observed(filled.add_prefix("y."), pressure, quantity="pressure p", unit="bar").figure
 
 # %% [markdown]
 # The imputed pressures are nearly as good as a sensor. (Their intervals are too wide, again because of the floor.)

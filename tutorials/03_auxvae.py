@@ -206,9 +206,8 @@ table.iloc[:4].round(2).T
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-flat = table.rename(columns={f"y.{name}": name for name in ("mean", "q05", "q95")})
-jitter = np.random.default_rng(0).uniform(-1.5, 1.5, len(flat))  # there are but four loads
-plots.predicted_vs_observed(flat.assign(observed=flat["observed"] + jitter), quantity="load", unit="lb", ax=panels[0])
+jitter = np.random.default_rng(0).uniform(-1.5, 1.5, len(table))  # there are but four loads
+plots.predicted_vs_observed(table, table["observed"] + jitter, quantity="load", unit="lb", ax=panels[0])
 panels[0].set_xlabel("observed load [lb], spread out a little")
 panels[0].set_title("simulated people left out", fontsize=10)
 confusion = pd.crosstab(

@@ -17,13 +17,11 @@ import pandas as pd
 
 from ..data.batch import Batch
 from ..inference.fitted import Fit
-from ..posterior.columns import quantile_name
+from ..posterior.columns import column, columns_of, components, interval_names, summary, tails
 from ..posterior.predicting import predict
 from . import scores
 
 SCORES = ("normalised", "absolute", "quantile")
-
-
 BLOCK = 2**22  # entries of the largest array of interval ends, labels x rows
 
 
@@ -108,13 +106,17 @@ class Conformal:
         """
         tables = [_predicted(self.predictor, one, batch, self.score, self.levels, self.options) for one in self.fits]
         table = tables[0] if len(tables) == 1 else _mixed(tables, self.target)
-        for j, name in enumerate(_components(tables[0], self.target)):
+        for j, name in enumerate(components(tables[0], self.target)):
             for level in self.levels:
                 bases = [_base(t, name, self.score, level) for t in tables]
                 ends = _ends(bases, self.values[level][:, j], self.fold, level)
-                for side, end in zip(("lower", "upper"), ends, strict=True):
-                    table[f"{name}.{side}{self.suffixes[level]}"] = end
+                for end, values in zip(self._end_columns(name, level), ends, strict=True):
+                    table[end] = values
         return table
+
+    def _end_columns(self, name: str, level: float) -> list[str]:
+        """Columns of the ends of a component's interval."""
+        return [column(name, f"{side}{self.suffixes[level]}") for side in ("lower", "upper")]
 
     def coverage(self, test: Batch) -> pd.DataFrame:
         """Share of the test labels inside, width and interval score, and how coverage differs between groups.
@@ -134,9 +136,9 @@ class Conformal:
         table = self.predict(test).iloc[seen]  # all rows: an amortised guide reads them
         truth = _truth(test, self.target, seen)
         lines = []
-        for j, name in enumerate(_components(table, self.target)):
+        for j, name in enumerate(components(table, self.target)):
             for level in self.levels:
-                lower, upper = (table[f"{name}.{side}{self.suffixes[level]}"] for side in ("lower", "upper"))
+                lower, upper = (table[end] for end in self._end_columns(name, level))
                 line = {"component": name, "nominal": level, "empirical": scores.coverage(truth[:, j], lower, upper)}
                 line["width"] = scores.interval_width(truth[:, j], lower, upper)
                 line["score"] = scores.interval_score(truth[:, j], lower, upper, level=level)
@@ -277,9 +279,6 @@ def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...],
         raise ValueError(f"level: {list(levels)}; give nominal coverages between 0 and 1, such as 0.9")
     if score not in SCORES:
         raise ValueError(f"score: {score!r} is none of {list(SCORES)}")
-    for p in levels:
-        if score == "quantile" and abs(50 * p - round(50 * p)) > 1e-9:
-            raise ValueError(f"level: {p:g} has no quantiles at whole percents; take an even percent, or another score")
     if target not in model.targets:
         raise ValueError(f"target: {target!r} is none of the model's targets {list(model.targets)}")
     if target in model.enumerated or not held_out[target].is_floating_point():
@@ -334,28 +333,17 @@ def _predicted(
 ) -> pd.DataFrame:  # fmt: skip
     if score != "quantile":
         return predictor(fitted, batch, **options)
-    needed = {q for p in levels for q in _tails(p)} | set(options.get("quantiles", ()))
+    needed = {q for p in levels for q in tails(p)} | set(options.get("quantiles", ()))
     return predictor(fitted, batch, **{**options, "quantiles": tuple(sorted(needed))})
-
-
-def _tails(level: float) -> tuple[float, float]:
-    percent = round(50 * (1 - level))
-    return percent / 100, 1 - percent / 100
-
-
-def _components(table: pd.DataFrame, target: str) -> list[str]:
-    """Names of the target's components, in their order: y, or y[a], y[b] ..."""
-    names = [column.removesuffix(".mean") for column in table if column.endswith(".mean")]
-    return [name for name in names if name == target or name.startswith(f"{target}[")]
 
 
 def _base(table: pd.DataFrame, name: str, score: str, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ends of an uncalibrated interval, and how far a score of 1 moves them; each (N,)."""
-    mean = table[f"{name}.mean"].to_numpy()
+    mean = table[column(name, "mean")].to_numpy()
     if score == "quantile":
-        low, high = (table[f"{name}.{quantile_name(q)}"].to_numpy() for q in _tails(level))
+        low, high = (table[column(name, end)].to_numpy() for end in interval_names(level))
         return low, high, np.ones_like(mean)
-    unit = table[f"{name}.sd"].to_numpy() if score == "normalised" else np.ones_like(mean)
+    unit = table[column(name, "sd")].to_numpy() if score == "normalised" else np.ones_like(mean)
     if not (unit > 0).all():
         row = table.index[int((~(unit > 0)).argmax())]
         raise ValueError(f"{name}, row {row!r}: its predicted sd is not positive; use another score than 'normalised'")
@@ -373,7 +361,7 @@ def _scored(
     out = {}
     for level in levels:
         columns = []
-        for j, name in enumerate(_components(table, target)):
+        for j, name in enumerate(components(table, target)):
             low, high, unit = _base(table, name, score, level)
             columns.append(np.maximum(low - truth[:, j], truth[:, j] - high) / unit)
         out[level] = np.stack(columns, axis=1)
@@ -404,7 +392,7 @@ def _ends(
 def _mixed(tables: list[pd.DataFrame], target: str) -> pd.DataFrame:
     """Mean, and standard deviation of the mixture, of several fits' predictions."""
     columns: dict[str, np.ndarray] = {}
-    for name in _components(tables[0], target):
-        means, sds = (np.stack([table[f"{name}.{what}"] for table in tables]) for what in ("mean", "sd"))
-        columns |= {f"{name}.mean": means.mean(0), f"{name}.sd": np.sqrt(means.var(0) + (sds**2).mean(0))}
+    for name in components(tables[0], target):
+        means, sds = (np.stack([table[column(name, what)] for table in tables]) for what in ("mean", "sd"))
+        columns |= columns_of(name, summary(means.mean(0), np.sqrt(means.var(0) + (sds**2).mean(0)), {}))
     return pd.DataFrame(columns, index=tables[0].index)

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
-from ..posterior.columns import quantile_name
+from ..posterior.columns import columns_of, summary
+from ..posterior.predicting import names_in
 from ..posterior.traces import UNOBSERVED, chunks, outside, pair
 from .importance import pareto_k
 
@@ -110,9 +111,9 @@ def predict_by_importance(
                 values, logs = _weighted_draws(run, proposal, data.take(rows), site, draws, particles, bar)
                 shares = (logs - logs.logsumexp(1, keepdim=True)).exp().flatten(0, 1) / draws
                 columns = _weighted_columns(fitted, target, values, shares, quantiles)
-                columns[f"{target}.ess"] = (1 / (shares**2).sum(0)).numpy()
-                columns[f"{target}.khat"] = np.array([pareto_k(shares[:, i].log()) for i in range(shares.shape[1])])
-                parts.append(pd.DataFrame(columns))
+                ess = (1 / (shares**2).sum(0)).numpy()
+                shapes = np.array([pareto_k(shares[:, i].log()) for i in range(shares.shape[1])])
+                parts.append(pd.DataFrame(columns | columns_of(target, {"ess": ess, "khat": shapes})))
     return pd.concat(parts).set_axis(pd.Index(batch.names(batch.rows), name=batch.rows))
 
 
@@ -140,17 +141,14 @@ def _weighted_columns(
     fitted: Fit, target: str, values: Tensor, shares: Tensor, quantiles: tuple[float, ...]
 ) -> dict[str, np.ndarray]:
     """Columns of a `predict` table from draws (S, N, J) with shares (S, N) that sum to one over S."""
-    dims = fitted.model.dims.get(target, ())
-    names = fitted.prototype.coords.get(dims[0], np.arange(values.shape[2])) if dims else [""]
-    out = {}
-    for j in range(values.shape[2]):
-        prefix, drawn = target if values.shape[2] == 1 else f"{target}[{names[j]}]", values[:, :, j]
+    out: dict[str, np.ndarray] = {}
+    for j, name in enumerate(names_in(fitted, target, values.shape[2])):
+        drawn = values[:, :, j]
         mean = (shares * drawn).sum(0)
-        out[f"{prefix}.mean"] = mean.numpy()
-        out[f"{prefix}.sd"] = (shares * (drawn - mean) ** 2).sum(0).sqrt().numpy()
+        sd = (shares * (drawn - mean) ** 2).sum(0).sqrt()
         ordered, order = drawn.sort(0)
         reached = shares.gather(0, order).cumsum(0)
-        for q in quantiles:
-            first = (reached < q).sum(0).clamp(max=len(ordered) - 1)
-            out[f"{prefix}.{quantile_name(q)}"] = ordered.gather(0, first[None])[0].numpy()
+        first = {q: (reached < q).sum(0).clamp(max=len(ordered) - 1) for q in quantiles}
+        levels = {q: ordered.gather(0, place[None])[0].numpy() for q, place in first.items()}
+        out |= columns_of(name, summary(mean.numpy(), sd.numpy(), levels))
     return out

@@ -7,14 +7,22 @@ hide what is missing. Scores of point predictions and labels are scikit-learn's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
-from scipy.stats import binomtest
 from sklearn import metrics as sk
+
+from .arguments import check_column, check_finite, check_intervals, check_labels, check_normals, check_numbers
+from .class_scores import brier, ece, log_loss, reliability
+
+__all__ = [
+    "accuracy", "balanced_accuracy", "brier", "coverage", "crps_normal", "crps_samples", "ece", "interval_score",
+    "interval_width", "log_loss", "macro_f1", "mae", "mape", "per_group", "r2", "reliability", "rmse", "summarise",
+    "wmape",
+]  # fmt: skip
 
 
 def rmse(truth: Any, prediction: Any) -> float:
@@ -29,7 +37,7 @@ def rmse(truth: Any, prediction: Any) -> float:
         >>> round(zoo.scores.rmse([1.0, 2.0], [1.0, 4.0]), 3)
         1.414
     """
-    return float(sk.root_mean_squared_error(*_numbers(truth=truth, prediction=prediction)))
+    return float(sk.root_mean_squared_error(*check_numbers(truth=truth, prediction=prediction)))
 
 
 def mae(truth: Any, prediction: Any) -> float:
@@ -44,7 +52,7 @@ def mae(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.mae([1.0, 2.0], [1.0, 4.0])
         1.0
     """
-    return float(sk.mean_absolute_error(*_numbers(truth=truth, prediction=prediction)))
+    return float(sk.mean_absolute_error(*check_numbers(truth=truth, prediction=prediction)))
 
 
 def mape(truth: Any, prediction: Any) -> float:
@@ -62,7 +70,7 @@ def mape(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.mape([1.0, 2.0], [1.0, 4.0])
         50.0
     """
-    truth, prediction = _numbers(truth=truth, prediction=prediction)
+    truth, prediction = check_numbers(truth=truth, prediction=prediction)
     if zeros := np.flatnonzero(truth == 0).tolist():
         raise ValueError(f"mape divides by truth, which is 0 in row {zeros[0]} ({len(zeros)} rows in all): use wmape")
     return float(100.0 * sk.mean_absolute_percentage_error(truth, prediction))
@@ -85,7 +93,7 @@ def wmape(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.wmape([0.0, 2.0, 2.0], [1.0, 2.0, 1.0])
         50.0
     """
-    truth, prediction = _numbers(truth=truth, prediction=prediction)
+    truth, prediction = check_numbers(truth=truth, prediction=prediction)
     total = np.abs(truth).sum()
     if total == 0:
         raise ValueError("wmape divides by the sum of |truth|, which is 0: use mae")
@@ -107,7 +115,7 @@ def r2(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0])
         0.5
     """
-    truth, prediction = _numbers(truth=truth, prediction=prediction)
+    truth, prediction = check_numbers(truth=truth, prediction=prediction)
     if truth.size < 2 or np.ptp(truth) == 0:
         raise ValueError("r2 needs at least two different truths: use rmse")
     return float(sk.r2_score(truth, prediction))
@@ -128,10 +136,10 @@ def crps_samples(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.crps_samples([0.0, 1.0], [[-1.0, 1.0], [1.0, 1.0]])
         0.25
     """
-    draws = _finite(prediction, "prediction")
+    draws = check_finite(prediction, "prediction")
     if draws.ndim != 2 or draws.shape[1] == 0:
         raise ValueError(f"prediction has shape {draws.shape}: give draws as (rows, draws)")
-    truth = _column(truth, "truth", len(draws))
+    truth = check_column(truth, "truth", len(draws))
     n_draws = draws.shape[1]
     # Over sorted draws, the sum of |x_i - x_j| over pairs i < j is the sum of (2 i - S + 1) x_i, i from 0.
     weights = 2 * np.arange(n_draws) - n_draws + 1
@@ -153,27 +161,10 @@ def crps_normal(truth: Any, mean: Any, sd: Any) -> float:
         >>> sure > unsure  # a wrong prediction costs less with an honest standard deviation
         True
     """
-    truth, mean, sd = _normals(truth, mean, sd)
+    truth, mean, sd = check_normals(truth, mean, sd)
     z = (truth - mean) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     return float((sd * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))).mean())
-
-
-def nll_normal(truth: Any, mean: Any, sd: Any) -> float:
-    """Mean negative log density of normal predictions, in nats per row; lower is better.
-
-    Args:
-        truth: True values, shape (N,).
-        mean: Predicted means, shape (N,).
-        sd: Predicted standard deviations, shape (N,), positive.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> round(zoo.scores.nll_normal([0.0, 1.0], [0.0, 0.5], [1.0, 1.0]), 3)
-        0.981
-    """
-    truth, mean, sd = _normals(truth, mean, sd)
-    return float((0.5 * ((truth - mean) / sd) ** 2 + np.log(sd) + 0.5 * np.log(2 * np.pi)).mean())
 
 
 def coverage(truth: Any, lower: Any, upper: Any) -> float:
@@ -189,7 +180,7 @@ def coverage(truth: Any, lower: Any, upper: Any) -> float:
         >>> zoo.scores.coverage([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0])
         0.75
     """
-    truth, lower, upper = _intervals(truth, lower, upper)
+    truth, lower, upper = check_intervals(truth, lower, upper)
     return float(((lower <= truth) & (truth <= upper)).mean())
 
 
@@ -206,7 +197,7 @@ def interval_width(truth: Any, lower: Any, upper: Any) -> float:
         >>> zoo.scores.interval_width([1.0, 2.0], [0.0, 1.0], [2.0, 5.0])
         3.0
     """
-    _, lower, upper = _intervals(truth, lower, upper)
+    _, lower, upper = check_intervals(truth, lower, upper)
     return float((upper - lower).mean())
 
 
@@ -229,7 +220,7 @@ def interval_score(truth: Any, lower: Any, upper: Any, level: float = 0.9) -> fl
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: give a nominal coverage between 0 and 1, such as 0.9")
-    truth, lower, upper = _intervals(truth, lower, upper)
+    truth, lower, upper = check_intervals(truth, lower, upper)
     miss = np.maximum(lower - truth, 0) + np.maximum(truth - upper, 0)
     return float((upper - lower + 2 / (1 - level) * miss).mean())
 
@@ -246,7 +237,7 @@ def accuracy(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.accuracy(["calm", "calm", "stress", "stress"], ["calm", "calm", "calm", "stress"])
         0.75
     """
-    return float(sk.accuracy_score(*_labels(truth, prediction)))
+    return float(sk.accuracy_score(*check_labels(truth, prediction)))
 
 
 def balanced_accuracy(truth: Any, prediction: Any) -> float:
@@ -261,7 +252,7 @@ def balanced_accuracy(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.balanced_accuracy(["calm", "calm", "calm", "stress"], ["calm", "calm", "calm", "calm"])
         0.5
     """
-    truth, prediction = _labels(truth, prediction)
+    truth, prediction = check_labels(truth, prediction)
     # The same number as balanced_accuracy_score, which warns about a predicted class that has no truth.
     return float(sk.recall_score(truth, prediction, labels=np.unique(truth), average="macro", zero_division=0))
 
@@ -278,114 +269,7 @@ def macro_f1(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.macro_f1(["calm", "calm", "stress", "stress"], ["calm", "stress", "calm", "stress"])
         0.5
     """
-    return float(sk.f1_score(*_labels(truth, prediction), average="macro", zero_division=0))
-
-
-def brier(truth: Any, prediction: Any, classes: Sequence | None = None) -> float:
-    """Mean squared error of class probabilities (Brier score); lower is better.
-
-    The sum over the classes, from 0 to 2; for two classes half of it, from 0 to 1, as is usual.
-
-    Args:
-        truth: True labels, shape (N,).
-        prediction: Class probabilities, shape (N, C).
-        classes: Label of each column; 0 ... C - 1 by default.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> probabilities = [[0.5, 0.5], [1.0, 0.0]]
-        >>> zoo.scores.brier(["calm", "calm"], probabilities, classes=["calm", "stress"])
-        0.125
-    """
-    codes, probabilities = _probabilities(truth, prediction, classes)
-    n_classes = probabilities.shape[1]
-    # scikit-learn takes two classes as the probability of the second.
-    answers = probabilities[:, 1] if n_classes == 2 else probabilities
-    return float(sk.brier_score_loss(codes, answers, labels=np.arange(n_classes)))
-
-
-def log_loss(truth: Any, prediction: Any, classes: Sequence | None = None) -> float:
-    """Mean negative log probability of the right class, in nats per row; lower is better.
-
-    A probability of 0 counts as the machine epsilon of its floating-point type, so that the score is finite.
-
-    Args:
-        truth: True labels, shape (N,).
-        prediction: Class probabilities, shape (N, C).
-        classes: Label of each column; 0 ... C - 1 by default.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> probabilities = [[0.5, 0.5], [0.25, 0.75]]
-        >>> round(zoo.scores.log_loss(["calm", "stress"], probabilities, classes=["calm", "stress"]), 3)
-        0.49
-    """
-    codes, probabilities = _probabilities(truth, prediction, classes)
-    return float(sk.log_loss(codes, probabilities, labels=np.arange(probabilities.shape[1])))
-
-
-def ece(truth: Any, prediction: Any, classes: Sequence | None = None, bins: int = 10) -> float:
-    """Expected calibration error of the most probable class, from 0 to 1; lower is better.
-
-    Mean distance between confidence and accuracy over the bins of `reliability`, weighted by their numbers of rows (Guo
-    et al. 2017, eq. 3). If bins have few rows, it is above 0 even for calibrated probabilities: compare models on the
-    same rows.
-
-    Args:
-        truth: True labels, shape (N,).
-        prediction: Class probabilities, shape (N, C).
-        classes: Label of each column; 0 ... C - 1 by default.
-        bins: Number of bins of equal width.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> always_sure = [[1.0, 0.0]] * 4
-        >>> zoo.scores.ece([0, 0, 0, 1], always_sure)  # sure of all, right in three of four
-        0.25
-    """
-    table = reliability(truth, prediction, classes, bins)
-    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["count"]))
-
-
-def reliability(truth: Any, prediction: Any, classes: Sequence | None = None, bins: int = 10) -> pd.DataFrame:
-    """How often the most probable class is right, by its predicted probability (its confidence).
-
-    Bins are of equal width, ((k - 1) / bins, k / bins], the most common choice; those without a row are left out.
-
-    Args:
-        truth: True labels, shape (N,).
-        prediction: Class probabilities, shape (N, C).
-        classes: Label of each column; 0 ... C - 1 by default.
-        bins: Number of bins.
-
-    Returns:
-        One line per bin, indexed by its upper end: mean ``confidence``, ``accuracy``, ``lower`` and ``upper``, the 90 %
-        interval of the accuracy by Wilson's score for independent rows, and ``count``.
-
-    Raises:
-        ValueError: ``bins`` is no whole number of at least 1, or another argument is wrong.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> probabilities = [[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]
-        >>> zoo.scores.reliability([0, 0, 0, 1], probabilities)[["confidence", "accuracy", "count"]]
-             confidence  accuracy  count
-        bin
-        0.6         0.6       0.5      2
-        0.9         0.9       1.0      2
-    """
-    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
-        raise ValueError(f"bins is {bins!r}: give a whole number of at least 1, such as 10")
-    codes, probabilities = _probabilities(truth, prediction, classes)
-    confidence = np.minimum(probabilities.max(axis=1), 1.0)
-    # Rounded, so that 0.6 lies in the same bin in single and in double precision.
-    place = np.clip(np.ceil(np.round(confidence * bins, 6)), 1, bins)
-    rows = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(axis=1) == codes})
-    parts = rows.groupby(pd.Index(place / bins, name="bin"))
-    hits, count = parts["accuracy"].sum(), parts.size()
-    ends = [binomtest(k, n).proportion_ci(0.9, method="wilson") for k, n in zip(hits, count, strict=True)]
-    table = parts.mean().astype(float)
-    return table.assign(lower=[end.low for end in ends], upper=[end.high for end in ends], count=count)
+    return float(sk.f1_score(*check_labels(truth, prediction), average="macro", zero_division=0))
 
 
 def per_group(metric: Callable[..., float], truth: Any, prediction: Any, groups: Any, **options: Any) -> pd.Series:
@@ -438,78 +322,6 @@ def summarise(scores: pd.Series) -> dict[str, float]:
         >>> zoo.scores.summarise(pd.Series([1.0, 2.0, 3.0]))
         {'mean': 2.0, 'p10': 1.2, 'p50': 2.0, 'p90': 2.8}
     """
-    values = _column(scores, "scores")
+    values = check_column(scores, "scores")
     p10, p50, p90 = np.percentile(values, [10, 50, 90])
     return {"mean": float(values.mean()), "p10": float(p10), "p50": float(p50), "p90": float(p90)}
-
-
-def _finite(values: Any, name: str) -> np.ndarray:
-    array = np.asarray(values, dtype=float)
-    if array.size == 0:
-        raise ValueError(f"{name} is empty")
-    if not np.isfinite(array).all():
-        first = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(f"{name} holds {array[tuple(first)]} in row {first[0]}: leave out rows that have no value")
-    return array
-
-
-def _column(values: Any, name: str, length: int | None = None) -> np.ndarray:
-    array = _finite(values, name)
-    if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}: give one number per row")
-    if length is not None and len(array) != length:
-        raise ValueError(f"{name} has {len(array)} rows where {length} are expected")
-    return array
-
-
-def _numbers(**columns: Any) -> list[np.ndarray]:
-    arrays = [_column(values, name) for name, values in columns.items()]
-    if len({len(array) for array in arrays}) > 1:
-        lengths = ", ".join(f"{name} {len(array)}" for name, array in zip(columns, arrays, strict=True))
-        raise ValueError(f"numbers of rows differ: {lengths}")
-    return arrays
-
-
-def _normals(truth: Any, mean: Any, sd: Any) -> list[np.ndarray]:
-    arrays = _numbers(truth=truth, mean=mean, sd=sd)
-    if (bad := np.flatnonzero(arrays[2] <= 0)).size:
-        raise ValueError(f"sd is {arrays[2][bad[0]]} in row {bad[0]}: it must be positive")
-    return arrays
-
-
-def _intervals(truth: Any, lower: Any, upper: Any) -> list[np.ndarray]:
-    arrays = _numbers(truth=truth, lower=lower, upper=upper)
-    if (bad := np.flatnonzero(arrays[1] > arrays[2])).size:
-        raise ValueError(f"lower exceeds upper in row {bad[0]}: were they swapped?")
-    return arrays
-
-
-def _labels(truth: Any, prediction: Any) -> tuple[np.ndarray, np.ndarray]:
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
-    for name, values in (("truth", truth), ("prediction", prediction)):
-        if values.size == 0:
-            raise ValueError(f"{name} is empty")
-        if values.ndim != 1:
-            raise ValueError(f"{name} has shape {values.shape}: give one label per row")
-        if (missing := np.flatnonzero(pd.isna(values))).size:
-            raise ValueError(f"{name} has no label in row {missing[0]}: leave out unlabelled rows")
-    if len(truth) != len(prediction):
-        raise ValueError(f"numbers of rows differ: truth {len(truth)}, prediction {len(prediction)}")
-    return truth, prediction
-
-
-def _probabilities(truth: Any, prediction: Any, classes: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
-    """Position of each true label in ``classes``, and the checked probabilities."""
-    probabilities = _finite(prediction, "prediction")
-    if probabilities.ndim != 2 or probabilities.shape[1] < 2:
-        raise ValueError(f"prediction has shape {probabilities.shape}: give (rows, classes), at least two classes")
-    labels, _ = _labels(truth, np.zeros(len(probabilities)))
-    if (probabilities < 0).any() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-4):
-        raise ValueError("prediction holds no probabilities: each row must be non-negative and sum to 1")
-    known = pd.Index(np.arange(probabilities.shape[1]) if classes is None else classes)
-    if len(known) != probabilities.shape[1]:
-        raise ValueError(f"{len(known)} classes for {probabilities.shape[1]} columns of probabilities")
-    codes = known.get_indexer(labels)
-    if (codes < 0).any():
-        raise ValueError(f"truth holds {labels[codes < 0][0]!r}, which is not among the classes {list(known)}")
-    return codes, probabilities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit
-from ..posterior.columns import quantile_name
+from ..posterior.columns import classes, column, component_values, interval_names, is_discrete, probabilities, tails
 from ..posterior.drawing import prior_predictive
-from ..posterior.predicting import predict, sums_out_by_row, target_sites
+from ..posterior.predicting import predict, predict_with_draws, sums_out_by_row, target_sites
 from ..posterior.traces import pair
 from . import scores
 
@@ -26,9 +26,10 @@ LEVELS = (50, 80, 90)
 def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
     """Scores of the predictions on the rows of `test` whose targets are observed, in the units of the data.
 
-    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), nll (of the predictive mixture, nats per
+    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), crps_draws (of the predictive draws,
+    which also sees a shape that is not normal, but varies with the seed), nll (of the predictive mixture, nats per
     row), cover50, cover80, cover90; several components are pooled. Discrete: accuracy, balanced_accuracy, macro_f1,
-    log_loss, ece (calibration of the most probable class, see `scores.reliability`).
+    log_loss, brier, ece (calibration of the most probable class, see `scores.reliability`).
 
     Args:
         fit: The fit; its best restart predicts.
@@ -51,56 +52,56 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
         >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
         >>> test = data.subset(np.flatnonzero(~seen)[::40])
         >>> list(zoo.metrics(fit, test, draws=50))
-        ['y.rmse', 'y.mae', 'y.crps', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
+        ['y.rmse', 'y.mae', 'y.crps', 'y.crps_draws', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
     """
-    levels = sorted({q / 100 for level in LEVELS for q in _bounds(level)})
-    table = predict(fit, test, draws=draws, seed=seed, quantiles=tuple(levels))
+    table, drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(LEVELS))
     out: dict[str, float] = {}
     for target in fit.model.targets:
         seen = test.observed(target)
         if not seen.any():
             raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
         truth, part = test[target].cpu().numpy()[seen], table[seen]
-        if f"{target}.label" in table:
+        if is_discrete(table, target):
             out |= _discrete_scores(target, truth, part)
         else:
             nll = -log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy()
-            out |= _continuous_scores(target, truth, part) | {f"{target}.nll": float(nll.mean())}
+            own = drawn[target].movedim(0, -1).numpy()[seen]
+            out |= _continuous_scores(target, truth, part, own) | {f"{target}.nll": float(nll.mean())}
     return out
 
 
-def _bounds(level: float) -> tuple[float, float]:
-    return (100 - level) / 2, (100 + level) / 2
+def _quantiles(levels: Iterable[float]) -> tuple[float, ...]:
+    """Quantiles at the ends of the central intervals of levels in percent."""
+    return tuple(sorted({q for level in levels for q in tails(level / 100)}))
 
 
-def _columns(table: pd.DataFrame, target: str, name: str) -> np.ndarray:
-    """All components of one prediction of a target, row by row: ``y.mean``, or ``y[a].mean``, ``y[b].mean`` ..."""
-    own = [c for c in table if c == f"{target}.{name}" or (c.startswith(f"{target}[") and c.endswith(f"].{name}"))]
-    return table[own].to_numpy().ravel()
+def _ends(table: pd.DataFrame, target: str, level: float) -> list[np.ndarray]:
+    """Ends of the central intervals of a level in percent, with all components in one column."""
+    return [component_values(table, target, end).ravel() for end in interval_names(level / 100)]
 
 
-def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
-    truth, mean = truth.reshape(-1), _columns(part, target, "mean")
+def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame, drawn: np.ndarray) -> dict[str, float]:
+    """Scores from the truth (N, J), the table of N predictions, and the draws (N, J, S) behind it."""
+    truth, mean = truth.reshape(-1), component_values(part, target, "mean").ravel()
     out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
-    out["crps"] = scores.crps_normal(truth, mean, _columns(part, target, "sd"))
+    out["crps"] = scores.crps_normal(truth, mean, component_values(part, target, "sd").ravel())
+    out["crps_draws"] = scores.crps_samples(truth, drawn.reshape(-1, drawn.shape[-1]))
     for level in LEVELS:
-        low, high = (_columns(part, target, quantile_name(q / 100)) for q in _bounds(level))
-        out[f"cover{level}"] = scores.coverage(truth, low, high)
+        out[f"cover{level}"] = scores.coverage(truth, *_ends(part, target, level))
     return {f"{target}.{name}": value for name, value in out.items()}
 
 
 def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
-    probabilities = part[[c for c in part if c.startswith(f"{target}.p[")]].to_numpy()
-    classes = [c[len(target) + 3 : -1] for c in part if c.startswith(f"{target}.p[")]
-    truth, label = np.asarray(classes)[truth.reshape(-1).astype(int)], part[f"{target}.label"].astype(str).to_numpy()
+    names, label = classes(part, target), part[column(target, "label")].astype(str).to_numpy()
+    truth = np.asarray(names)[truth.reshape(-1).astype(int)]
     functions = {
         "accuracy": scores.accuracy,
         "balanced_accuracy": scores.balanced_accuracy,
         "macro_f1": scores.macro_f1,
     }
     out = {name: function(truth, label) for name, function in functions.items()}
-    for name, score in (("log_loss", scores.log_loss), ("ece", scores.ece)):
-        out[name] = score(truth, probabilities, classes)
+    for name, score in (("log_loss", scores.log_loss), ("brier", scores.brier), ("ece", scores.ece)):
+        out[name] = score(truth, probabilities(part, target), names)
     return {f"{target}.{name}": value for name, value in out.items()}
 
 
@@ -138,15 +139,14 @@ def coverage(
         >>> bool((table["empirical"] < table["nominal"]).all())  # too narrow: calibrate them by zoo.conformal
         True
     """
-    quantiles = tuple(sorted({q / 100 for level in levels for q in _bounds(level)}))
     seen = test.observed(target)
-    table = predict(fit, test, draws=draws, seed=seed, quantiles=quantiles)[seen]
-    if f"{target}.label" in table:
+    table = predict(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels))[seen]
+    if is_discrete(table, target):
         raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")
     truth = test[target].cpu().numpy()[seen].reshape(-1)
     rows = []
     for level in levels:
-        low, high = (_columns(table, target, quantile_name(q / 100)) for q in _bounds(level))
+        low, high = _ends(table, target, level)
         rows.append(
             {
                 "nominal": level / 100,

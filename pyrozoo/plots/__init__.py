@@ -1,7 +1,8 @@
 """The few pictures that ArviZ does not have, drawn with matplotlib only.
 
-Every function takes arrays or data frames, draws into ``ax`` or into a figure of its own, and returns the axes
-(`unit_lines`, which needs several, the figure). Nothing touches pyplot: save with
+Every function takes what the zoo returns as it is: the tables of `predict`, `coverage`, `khat` or `compare`, and the
+Batch that was predicted; arrays of your own do as well. It draws into ``ax`` or into a figure of its own, and returns
+the axes (`unit_lines`, which needs several, the figure). Nothing touches pyplot: save with
 ``elbo_curves(...).figure.savefig("elbo.png")``, and show in a notebook by leaving ``.figure`` on a cell's last line.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from ..lazy import names_of
 
 _HOMES = {
-    "checks": ("khat_plot", "ppc_density", "prior_shifts"),
+    "checks": ("compare_plot", "khat_plot", "ppc_density", "prior_shifts"),
     "latent": ("latent_map",),
     "predictions": ("interval_coverage", "predicted_vs_observed", "reliability", "unit_lines"),
     "style": ("BLACK", "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PINK", "SKY", "VERMILION"),

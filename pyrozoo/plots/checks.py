@@ -110,6 +110,39 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     return ax
 
 
+def compare_plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Models by their predictive density on the same rows: how far each is behind the best, with its standard error.
+
+    Args:
+        table: Table of `pyrozoo.compare`, best first.
+        ax: Axes to draw into; a new figure by default.
+
+    Raises:
+        ValueError: A column is missing, or no model is given.
+
+    Example:
+        >>> import pandas as pd
+        >>> import pyrozoo as zoo
+        >>> lines = {"paper": [-50.0, 4.0, 0.0, 0.0], "mvn": [-62.0, 5.0, -12.0, 3.0]}
+        >>> columns = ["elpd", "se", "difference", "se_difference"]
+        >>> ax = zoo.plots.compare_plot(pd.DataFrame.from_dict(lines, orient="index", columns=columns))
+        >>> [tick.get_text() for tick in ax.get_yticklabels()]
+        ['paper: -50.0', 'mvn: -62.0']
+    """
+    require_columns(table, ("elpd", "difference", "se_difference"))
+    if table.empty:
+        raise ValueError("the table has no model to draw")
+    ax = make_axes(ax, (6.8, 1.2 + 0.4 * len(table)))
+    place = np.arange(len(table))
+    ax.axvline(0, color=BLACK, lw=0.9, ls="--")
+    error = table["se_difference"].fillna(0.0)  # one row has none
+    ax.errorbar(table["difference"], place, xerr=error, fmt="o", color=BLUE, ms=6, capsize=3)
+    ax.set_yticks(place, [f"{name}: {elpd:.1f}" for name, elpd in table["elpd"].items()])
+    ax.set_ylim(len(table) - 0.5, -0.5)  # the best on top
+    ax.set(xlabel="difference from the best in log predictive density [nats], ± SE", ylabel="model: elpd [nats]")
+    return ax
+
+
 def prior_shifts(
     table: pd.DataFrame, position: str, shift: str = "shift", label: str = "shift of the mean [posterior sd]",
     ax: Axes | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -46,3 +46,11 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame
     if missing := [name for name in columns if name not in table.columns]:
         raise ValueError(f"the table has no column {missing}; it has {list(table.columns)}")
     return table
+
+
+def require_tables(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse anything but tables by the names of their models, at least one."""
+    if isinstance(tables, pd.DataFrame) or not isinstance(tables, Mapping):
+        raise ValueError("give the tables by the names of their models, such as {'SSMTL': table}")
+    if not tables:
+        raise ValueError("no table to draw")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
-from .columns import quantile_name
+from .columns import class_columns, columns_of, component_names, summary
 from .traces import (
     AT_ONCE,
     UNOBSERVED,
@@ -73,11 +73,21 @@ def predict(
         >>> list(table)
         ['y.mean', 'y.sd', 'y.q05', 'y.q95']
     """
+    return predict_with_draws(fit, batch, draws=draws, seed=seed, quantiles=quantiles, **options)[0]
+
+
+def predict_with_draws(
+    fit: Fit, batch: Batch, *, draws: int, seed: int, quantiles: tuple[float, ...], **options: Any
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """The table of `predict`, and the draws of each continuous target behind it, (S, N, J).
+
+    A model that predicts by itself gives no draws.
+    """
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
     if hasattr(fit.model, "predict"):
         with isolated(seed), torch.no_grad():
-            return fit.model.predict(fit.guide, fit.prepare(batch.hide()), draws=draws, **options)
+            return fit.model.predict(fit.guide, fit.prepare(batch.hide()), draws=draws, **options), {}
     if options:
         raise TypeError(f"{type(fit.model).__name__} takes no {sorted(options)} to predict")
     for target in fit.model.targets:
@@ -91,12 +101,13 @@ def predict(
         drawn = (_summed_out if sums_out_by_row(fit.best, data) else _one_by_one)(fit.best, data, draws)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
-    for target, (values, exact) in drawn.items():
-        if values is None:
-            columns |= _classes(target, exact, fit)
+    samples = {t: values.reshape(*values.shape[:2], -1) for t, (values, _) in drawn.items() if values is not None}
+    for target, (_, exact) in drawn.items():
+        if target in samples:
+            columns |= _continuous(target, samples[target], exact, fit, quantiles)
         else:
-            columns |= _continuous(target, values, exact, fit, quantiles)
-    return pd.DataFrame(columns, index=index)
+            columns |= _classes(target, exact, fit)
+    return pd.DataFrame(columns, index=index), samples
 
 
 Predicted = dict[str, tuple[Tensor | None, Tensor]]
@@ -193,26 +204,26 @@ def _moments(fn: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantiles: tuple) -> dict[str, np.ndarray]:
-    stacked, moments = (t.reshape(*t.shape[:2], -1) for t in (stacked, moments))
+    moments = moments.reshape(*moments.shape[:2], -1)
     mean, sd = moments[0], (moments[1] - moments[0] ** 2).clamp(min=0).sqrt()
     levels = torch.quantile(stacked, torch.tensor(quantiles, dtype=stacked.dtype), dim=0)
-    dims = fit.model.dims.get(target, ())
-    names = fit.prototype.coords.get(dims[0], np.arange(mean.shape[1])) if dims else [""]
-    out = {}
-    for j in range(mean.shape[1]):
-        prefix = target if mean.shape[1] == 1 else f"{target}[{names[j]}]"
-        out[f"{prefix}.mean"], out[f"{prefix}.sd"] = mean[:, j].numpy(), sd[:, j].numpy()
-        for q, level in zip(quantiles, levels, strict=True):
-            out[f"{prefix}.{quantile_name(q)}"] = level[:, j].numpy()
+    out: dict[str, np.ndarray] = {}
+    for j, name in enumerate(names_in(fit, target, mean.shape[1])):
+        found = {q: level[:, j].numpy() for q, level in zip(quantiles, levels, strict=True)}
+        out |= columns_of(name, summary(mean[:, j].numpy(), sd[:, j].numpy(), found))
     return out
+
+
+def names_in(fit: Fit, target: str, size: int) -> list[str]:
+    """Names of the components of a target in tables of a fit's predictions."""
+    dims = fit.model.dims.get(target, ())
+    return component_names(target, size, fit.prototype.coords.get(dims[0]) if dims else None)
 
 
 def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarray]:
     """Columns of a discrete target from the probabilities of its classes, (N, K)."""
     classes = fit.prototype.coords.get(f"{target}_class", np.arange(probabilities.shape[-1]))
-    return {f"{target}.label": classes[probabilities.numpy().argmax(-1)]} | {
-        f"{target}.p[{name}]": probabilities[:, k].numpy() for k, name in enumerate(classes)
-    }
+    return class_columns(target, classes, probabilities.numpy().argmax(-1), probabilities.numpy())
 
 
 def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:

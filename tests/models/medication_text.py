@@ -137,3 +137,9 @@ def enumerated(text, log_score):
     for k in range(n_labels):
         go_on((k,), k, 1, text.initial[k])
     return np.array(paths), np.array(value)
+
+
+def path_score(log_scores, labels, process):
+    """log p(labels) of each recording plus the sum of the labels' log scores: eq. 1 or 2 of given labels."""
+    prior = process.log_prob(np.concatenate(labels), np.array([len(own) for own in labels])).detach().numpy()
+    return prior + [own[np.arange(len(own)), path].sum() for own, path in zip(log_scores, labels, strict=True)]

@@ -7,6 +7,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from medication_text import path_score
 from pyro.infer import autoguide
 
 import pyrozoo as zoo
@@ -326,7 +327,7 @@ def conditional_likelihood(model, process, data, power):
     """Log p(labels | scores) at a power, summed over recordings, and the density of its logarithm."""
     own = log_scores(model, data, power)
     labels = labelled_sequences(data)
-    total = decode.path_score(own, labels, process) - decode.log_evidence(own, process)
+    total = path_score(own, labels, process) - decode.log_evidence(own, process)
     return total.sum() + float(dist.LogNormal(0.0, 1.0).log_prob(torch.tensor(power))) + math.log(power)
 
 

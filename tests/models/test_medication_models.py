@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from medication_text import path_score
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, infer_discrete
 
@@ -261,7 +262,7 @@ def test_the_evidence_factor_by_hand(variant):
     total = decode.log_evidence(own, process)
     expected = total.copy()
     labels = [np.array(z) for z in LABELS[:3]]
-    expected[:3] = decode.path_score(own[:3], labels, process) - total[:3]
+    expected[:3] = path_score(own[:3], labels, process) - total[:3]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-10)
     assert (expected[:3] < 0).all()  # a log probability of the labels
 

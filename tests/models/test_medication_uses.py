@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from medication_text import path_score
 
 import pyrozoo as zoo
 from pyrozoo.models.medication import plug_in, recordings, replicate, separate_steps, simulate
@@ -116,7 +117,7 @@ def test_the_exact_maximum_beats_all_other_paths(fits, data):
     fit, test = fits["paper"], data[1]
     process, power = plug_in(fit, data[0], FEW)
     own = log_scores(fit.model, test, power)
-    found = {d: decode.path_score(own, decode.decode(own, process, d), process) for d in ("map", "mea", "paper")}
+    found = {d: path_score(own, decode.decode(own, process, d), process) for d in ("map", "mea", "paper")}
     assert (found["map"] >= found["mea"] - 1e-9).all()
     assert (found["map"] >= found["paper"] - 1e-9).all()
     assert (found["map"] > found["mea"] + 1e-6).any()
@@ -160,7 +161,8 @@ def test_metrics_are_those_of_the_decoding(fits, data, variant):
     fit, test = fits[variant], data[1]
     own = decoded(fit, test).scores(test)
     found = zoo.metrics(fit, test, draws=FEW)
-    assert set(found) == {f"label.{name}" for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")}
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
+    assert set(found) == {f"label.{name}" for name in names}
     assert found["label.accuracy"] == pytest.approx(own["frame_accuracy"])
     assert found["label.log_loss"] == pytest.approx(own["frame_nll"], rel=1e-3)  # which floors probabilities elsewhere
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from ...posterior.columns import class_columns
 from .data.validation import check_rate
 from .process import decode
 from .process.counts import labelled_sequences
@@ -64,9 +65,8 @@ class Decoded:
             [np.repeat(self.names, lengths), np.concatenate([np.arange(n) for n in lengths])],
             names=["recording", "frame"],
         )
-        columns = {"label.label": np.asarray(self.label_names, dtype=object)[np.concatenate(self.labels)]}
-        stacked = np.concatenate(self.marginals)
-        columns |= {f"label.p[{name}]": stacked[:, k] for k, name in enumerate(self.label_names)}
+        names = np.asarray(self.label_names, dtype=object)
+        columns = class_columns("label", names, np.concatenate(self.labels), np.concatenate(self.marginals))
         return pd.DataFrame(columns, index=index)
 
     def segments(self) -> pd.DataFrame:

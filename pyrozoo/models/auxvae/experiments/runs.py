@@ -17,6 +17,7 @@ from ....experiments.running import defaults_of
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
+from ....posterior.columns import column, interval_names, tails
 from ....posterior.predicting import predict
 from ..data.batches import participant_folds
 from ..data.simulator import simulate
@@ -139,8 +140,8 @@ def table_run(
 
 def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str, Any]:
     """Score a fit on trials of other people; see `table_run`."""
-    levels = {50: (0.25, 0.75), 80: (0.1, 0.9), 90: (0.05, 0.95)}
-    quantiles = tuple(sorted(q for pair in levels.values() for q in pair))
+    levels = (0.5, 0.8, 0.9)
+    quantiles = tuple(sorted(q for level in levels for q in tails(level)))
     table = predict(found, test, draws=draws, seed=seed, quantiles=quantiles)
     truth = test["y"].cpu().numpy().astype(float)
     out: dict[str, Any] = {"mae": mae(truth, table["y.mean"].to_numpy())}
@@ -148,9 +149,9 @@ def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str
         names = test.coords["style_class"][test["style"].cpu().numpy()]
         out["accuracy"] = accuracy(names, table["style.label"].to_numpy())
     if found.model.y_likelihood != "mae":  # whose scale is fixed, so that its intervals say nothing
-        for level, (low, high) in levels.items():
-            bounds = [table[f"y.q{round(100 * q):02d}"].to_numpy() for q in (low, high)]
-            out[f"cover{level}"] = coverage(truth, *bounds)
+        for level in levels:
+            bounds = [table[column("y", end)].to_numpy() for end in interval_names(level)]
+            out[f"cover{round(100 * level)}"] = coverage(truth, *bounds)
         out["width90"] = float((table["y.q95"] - table["y.q05"]).mean())
     if "z" in found.model.row_sites:
         report = latent_report(found, test, "z", draws=5, seed=seed)

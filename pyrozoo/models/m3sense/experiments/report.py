@@ -93,6 +93,6 @@ def reliability_figure(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure
     tasks = list(dict.fromkeys(task for task, _ in curves))
     figure = Figure(figsize=(8.6, 4.9 * len(tasks)), layout="constrained")
     for ax, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
-        plots.reliability({model: table for (own, model), table in curves.items() if own == task}, ax)
+        plots.reliability({model: table for (own, model), table in curves.items() if own == task}, ax=ax)
         ax.set_title(task)
     return figure

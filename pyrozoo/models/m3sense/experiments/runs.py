@@ -18,6 +18,7 @@ from ....experiments.running import defaults_of
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
+from ....posterior.columns import probabilities
 from ....posterior.predicting import predict
 from ..data.batches import modalities, standardise
 from ..data.folders import read_study
@@ -197,7 +198,7 @@ def probabilities_of(found: Fit, test: Batch, task: str, seed: int = 0) -> tuple
     """Return class probabilities (N, C) on the windows where a task's label is known, and the labels by name (N,)."""
     rows, truth = names_of(test, task)
     table = predict(found, test.subset(rows), draws=50, seed=seed)
-    return table[[f"y_{task}.p[{name}]" for name in test.coords[f"y_{task}_class"]]].to_numpy(), truth
+    return probabilities(table, f"y_{task}", test.coords[f"y_{task}_class"]), truth
 
 
 def scored(found: Fit, train: Batch, test: Batch, tasks: Iterable[str], seed: int = 0) -> dict[str, float]:

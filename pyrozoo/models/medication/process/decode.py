@@ -243,33 +243,6 @@ def step_performed(log_scores: Scores, process: Any, *, names: Sequence[str] | N
     return -np.expm1(np.minimum(without - total[:, None], 0.0))
 
 
-def path_score(
-    log_scores: Scores, labels: Sequence[np.ndarray], process: SemiMarkovProcess | MarkovChain
-) -> np.ndarray:
-    """Compute log f of eq. 1 or 2 of given labels: log p(labels) + sum of their log scores.
-
-    Args:
-        log_scores: Log scores of each recording, shapes (T, K).
-        labels: Labels of each recording, shapes (T,).
-        process: Process over labels, without leading shape.
-
-    Returns:
-        log f of each recording, shape (recordings,); -inf where the process cannot generate the labels.
-
-    Example:
-        >>> import numpy as np
-        >>> import torch
-        >>> from pyrozoo.models.medication import MarkovChain, decode
-        >>> chain = MarkovChain(torch.tensor([0.9, 0.1]), torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
-        >>> scores, labels = np.log([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 1])
-        >>> bool(np.isclose(decode.path_score([scores], [labels], chain)[0], np.log(0.9 * 0.8 * 0.1 * 0.6)))
-        True
-    """
-    lengths = np.array([len(own) for own in labels])
-    prior = process.log_prob(np.concatenate(labels), lengths).detach().cpu().numpy()
-    return prior + [own[np.arange(len(own)), path].sum() for own, path in zip(log_scores, labels, strict=True)]
-
-
 # ---------------------------------------------------------------------------------------------- inside
 def _arrays(process: Any) -> Graph | tuple[np.ndarray, np.ndarray]:
     if isinstance(process, SemiMarkovProcess):

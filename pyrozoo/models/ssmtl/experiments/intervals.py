@@ -21,6 +21,7 @@ from ....inference.fit import fit
 from ....inference.saving import load
 from ....modeling import registry
 from ....plots.predictions import interval_coverage
+from ....posterior.columns import column, interval_names, tails
 from ....posterior.predicting import predict
 from ..data.datasets import draw_labels, dryer
 from ..data.simulator import PRESETS, simulate
@@ -89,7 +90,8 @@ def intervals_experiment(
         found = [scored[_slug(case, seed)] for seed in repeats[case]]
         for remedy in found[0]:
             row = averages([result[remedy] for result in found])
-            curves.setdefault(case, {})[remedy] = [row[f"cover{round(100 * p)}"] for p in LEVELS]
+            shares = [row[f"cover{round(100 * p)}"] for p in LEVELS]
+            curves.setdefault(case, {})[remedy] = pd.DataFrame({"nominal": LEVELS, "empirical": shares})
             rows.append({"model": remedy, "scored": case, **row})
     _figure(curves, out / "figures" / "coverage.png")
     extra = {"note": NOTE_INTERVALS, "repeats": {case: len(r) for case, r in repeats.items()}}
@@ -149,7 +151,7 @@ def interval_scores(
     held_out = [part for _, part in _folds(case, train, seed)]
     whole, mtl = (load(Path(fits) / f"{model}-{name}-all") for model in ("ssmtl", "mtl"))
     parts = [(load(Path(fits) / f"ssmtl-{name}-fold-{k}"), held_out[k]) for k in range(folds)]
-    quantiles = tuple(sorted(q for p in LEVELS for q in (round(0.5 - p / 2, 3), round(0.5 + p / 2, 3))))
+    quantiles = tuple(sorted(q for p in LEVELS for q in tails(p)))
     out = {"MTL": _scores(predict(mtl, test, draws=100, quantiles=quantiles), test)}
     for source, (predictor, options) in SOURCES.items():
         table = predictor(whole, test, quantiles=quantiles, **options)
@@ -170,10 +172,10 @@ def _scores(table: pd.DataFrame, test: Batch) -> dict[str, float]:
     out = {"rmse": rmse(truth, table["y.mean"])}
     for p in LEVELS:
         level = round(100 * p)
-        ends = (f"y.lower{level}", f"y.upper{level}")
-        if ends[0] not in table:
-            ends = (f"y.q{(100 - level) // 2:02d}", f"y.q{(100 + level) // 2:02d}")
-        low, high = (table[end].to_numpy() for end in ends)
+        ends = (f"lower{level}", f"upper{level}")
+        if column("y", ends[0]) not in table:
+            ends = interval_names(p)
+        low, high = (table[column("y", end)].to_numpy() for end in ends)
         out[f"cover{level}"] = coverage(truth, low, high)
     each = per_group(coverage, truth, (low, high), units)
     out |= {"width90": interval_width(truth, low, high), "score90": interval_score(truth, low, high, level=0.9)}
@@ -186,13 +188,13 @@ def intervals_table(rows: list[dict[str, Any]]) -> str:
     return format_table([{k: v for k, v in row.items() if k.removesuffix("_se") not in hidden} for row in rows])
 
 
-def _figure(curves: Mapping[str, Mapping[str, list[float]]], file: Path) -> None:
+def _figure(curves: Mapping[str, Mapping[str, pd.DataFrame]], file: Path) -> None:
     """Draw empirical against nominal coverage, one panel per case, one line per kind of interval."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(curves), 5.4), layout="constrained")
     for ax, (case, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        interval_coverage(LEVELS, lines, ax=ax)
+        interval_coverage(lines, ax=ax)
         ax.set_title(case)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)

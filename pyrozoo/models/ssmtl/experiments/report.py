@@ -75,24 +75,14 @@ def _figures(
     def write(figure: Figure | SubFigure, name: str) -> None:
         cast(Figure, figure).savefig(folder / f"{name}.png", dpi=110)
 
-    truth = full["y"][:, 0].numpy()
-    frame = pd.DataFrame(
-        {"observed": truth, "mean": table["y.mean"].to_numpy(), "q05": table["y.q05"].to_numpy(),
-         "q95": table["y.q95"].to_numpy(), "batch": train.group_names("unit"), "labelled": train.observed("y")}
-    )  # fmt: skip
-    frame["row in batch"] = frame.groupby("batch").cumcount()
+    level: dict[str, Any] = {"quantity": "CollectorTankLevel", "unit": "source units"}
     histories = {f"restart {i}": run.history for i, run in enumerate(fit.runs)}
     write(elbo_curves(histories).figure, "elbo")
-    write(
-        predicted_vs_observed(frame[~frame["labelled"]], "CollectorTankLevel", "source units").figure,
-        "predicted_vs_observed",
-    )
-    write(
-        unit_lines(frame, "batch", "row in batch", quantity="CollectorTankLevel", measure="source units"),
-        "batches",
-    )
-    write(interval_coverage(intervals["nominal"], {"SSMTL": intervals["empirical"]}).figure, "coverage")
-    mean_level = pd.Series(truth).groupby(train["unit"].numpy()).mean().to_numpy()
+    unseen = full.relabel(~train.observed("y"))
+    write(predicted_vs_observed(table, unseen, **level).figure, "predicted_vs_observed")
+    write(unit_lines(table, full, seen=train, **level), "batches")
+    write(interval_coverage({"SSMTL": intervals}).figure, "coverage")
+    mean_level = pd.Series(full["y"][:, 0].numpy()).groupby(train["unit"].numpy()).mean().to_numpy()
     write(
         latent_map(
             contexts.means.to_numpy(), truth=mean_level, truth_label="mean tank level of the batch", name="c"

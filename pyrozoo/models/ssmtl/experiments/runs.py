@@ -14,13 +14,14 @@ from ....data.batch import Batch
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
+from ....posterior.columns import interval_names, tails
 from ....posterior.predicting import predict
 from ..data.datasets import draw_labels, dryer
 from ..data.simulator import PRESETS, simulate
 from .baselines import BASELINES
 
-QUANTILES = (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)
-INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
+INTERVALS = {level: interval_names(level / 100) for level in (50, 80, 90)}
+QUANTILES = tuple(sorted(q for level in INTERVALS for q in tails(level / 100)))
 
 
 def dryer_data(

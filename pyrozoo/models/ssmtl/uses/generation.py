@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ....data.batch import Batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
-from ....posterior.columns import quantile_name
+from ....posterior.columns import columns_of, summary
 from ....posterior.draws import Draws
 from ..local_guide import RowGuide
 from ..model import SSMTL
@@ -231,8 +231,8 @@ def what_if(
     _warn(r_hat, seen, points, variables)
     columns: dict[str, Any] = dict(chosen)
     for j in (~seen[0]).nonzero()[:, 0].tolist():
-        summary = _summary(drawn[:, :, j], quantiles) | {"r_hat": r_hat[:, j].numpy()}
-        columns |= {f"{variables[j]}.{key}": column for key, column in summary.items()}
+        quantities = _summary(drawn[:, :, j], quantiles) | {"r_hat": r_hat[:, j].numpy()}
+        columns |= columns_of(variables[j], quantities)
     table = pd.DataFrame(columns, index=pd.Index(points, name="point"))
     return Generated(table, _draws(fit, drawn, value, seen, points, fit.prototype), acceptance)
 
@@ -356,10 +356,8 @@ def _variables(fit: Fit) -> list[str]:
 def _summary(values: Tensor, quantiles: Sequence[float]) -> dict[str, np.ndarray]:
     """Mean, sd and quantiles of draws (S, E)."""
     drawn = values.numpy()
-    levels = np.quantile(drawn, quantiles, axis=0)
-    return {"mean": drawn.mean(0), "sd": drawn.std(0, ddof=1 if len(drawn) > 1 else 0)} | {
-        quantile_name(q): level for q, level in zip(quantiles, levels, strict=True)
-    }
+    levels = dict(zip(quantiles, np.quantile(drawn, quantiles, axis=0), strict=True))
+    return summary(drawn.mean(0), drawn.std(0, ddof=1 if len(drawn) > 1 else 0), levels)
 
 
 def _draws(fit: Fit, drawn: Tensor, value: Tensor, seen: Tensor, names: np.ndarray, data: Batch) -> Draws:
