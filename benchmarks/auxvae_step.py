@@ -174,7 +174,7 @@ def svi_epoch(train: Batch, sizes: Sizes) -> Callable[[], None]:
     batches = list(sample_minibatches(train, sizes.batch_size, torch.Generator().manual_seed(0)))
     model = model_for(train, sizes)
     guide = PaperGuide(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 2e-3, "weight_decay": 1e-4}), model.elbo(guide, train))
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 2e-3, "weight_decay": 1e-4}), model.elbo())
 
     def epoch() -> None:
         with validation(True):

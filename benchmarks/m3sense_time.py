@@ -307,7 +307,7 @@ def svi_epoch(own: Training, arguments: Mapping[str, Any]) -> Callable[[], None]
         model = model_for(own.train, own.loss.model.entry[1], **arguments)
         guide = PaperGuide(model)
         optimizer = pyro.optim.Adam({"lr": 1e-3, "weight_decay": 1e-4})
-        svi = SVI(model, guide, optimizer, model.elbo(guide, own.train))
+        svi = SVI(model, guide, optimizer, model.elbo())
 
     def epoch() -> None:
         with store.scope(state), validation(True):

@@ -70,7 +70,7 @@ def bare_step(training: Training, batch: Batch) -> Callable[[], None]:
 def svi_step(model: SSMTL, batch: Batch, particles: int) -> Callable[[], Any]:
     """Pyro's ``SVI.step`` on the zoo's model and guide, as Pyro comes: validation on, parameters in its store."""
     guide = PaperGuide(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), model.elbo(guide, batch, particles))
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), model.elbo(particles))
     return lambda: svi.step(**batch)
 
 

@@ -90,7 +90,7 @@ def compare(
         if ragged:
             batch = rows_of(batch, torch.arange(batch.n_rows - 1))
             size = size or batch.n_rows // 4 * 2
-        loss = Loss(model, guide, model.elbo(guide, batch, particles), set(latents(model, batch)) & sites_of(guide))
+        loss = Loss(model, guide, model.elbo(particles), set(latents(model, batch)) & sites_of(guide))
         shared: nn.Module = Processes(rank, 2).wrap(CompiledLoss(loss, "graph") if compiled else loss)
         given = torch.tensor(weight) if compiled else weight
         group_rows = rows_per_group(batch, size) if present else None

@@ -127,7 +127,7 @@ def test_every_entry_is_equal_to_eager_or_says_why_not(subject):
     with subject.built() as (model, guide, batch):
         if hasattr(guide, "solve"):
             pytest.skip("solved in closed form")
-        eager = Loss(model, guide, model.elbo(guide, batch)).train()
+        eager = Loss(model, guide, model.elbo()).train()
         compiled = CompiledLoss(eager, "graph")
         why = next((words for key, words in EAGER.items() if key in str(subject)), None)
         if why is not None:
@@ -152,7 +152,7 @@ def test_single_precision_and_particles(particles):
     batch = registry.entry("ssmtl").parts.tiny(0)[0].to(dtype=torch.float32)
     model = pyrozoo.create_model("ssmtl", batch, width=8)
     guide = pyrozoo.create_guide(model, "paper")
-    eager = Loss(model, guide, model.elbo(guide, batch, particles))
+    eager = Loss(model, guide, model.elbo(particles))
     assert_equal(gradients(CompiledLoss(eager, "graph"), batch), gradients(eager, batch), 1e-5)
 
 

@@ -83,7 +83,7 @@ def _unsolved_elbo(subject: Subject, train: Batch) -> float:
     model = subject.model()
     guide = create_guide(model, subject.guide)
     with torch.no_grad():
-        return -Loss(model, guide, model.elbo(guide, train)).value(train) / train.n_rows
+        return -Loss(model, guide, model.elbo()).value(train) / train.n_rows
 
 
 def _check_poisoned(subject: Subject, train: Batch) -> None:

@@ -62,7 +62,7 @@ def sbc(
             own.load_state_dict(model.state_dict())
             own.requires_grad_(False)
             with torch.no_grad():
-                batch, truth = _simulate(own, layout, site)
+                batch, truth = _data_and_latent(own, layout, site)
             batch = with_support(own_guide, batch)
             if hasattr(own_guide, "solve"):
                 own_guide.solve(batch)
@@ -78,7 +78,8 @@ def sbc(
     return pd.DataFrame(rows)
 
 
-def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]:
+def _data_and_latent(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]:
+    """Draw data in this layout from the model, and return them with the latent that they came from."""
     trace = poutine.trace(poutine.uncondition(model)).get_trace(**model.arguments(layout))
     tensors = dict(layout.tensors)
     for name in tensors:

@@ -163,7 +163,7 @@ def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
 
 def _solve(run: Run, train: Batch, result: Fit) -> None:
     run.guide.solve(train)
-    loss = Loss(run.model, run.guide, run.model.elbo(run.guide, train))
+    loss = Loss(run.model, run.guide, run.model.elbo())
     site = bad_site(loss, train)
     if site:
         error = NonFiniteLoss(f"the closed-form fit is not finite{site}; look for NaN in the data")

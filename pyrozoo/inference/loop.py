@@ -55,8 +55,8 @@ class Training:
         self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
         self.processes, self.seed = processes, seed
         materialise(model, guide, some_rows(model, guide, train))
-        self.loss = Loss(model, guide, model.elbo(guide, train, options.particles))
-        self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
+        self.loss = Loss(model, guide, model.elbo(options.particles))
+        self.valid_loss = Loss(model, guide, model.elbo(options.valid_particles))
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self._draws_of_own()

@@ -286,15 +286,13 @@ class ZooModel(LocalParams, PyroModule):
         """Number of tensor dimensions that plates use."""
         return -min(self.plate_dims.values(), default=0)
 
-    def elbo(self, guide: Callable, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
-        """The ELBO that is sound for this model, guide and data.
+    def elbo(self, particles: int = 1) -> ELBO:
+        """The ELBO that is sound for this model.
 
         Trace_ELBO, or TraceEnum_ELBO where a latent is enumerated. Never TraceMeanField_ELBO: its analytic KL is
         taken at one draw of a parent, which is biased where the prior of a site depends on another latent.
 
         Args:
-            guide: The guide.
-            batch: The training data.
             particles: Number of samples per step, vectorised.
         """
         kind = TraceEnum_ELBO if self.enumerated else Trace_ELBO

@@ -52,7 +52,7 @@ def loss_and_gradients(model, guide, data):
     for parameter in parameters:
         parameter.grad = None
     with default_dtype(torch.float64), isolated(3):
-        loss = Loss(model, guide, model.elbo(guide, data))(data)
+        loss = Loss(model, guide, model.elbo())(data)
     loss.backward()
     return loss.item(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 

@@ -447,7 +447,7 @@ class StyleInGuide(AuxVAE):
         style, labelled = fill_style(logits, style, labelled)
         return pyro.sample("style", dist.Categorical(logits=logits), obs=style, obs_mask=labelled)
 
-    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
+    def elbo(self, particles: int = 1) -> ELBO:
         return TraceEnum_ELBO(
             num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting,
             strict_enumeration_warning=False,

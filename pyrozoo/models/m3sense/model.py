@@ -168,7 +168,7 @@ class LatentModel(AffectModel):
     def priors(self) -> dict[str, Any]:
         return {f"a_{task}": dist.Normal(self.signal_loc.new_zeros(self.a_dim), 1.0).to_event(1) for task in self.tasks}
 
-    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
+    def elbo(self, particles: int = 1) -> ELBO:
         """TraceMeanField_ELBO, whose analytic KL (eq. 13) is exact: the prior of a_T depends on no other latent."""
         return TraceMeanField_ELBO(
             num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting
@@ -371,8 +371,8 @@ class Generative(LatentModel):
         """Sample the parents that every a_T has in addition to y_T: here there are none."""
         return ()
 
-    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
-        return ZooModel.elbo(self, guide, batch, particles)
+    def elbo(self, particles: int = 1) -> ELBO:
+        return ZooModel.elbo(self, particles)
 
     def summaries(self, batch: Mapping[str, Any]) -> Tensor:
         """Summaries that the latents explain, (B, 3 K): standardised level, log spread and log step per modality."""

@@ -154,9 +154,24 @@ def read_wesad_protocol(path: str | Path) -> list[tuple[str, float, float]]:
     Times count from the start of the chest device, not of the wrist device: they are not times in an E4 export, and
     `read_wesad` takes its labels from elsewhere.
 
+    Args:
+        path: Path of the file, whose times are written as minutes.seconds: 7.08 is 7 minutes and 8 seconds.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It lacks a row, or a time is not in minutes.seconds; the message names file, row and column.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pyrozoo.models.m3sense import read_wesad_protocol
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "S2_quest.csv")
+        ...     lines = ["# ORDER;Base;TSST", "# START;7.08;39.55", "# END;26.32;50.3"]
+        ...     _ = path.write_text("\n".join(lines))
+        ...     conditions = read_wesad_protocol(path)
+        >>> conditions
+        [('Base', 428.0, 1592.0), ('TSST', 2395.0, 3030.0)]
     """
     path = Path(path)
     if not path.is_file():

@@ -35,7 +35,7 @@ def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train, test = watch_sessions(fold)
     timeline(train, test, 0).savefig(folder / "timeline.png", dpi=110)
-    reliability(map(watch_sessions, range(10))).figure.savefig(folder / "reliability.png", dpi=110)
+    reliability_figure(map(watch_sessions, range(10))).figure.savefig(folder / "reliability.png", dpi=110)
     full = watch_sessions_all()
     found = fitted(full, "semi-markov")
     observed, new = replicate(found, full, draws=50).values()
@@ -50,7 +50,7 @@ def simulated_figures(folder: Path) -> None:
     n_steps = test["score"].shape[1] - 1
     omitted = [len(set(labels[labels > 0])) < n_steps for labels in labelled_sequences(test)]
     timeline(train, test, int(np.argmax(omitted))).savefig(folder / "timeline.png", dpi=110)
-    reliability([(train, test)]).figure.savefig(folder / "reliability.png", dpi=110)
+    reliability_figure([(train, test)]).figure.savefig(folder / "reliability.png", dpi=110)
 
 
 def timeline(train: Batch, test: Batch, recording: int) -> Figure:
@@ -72,7 +72,7 @@ def timeline(train: Batch, test: Batch, recording: int) -> Figure:
     )  # fmt: skip
 
 
-def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
+def reliability_figure(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
     """Reliability of the frame marginals on test recordings, with power 1 and with the fitted one."""
     tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"power 1": [], "fitted power": []}
     for train, test in splits:

@@ -184,7 +184,7 @@ def sample(log_score, initial, transition, n_paths, rng):
 
 
 @njit(cache=True)
-def simulate(initial, transition, n_frames, rng):
+def simulate_chain(initial, transition, n_frames, rng):
     """Draw one label sequence of this length from a first-order chain, shape (n_frames,)."""
     labels = np.empty(n_frames, np.int64)
     for t in range(n_frames):

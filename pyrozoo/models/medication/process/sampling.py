@@ -63,7 +63,7 @@ def sample(graph, log_z, start, tail, cum, n_paths, rng):
 
 
 @njit(cache=True)
-def simulate(graph, n_frames, rng):
+def simulate_process(graph, n_frames, rng):
     """Draw one label sequence of this length from the process itself, shape (n_frames,)."""
     n_nodes, _ = graph.log_survive.shape
     labels = np.empty(n_frames, np.int64)
