@@ -149,7 +149,7 @@ def minutes_seconds(word: str) -> float:
 
 
 def read_wesad_protocol(path: str | Path) -> list[tuple[str, float, float]]:
-    """Read the conditions of a person from ``S2_quest.csv``: (name, from, to) in seconds, in their order.
+    r"""Read the conditions of a person from ``S2_quest.csv``: (name, from, to) in seconds, in their order.
 
     Times count from the start of the chest device, not of the wrist device: they are not times in an E4 export, and
     `read_wesad` takes its labels from elsewhere.
