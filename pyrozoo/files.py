@@ -188,7 +188,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
     """Read one array of an npz file; ValueError if its header does not agree with its size, or it is pickled."""
     from numpy.lib import format as npy  # here, since the command line must answer without numpy
 
-    with archive.open(member) as stream:
+    with archive.open(member.filename) as stream:
         version = npy.read_magic(stream)
         readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         if version not in readers:
@@ -199,7 +199,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         content = member.file_size - stream.tell()
         if math.prod(shape) * max(dtype.itemsize, 1) != content:  # an item of no bytes could stand any number of times
             raise ValueError(f"its header says {dtype} of shape {shape}, but it has {content} bytes")
-    with archive.open(member) as stream:
+    with archive.open(member.filename) as stream:
         return npy.read_array(stream, allow_pickle=False)
 
 

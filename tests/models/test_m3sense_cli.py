@@ -125,7 +125,7 @@ def test_what_is_wrong_in_a_file_of_windows_is_named(tmp_path):
     gap[3, 7] = np.nan
     for changes, message in (
         ({"subject": None}, "array 'subject' is missing; the file has ["),
-        ({"subject": np.array([None] * n)}, "array 'subject' cannot be read (Object arrays cannot be loaded"),
+        ({"subject": np.array([None] * n)}, "array 'subject' cannot be read (it holds Python objects"),
         ({"subject": np.arange(n) / 2}, "subject, row 0: 0.0 is a number with decimals; read the column as text"),
         ({"subject": np.array([*"abcdefghijk", ""])}, "subject, row 11: the name is missing"),
         ({"subject": np.array(["a"] * 11 + [np.nan])}, "subject, row 11: the name is missing"),
