@@ -30,6 +30,7 @@ from pyrozoo.inference.distributed import Processes
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import Loss
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
+from pyrozoo.modeling.guides import declared
 from pyrozoo.models.ssmtl.data.simulator import simulate
 
 SSMTL = Subject("ssmtl", "ssmtl", "paper")
@@ -53,7 +54,7 @@ def trained_by_svi() -> list[Subject]:
         for variant in zoo.card(name).variants
         for guide in guides_of(zoo.card(name), variant)
     ]
-    return [subject for subject in found if not hasattr(subject.parts.GUIDES.get(subject.guide), "solve")]
+    return [subject for subject in found if not declared(subject.parts.GUIDES.get(subject.guide), "solve")]
 
 
 def one_guide_each() -> list[Subject]:

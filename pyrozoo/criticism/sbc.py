@@ -16,7 +16,7 @@ from ..inference.copies import build, isolated, run_seed
 from ..inference.loop import Training
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
-from ..modeling.guides import with_support
+from ..modeling.guides import declared, with_support
 
 
 # -------------------------------------------------------------------- simulation-based calibration
@@ -64,7 +64,7 @@ def sbc(
             with torch.no_grad():
                 batch, truth = _data_and_latent(own, layout, site)
             batch = with_support(own_guide, batch)
-            if hasattr(own_guide, "solve"):
+            if declared(own_guide, "solve"):
                 own_guide.solve(batch)
             else:
                 Training(own, own_guide, batch, None, options, own_seed, None).run(

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
-from ..modeling.guides import with_support
+from ..modeling.guides import declared, with_support
 from .copies import build, guide_label, isolated, reference_tensor, run_seed
 from .distributed import Processes, joined
 from .fitted import Fit, Run, identity, prototype_of
@@ -136,7 +136,7 @@ def _prepared(
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
         _warm(run.model, run.guide, warm_start, few)
-    if hasattr(run.guide, "solve"):
+    if declared(run.guide, "solve"):
         _solve(run, data, result)
         return None
     run_valid = None if valid is None else result.prepare(valid, run)

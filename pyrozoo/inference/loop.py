@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
+from ..modeling.guides import declared
 from .checkpoint import (
     load_checkpoint,
     load_moments,
@@ -268,12 +269,12 @@ class Training:
 
     def _tables_are_shared(self) -> bool:
         """Whether several processes would each update a few lines of one table, which cannot be averaged."""
-        return self.processes.size > 1 and any(getattr(self.loss.guide, "sparse", {}).values())
+        return self.processes.size > 1 and any(declared(self.loss.guide, "sparse").values())
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimiser, and a lazy one for tables of which a step touches only the groups of its rows."""
         rates = self._rates()
-        tables = getattr(self.loss.guide, "sparse", {}) if self.group_rows is not None else {}
+        tables = declared(self.loss.guide, "sparse") if self.group_rows is not None else {}
         lazy = {f"guide.{name}" for names in tables.values() for name in names}
 
         def by_rate(named: dict[str, Any]) -> list[dict[str, Any]]:

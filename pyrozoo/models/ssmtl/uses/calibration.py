@@ -27,6 +27,7 @@ from ....inference.loop import Training
 from ....inference.losses import NonFiniteLoss
 from ....inference.settings import Settings
 from ....modeling.base import ZooModel
+from ....modeling.guides import declared
 from ....posterior.traces import Pair
 from ..guides import C_SCALE, PaperGuide
 
@@ -236,12 +237,13 @@ def frozen(fit: Fit, n_units: int, alpha: float | None = None, guide: Any = Pape
     for module in (model, made):
         module.to(device=source.model.x_loc.device, dtype=source.model.x_loc.dtype)
     model.load_state_dict(source.model.state_dict())
-    if made.local is not None:
-        networks = getattr(source.guide, "local", None)
+    local = declared(made, "local")
+    if local is not None:
+        networks = declared(source.guide, "local")
         if networks is None:
             raise TypeError(f"fit: its guide {fit.guide_name!r} has no row networks (.local) to calibrate with")
-        made.local.load_state_dict(networks.state_dict())
-        made.local.requires_grad_(False)
+        local.load_state_dict(networks.state_dict())
+        local.requires_grad_(False)
     model.requires_grad_(False)
     return model.eval(), made.eval()
 
@@ -273,7 +275,7 @@ def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
     Each row's latents are drawn once. The exponential of the first result is an unbiased estimate of p(x, y | c), or of
     p(x | c) for a row without a label, so that the first result itself estimates the log from below.
     """
-    arguments, local = run.model.arguments(batch), getattr(run.guide, "local", None)
+    arguments, local = run.model.arguments(batch), declared(run.guide, "local")
     model = poutine.condition(run.model, data={"c": c})
     with pyro.plate("draw", len(c), dim=-2):
         latents = poutine.trace(local or _nothing).get_trace(**arguments, c=c)
