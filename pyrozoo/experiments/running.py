@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.batch import Batch
-from ..files import atomic_write_json, read_json_object
+from ..files import atomic_write_json, read_json_object, sha256_text
 from ..modeling.registry import Card
 from .record import mean_se, read_record, write_record
 
@@ -49,7 +48,7 @@ def claim(card: Card, out: Path, data: Mapping[str, Any], configuration: Mapping
 
 def simulated_data(name: str, batches: Iterable[Batch]) -> dict[str, Any]:
     """Identity of several simulated data sets together, for a record."""
-    digest = hashlib.sha256("".join(batch.sha256 for batch in batches).encode()).hexdigest()
+    digest = sha256_text("".join(batch.sha256 for batch in batches))
     return {"name": name, "sha256": digest, "simulated": True}
 
 

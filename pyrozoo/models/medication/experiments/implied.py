@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from ....experiments.record import format_table
 from ....experiments.running import finish, known
-from ....files import atomic_write_json
+from ....files import atomic_write_json, sha256_text
 from ..card import CARD
 from ..process import durations
 from ..uses.plots import implied_durations
@@ -87,7 +86,7 @@ def implied_experiment(
     print(f"two next steps, D = 0.5 each, gaps {COMPETING} frames: {followed}")
     facts = {"step_s": STEP, "rates": RATES, "frames": FRAMES, "competing": COMPETING}
     atomic_write_json(out / "settings.json", facts)
-    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    digest = sha256_text(repr(facts))
     data = {"name": "no data: laws of durations", "sha256": digest, "simulated": True}
     return finish(
         CARD, out, rows, "implied-durations", profile, data, [], time.perf_counter() - started,
