@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from timing import CLOCKS, alternate, environment, summary
+from timing import add_clock_and_out, alternate, environment, summary
 from torch import Tensor
 from units import CLEAR, _peak
 
@@ -382,10 +381,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, default=30, help="calls of each variant (default: 30; a tenth in --length)"
     )
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
+    add_clock_and_out(parser)
     return parser
 
 

@@ -22,7 +22,7 @@ from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
 from pyrozoo.data.batch import Batch
-from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.copies import build, default_dtype, isolated
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
@@ -253,9 +253,7 @@ def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
     parameter's largest entry. Weights: without dropout, since the zoo's "m3sense" draws a_T, too, and the hand-written
     one does not; the difference is relative to the largest change of the parameter.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         own = step_training(sizes, variant, sizes.bvp_rates[0], torch.float64, dropout=0.0, lstm_dropout=0.0)
         loss = own.loss.eval()
         with isolated(2), torch.no_grad():
@@ -275,8 +273,6 @@ def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
             own._one_epoch()
         with isolated(1):
             epoch()
-    finally:
-        torch.set_default_dtype(default)
     weights = [_relative(p, zoo, zoo - old) for (p, zoo), old in zip(twins, before, strict=True)]
     difference = abs(float(plain_loss.detach() / zoo_loss.detach()) - 1)
     return {"loss": difference, "gradients": max(gradients), "weights": max(weights)}

@@ -16,6 +16,7 @@ import pyrozoo
 from pyrozoo import CompiledLoss, CompileWarning, fit
 from pyrozoo.contract.subject import Subject, guides_of
 from pyrozoo.inference import compiling
+from pyrozoo.inference.copies import default_dtype
 from pyrozoo.inference.losses import Loss
 from pyrozoo.modeling import registry
 from pyrozoo.modeling.guides import declared
@@ -446,12 +447,8 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_a_fit_is_the_same(data, settings):
     data = data.to(dtype=torch.float64)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         eager, compiled = (fitted(data, mode, **settings) for mode in ("none", "graph"))
-    finally:
-        torch.set_default_dtype(default)
     np.testing.assert_allclose(compiled.history.to_numpy(float), eager.history.to_numpy(float), rtol=1e-9)
     for own, other in zip(compiled.guide.parameters(), eager.guide.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-9)

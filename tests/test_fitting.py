@@ -28,14 +28,6 @@ from pyrozoo.models.ssmtl.model import MTL, SSMTL
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data():
     return simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)

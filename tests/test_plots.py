@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from pictures import draw
 
 from pyrozoo import plots, scores
 
@@ -28,16 +28,6 @@ def predictions(n_units: int = 8, n_rows: int = 20) -> pd.DataFrame:
     mean = observed + error
     table = pd.DataFrame({"batch": unit, "observed": observed, "mean": mean, "q05": mean - 5, "q95": mean + 5})
     return table.assign(labelled=np.arange(unit.size) % n_rows < 3, minute=np.tile(np.arange(n_rows)[::-1], n_units))
-
-
-def draw(axes_or_figure):
-    """Renders and returns every text of the picture, so that a font or layout problem shows."""
-    figure = axes_or_figure if isinstance(axes_or_figure, Figure) else axes_or_figure.figure
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.draw_without_rendering()
-    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
-    return " | ".join(text for text in texts if text)
 
 
 def test_elbo_curves_say_what_is_below_the_axis():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.nn import PyroModule
@@ -168,6 +169,19 @@ class ZooModel(LocalParams, PyroModule):
         new = type(self)(**copy.deepcopy(self.config))
         new.entry = self.entry
         return new
+
+    def set_standardisation(self, name: str, loc: Any, scale: Any, shape: int | tuple[int, ...]) -> None:
+        """Keep location and scale of a tensor of the data as the buffers ``<name>_loc`` and ``<name>_scale``.
+
+        Args:
+            name: Name of the tensor.
+            loc: Location, a number or numbers of this shape; 0 where None.
+            scale: Scale, likewise; 1 where None.
+            shape: Shape of either buffer.
+        """
+        for part, value in (("loc", 0.0 if loc is None else loc), ("scale", 1.0 if scale is None else scale)):
+            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            self.register_buffer(f"{name}_{part}", tensor.expand(shape).clone())
 
     # ---------------------------------------------------------------- priors
     def priors(self) -> dict[str, dist.Distribution | Callable[..., dist.Distribution]]:

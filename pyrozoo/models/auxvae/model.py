@@ -100,11 +100,8 @@ class GaitModel(ZooModel):
             raise ValueError(f"n_styles: {n_styles}; use variant 'load-only' (or 'sequence-load-only') without styles")
         self.n_channels, self.n_steps, self.aux_steps, self.n_styles = n_channels, n_steps, aux_steps, n_styles
         self.y_likelihood, self.floor = y_likelihood, floor
-        for name, value, size in (("x_loc", x_loc, n_channels), ("x_scale", x_scale, n_channels),
-                                  ("y_loc", y_loc, ()), ("y_scale", y_scale, ())):  # fmt: skip
-            default = 0.0 if name.endswith("loc") else 1.0
-            tensor = torch.as_tensor(default if value is None else value, dtype=torch.get_default_dtype())
-            self.register_buffer(name, tensor.expand(size).clone())
+        self.set_standardisation("x", x_loc, x_scale, n_channels)
+        self.set_standardisation("y", y_loc, y_scale, ())
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:

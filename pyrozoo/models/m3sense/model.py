@@ -82,9 +82,9 @@ class AffectModel(ZooModel):
             self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, tuple(hidden), dropout,
             lstm_dropout, frozen,
         )  # fmt: skip
-        for name, given, default in (("signal_loc", signal_loc, 0.0), ("signal_scale", signal_scale, 1.0)):
-            values = [(given or {}).get(modality, default) for modality in self.modalities]
-            self.register_buffer(name, torch.tensor(values, dtype=torch.get_default_dtype()))
+        loc = [(signal_loc or {}).get(modality, 0.0) for modality in self.modalities]
+        scale = [(signal_scale or {}).get(modality, 1.0) for modality in self.modalities]
+        self.set_standardisation("signal", loc, scale, len(loc))
         self.targets = tuple(f"y_{task}" for task in tasks)
 
     @classmethod
