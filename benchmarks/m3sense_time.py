@@ -31,9 +31,10 @@ from pyrozoo.models.m3sense.data.batches import build as batch_of
 from pyrozoo.models.m3sense.data.simulator import CLASSES
 from pyrozoo.models.m3sense.entry import VARIANTS
 from pyrozoo.models.m3sense.experiments.presets import PAPER_LATENTS, PAPER_SIZES, PRESETS
+from pyrozoo.models.m3sense.generative import Generative
 from pyrozoo.models.m3sense.guides import NoLatents
 from pyrozoo.models.m3sense.local_guide import PaperGuide
-from pyrozoo.models.m3sense.model import AffectModel, Generative
+from pyrozoo.models.m3sense.model import AffectModel
 
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
 PARTS = ("inference", "training", "parameters", "steps")

@@ -16,8 +16,9 @@ from .data.batches import modalities
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
 from .experiments.runs import TASKS, deep_run
+from .generative import Generative
 from .guides import GUIDES
-from .model import Generative, LatentM3Sense, M3Sense, Unaligned
+from .model import LatentM3Sense, M3Sense, Unaligned
 from .reproduce import EXPERIMENTS
 from .uses.domain import DomainGenerative
 

@@ -11,7 +11,8 @@ import torch
 
 from ....data.batch import Batch
 from ....files import read_npz
-from .batches import SEGMENT, checked, from_arrays, require_classes
+from .arrays import checked, from_arrays
+from .batches import SEGMENT, require_classes
 from .recordings import located
 from .simulator import CLASSES, DEVICE_RATES
 
