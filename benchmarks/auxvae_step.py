@@ -21,7 +21,7 @@ from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
 from pyrozoo.data.batch import Batch
-from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.copies import build, default_dtype, isolated
 from pyrozoo.inference.fit import fit
 from pyrozoo.inference.fitted import Fit
 from pyrozoo.inference.loop import Training
@@ -131,9 +131,7 @@ def disagreement(sizes: Sizes, known: str) -> dict[str, float]:
     and with the same noise: with the same seed, since z is all that either draws. The difference of a gradient is
     relative to the parameter's largest entry.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         train = data(sizes, known, 0.8, torch.float64)
         loss = zoo_training(train, sizes).loss.eval()
         with isolated(2), torch.no_grad():
@@ -144,8 +142,6 @@ def disagreement(sizes: Sizes, known: str) -> dict[str, float]:
             zoo_loss = loss(train)
         with isolated(1):
             plain_loss = plain(**plain_data(loss.model, train))
-    finally:
-        torch.set_default_dtype(default)
     zoo_loss.backward()
     plain_loss.backward()
     pairs = [(plain.x_log_sd, loss.model.x_log_sd)]
@@ -174,7 +170,7 @@ def svi_epoch(train: Batch, sizes: Sizes) -> Callable[[], None]:
     batches = list(sample_minibatches(train, sizes.batch_size, torch.Generator().manual_seed(0)))
     model = model_for(train, sizes)
     guide = PaperGuide(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 2e-3, "weight_decay": 1e-4}), model.elbo(guide, train))
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 2e-3, "weight_decay": 1e-4}), model.elbo())
 
     def epoch() -> None:
         with validation(True):

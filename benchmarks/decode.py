@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from timing import CLOCKS, alternate, environment, summary
+from timing import add_clock_and_out, alternate, environment, summary
 from torch import Tensor
 from units import CLEAR, _peak
 
@@ -112,7 +111,7 @@ def process_of(values: dict[str, Tensor], reading: str, cap: int = CAP) -> SemiM
 def log_scores(reading: str, number: int, length: int) -> list[np.ndarray]:
     """Simulated recordings: labels from the process, log scores of a classifier of medium difficulty."""
     rng, graph = np.random.default_rng(1), process_of(parameters(), reading).graph()
-    labels = (paths.simulate(graph, length, rng) for _ in range(number))
+    labels = (paths.simulate_process(graph, length, rng) for _ in range(number))
     scores = (simulate_scores(own, STEPS + 1, rng, 5.0, **DIFFICULTIES["medium"]) for own in labels)
     return [np.log(np.maximum(own, FLOOR)) for own in scores]
 
@@ -382,10 +381,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, default=30, help="calls of each variant (default: 30; a tenth in --length)"
     )
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
+    add_clock_and_out(parser)
     return parser
 
 

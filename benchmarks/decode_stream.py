@@ -26,7 +26,7 @@ import pyrozoo as zoo
 from pyrozoo.data.batch import Batch
 from pyrozoo.files import sha256_file
 from pyrozoo.models.medication import decode_folder, read, read_segments, simulate
-from pyrozoo.models.medication.uses.streaming import _digest, decode_file
+from pyrozoo.models.medication.uses.streaming import decode_file, digest_of_fit
 
 FILES = (10, 40, 160)  # in a folder
 RECORDINGS = 20  # in a file
@@ -181,7 +181,7 @@ def file_peak(run: Path, path: Path, place: Path, decoder: str | None) -> float:
 def one_file(run: Path, path: Path, out: Path, decoder: str) -> Callable[[], dict[str, Any]]:
     """The job of a file, as `decode_folder` gives it to a worker, without a limit."""
     return partial(
-        decode_file, str(path), path.name, sha256_file(path), str(run), _digest(run), decoder, 200, 0, 0, RATE,
+        decode_file, str(path), path.name, sha256_file(path), str(run), digest_of_fit(run), decoder, 200, 0, 0, RATE,
         str(out / f"{path.name}.csv"), float("inf"),
     )  # fmt: skip
 

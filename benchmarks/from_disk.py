@@ -194,7 +194,7 @@ def variance(folder: str, minibatch: int, n: int) -> dict[str, float]:
     data = zoo.open_rows(folder)
     few = zoo.create_model("ssmtl", data, width=32)
     run = zoo.fit(few, "amortized", data, steps=300, batch_size=halves(500), groups="present", progress=False).best
-    elbo = run.model.elbo(run.guide, data)
+    elbo = run.model.elbo()
     found = {}
     for name, batch in (("windows", data), ("permutation", dataclasses.replace(data, on_disk=None))):
         counts = rows_per_group(batch, halves(minibatch))

@@ -22,7 +22,7 @@ from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
 from pyrozoo.data.batch import Batch
-from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.copies import build, default_dtype, isolated
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
@@ -31,9 +31,10 @@ from pyrozoo.models.m3sense.data.batches import build as batch_of
 from pyrozoo.models.m3sense.data.simulator import CLASSES
 from pyrozoo.models.m3sense.entry import VARIANTS
 from pyrozoo.models.m3sense.experiments.presets import PAPER_LATENTS, PAPER_SIZES, PRESETS
+from pyrozoo.models.m3sense.generative import Generative
 from pyrozoo.models.m3sense.guides import NoLatents
 from pyrozoo.models.m3sense.local_guide import PaperGuide
-from pyrozoo.models.m3sense.model import AffectModel, Generative
+from pyrozoo.models.m3sense.model import AffectModel
 
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
 PARTS = ("inference", "training", "parameters", "steps")
@@ -253,9 +254,7 @@ def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
     parameter's largest entry. Weights: without dropout, since the zoo's "m3sense" draws a_T, too, and the hand-written
     one does not; the difference is relative to the largest change of the parameter.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         own = step_training(sizes, variant, sizes.bvp_rates[0], torch.float64, dropout=0.0, lstm_dropout=0.0)
         loss = own.loss.eval()
         with isolated(2), torch.no_grad():
@@ -275,8 +274,6 @@ def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
             own._one_epoch()
         with isolated(1):
             epoch()
-    finally:
-        torch.set_default_dtype(default)
     weights = [_relative(p, zoo, zoo - old) for (p, zoo), old in zip(twins, before, strict=True)]
     difference = abs(float(plain_loss.detach() / zoo_loss.detach()) - 1)
     return {"loss": difference, "gradients": max(gradients), "weights": max(weights)}
@@ -307,7 +304,7 @@ def svi_epoch(own: Training, arguments: Mapping[str, Any]) -> Callable[[], None]
         model = model_for(own.train, own.loss.model.entry[1], **arguments)
         guide = PaperGuide(model)
         optimizer = pyro.optim.Adam({"lr": 1e-3, "weight_decay": 1e-4})
-        svi = SVI(model, guide, optimizer, model.elbo(guide, own.train))
+        svi = SVI(model, guide, optimizer, model.elbo())
 
     def epoch() -> None:
         with store.scope(state), validation(True):

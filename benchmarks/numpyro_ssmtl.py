@@ -27,6 +27,7 @@ from numpyro.optim import Adam
 from torch import nn
 from variants import data, first_minibatch, model_for, zoo_training
 
+from pyrozoo.inference.copies import default_dtype
 from pyrozoo.inference.loop import Training
 
 LR = {"networks": 1e-3, "contexts": 1e-2}  # as plain_optimizer
@@ -186,9 +187,7 @@ def disagreement_numpyro(rows: int, particles: int, units: int = 50, width: int 
     In double precision, on one minibatch, with the same weights and the noise that the zoo drew. The difference of a
     gradient is relative to the parameter's largest entry.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         train = data(rows, units, torch.float64)
         training = zoo_training(model_for(train, width), train, rows, particles)
         batch = first_minibatch(train, rows)
@@ -199,8 +198,6 @@ def disagreement_numpyro(rows: int, particles: int, units: int = 50, width: int 
             zoo = training.loss.model
             shapes = {"c": (units, zoo.c_dim), "y_unobserved": (rows, zoo.y_dim), "z": (rows, zoo.z_dim)}
             noise = {name: torch.randn(particles, *shape).numpy() for name, shape in shapes.items()}
-    finally:
-        torch.set_default_dtype(default)
     zoo_loss.backward()
     with jax.enable_x64(True):
         taken = {name: batch[name].numpy() for name in ("x", "y", "unit")}

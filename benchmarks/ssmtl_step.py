@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import torch
 from sections import profile
-from timing import CLOCKS, environment
+from timing import add_clock_and_out, environment
 from units import against_units
 from variants import compare, disagreement
 
@@ -60,10 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=30, help="each of 20 steps per variant (default: 30)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
+    add_clock_and_out(parser)
     return parser
 
 

@@ -89,11 +89,16 @@ def options(doc: str, each: str) -> argparse.ArgumentParser:
     parser.add_argument("--profile", action="store_true", help="instead: where the time of a step goes")
     parser.add_argument("--rounds", type=int, default=30, help=f"each of {each} (default: 30)")
     parser.add_argument("--threads", type=int, default=1)
+    add_clock_and_out(parser)
+    return parser
+
+
+def add_clock_and_out(parser: argparse.ArgumentParser) -> None:
+    """Add the options ``--clock`` and ``--out``."""
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
-    return parser
 
 
 def _cpu_model() -> str:

@@ -13,6 +13,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyrozoo.inference.copies import default_dtype
+
 
 class Sizes(NamedTuple):
     """Images of a minibatch, and the network sizes of Pyro's tutorial."""
@@ -128,9 +130,7 @@ def disagreement(sizes: Sizes = TUTORIAL) -> dict[str, float]:
     In double precision, with the same weights and, both drawing z alone, with the same noise by the same seed. The
     difference of a gradient is relative to the parameter's largest entry.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         model, guide, (images,) = pyro_vae(sizes)
         plain, losses = plain_copy(model, guide, sizes), []
         with torch.random.fork_rng(), pyro.get_param_store().scope():
@@ -138,8 +138,6 @@ def disagreement(sizes: Sizes = TUTORIAL) -> dict[str, float]:
                 torch.manual_seed(1)
                 losses.append(loss(images))
                 losses[-1].backward()
-    finally:
-        torch.set_default_dtype(default)
     pyros, own = (float(loss.detach()) for loss in losses)
     gradients = [float((a.grad - b.grad).abs().max() / b.grad.abs().max()) for a, b in _pairs(plain, model, guide)]
     return {"loss": abs(own / pyros - 1), "gradients": max(gradients)}

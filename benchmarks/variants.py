@@ -14,7 +14,7 @@ from timing import alternate, summary
 from torch import Tensor, nn
 
 from pyrozoo.data.batch import Batch
-from pyrozoo.inference.copies import build, isolated
+from pyrozoo.inference.copies import build, default_dtype, isolated
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import sample_minibatches
@@ -70,7 +70,7 @@ def bare_step(training: Training, batch: Batch) -> Callable[[], None]:
 def svi_step(model: SSMTL, batch: Batch, particles: int) -> Callable[[], Any]:
     """Pyro's ``SVI.step`` on the zoo's model and guide, as Pyro comes: validation on, parameters in its store."""
     guide = PaperGuide(model)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), model.elbo(guide, batch, particles))
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), model.elbo(particles))
     return lambda: svi.step(**batch)
 
 
@@ -110,9 +110,7 @@ def disagreement(rows: int, particles: int, units: int = 50, width: int = 200) -
     In double precision, on one minibatch, with the same weights, and with the same noise: with the same seed, since
     both draw c, y and z in this order. The difference of a gradient is relative to the parameter's largest entry.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         train = data(rows, units, torch.float64)
         training = zoo_training(model_for(train, width), train, rows, particles)
         plain, batch = plain_copy(training), first_minibatch(train, rows)
@@ -122,8 +120,6 @@ def disagreement(rows: int, particles: int, units: int = 50, width: int = 200) -
             zoo_loss = training.loss(batch)
             torch.manual_seed(1)
             plain_loss = plain(**taken, n=rows // 2, particles=particles)
-    finally:
-        torch.set_default_dtype(default)
     zoo_loss.backward()
     plain_loss.backward()
     gradients = [

@@ -22,6 +22,7 @@ _HOMES = {
         "unregister",
     ),
     "modeling.base": ("LocalParams", "ZooModel"),
+    "modeling.guides": ("ZooGuide",),
     "data.batch": ("Batch",),
     "inference.compiling": ("CompiledLoss", "CompileWarning"),
     "inference.fit": ("fit",),

@@ -1,14 +1,24 @@
-"""Files that are either whole or absent: atomic writing, and JSON that any reader accepts."""
+"""Files that are either whole or absent: atomic writing, JSON that any reader accepts, and npz files without pickle."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# A compressed npz file may declare arrays far larger than itself; one that is not compressed cannot.
+LARGEST_ARRAYS = 2 << 30
+LARGEST_RATIO = 20
 
 
 @contextmanager
@@ -111,15 +121,102 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
+def read_npz(
+    path: str | os.PathLike, required: Sequence[str] = (), optional: Sequence[str] | None = None, *,
+    writer: str = "numpy.savez", largest: int | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Read the arrays of an npz file, of numbers or text; nothing is unpickled.
+
+    The sizes that the file declares are checked before memory is taken for them.
+
+    Args:
+        path: Path of the file.
+        required: Names of arrays that the file must have.
+        optional: Names of further arrays to read where the file has them; by default all others.
+        writer: Function that writes such files, for error messages.
+        largest: Largest number of bytes of all arrays together; by default 2 GiB, or 20 times the file's size if that
+            is larger.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, damaged, encrypted or no npz file; it lacks a required array, an array holds
+            Python objects, or the arrays are too large. The message names the file, the array and the remedy.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.files import read_npz
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder, "own.npz"), eda=[0.1, 0.2], subject=["A", "B"], note="not needed")
+        ...     arrays = read_npz(Path(folder, "own.npz"), required=["eda", "subject"], optional=["label"])
+        >>> sorted(arrays), arrays["subject"].tolist()
+        (['eda', 'subject'], ['A', 'B'])
+    """
+    path = Path(path)
+    with path.open("rb") as stream, naming(str(path)):
+        try:
+            archive = zipfile.ZipFile(stream)
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        except Exception as error:  # a damaged archive may raise any type of error
+            raise ValueError(
+                f"no npz file, or only a part of one ({one_line(error)}); write it again with {writer}"
+            ) from error
+        absent = [name for name in required if name not in members]
+        if absent:
+            raise ValueError(f"array {absent[0]!r} is missing; the file has {list(members)}")
+        wanted = {n: m for n, m in members.items() if optional is None or n in required or n in optional}
+        declared = sum(member.file_size for member in wanted.values())
+        largest = max(LARGEST_ARRAYS, LARGEST_RATIO * path.stat().st_size) if largest is None else largest
+        if declared > largest:
+            raise ValueError(
+                f"its arrays would take {declared} bytes of memory, more than the {largest} bytes allowed; write it "
+                "without compression, or with fewer or smaller arrays"
+            )
+        arrays = {}
+        for name, member in wanted.items():
+            try:
+                arrays[name] = _read_array(archive, member)
+            except Exception as error:
+                raise ValueError(
+                    f"array {name!r} cannot be read ({one_line(error)}); write the file again with {writer}"
+                ) from error
+        return arrays
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read one array of an npz file; ValueError if its header does not agree with its size, or it is pickled."""
+    from numpy.lib import format as npy  # here, since the command line must answer without numpy
+
+    with archive.open(member.filename) as stream:
+        version = npy.read_magic(stream)
+        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"a format of version {version}")
+        shape, _, dtype = readers[version](stream)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which could run code; give numbers, or text by .astype(str)")
+        content = member.file_size - stream.tell()
+        if math.prod(shape) * max(dtype.itemsize, 1) != content:  # an item of no bytes could stand any number of times
+            raise ValueError(f"its header says {dtype} of shape {shape}, but it has {content} bytes")
+    with archive.open(member.filename) as stream:
+        return npy.read_array(stream, allow_pickle=False)
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8 as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def sha256_json(value: Any) -> str:
     """SHA-256 of a value's JSON text with sorted keys, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256_text(json.dumps(value, sort_keys=True))
 
 
 def one_line(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from pyrozoo.inference.distributed import Processes
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import Loss
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
+from pyrozoo.modeling.guides import declared
 from pyrozoo.models.ssmtl.data.simulator import simulate
 
 SSMTL = Subject("ssmtl", "ssmtl", "paper")
@@ -53,7 +54,7 @@ def trained_by_svi() -> list[Subject]:
         for variant in zoo.card(name).variants
         for guide in guides_of(zoo.card(name), variant)
     ]
-    return [subject for subject in found if not hasattr(subject.parts.GUIDES.get(subject.guide), "solve")]
+    return [subject for subject in found if not declared(subject.parts.GUIDES.get(subject.guide), "solve")]
 
 
 def one_guide_each() -> list[Subject]:
@@ -90,7 +91,7 @@ def compare(
         if ragged:
             batch = rows_of(batch, torch.arange(batch.n_rows - 1))
             size = size or batch.n_rows // 4 * 2
-        loss = Loss(model, guide, model.elbo(guide, batch, particles), set(latents(model, batch)) & sites_of(guide))
+        loss = Loss(model, guide, model.elbo(particles), set(latents(model, batch)) & sites_of(guide))
         shared: nn.Module = Processes(rank, 2).wrap(CompiledLoss(loss, "graph") if compiled else loss)
         given = torch.tensor(weight) if compiled else weight
         group_rows = rows_per_group(batch, size) if present else None

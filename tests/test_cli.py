@@ -24,14 +24,6 @@ UNITS = ("007", "08", "NA", "a,b")
 QUICK = ["--steps", "20", "--set", "width=8", "--set", "depth=1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def table(units=UNITS, rows=10, seed=0):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(len(units) * rows, 2))

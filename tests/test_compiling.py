@@ -16,8 +16,10 @@ import pyrozoo
 from pyrozoo import CompiledLoss, CompileWarning, fit
 from pyrozoo.contract.subject import Subject, guides_of
 from pyrozoo.inference import compiling
+from pyrozoo.inference.copies import default_dtype
 from pyrozoo.inference.losses import Loss
 from pyrozoo.modeling import registry
+from pyrozoo.modeling.guides import declared
 
 ROWS = 12
 
@@ -125,9 +127,9 @@ EAGER = {
 @pytest.mark.parametrize("subject", list(svi_subjects()), ids=str)
 def test_every_entry_is_equal_to_eager_or_says_why_not(subject):
     with subject.built() as (model, guide, batch):
-        if hasattr(guide, "solve"):
+        if declared(guide, "solve"):
             pytest.skip("solved in closed form")
-        eager = Loss(model, guide, model.elbo(guide, batch)).train()
+        eager = Loss(model, guide, model.elbo()).train()
         compiled = CompiledLoss(eager, "graph")
         why = next((words for key, words in EAGER.items() if key in str(subject)), None)
         if why is not None:
@@ -152,7 +154,7 @@ def test_single_precision_and_particles(particles):
     batch = registry.entry("ssmtl").parts.tiny(0)[0].to(dtype=torch.float32)
     model = pyrozoo.create_model("ssmtl", batch, width=8)
     guide = pyrozoo.create_guide(model, "paper")
-    eager = Loss(model, guide, model.elbo(guide, batch, particles))
+    eager = Loss(model, guide, model.elbo(particles))
     assert_equal(gradients(CompiledLoss(eager, "graph"), batch), gradients(eager, batch), 1e-5)
 
 
@@ -445,12 +447,8 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_a_fit_is_the_same(data, settings):
     data = data.to(dtype=torch.float64)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         eager, compiled = (fitted(data, mode, **settings) for mode in ("none", "graph"))
-    finally:
-        torch.set_default_dtype(default)
     np.testing.assert_allclose(compiled.history.to_numpy(float), eager.history.to_numpy(float), rtol=1e-9)
     for own, other in zip(compiled.guide.parameters(), eager.guide.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-9)

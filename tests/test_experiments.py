@@ -14,6 +14,7 @@ import pyrozoo as zoo
 from pyrozoo.experiments import running as experiments
 from pyrozoo.experiments.record import read_record
 from pyrozoo.experiments.running import Outcome, function_of, run
+from pyrozoo.modeling import registry
 from pyrozoo.modeling.registry import BUILT_IN
 
 DATA = {"name": "none", "sha256": "0" * 64, "simulated": True}
@@ -50,7 +51,7 @@ def test_every_reference_is_a_function_with_a_profile_and_known_options(name, ex
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_experiments_of_the_card_are_those_of_the_entry(name):
-    found = zoo.registry.entry(name).parts.EXPERIMENTS
+    found = registry.entry(name).parts.EXPERIMENTS
     assert list(found) == list(zoo.card(name).experiments)
     assert all(isinstance(reference, str) for reference in found.values())
 

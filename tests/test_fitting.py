@@ -28,14 +28,6 @@ from pyrozoo.models.ssmtl.model import MTL, SSMTL
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data():
     return simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
@@ -333,8 +325,8 @@ def test_particles_lower_the_noise_of_the_loss_not_its_mean(model, train):
     with torch.no_grad():
         guide = zoo.create_guide(model, "paper")
         torch.manual_seed(0)
-        few = [model.elbo(guide, train, 1).loss(model, guide, **train) for _ in range(200)]
-        many = [model.elbo(guide, train, 20).loss(model, guide, **train) for _ in range(50)]
+        few = [model.elbo(1).loss(model, guide, **train) for _ in range(200)]
+        many = [model.elbo(20).loss(model, guide, **train) for _ in range(50)]
     pyro.clear_param_store()
     assert np.std(many) < 0.5 * np.std(few)
     assert np.mean(many) == pytest.approx(np.mean(few), abs=4 * np.std(few) / math.sqrt(200))

@@ -2,28 +2,18 @@
 
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
+from pictures import draw
 
 from pyrozoo.models.medication.uses import plots as frame_plots
 
 NAMES = ["no event", "shake", "breathe out", "hold breath"]
 TRUTH = np.repeat([0, 1, 0, 2, 0], [10, 20, 5, 40, 25])
 MARGINALS = 0.02 + 0.92 * np.eye(4)[TRUTH]
-
-
-def draw(axes_or_figure) -> str:
-    """Renders and returns every text of the picture, so that a font or layout problem shows."""
-    figure = axes_or_figure if isinstance(axes_or_figure, Figure) else axes_or_figure.figure
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.draw_without_rendering()
-    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
-    return " | ".join(text for text in texts if text)
 
 
 def spans(collection) -> list[tuple[float, float]]:

@@ -13,19 +13,12 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.files import sha256_json
+from pyrozoo.inference.copies import default_dtype
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 FILES = ["prototype.safetensors", "run.json", "weights.safetensors"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def frame(units=("a", "b", "c"), seed=0):
@@ -140,13 +133,10 @@ def test_every_variant_comes_back(variant, tmp_path):
 
 
 def test_double_precision_stays(tmp_path):
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         train = read(frame())
         fitted = fit(train=train)
         fitted.save(tmp_path / "run")
-    finally:
-        torch.set_default_dtype(torch.float32)
     loaded = zoo.load(tmp_path / "run")
     assert torch.get_default_dtype() == torch.float32
     assert {p.dtype for p in (*loaded.model.parameters(), *loaded.guide.parameters())} == {torch.float64}

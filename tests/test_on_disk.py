@@ -13,6 +13,7 @@ import torch
 import pyrozoo as zoo
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference import minibatches
+from pyrozoo.inference.copies import default_dtype
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
 from pyrozoo.models.ssmtl import model as ssmtl_model
 from pyrozoo.models.ssmtl.guides import AmortizedGuide
@@ -365,11 +366,8 @@ def test_a_fit_with_windows_learns_resumes_and_warms_a_double_one(tmp_path, smal
     with pytest.raises(Stop):
         fit_to(own, steps=80, lr=1e-2, callback=stop, **checkpoint)
     assert_same_weights(fit, fit_to(own, steps=80, lr=1e-2, **checkpoint))
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         double = fit_to(own, steps=1, warm_start=fit, lr=1e-9)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert double.model.x_loc.dtype == torch.float64
     known, found = fit.guide.encoder.row[0].weight, double.guide.encoder.row[0].weight
     torch.testing.assert_close(found.float(), known, rtol=1e-5, atol=1e-6)

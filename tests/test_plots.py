@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from pictures import draw
 
 import pyrozoo as zoo
 from pyrozoo import Batch, plots, scores
@@ -36,16 +36,6 @@ def predictions(n_units: int = 8, n_rows: int = 20) -> tuple[pd.DataFrame, np.nd
 def batch_of(observed: np.ndarray, rows: pd.DataFrame, **options) -> Batch:
     table = rows.assign(x=1.0, y=observed)
     return Batch.from_dataframe(table, unit="batch", x=["x"], y="y", **options)
-
-
-def draw(axes_or_figure):
-    """Renders and returns every text of the picture, so that a font or layout problem shows."""
-    figure = axes_or_figure if isinstance(axes_or_figure, Figure) else axes_or_figure.figure
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.draw_without_rendering()
-    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
-    return " | ".join(text for text in texts if text)
 
 
 def test_elbo_curves_say_what_is_below_the_axis():

@@ -5,12 +5,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from scipy.stats import multivariate_normal
 from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.criticism.importance import pareto_k
+from pyrozoo.modeling.guides import declared
 from pyrozoo.models.ssmtl.data.simulator import simulate
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -47,6 +49,37 @@ class Nothing(zoo.LocalParams, PyroModule):
 
     def forward(self, **_):
         pass
+
+
+class Declares(zoo.ZooGuide):
+    sparse = {"group": ("table",)}
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.local = Nothing(model)
+
+    def solve(self, train):
+        pass
+
+    def forward(self, **_):
+        pass
+
+
+def test_declarations_are_read_from_any_guide():
+    model = Offsets()
+    plain, auto, own = Nothing(model), AutoNormal(model), Declares(model)
+    defaults = {"amortized": (), "support": 0, "sparse": {}, "solve": None, "local": None}
+    for guide in (plain, auto, zoo.ZooGuide(model)):
+        assert {name: declared(guide, name) for name in defaults} == defaults
+    assert declared(own, "sparse") == {"group": ("table",)}
+    assert declared(own, "solve") == own.solve
+    assert declared(own, "local") is own.local is dict(own.named_children())["local"]
+    assert own.model is model
+    assert not list(own.parameters())  # those of the model are not the guide's
+    plain.amortized = ("group",)
+    assert declared(plain, "amortized") == ("group",)
+    with pytest.raises(KeyError, match="amortised"):
+        declared(own, "amortised")
 
 
 def test_groups_of_a_model_that_asks_for_their_index_are_aligned_without_a_plate():

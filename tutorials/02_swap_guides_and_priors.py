@@ -26,7 +26,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal
-from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
@@ -67,17 +66,16 @@ print(*(f"{name:10} {line}" for name, line in zoo.card("ssmtl").guides.items()),
 
 
 # %%
-class LowRank(zoo.LocalParams, PyroModule):
+class LowRank(zoo.ZooGuide):
     def __init__(self, model):
-        super().__init__()
-        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
+        super().__init__(model)
         self.c_loc = nn.Parameter(0.1 * torch.randn(model.n_units, model.c_dim))
         self.c_factor = nn.Parameter(0.01 * torch.randn(model.n_units, model.c_dim, 1))
         self.c_log_diag = nn.Parameter(torch.full((model.n_units, model.c_dim), -6.0))
         self.local = model.local_guide()
 
     def forward(self, **batch):
-        with self._model[0].plate("unit", **batch):
+        with self.model.plate("unit", **batch):
             q = dist.LowRankMultivariateNormal(self.c_loc, self.c_factor, self.c_log_diag.exp())
             c = pyro.sample("c", q)
         self.local(**batch, c=c)

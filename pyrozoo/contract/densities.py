@@ -66,7 +66,7 @@ def require(condition: Any, message: str) -> None:
 def gradients(subject: Subject) -> None:
     """C4: no parameter of model or guide is unused, and no gradient is non-finite."""
     with subject.built() as (model, guide, batch):
-        loss = Loss(model, guide, model.elbo(guide, batch))
+        loss = Loss(model, guide, model.elbo())
         # With a swapped prior, parameters of the default prior are rightly unused.
         checked = {n: p for n, p in loss.named_parameters() if not (subject.swapped and n.startswith("model."))}
         reached = dict.fromkeys(checked, False)
@@ -139,7 +139,7 @@ def elbo_terms(model: ZooModel, guide: Any, batch: Mapping[str, Any]) -> dict[st
     guide_trace = trace_of(guide, model, batch)
     terms = {f"guide site {n!r}": t for n, t in log_densities(guide_trace).items()}
     if model.enumerated:
-        return {**terms, "the ELBO": -Loss(model, guide, model.elbo(guide, batch)).value(batch)}
+        return {**terms, "the ELBO": -Loss(model, guide, model.elbo()).value(batch)}
     model_trace = trace_of(poutine.replay(model, trace=guide_trace), model, batch)
     return {**terms, **{f"model site {n!r}": t for n, t in log_densities(model_trace).items()}}
 
@@ -204,7 +204,7 @@ def enumeration(subject: Subject) -> None:
         part = rows_of(batch, torch.linspace(0, batch.n_rows - 1, min(4, batch.n_rows)).long())
         drawn = latents_only(trace_of(guide, model, part))
         replayed = poutine.replay(guide, trace=drawn)
-        exact = -Loss(model, replayed, model.elbo(guide, part)).value(part)
+        exact = -Loss(model, replayed, model.elbo()).value(part)
         joint = []
         for values in assignments(model, part):
             conditioned = poutine.condition(poutine.replay(model, trace=drawn), data=values)
@@ -279,7 +279,7 @@ def golden_log_joint(subject: Subject) -> float:
         def nothing(**_: Any) -> None:
             """Guide of a model without free latents: the enumerated ones are summed out."""
 
-        return -float(model.elbo(nothing, batch).loss(conditioned, nothing, **model.arguments(batch)))
+        return -float(model.elbo().loss(conditioned, nothing, **model.arguments(batch)))
 
 
 def _waves(shape: Iterable[int], name: str) -> Tensor:

@@ -25,7 +25,7 @@ from ..inference.fit import fit
 from ..inference.fitted import Fit
 from ..inference.losses import Loss, NonFiniteLoss
 from ..modeling import priors as prior_tools
-from ..modeling.guides import with_support
+from ..modeling.guides import declared, with_support
 from ..modeling.registry import BUILT_IN, create_guide, entry
 from ..posterior.drawing import draw
 from ..posterior.draws import Draws
@@ -85,7 +85,7 @@ def _unsolved_elbo(subject: Subject, train: Batch) -> float:
     model = subject.model()
     guide = create_guide(model, subject.guide)
     with torch.no_grad():
-        return -Loss(model, guide, model.elbo(guide, train)).value(train) / train.n_rows
+        return -Loss(model, guide, model.elbo()).value(train) / train.n_rows
 
 
 def _check_poisoned(subject: Subject, train: Batch) -> None:
@@ -98,7 +98,7 @@ def _check_poisoned(subject: Subject, train: Batch) -> None:
         short_fit(subject, train.with_tensors(poisoned))
     except NonFiniteLoss as error:
         kept = error.fit
-        solved = hasattr(kept.guide, "solve")
+        solved = declared(kept.guide, "solve") is not None
         named = "site '" in str(error) and ("step 0" in str(error) or solved)
         require(named, f"NonFiniteLoss names no step and site: {error}")
         if not solved:

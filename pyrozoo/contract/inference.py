@@ -145,7 +145,7 @@ def _log_joint(model: ZooModel, batch: Batch, values: Mapping[str, Tensor]) -> f
         """Guide of a model whose latents are all given."""
 
     conditioned = poutine.condition(model, data=dict(values))
-    return -float(model.elbo(nothing, batch).loss(conditioned, nothing, **model.arguments(batch)))
+    return -float(model.elbo().loss(conditioned, nothing, **model.arguments(batch)))
 
 
 def _log_guide(run: Run, batch: Batch, values: Mapping[str, Tensor]) -> float:
@@ -173,7 +173,7 @@ def plain_pyro(subject: Subject) -> None:
                 continue
             module = create_guide(model, guide if isinstance(guide, str) else auto(guide))
             batch = with_support(module, subject.data())
-            svi = SVI(model, module, pyro.optim.Adam({"lr": 1e-3}), model.elbo(module, batch))
+            svi = SVI(model, module, pyro.optim.Adam({"lr": 1e-3}), model.elbo())
             losses = [svi.step(**batch) for _ in range(2)]
             require(all(map(math.isfinite, losses)), f"SVI(...).step(**batch) with {guide} gives {losses}")
             samples = Predictive(model, guide=module, num_samples=2)(**batch)

@@ -107,7 +107,7 @@ def guide_sites(subject: Subject) -> None:
         require(not extra, f"the guide samples {sorted(extra)}, no latent of the model")
         for name, site in needed.items():
             _check_support(name, site, sampled[name])
-        value = Loss(model, guide, model.elbo(guide, batch)).value(batch)  # validates shapes, supports and plates
+        value = Loss(model, guide, model.elbo()).value(batch)  # validates shapes, supports and plates
         require(math.isfinite(value), f"the loss of the tiny data is {value}")
 
 

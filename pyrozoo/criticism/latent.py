@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit
-from ..posterior.traces import pair
+from ..posterior.traces import pair, plate_of
 from . import scores
 
 
@@ -102,8 +102,8 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
         sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
         kls = torch.stack(divergences).mean(0)
     mean, sd, kl = (v.reshape(len(v), -1).cpu().numpy() for v in (torch.stack(means).mean(0), sds, kls))
-    plate = next((f.name for f in drawn.guide.nodes[site]["cond_indep_stack"] if f.vectorized), None)
-    if plate is None:
+    plate = plate_of(drawn.guide.nodes[site])
+    if not plate:
         raise ValueError(
             f"site: {site!r} lies along no plate, so it has no spread over positions; see draw or to_arviz"
         )

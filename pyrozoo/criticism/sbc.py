@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from ..inference.copies import build, isolated, run_seed
 from ..inference.loop import Training
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
-from ..modeling.guides import with_support
+from ..modeling.guides import declared, with_support
 
 
 # -------------------------------------------------------------------- simulation-based calibration
@@ -62,10 +62,10 @@ def sbc(
             own.load_state_dict(model.state_dict())
             own.requires_grad_(False)
             with torch.no_grad():
-                batch, truth = _simulate(own, layout, site)
+                batch, truth = _data_and_latent(own, layout, site)
             batch = with_support(own_guide, batch)
-            if hasattr(own_guide, "solve"):
-                cast(Any, own_guide).solve(batch)  # torch types every attribute of a module as a tensor or module
+            if solve := declared(own_guide, "solve"):
+                solve(batch)
             else:
                 Training(own, own_guide, batch, None, options, own_seed, None).run(
                     resume=False, progress=None, callback=None
@@ -78,7 +78,8 @@ def sbc(
     return pd.DataFrame(rows)
 
 
-def _simulate(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]:
+def _data_and_latent(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, Tensor]:
+    """Draw data in this layout from the model, and return them with the latent that they came from."""
     trace = poutine.trace(poutine.uncondition(model)).get_trace(**model.arguments(layout))
     tensors = dict(layout.tensors)
     for name in tensors:

@@ -8,7 +8,6 @@ outcomes by the subfolder of `out` for each record.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import pkgutil
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import atomic_write_json, read_json_object
+from ..files import atomic_write_json, read_json_object, sha256_text
 from ..modeling import registry
 from .record import mean_se, read_record, write_record
 
@@ -136,7 +135,7 @@ def claim(card: Card, out: Path, data: Mapping[str, Any], configuration: Mapping
 
 def simulated_data(name: str, batches: Iterable[Batch]) -> dict[str, Any]:
     """Return the identity of several simulated data sets together, for a record."""
-    digest = hashlib.sha256("".join(batch.sha256 for batch in batches).encode()).hexdigest()
+    digest = sha256_text("".join(batch.sha256 for batch in batches))
     return {"name": name, "sha256": digest, "simulated": True}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
-from ..modeling.guides import with_support
+from ..modeling.guides import declared, with_support
 from .copies import build, guide_label, isolated, reference_tensor, run_seed
 from .distributed import Processes, joined
 from .fitted import Fit, Run, identity, prototype_of
@@ -136,7 +136,7 @@ def _prepared(
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
         _warm(run.model, run.guide, warm_start, few)
-    if hasattr(run.guide, "solve"):
+    if declared(run.guide, "solve"):
         _solve(run, data, result)
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
@@ -162,8 +162,8 @@ def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
 
 
 def _solve(run: Run, train: Batch, result: Fit) -> None:
-    cast(Any, run.guide).solve(train)  # torch types every attribute of a module as a tensor or module
-    loss = Loss(run.model, run.guide, run.model.elbo(run.guide, train))
+    declared(run.guide, "solve")(train)
+    loss = Loss(run.model, run.guide, run.model.elbo())
     site = bad_site(loss, train)
     if site:
         error = NonFiniteLoss(f"the closed-form fit is not finite{site}; look for NaN in the data")

@@ -18,7 +18,7 @@ from torch import nn
 from ..data.batch import Batch
 from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
-from ..modeling.guides import with_support
+from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
 from .copies import reference_tensor
 
@@ -178,7 +178,7 @@ class Fit:
                 f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
                 f"{known}; treat both alike"
             )
-        amortized = getattr(run.guide, "amortized", ())
+        amortized = declared(run.guide, "amortized")
         for group in batch.groups:
             if not holds_group(run.model, group):
                 continue

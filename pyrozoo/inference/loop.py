@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
+from ..modeling.guides import declared
 from .checkpoint import (
     load_checkpoint,
     load_moments,
@@ -55,8 +56,8 @@ class Training:
         self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
         self.processes, self.seed = processes, seed
         materialise(model, guide, some_rows(model, guide, train))
-        self.loss = Loss(model, guide, model.elbo(guide, train, options.particles))
-        self.valid_loss = Loss(model, guide, model.elbo(guide, train, options.valid_particles))
+        self.loss = Loss(model, guide, model.elbo(options.particles))
+        self.valid_loss = Loss(model, guide, model.elbo(options.valid_particles))
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self._draws_of_own()
@@ -275,12 +276,12 @@ class Training:
 
     def _tables_are_shared(self) -> bool:
         """Whether several processes would each update a few lines of one table, which cannot be averaged."""
-        return self.processes.size > 1 and any(getattr(self.loss.guide, "sparse", {}).values())
+        return self.processes.size > 1 and any(declared(self.loss.guide, "sparse").values())
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimiser, and a lazy one for tables of which a step touches only the groups of its rows."""
         rates = self._rates()
-        tables = getattr(self.loss.guide, "sparse", {}) if self.group_rows is not None else {}
+        tables = declared(self.loss.guide, "sparse") if self.group_rows is not None else {}
         lazy = {f"guide.{name}" for names in tables.values() for name in names}
 
         def by_rate(named: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..modeling.guides import declared
 
 # Number of rows on disk that are shuffled together, and minimum number of neighbours that enter a window together.
 WINDOW, BLOCK = 2**18, 64
@@ -84,7 +85,7 @@ def some_rows(model: nn.Module, guide: nn.Module, train: Batch, n: int = 2) -> B
 def can_take_present(model: nn.Module, guide: nn.Module, train: Batch) -> bool:
     """Whether model and guide accept minibatches with only the groups of their rows, as `Batch.take` makes them."""
     taken = inspect.signature(model.forward).parameters
-    sparse = getattr(guide, "sparse", {})
+    sparse = declared(guide, "sparse")
     return bool(train.groups) and all(group in sparse and f"{group}_weight" in taken for group in train.groups)
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.nn import PyroModule
@@ -170,6 +171,19 @@ class ZooModel(LocalParams, PyroModule):
         new.entry = self.entry
         return new
 
+    def set_standardisation(self, name: str, loc: Any, scale: Any, shape: int | tuple[int, ...]) -> None:
+        """Keep location and scale of a tensor of the data as the buffers ``<name>_loc`` and ``<name>_scale``.
+
+        Args:
+            name: Name of the tensor.
+            loc: Location, a number or numbers of this shape; 0 where None.
+            scale: Scale, likewise; 1 where None.
+            shape: Shape of either buffer.
+        """
+        for part, value in (("loc", 0.0 if loc is None else loc), ("scale", 1.0 if scale is None else scale)):
+            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            self.register_buffer(f"{name}_{part}", tensor.expand(shape).clone())
+
     # ---------------------------------------------------------------- priors
     def priors(self) -> dict[str, dist.Distribution | Callable[..., dist.Distribution]]:
         """Default prior of every latent site; a callable takes the site's parents (a conditional prior)."""
@@ -287,15 +301,13 @@ class ZooModel(LocalParams, PyroModule):
         """Number of tensor dimensions that plates use."""
         return -min(self.plate_dims.values(), default=0)
 
-    def elbo(self, guide: Callable, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
-        """The ELBO that is sound for this model, guide and data.
+    def elbo(self, particles: int = 1) -> ELBO:
+        """The ELBO that is sound for this model.
 
         Trace_ELBO, or TraceEnum_ELBO where a latent is enumerated. Never TraceMeanField_ELBO: its analytic KL is
         taken at one draw of a parent, which is biased where the prior of a site depends on another latent.
 
         Args:
-            guide: The guide.
-            batch: The training data.
             particles: Number of samples per step, vectorised.
         """
         kind = TraceEnum_ELBO if self.enumerated else Trace_ELBO

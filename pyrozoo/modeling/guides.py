@@ -1,8 +1,8 @@
-"""Guide factories that are safe under subsampling: an AutoGuide outside the rows, composed with a local part."""
+"""ZooGuide, what a guide may declare, and guide factories that are safe under subsampling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,99 @@ from ..data.batch import Batch
 from .base import LocalParams, ZooModel
 
 
-class ComposedGuide(LocalParams, PyroModule):
+class ZooGuide(LocalParams, PyroModule):
+    """Base class of guides: it remembers the model, and names what a guide may declare beside its ``forward``.
+
+    Fits, predictions and the contract read the declarations with `declared`, which takes the defaults for guides of
+    other classes: Pyro's AutoGuides and any PyroModule are guides, too.
+
+    Args:
+        model: The model whose latents the guide covers. Its parameters do not become the guide's.
+
+    Attributes:
+        amortized: Groups whose members have no parameters of their own, so that the guide accepts new members.
+        support: Largest number of rows of each member of the amortised groups that the guide reads, as the tensors
+            ``support_<tensor>`` of the batch; 0 for none. Fits and predictions add them (`Batch.with_support`).
+        sparse: Group -> names of the parameters with one line per member of the group. A guide that names a group here,
+            even with no such parameter, accepts minibatches that hold only the groups of their rows
+            (``groups="present"``); the named parameters are then read and updated only at these lines.
+        solve: Method ``solve(train)`` that sets the parameters from the training data in closed form; `fit` calls it
+            instead of training. None if there is none.
+        local: Guide of the latents along the rows, called as ``local(**batch, **values)`` with the values of the other
+            latents by name; None if there is none. Assign it after ``super().__init__(model)``.
+
+    Example:
+        A guide in closed form, for ``c ~ Normal(0, 1)`` and ``y_n ~ Normal(c, 1)``:
+
+        >>> import pyro, pyro.distributions as dist, torch
+        >>> import pyrozoo as zoo
+        >>> class Level(zoo.ZooModel):
+        ...     def __init__(self, priors=None):
+        ...         super().__init__()
+        ...         self.set_priors(priors)
+        ...     def priors(self):
+        ...         return {"c": dist.Normal(0.0, 1.0)}
+        ...     def forward(self, y, **batch):
+        ...         c = pyro.sample("c", self.prior("c"))
+        ...         with self.plate("row", **batch):
+        ...             pyro.sample("y", dist.Normal(c, 1.0), obs=y)
+        >>> class Exact(zoo.ZooGuide):
+        ...     def __init__(self, model):
+        ...         super().__init__(model)
+        ...         self.register_buffer("mean", torch.zeros(()))
+        ...         self.register_buffer("sd", torch.ones(()))
+        ...     def solve(self, train):
+        ...         self.mean, self.sd = train["y"].sum() / (train.n_rows + 1), torch.tensor(train.n_rows + 1.0) ** -0.5
+        ...     def forward(self, **batch):
+        ...         pyro.sample("c", dist.Normal(self.mean, self.sd))
+        >>> fit = zoo.fit(Level(), Exact, zoo.Batch.from_arrays(rows={"y": [1.0, 2.0, 3.0]}))
+        >>> fit.status, float(fit.guide.mean)
+        ('solved', 1.5)
+    """
+
+    amortized: tuple[str, ...] = ()
+    support: int = 0
+    sparse: Mapping[str, tuple[str, ...]] = {}
+    solve: Callable[[Batch], None] | None = None
+
+    def __init__(self, model: ZooModel | None = None) -> None:
+        super().__init__()
+        self._model = (model,)  # in a tuple: a submodule's parameters would be the guide's
+        # Not in the class, where it would hide a submodule of this name.
+        self.local: nn.Module | None = None
+
+    @property
+    def model(self) -> Any:
+        """The model whose latents the guide covers."""
+        return self._model[0]
+
+
+_DEFAULTS = {name: getattr(ZooGuide, name) for name in ("amortized", "support", "sparse", "solve")} | {"local": None}
+
+
+def declared(guide: Any, name: str) -> Any:
+    """What a guide declares, see the attributes of `ZooGuide`; the default for a guide of another class without it.
+
+    Args:
+        guide: Any guide, or the class of one.
+        name: Name of the declaration.
+
+    Raises:
+        KeyError: A guide cannot declare anything of this name.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyro.infer.autoguide import AutoNormal
+        >>> model = zoo.create_model("ssmtl", zoo.load_data("ssmtl", "dryer"))
+        >>> guides = (zoo.create_guide(model, "amortized"), AutoNormal(model))
+        >>> [zoo.guides.declared(guide, "amortized") for guide in guides]
+        [('unit',), ()]
+    """
+    default = _DEFAULTS[name]
+    return getattr(guide, name, default)
+
+
+class ComposedGuide(ZooGuide):
     """An AutoGuide over the latents outside the row plate, followed by an amortised guide of the row latents.
 
     Neither AutoGuideList (which opens every plate itself) nor an AutoGuide of the whole model (whose parameters for a
@@ -108,13 +200,14 @@ def with_support(guide: Any, data: Batch) -> Batch:
     Raises:
         ValueError: Data on disk were written with another number of support rows than the guide reads.
     """
-    for group in getattr(guide, "amortized", ()) if hasattr(guide, "support") else ():
+    support = declared(guide, "support")
+    for group in declared(guide, "amortized") if support else ():
         held = data.support_rows(group)
         if held is None:
-            data = data.with_support(guide.support, group)
-        elif held != guide.support:
+            data = data.with_support(support, group)
+        elif held != support:
             raise ValueError(
                 f"support: the data were written with up to {held} support rows per {group}, the guide reads up to "
-                f"{guide.support}; write them with support={guide.support}, or give a guide with support={held}"
+                f"{support}; write them with support={support}, or give a guide with support={held}"
             )
     return data

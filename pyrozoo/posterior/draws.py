@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import replacing
+from ..files import read_npz, replacing
 
 SAMPLE_DIMS = ("chain", "draw")
 
@@ -152,27 +152,24 @@ class Draws:
             FileNotFoundError: No such file.
             ValueError: The file is truncated, damaged, or was not written by `save`.
         """
+        stored = read_npz(path, ["header"], writer="Draws.save")
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                if header["format"] != _FORMAT:
-                    raise ValueError(f"format {header['format']!r}, not {_FORMAT!r}")
-                draws = cls(
-                    groups={g: {n: stored[f"groups/{g}/{n}"] for n in ns} for g, ns in header["groups"].items()},
-                    dims=header["dims"],
-                    coords={n: stored[f"coords/{n}"] for n in header["coords"]},
-                    attrs=header["attrs"],
-                )
-                draws.validate()
-                return draws
-        except FileNotFoundError:
-            raise
-        # numpy and zipfile answer a damaged or foreign file with any of these; UnpicklingError is an Exception only.
-        except Exception as error:
+            header = json.loads(str(stored["header"]))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']!r}, not {_FORMAT!r}")
+            draws = cls(
+                groups={g: {n: stored[f"groups/{g}/{n}"] for n in ns} for g, ns in header["groups"].items()},
+                dims=header["dims"],
+                coords={n: stored[f"coords/{n}"] for n in header["coords"]},
+                attrs=header["attrs"],
+            )
+            draws.validate()
+        except Exception as error:  # a header of another origin may raise any type of error
             raise ValueError(
-                f"{os.fspath(path)} is not a complete file of draws ({type(error).__name__}: {error}); "
+                f"{os.fspath(path)}: no complete file of draws ({type(error).__name__}: {error}); "
                 "write it again with Draws.save"
             ) from error
+        return draws
 
 
 def _as_array(value: Any, place: str) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from ..data.batch import Batch
 from ..inference.copies import run_seed
 from ..inference.fitted import Fit, holds_group
+from ..modeling.guides import declared
 from .predicting import predict
 
 
@@ -42,7 +43,7 @@ def predict_rows(
         >>> [len(table) for table in zoo.predict_rows(fit, data, rows=200, draws=10)]
         [200, 100]
     """
-    amortised = {group for group in getattr(fit.guide, "amortized", ()) if holds_group(fit.model, group)}
+    amortised = {group for group in declared(fit.guide, "amortized") if holds_group(fit.model, group)}
     places = {group: {name: i for i, name in enumerate(fit.prototype.coords[group].tolist())} for group in amortised}
     for i, start in enumerate(range(0, batch.n_rows, rows)):
         part = batch.subset(torch.arange(start, min(start + rows, batch.n_rows)))

@@ -5,12 +5,11 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoNormal
-from pyro.nn import PyroModule
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
 import pyrozoo
-from pyrozoo import Batch, Card, LocalParams, Site, ZooModel
+from pyrozoo import Batch, Card, Site, ZooGuide, ZooModel
 from pyrozoo.modeling.guides import auto
 
 RATES, SHARES = np.array([0.5, 2.0, 4.0]), np.array([0.2, 0.3, 0.5])
@@ -43,11 +42,11 @@ class Events(ZooModel):
             pyro.sample("duration", dist.Exponential(own_rate).mask(mask).to_event(1), obs=duration)
 
 
-class Conjugate(LocalParams, PyroModule):
+class Conjugate(ZooGuide):
     """The exact posterior: Gamma(a, b) rates, Dirichlet(c) shares; the priors before `solve`."""
 
     def __init__(self, model):
-        super().__init__()
+        super().__init__(model)
         rate = model.prior("rate").base_dist
         for name, value in (("a", rate.concentration), ("b", rate.rate), ("c", model.prior("share").concentration)):
             self.register_buffer(name, value.clone())

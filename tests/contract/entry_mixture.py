@@ -5,10 +5,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoNormal
-from pyro.nn import PyroModule
 from torch import nn
 
-from pyrozoo import Batch, Card, LocalParams, Site, ZooModel
+from pyrozoo import Batch, Card, Site, ZooGuide, ZooModel
 from pyrozoo.modeling.guides import auto
 
 
@@ -46,18 +45,17 @@ class Mixture(ZooModel):
             pyro.sample("y", dist.Normal(self.mu[drawn] + (b + h)[..., group], self.log_sigma.exp()), obs=y)
 
 
-class MeanField(LocalParams, PyroModule):
+class MeanField(ZooGuide):
     """q(b_g) = N(m_g - a h_g, s_g^2): what the group table explains is taken off the level."""
 
     def __init__(self, model):
-        super().__init__()
-        self._model = (model,)
+        super().__init__(model)
         self.m, self.log_s = nn.Parameter(torch.zeros(model.n_groups)), nn.Parameter(torch.zeros(model.n_groups))
         self.a = nn.Parameter(torch.zeros(()))
 
     def forward(self, u, sizes, h=None, **_):
-        h = self._model[0].encode(u) if h is None else h
-        with self._model[0].plate("group", sizes=sizes):
+        h = self.model.encode(u) if h is None else h
+        with self.model.plate("group", sizes=sizes):
             pyro.sample("b", dist.Normal(self.m - self.a * h, self.log_s.exp()))
 
 

@@ -33,7 +33,7 @@ def loss_and_gradients(model, guide, data, seed=3):
     for parameter in parameters:
         parameter.grad = None
     with default_dtype(torch.float64), isolated(seed):
-        loss = Loss(model, guide, model.elbo(guide, data))(data)
+        loss = Loss(model, guide, model.elbo())(data)
     loss.backward()
     return loss.item(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 

@@ -9,8 +9,9 @@ from torch.nn import functional
 from pyrozoo import Batch
 from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.inference.losses import Loss
+from pyrozoo.models.m3sense.generative import Generative
 from pyrozoo.models.m3sense.guides import GUIDES
-from pyrozoo.models.m3sense.model import Generative, LatentM3Sense, M3Sense, Unaligned
+from pyrozoo.models.m3sense.model import LatentM3Sense, M3Sense, Unaligned
 from pyrozoo.models.m3sense.uses.domain import DomainGenerative
 
 EXACT = 1e-10
@@ -52,7 +53,7 @@ def loss_and_gradients(model, guide, data):
     for parameter in parameters:
         parameter.grad = None
     with default_dtype(torch.float64), isolated(3):
-        loss = Loss(model, guide, model.elbo(guide, data))(data)
+        loss = Loss(model, guide, model.elbo())(data)
     loss.backward()
     return loss.item(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 

@@ -109,7 +109,7 @@ def test_domains_that_no_prior_reads_add_the_density_of_the_known_ones(data, gui
         found = []
         for own in (model, plain):
             with isolated(1):
-                found.append(own.elbo(module, batch).loss(own, module, **own.arguments(batch)))
+                found.append(own.elbo().loss(own, module, **own.arguments(batch)))
     owners = torch.stack([batch[batch.labels[f"y_{task}"]] for task in TASKS]).sum(1)
     assert owners.sum() < batch.n_rows
     log_rho = torch.log_softmax(model.domain_logits.detach(), -1)
@@ -159,7 +159,7 @@ def test_the_objective_has_the_expectation_of_log_q_less_log_p(data, variant, gu
         for parameter in [*model.parameters(), *module.parameters()]:
             parameter.data += 0.1 * torch.randn_like(parameter)
         arguments = model.arguments(batch)
-        elbo = model.elbo(module, batch)
+        elbo = model.elbo()
         found = torch.tensor([elbo.loss(model, module, **arguments) for _ in range(n)])
         by_hand, h = torch.zeros(many), arguments["h"]
         for i, task in enumerate(TASKS):

@@ -10,15 +10,8 @@ import torch
 from scipy.signal import find_peaks
 
 from pyrozoo.data.batch import Batch
-from pyrozoo.models.m3sense.data.simulator import (
-    CLASSES,
-    DATASETS_SIMULATED,
-    STATES,
-    Physiology,
-    _response,
-    simulate,
-    simulate_all,
-)
+from pyrozoo.models.m3sense.data.physiology import STATES, Physiology
+from pyrozoo.models.m3sense.data.simulator import CLASSES, DATASETS_SIMULATED, _response, simulate, simulate_all
 
 SIGNALS = ("bvp", "eda", "temp")
 ALIKE = Physiology(between=0.0, within=0.0, report_noise=0.0)

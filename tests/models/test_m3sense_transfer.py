@@ -12,7 +12,8 @@ import torch
 import pyrozoo as zoo
 from pyrozoo import priors
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.data.batches import from_arrays, merge
+from pyrozoo.models.m3sense.data.arrays import from_arrays
+from pyrozoo.models.m3sense.data.batches import merge
 from pyrozoo.models.m3sense.nets import FROZEN
 
 SMALL = {"embedding": 12, "lstm_layers": 2, "hidden": (24, 16), "head": 12, "dropout": 0.2, "lstm_dropout": 0.2}

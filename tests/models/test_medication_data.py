@@ -698,8 +698,8 @@ def test_a_loader_takes_steps_without_a_gap_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"leave_out": ["score"]}, "field 'score' is missing; the file has ['recording', 'label', 'labels', 'rate']"),
-        ({"leave_out": ["recording"]}, "field 'recording' is missing"),
+        ({"leave_out": ["score"]}, "array 'score' is missing; the file has ['recording', 'label', 'labels', 'rate']"),
+        ({"leave_out": ["recording"]}, "array 'recording' is missing"),
         ({"score": np.zeros(3)}, "field 'score': float64 of shape (3,); give numbers, shape (N, K)"),
         ({"score": np.array([["a"]])}, "field 'score': <U1 of shape (1, 1)"),
         ({"recording": np.array(["a"])}, "field 'recording': <U1 of shape (1,); give the name of each of 3 frames'"),
@@ -724,7 +724,7 @@ def test_a_loader_takes_steps_without_a_gap_as_they_are(tmp_path):
         ({"score": np.zeros((0, 3)), "recording": np.zeros(0, str), "label": np.zeros(0, int)}, "no recordings"),
         (
             {"recording": np.array(["ann", "ann", "bob"], dtype=object)},
-            "field 'recording' is pickled, and a pickle may run code; save it as a plain array, names with .astype",
+            "array 'recording' cannot be read (it holds Python objects, which could run code; give numbers, or text",
         ),
     ],
 )
@@ -752,7 +752,7 @@ def test_a_truncated_npz_file_is_refused(tmp_path, share):
     path = npz(tmp_path, score=np.random.default_rng(0).random((3, 3)))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with refuses(f"{path}: it is no npz file, or only a part of one; write it anew with numpy.savez"):
+    with refuses(f"{path}: no npz file, or only a part of one"):
         readers.read(path)
 
 
@@ -761,7 +761,7 @@ def test_a_damaged_npz_file_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(FIELDS["score"].tobytes())] ^= 255
     path.write_bytes(content)
-    with refuses("field 'score' is damaged; copy or write the file anew"):
+    with refuses("array 'score' cannot be read (Bad CRC-32"):
         readers.read(path)
 
 
@@ -773,10 +773,10 @@ class Bomb:
 def test_no_code_of_a_file_is_run(tmp_path):
     path = tmp_path / "scores.npz"
     path.write_bytes(pickle.dumps(Bomb()))
-    with refuses("it is no npz file"):
+    with refuses("no npz file, or only a part of one"):
         readers.read(path)
     np.savez(path, **FIELDS | {"label": np.array([Bomb()] * 3, dtype=object)})
-    with refuses("field 'label' is pickled"):
+    with refuses("array 'label' cannot be read (it holds Python objects"):
         readers.read(path)
 
 
@@ -784,7 +784,7 @@ def test_a_single_array_is_refused(tmp_path):
     path = tmp_path / "scores.npz"
     with path.open("wb") as file:
         np.save(file, FIELDS["score"])
-    with refuses("it holds one array, not an npz archive; write it with numpy.savez"):
+    with refuses("no npz file, or only a part of one (File is not a zip file); write it again with numpy.savez"):
         readers.read(path)
 
 

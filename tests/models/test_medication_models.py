@@ -221,7 +221,7 @@ def test_particles_are_the_single_draws(variant):
             found, expected = (nd[site]["fn"].log_prob(nd[site]["value"]) for nd in (nodes, alone))
             torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-10)
     guide = zoo.create_guide(model, pyro.infer.autoguide.AutoNormal)
-    loss = model.elbo(guide, data, particles=3).differentiable_loss(model, guide, **data)
+    loss = model.elbo(particles=3).differentiable_loss(model, guide, **data)
     gradients = torch.autograd.grad(loss, list(guide.parameters()))
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in gradients)
@@ -454,7 +454,7 @@ def test_a_process_of_tables_has_no_sites_of_times_and_a_finite_elbo():
     model = zoo.create_model("medication", data, unlabelled=True, pairs=[(0, 1), (0, 2), (1, 2)], **tables)
     assert set(model.priors()) == {"stick", "start_rate", "power"}
     guide = zoo.create_guide(model, "normal")
-    loss = model.elbo(guide, data).differentiable_loss(model, guide, **data)
+    loss = model.elbo().differentiable_loss(model, guide, **data)
     gradients = torch.autograd.grad(loss, list(guide.parameters()))
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in gradients)

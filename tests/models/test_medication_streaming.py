@@ -216,7 +216,7 @@ def test_bad_files_are_named_and_the_others_are_done(run, folder, tmp_path, test
         decoded(run, folder, tmp_path / "out", rate=None)
     failures = error.value.failures
     assert list(failures) == ["a cut.npz", "cell.csv", "gone.npz", "labels.npz", "rate.npz"]
-    assert "a cut.npz: it is no npz file" in failures["a cut.npz"]
+    assert "a cut.npz: no npz file, or only a part of one" in failures["a cut.npz"]
     assert "cell.csv: column" in failures["cell.csv"]
     assert "row 3: the cell holds 'none0." in failures["cell.csv"]
     assert "give a score between 0 and 1" in failures["cell.csv"]

@@ -143,7 +143,7 @@ def test_loss_and_all_gradients_equal_the_objective_written_by_hand(variant, opt
     model, guide, train = make(variant, **options)
     batch, row_scale = rows(train)
     noise = Noise(monkeypatch)
-    loss = model.elbo(guide, batch, particles).differentiable_loss(model, guide, **batch)
+    loss = model.elbo(particles).differentiable_loss(model, guide, **batch)
     by_hand = BY_HAND[variant](model, guide, batch, noise.drawn, row_scale)
     lead = () if particles == 1 else (particles,)
     assert noise.drawn[0].shape == (*lead, 3, K)
@@ -161,7 +161,7 @@ def test_the_objective_is_linear_in_alpha():
     for alpha in (0.0, 1.0, 3.0):
         model, guide, train = make(alpha=alpha)
         torch.manual_seed(5)
-        losses.append(model.elbo(guide, train).loss(model, guide, **train))
+        losses.append(model.elbo().loss(model, guide, **train))
     assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-9)
     assert losses[1] != pytest.approx(losses[0], rel=1e-3)
 
@@ -171,14 +171,13 @@ def test_alpha_has_no_effect_without_labels():
     for alpha in (0.0, 1.0):
         model, guide, train = make(alpha=alpha)
         torch.manual_seed(5)
-        losses.append(model.elbo(guide, train).loss(model, guide, **train.hide()))
+        losses.append(model.elbo().loss(model, guide, **train.hide()))
     assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("variant", ["ssmtl", "mtl"])
 def test_the_elbo_is_not_the_one_with_an_analytic_kl(variant):
-    model, guide, train = make(variant)
-    elbo = model.elbo(guide, train)
+    elbo = make(variant)[0].elbo()
     assert isinstance(elbo, Trace_ELBO)
     assert not isinstance(elbo, TraceMeanField_ELBO)
 
@@ -189,7 +188,7 @@ def test_labels_that_are_hidden_have_no_influence():
     losses = []
     for batch in (train, other):
         torch.manual_seed(3)
-        losses.append(model.elbo(guide, batch).loss(model, guide, **batch))
+        losses.append(model.elbo().loss(model, guide, **batch))
     assert losses[0] == losses[1]
 
 

@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 import pyrozoo as zoo
 from pyrozoo.criticism.importance import log_density
 from pyrozoo.experiments.running import run
+from pyrozoo.inference.copies import default_dtype
 from pyrozoo.models.ssmtl.data.datasets import dryer
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.entry import tiny
@@ -141,9 +142,7 @@ def test_the_score_is_minus_the_log_density(reference):
 
 def test_the_surprise_of_an_input_is_its_density_given_the_others():
     """Two inputs, linear and Gaussian: log p(x2 | x1) in closed form."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         data, _ = tiny(0)
         model = zoo.create_model("ssmtl", data, c_dim=1, z_dim=1, depth=0, floor=0.0, width=1)
         fit = zoo.fit(model, "paper", data, steps=1, progress=False)
@@ -166,8 +165,6 @@ def test_the_surprise_of_an_input_is_its_density_given_the_others():
             variance = cov[d, d] - slope * cov[0, 1]
             exact = 0.5 * (x[:, d] - slope * x[:, 1 - d]) ** 2 / variance + 0.5 * np.log(2 * np.pi * variance)
             np.testing.assert_allclose(table[f"surprise[{name}]"], exact, atol=0.3)
-    finally:
-        torch.set_default_dtype(before)
 
 
 def test_a_biased_sensor_of_the_dryer_is_found_and_named(reference):

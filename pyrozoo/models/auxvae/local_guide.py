@@ -9,17 +9,17 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...modeling.base import LocalParams, ZooModel
+from ...modeling.base import ZooModel
+from ...modeling.guides import ZooGuide
 from .nets import Encoder, fill_style
 
 SD_FLOOR = 1e-3
 
 
-class PaperGuide(LocalParams, PyroModule):
+class PaperGuide(ZooGuide):
     """q(z | x, x_aux) = N(mu_z, diag sigma_z^2), with mu_z and sigma_z from the encoder (eq. 9, 10).
 
     Shapes are those of `AuxVAE`.
@@ -39,8 +39,7 @@ class PaperGuide(LocalParams, PyroModule):
     outputs = 2  # numbers per latent dimension that the encoder's features are mapped to
 
     def __init__(self, model: ZooModel) -> None:
-        super().__init__()
-        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
+        super().__init__(model)
         self.encoder = Encoder(**model.encoder_sizes)
         self.head = nn.Linear(self.encoder.out_dim, self.outputs * model.z_dim)
 
@@ -48,7 +47,7 @@ class PaperGuide(LocalParams, PyroModule):
         self, x: Tensor, x_aux: Tensor, participant: Tensor, sizes: Mapping[str, int], row: Tensor | None = None,
         style: Tensor | None = None, style_labelled: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        model = self._model[0]
+        model = self.model
         model.require_shapes(x, x_aux)
         features = self.encoder(model.standardise(x), model.standardise(x_aux), participant)  # eq. 10
         with model.plate("row", sizes=sizes, row=row):

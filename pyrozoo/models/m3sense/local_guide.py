@@ -8,16 +8,16 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...modeling.base import LocalParams, ZooModel
+from ...modeling.base import ZooModel
+from ...modeling.guides import ZooGuide
 
 SD_FLOOR = 1e-3
 
 
-class PaperGuide(LocalParams, PyroModule):
+class PaperGuide(ZooGuide):
     """q(a_T | X_T) = N(mu_T, diag sigma_T^2) for every task and every window, labelled or not (eq. 12).
 
     Args:
@@ -38,8 +38,7 @@ class PaperGuide(LocalParams, PyroModule):
     outputs = 2  # numbers per latent dimension
 
     def __init__(self, model: ZooModel) -> None:
-        super().__init__()
-        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
+        super().__init__(model)
         self.networks = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(model.out_dim, model.q_hidden), nn.ReLU(),
@@ -51,7 +50,7 @@ class PaperGuide(LocalParams, PyroModule):
     def forward(
         self, sizes: Mapping[str, int], window: Tensor | None = None, h: Tensor | None = None, **batch: Any
     ) -> None:
-        model = self._model[0]
+        model = self.model
         h = model.encode(**batch) if h is None else h
         with model.plate("window", sizes=sizes, window=window), poutine.scale(scale=model.gamma):
             for i, task in enumerate(model.tasks):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,9 +82,9 @@ class AffectModel(ZooModel):
             self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, (first, last), dropout,
             lstm_dropout, frozen,
         )  # fmt: skip
-        for name, given, default in (("signal_loc", signal_loc, 0.0), ("signal_scale", signal_scale, 1.0)):
-            values = [(given or {}).get(modality, default) for modality in self.modalities]
-            self.register_buffer(name, torch.tensor(values, dtype=torch.get_default_dtype()))
+        loc = [(signal_loc or {}).get(modality, 0.0) for modality in self.modalities]
+        scale = [(signal_scale or {}).get(modality, 1.0) for modality in self.modalities]
+        self.set_standardisation("signal", loc, scale, len(loc))
         self.targets = tuple(f"y_{task}" for task in tasks)
 
     @classmethod
@@ -169,7 +168,7 @@ class LatentModel(AffectModel):
     def priors(self) -> dict[str, Any]:
         return {f"a_{task}": dist.Normal(self.signal_loc.new_zeros(self.a_dim), 1.0).to_event(1) for task in self.tasks}
 
-    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
+    def elbo(self, particles: int = 1) -> ELBO:
         """TraceMeanField_ELBO, whose analytic KL (eq. 13) is exact: the prior of a_T depends on no other latent."""
         return TraceMeanField_ELBO(
             num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=self.max_plate_nesting
@@ -179,7 +178,7 @@ class LatentModel(AffectModel):
         return PaperGuide(self)
 
 
-_SIZES = (
+AFFECT_SIZES = (
     "modalities", "tasks", "unimodal", "fusion", "segment", "embedding", "lstm_layers", "hidden", "head", "dropout",
     "lstm_dropout", "frozen", "signal_loc", "signal_scale",
 )  # fmt: skip
@@ -224,7 +223,7 @@ class M3Sense(LatentModel):
         signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
-        super().__init__(*(given[name] for name in _SIZES))
+        super().__init__(*(given[name] for name in AFFECT_SIZES))
         self._latents(a_dim, q_hidden, self.default_gamma if gamma is None else gamma)
         self._networks()
         self.set_priors(priors)
@@ -299,7 +298,7 @@ class Unaligned(AffectModel):
         priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
-        super().__init__(*(given[name] for name in _SIZES))
+        super().__init__(*(given[name] for name in AFFECT_SIZES))
         self.classifiers = nn.ModuleList(classifier(self.out_dim, head, n) for n in self.tasks.values())
         self.set_priors(priors)
 
@@ -310,101 +309,3 @@ class Unaligned(AffectModel):
         with self.plate("window", sizes=sizes, window=window):
             for i, task in enumerate(self.tasks):
                 self.observe(task, self.classifiers[i](h[i]), batch, h)
-
-
-class Generative(LatentModel):
-    """A generative relative: classes have places in the latent space, and latents explain summaries of the signals.
-
-    For windows n and tasks T::
-
-        y_nT ~ Categorical(pi_T), summed out where it is not known
-        a_nT ~ N(m_T[y_nT], I_A)
-        f_n  ~ N(dec(a_n1, ..., a_nT), diag s^2),   f_n summaries of the signals of window n (`summaries`)
-
-    Here a missing label is informative, and unlabelled windows train the places of the classes. Labels are predicted by
-    p(y_T | a_T), proportional to pi_T N(a_T; m_T, I). Not in the paper. gamma weighs y_T and a_T together, which need a
-    common scale; 1 is a strict ELBO. Arguments of `AffectModel` and `LatentModel`.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> from pyrozoo.models.m3sense import simulate_all
-        >>> windows = simulate_all(n_subjects=2, n_windows=6, seconds=5.0, rates={"bvp": 16})
-        >>> sizes = {"embedding": 8, "lstm_layers": 1, "hidden": (8, 8), "head": 8, "a_dim": 2, "q_hidden": 8}
-        >>> tasks = {"anxiety": 2, "stress": 3}
-        >>> model = zoo.create_model("m3sense", windows, variant="generative", tasks=tasks, **sizes)
-        >>> [tuple(place.shape) for place in model.places]  # m_T: classes, dimensions of the latent
-        [(2, 2), (3, 2)]
-        >>> fit = zoo.fit(model, "paper", windows, steps=5, progress=False)
-        >>> zoo.predict(fit, windows, draws=5).filter(like=".label").shape
-        (60, 2)
-    """
-
-    def __init__(
-        self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
-        segment: int = 5, embedding: int = 32, lstm_layers: int = 2, hidden: tuple[int, int] = (64, 64), head: int = 64,
-        dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
-        gamma: float = 1.0, signal_loc: Mapping[str, float] | None = None,
-        signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        given = locals()
-        super().__init__(*(given[name] for name in _SIZES))
-        self._latents(a_dim, q_hidden, gamma)
-        self.enumerated = self.targets
-        self.dims = {**self.dims, "f": ("summary",)}
-        self._networks()
-        self.set_priors(priors)
-
-    def _networks(self) -> None:
-        self.class_logits = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.tasks.values())
-        self.places = nn.ParameterList(nn.Parameter(torch.randn(n, self.a_dim)) for n in self.tasks.values())
-        n_summaries = len(SUMMARIES) * len(self.modalities)
-        self.decoder = classifier(self.a_dim * len(self.tasks), self.head_width, n_summaries)
-        self.f_log_sd = nn.Parameter(torch.zeros(n_summaries))
-
-    def priors(self) -> dict[str, Any]:
-        return {f"a_{task}": functools.partial(self._place, i) for i, task in enumerate(self.tasks)}
-
-    def _place(self, i: int, y: Tensor, *parents: Tensor) -> dist.Distribution:
-        """The distribution p(a_T | y_T) of task i."""
-        return dist.Normal(self.places[i][y], 1.0).to_event(1)
-
-    def shared_parents(self, f: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Sample the parents that every a_T has in addition to y_T: here there are none."""
-        return ()
-
-    def elbo(self, guide: Any, batch: Mapping[str, Any], particles: int = 1) -> ELBO:
-        return ZooModel.elbo(self, guide, batch, particles)
-
-    def summaries(self, batch: Mapping[str, Any]) -> Tensor:
-        """Summaries that the latents explain, (B, 3 K): standardised level, log spread and log step per modality."""
-        parts = []
-        for i, name in enumerate(self.modalities):
-            signal = (batch[name] - self.signal_loc[i]) / self.signal_scale[i]
-            spread = (signal.var(1) + 1e-6).log()
-            step = (signal.diff(dim=1).square().mean(1) + 1e-8).log()
-            parts += [signal.mean(1), 0.5 * spread, 0.25 * step]
-        return torch.stack(parts, -1)
-
-    def forward(self, sizes: Mapping[str, int], window: Tensor | None = None, **batch: Any) -> None:
-        if "h" not in batch:
-            _ = self.representation  # only the guide runs it; named here so that plain SVI trains it, too
-        f = self.summaries(batch)
-        latents = []
-        with self.plate("window", sizes=sizes, window=window):
-            with poutine.scale(scale=self.gamma):
-                shared = self.shared_parents(f, batch)
-                for i, task in enumerate(self.tasks):
-                    y, known = self.known(task, batch, f[None])
-                    drawn = pyro.sample(
-                        f"y_{task}", dist.Categorical(logits=self.class_logits[i]), infer={"enumerate": "parallel"}
-                    )
-                    ruled_out = torch.where(known & (drawn != y), -math.inf, 0.0).to(f)
-                    pyro.factor(f"y_{task}_label", ruled_out)
-                    # Broadcast to one shape, so that a user's prior may leave a parent out.
-                    parents = torch.broadcast_tensors(drawn, *shared)
-                    latents.append(pyro.sample(f"a_{task}", self.prior(f"a_{task}", *parents)))
-            loc = self.decoder(torch.cat(latents, -1))
-            pyro.sample("f", dist.Normal(loc, 1e-3 + self.f_log_sd.exp()).to_event(1), obs=f)
-
-
-SUMMARIES = ("level", "log spread", "log step")

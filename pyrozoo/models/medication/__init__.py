@@ -20,7 +20,8 @@ _HOMES = {
     "decoding": ("Decoded",),
     "uses.decoding": ("decode_recordings", "plug_in"),
     "uses.replication": ("replicate",),
-    "uses.streaming": ("decode_folder", "read_performed", "read_segments"),
+    "uses.stream_tables": ("read_performed", "read_segments"),
+    "uses.streaming": ("decode_folder",),
 }
 _MODULES = {"decode": "process.decode", "kernels": "process.kernels", "plots": "uses.plots"}
 

@@ -12,13 +12,11 @@ import pyro.distributions as dist
 import scipy
 import torch
 from pyro.infer.autoguide import AutoNormal
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from ...data.batch import Batch
-from ...modeling.base import LocalParams
-from ...modeling.guides import auto
+from ...modeling.guides import ZooGuide, auto
 from .label_model import LabelModel
 from .model import FrameHMM, StepProcess
 from .process.counts import Counts, labelled_sequences
@@ -28,7 +26,7 @@ LEAST_SD = 0.5  # frames; smaller standard deviations are hidden by the rounding
 POWERS = 1e-3, 10.0  # bounds of the search for the power
 
 
-class ClosedForm(LocalParams, PyroModule):
+class ClosedForm(ZooGuide):
     """The posterior in closed form, from counts and moments: for every site the family of its prior, updated.
 
     Sticks (Beta), rows of A (Dirichlet) and the start rate (Gamma) are conjugate to the counts, the last up to the
@@ -51,8 +49,7 @@ class ClosedForm(LocalParams, PyroModule):
     """
 
     def __init__(self, model: LabelModel) -> None:
-        super().__init__()
-        self._model = (model,)  # no submodule: the model's parameters are its own
+        super().__init__(model)
         self.families: dict[str, type[dist.Distribution]] = {}
         for site, default in model.priors().items():
             prior, family = _base(model.prior(site)), type(_base(default))
@@ -77,7 +74,7 @@ class ClosedForm(LocalParams, PyroModule):
         Raises:
             ValueError: No recording is labelled.
         """
-        model = self._model[0]
+        model = self.model
         for name, value in statistics(model, train).items():
             self._update(name, *value)
         if "power" in self.families:
@@ -198,7 +195,7 @@ def fit_power(
     return float(best), float(max(curvature, 1.0) ** -0.5)
 
 
-class MaximumLikelihood(LocalParams, PyroModule):
+class MaximumLikelihood(ZooGuide):
     """A point estimate: the maximum of the labels' likelihood times the priors on the scale of logarithms and logits.
 
     On that scale weak priors keep parameters finite for which there are only one or two observations (a gap seen once
@@ -214,8 +211,8 @@ class MaximumLikelihood(LocalParams, PyroModule):
     """
 
     def __init__(self, model: LabelModel, penalty: float = 1.0, steps: int = 200) -> None:
-        super().__init__()
-        self._model, self.penalty, self.steps = (model,), penalty, steps
+        super().__init__(model)
+        self.penalty, self.steps = penalty, steps
         self.transforms, self.events = {}, {}
         for site in model.priors():
             prior = model.prior(site)
@@ -236,7 +233,7 @@ class MaximumLikelihood(LocalParams, PyroModule):
         Raises:
             ValueError: No recording is labelled.
         """
-        model = self._model[0]
+        model = self.model
         seen = _labelled(train)
         sites = [site for site in self.transforms if site != "power"]
         start = {site: getattr(self, f"at_{site}") for site in sites}

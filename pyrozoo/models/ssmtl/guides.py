@@ -11,12 +11,10 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import transforms
 from pyro.infer.autoguide import AutoNormal
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from ...modeling.base import LocalParams
-from ...modeling.guides import ComposedGuide, auto
+from ...modeling.guides import ComposedGuide, ZooGuide, auto
 from .local_guide import RowGuide
 from .model import ContextModel
 from .nets import SetEncoder
@@ -27,19 +25,13 @@ C_SPREAD = 0.1
 C_SCALE = math.exp(-3.0)
 
 
-class ContextGuide(LocalParams, PyroModule):
-    """Base class of the guides: q(c) of the units, which `contexts` of a subclass returns, then the model's row guide.
-
-    Attributes:
-        sparse: Group -> names of the parameters that have one line per member of the group, (M, ...), so that a
-            training step reads and updates only the lines of the units in its minibatch.
-    """
+class ContextGuide(ZooGuide):
+    """Base class of the guides: q(c) of the units from `contexts` of a subclass, then the model's row guide."""
 
     sparse: Mapping[str, tuple[str, ...]] = {"unit": ()}
 
     def __init__(self, model: ContextModel) -> None:
-        super().__init__()
-        self._model = (model,)
+        super().__init__(model)
         if not model.c_dim:
             raise ValueError(f"{type(model).__name__} has no contexts for this guide; use the guide 'paper'")
 
@@ -50,7 +42,7 @@ class ContextGuide(LocalParams, PyroModule):
     def forward(
         self, sizes: Mapping[str, int], unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **batch: Any
     ) -> None:
-        model = self._model[0]
+        model = self.model
         with model.plate("unit", sizes=sizes, unit_ids=unit_ids), model.weighted(unit_weight):
             c = pyro.sample("c", self.contexts(unit_ids, **batch))
         if self.local is not None:
@@ -159,9 +151,10 @@ class AmortizedGuide(ContextGuide):
     Departs from eq. 11, where q(c_i) is free. The batch must hold the support: ``batch.with_support(guide.support)``
     adds it (`fit` and the functions on a fit do it themselves).
 
-    Attributes:
+    Args:
+        model: SSMTL, MTL or MLVAE.
         support: Largest number of rows of a unit that the encoder reads.
-        amortized: Names of the groups whose members have no parameters of their own.
+        width: Number of hidden units of the encoder.
     """
 
     amortized = ("unit",)
@@ -183,7 +176,7 @@ class AmortizedGuide(ContextGuide):
             raise ValueError(
                 "the amortised guide reads each unit's support rows; pass batch.with_support(guide.support)"
             )
-        model = self._model[0]
+        model = self.model
         rows = [model.standardise_x(support_x)]
         if support_y is None or support_labelled is None or not model.y_dim:
             support_y, support_labelled = support_x[..., : model.y_dim], torch.zeros_like(support_mask)

@@ -9,14 +9,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.nn import PyroModule
 from torch import Tensor
 
-from ...modeling.base import LocalParams, ZooModel
+from ...modeling.base import ZooModel
+from ...modeling.guides import ZooGuide
 from .nets import GaussianMLP, fill_targets
 
 
-class RowGuide(LocalParams, PyroModule):
+class RowGuide(ZooGuide):
     """q(y, z | x, c) = q(y | x, c) q(z | x, y, c) of every row (eq. 10, 12, 13); y only where it is not observed.
 
     q(y | x, c) is also the soft sensor that predicts. Its log density on the labelled rows, times alpha, joins the
@@ -29,8 +29,7 @@ class RowGuide(LocalParams, PyroModule):
     """
 
     def __init__(self, model: ZooModel) -> None:
-        super().__init__()
-        self._model = (model,)  # in a tuple: the model's parameters are not the guide's
+        super().__init__(model)
         seen = model.x_dim + model.c_dim
         self.g_y = GaussianMLP(seen, model.y_dim, model.width, model.depth, model.floor) if model.y_dim else None
         self.g_z = GaussianMLP(seen + model.y_dim, model.z_dim, model.width, model.depth)
@@ -40,7 +39,7 @@ class RowGuide(LocalParams, PyroModule):
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
         head_weight: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        model = self._model[0]
+        model = self.model
         x, context = model.standardise_x(x), [] if c is None else [c[..., unit, :]]
         with model.plate("row", sizes=sizes, row=row), model.weighted(weight):
             if self.g_y is None:

@@ -62,11 +62,8 @@ class ContextModel(ZooModel):
         self._normals: dict[tuple, dist.Distribution] = {}
         self.x_dim, self.y_dim, self.n_units, self.c_dim = x_dim, y_dim, n_units, c_dim
         self.width, self.depth, self.floor = width, depth, floor
-        for name, value, size in (("x_loc", x_loc, x_dim), ("x_scale", x_scale, x_dim),
-                                  ("y_loc", y_loc, y_dim), ("y_scale", y_scale, y_dim)):  # fmt: skip
-            default = 0.0 if name.endswith("loc") else 1.0
-            tensor = torch.as_tensor(default if value is None else value, dtype=torch.get_default_dtype())
-            self.register_buffer(name, tensor.expand(size).clone())
+        self.set_standardisation("x", x_loc, x_scale, x_dim)
+        self.set_standardisation("y", y_loc, y_scale, y_dim)
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import pandas as pd
 
 from ....data.batch import Batch
 from ....data.tables import read_table
-from ....files import naming
+from ....files import naming, read_npz
 from .batches import to_batch
 from .simulator import STYLES, resample
 
@@ -269,8 +267,8 @@ def _read_walk(file: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _read_npz(path: Path) -> list[_Trial]:
+    arrays = read_npz(path, _ARRAYS)
     with naming(str(path)):
-        arrays = _arrays(path)
         signal, length = arrays["signal"], arrays["length"]
         if signal.ndim != 2 or not np.issubdtype(signal.dtype, np.number) or np.iscomplexobj(signal):
             raise ValueError(f"array 'signal': {signal.dtype} of shape {signal.shape}; give (samples, channels)")
@@ -300,19 +298,3 @@ def _read_npz(path: Path) -> list[_Trial]:
             )
             for i, part in enumerate(parts)
         ]  # fmt: skip
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array")
-            with file:
-                arrays = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"no npz file of plain arrays ({error})") from None
-    absent = [name for name in _ARRAYS if name not in arrays]
-    if absent:
-        raise ValueError(f"array {absent[0]!r} is missing; there are {sorted(arrays)}")
-    return arrays

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model import GaitModel, one_of
+from ..gait_model import GaitModel, one_of
 from ..nets import LoadHead, head
 from .sequence_nets import ENCODERS
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ....data.batch import Batch
 from .e4 import read_nurses, read_stress_predict
-from .published_sets import read_kemocon, read_verbio, read_wesad
+from .kemocon import read_kemocon
 from .recordings import Recordings
+from .verbio import read_verbio
+from .wesad import read_wesad
 from .windowing import filtered, windows
 
 READERS: Mapping[str, Callable[..., Recordings]] = {

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
-from .batches import SEGMENT, checked, from_arrays, require_classes
+from ....files import read_npz
+from .arrays import checked, from_arrays
+from .batches import SEGMENT, require_classes
 from .recordings import located
 from .simulator import CLASSES, DEVICE_RATES
 
@@ -57,10 +59,8 @@ def read_windows(
         (torch.Size([4, 40]), [True, True, True, False])
     """
     path = Path(path)
-    arrays = _arrays(path)
+    arrays = read_npz(path, ["subject"])
     with located(str(path)):
-        if "subject" not in arrays:
-            raise ValueError(f"there is no array 'subject', only {sorted(arrays)}; name the person of every window")
         info: dict[str, Any] = {"name": path.name, "simulated": False}
         if "standardised" in arrays:
             info["standardised"] = str(arrays["standardised"])
@@ -93,29 +93,6 @@ def read_windows(
         return batch
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of an npz file without unpickling anything."""
-    arrays: dict[str, Any] = {}
-    with path.open("rb") as stream, located(str(path)):
-        try:
-            file = np.load(stream, allow_pickle=False)
-            names = file.files if isinstance(file, np.lib.npyio.NpzFile) else []
-        except Exception as error:  # a damaged archive may raise any type of error
-            raise ValueError(f"no npz file of windows ({error}); write one by numpy.savez") from error
-        if not names:
-            raise ValueError("no npz file of windows, or an empty one; write one by numpy.savez")
-        for name in names:
-            try:
-                arrays[name] = file[name]
-            except Exception as error:
-                raise ValueError(
-                    f"array {name!r} cannot be read ({error}); save numbers or text, no Python objects"
-                ) from error
-            if not isinstance(arrays[name], np.ndarray):
-                raise ValueError(f"{name!r} is no array; leave it out")
-    return arrays
-
-
 def read_stress_predict_windows(path: str | Path) -> Batch:
     """Read Stress-Predict as windows of 20 s in one npz file: ``eda_nS, bvp_x10, temp_cC, label, subject``.
 
@@ -145,13 +122,11 @@ def read_stress_predict_windows(path: str | Path) -> Batch:
         (['stress_predict/S02'], torch.Size([4, 1280]))
     """
     path = Path(path)
-    arrays = _arrays(path)
+    arrays = read_npz(path, ["eda_nS", "bvp_x10", "temp_cC", "label", "subject"], [])
     with located(str(path)):
-        wanted = ("eda_nS", "bvp_x10", "temp_cC", "label", "subject")
-        for key in wanted:
-            if key not in arrays or arrays[key].dtype.kind not in "iu":
-                kind = arrays[key].dtype if key in arrays else "there is none"
-                raise ValueError(f"no npz file of windows: array {key!r}: {kind}; expected whole numbers in {wanted}")
+        for key, array in arrays.items():
+            if array.dtype.kind not in "iu":
+                raise ValueError(f"array {key!r}: {array.dtype}; expected whole numbers")
         if arrays["subject"].ndim != 1:
             raise ValueError(f"array 'subject': shape {arrays['subject'].shape}; expected one number per window")
         units = {"bvp": ("bvp_x10", 10.0), "eda": ("eda_nS", 1000.0), "temp": ("temp_cC", 100.0)}

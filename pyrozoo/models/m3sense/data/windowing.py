@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
-from .batches import SEGMENT, all_classes, build, from_arrays, merge, require_classes, require_segment, standardise
+from .arrays import from_arrays
+from .batches import SEGMENT, all_classes, build, merge, require_classes, require_segment, standardise
 from .recordings import Recording, Recordings, added, located
 from .simulator import DEVICE_RATES
 

@@ -16,7 +16,7 @@ from ....data.batch import Batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
 from ....posterior.traces import chunks, pair, row_blocks
-from ..model import Generative
+from ..generative import Generative
 
 
 class DomainGenerative(Generative):

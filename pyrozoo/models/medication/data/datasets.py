@@ -11,6 +11,7 @@ import numpy as np
 
 from ....data.batch import Batch
 from ....data.folders import data_path
+from ....files import read_npz
 from .recordings import recordings
 
 
@@ -80,8 +81,7 @@ DATASETS: Mapping[str, Callable[..., Batch | tuple[Batch, Batch]]] = MappingProx
 
 # ------------------------------------------------------------------ inside: watch sessions
 def _watch_arrays() -> dict[str, np.ndarray]:
-    with np.load(data_path("watch_sessions/watch_sessions.npz"), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return read_npz(data_path("watch_sessions/watch_sessions.npz"))
 
 
 def _watch_subject(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

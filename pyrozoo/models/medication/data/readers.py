@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ....data.batch import Batch
+from ....files import naming, read_npz
 from ..process.segments import runs
 from .protocols import NON_EVENT
 from .recordings import recordings
@@ -61,17 +59,16 @@ def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float |
         (2, [2, 1], ['non-event', 'shake'])
     """
     path = Path(path)
-    # Each reader, and the number of the first row: positions in arrays count from 0, lines of a table from 1.
-    readers = {".npz": (_read_npz, 0), ".csv": (_read_csv, 1)}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: a file {path.suffix or 'without ending'}; give one of {sorted(readers)}")
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".npz"):
+        raise ValueError(f"{path}: a file {path.suffix or 'without ending'}; give one of ['.csv', '.npz']")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        fields_of, first_row = readers[path.suffix.lower()]
-        return _from_fields(fields_of(path), labels, rate, path, first_row)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    arrays = read_npz(path, ["score", "recording"], ["label", "labels", "rate"]) if ending == ".npz" else None
+    with naming(str(path)):
+        fields = _csv_fields(path) if arrays is None else _npz_fields(**arrays)
+        # Positions in arrays count from 0, lines of a table from 1.
+        return _from_fields(fields, labels, rate, path, first_row=int(ending == ".csv"))
 
 
 # ------------------------------------------------------------------ inside: both kinds
@@ -144,24 +141,11 @@ def _whole(name: str, label: np.ndarray, row: int) -> np.ndarray | None:
 
 
 # ------------------------------------------------------------------ inside: npz
-def _read_npz(path: Path) -> dict[str, Any]:
-    """Read the fields of an npz file, and check their types and lengths."""
-    # If np.load opens a file itself and cannot read it, the file stays open.
-    with path.open("rb") as file:
-        try:
-            archive = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError):
-            raise ValueError("it is no npz file, or only a part of one; write it anew with numpy.savez") from None
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array, not an npz archive; write it with numpy.savez")
-        with archive:
-            for name in ("score", "recording"):
-                if name not in archive.files:
-                    raise ValueError(f"field {name!r} is missing; the file has {archive.files}")
-            score, recording = _member(archive, "score"), _member(archive, "recording")
-            label, labels, rate = (
-                _member(archive, name) if name in archive.files else None for name in ("label", "labels", "rate")
-            )
+def _npz_fields(
+    score: np.ndarray, recording: np.ndarray, label: np.ndarray | None = None, labels: np.ndarray | None = None,
+    rate: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Check types and lengths of the arrays of an npz file, and return them as fields."""
     if score.ndim != 2 or score.dtype.kind not in "fiu":
         raise ValueError(f"field 'score': {score.dtype} of shape {score.shape}; give numbers, shape (N, K)")
     if recording.shape != (len(score),) or recording.dtype.kind not in "USiu":
@@ -183,20 +167,6 @@ def _read_npz(path: Path) -> dict[str, Any]:
     return out
 
 
-def _member(archive: Any, name: str) -> np.ndarray:
-    """Read an array of an npz file; ValueError if it is damaged or pickled."""
-    try:
-        return archive[name]
-    except (EOFError, OSError, zipfile.BadZipFile, zlib.error):
-        raise ValueError(f"field {name!r} is damaged; copy or write the file anew") from None
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise ValueError(f"field {name!r} is damaged ({error}); copy or write the file anew") from None
-        raise ValueError(
-            f"field {name!r} is pickled, and a pickle may run code; save it as a plain array, names with .astype(str)"
-        ) from None
-
-
 def _whole_numbers(label: np.ndarray, n_frames: int, n_labels: int) -> np.ndarray:
     if label.shape != (n_frames,) or label.dtype.kind not in "iu":
         raise ValueError(
@@ -213,7 +183,7 @@ def _whole_numbers(label: np.ndarray, n_frames: int, n_labels: int) -> np.ndarra
 
 
 # ------------------------------------------------------------------ inside: csv
-def _read_csv(path: Path) -> dict[str, Any]:
+def _csv_fields(path: Path) -> dict[str, Any]:
     """Read the fields of a csv file. Rows count from 1, without the line of headers."""
     table = _csv_table(path)
     if "recording" not in table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from ....experiments.record import format_table
 from ....experiments.running import Outcome
-from ....files import atomic_write_json
+from ....files import atomic_write_json, sha256_text
 from ..process import durations
 from ..uses.plots import implied_durations
 
@@ -77,7 +76,7 @@ def implied_experiment(out: Path, profile: str = "quick") -> Outcome:
     text = f"{format_table(rows)}\ntwo next steps, D = 0.5 each, gaps {COMPETING} frames: {followed}"
     facts = {"step_s": STEP, "rates": RATES, "frames": FRAMES, "competing": COMPETING}
     atomic_write_json(out / "settings.json", facts)
-    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    digest = sha256_text(repr(facts))
     data = {"name": "no data: laws of durations", "sha256": digest, "simulated": True}
     return Outcome(rows, data, [], {"note": NOTE, "shares_of_next_steps": followed}, text)
 

@@ -36,7 +36,7 @@ def watch_figures(folder: Path, fold: int = SHOWN_FOLD) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train, test = watch_sessions(fold)
     timeline(train, test, 0).savefig(folder / "timeline.png", dpi=110)
-    _save(reliability(map(watch_sessions, range(10))), folder / "reliability.png")
+    _save(reliability_figure(map(watch_sessions, range(10))), folder / "reliability.png")
     full = watch_sessions_all()
     found = fitted(full, "semi-markov")
     observed, new = replicate(found, full, draws=50).values()
@@ -51,7 +51,7 @@ def simulated_figures(folder: Path) -> None:
     n_steps = test["score"].shape[1] - 1
     omitted = [len(set(labels[labels > 0])) < n_steps for labels in labelled_sequences(test)]
     timeline(train, test, int(np.argmax(omitted))).savefig(folder / "timeline.png", dpi=110)
-    _save(reliability([(train, test)]), folder / "reliability.png")
+    _save(reliability_figure([(train, test)]), folder / "reliability.png")
 
 
 def _save(ax: Axes, file: Path) -> None:
@@ -77,7 +77,7 @@ def timeline(train: Batch, test: Batch, recording: int) -> Figure:
     )  # fmt: skip
 
 
-def reliability(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
+def reliability_figure(splits: Iterable[tuple[Batch, Batch]]) -> Axes:
     """Draw the reliability of frame marginals on test recordings, with power 1 and with the fitted power."""
     given: dict[str, dict[str, Any]] = {"power 1": {"power": 1.0}, "fitted power": {}}
     tables: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"power 1": [], "fitted power": []}

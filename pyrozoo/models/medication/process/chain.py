@@ -32,6 +32,18 @@ def viterbi(log_score, log_initial, log_transition):
                     best, origin = value, j
             new[k], back[t, k] = best + log_score[t, k], origin  # recursion to eq. 1: s_{t,k}, u_{t,k}
         score[:] = new
+    return traced_back(score, back)
+
+
+@njit(cache=True)
+def traced_back(score, back):
+    """Labels (T,) that lead to the best last score, with that score; -1 and -inf if none is possible.
+
+    Args:
+        score: Score of the best path that ends with each label, shape (K,).
+        back: Label before each label on its best path, shape (T, K).
+    """
+    n_frames = len(back)
     labels = np.full(n_frames, -1)
     best = score.max()
     if best > -np.inf:
@@ -184,7 +196,7 @@ def sample(log_score, initial, transition, n_paths, rng):
 
 
 @njit(cache=True)
-def simulate(initial, transition, n_frames, rng):
+def simulate_chain(initial, transition, n_frames, rng):
     """Draw one label sequence of this length from a first-order chain, shape (n_frames,)."""
     labels = np.empty(n_frames, np.int64)
     for t in range(n_frames):

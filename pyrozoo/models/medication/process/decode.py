@@ -8,17 +8,16 @@ frames needs O(T K) memory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from . import chain, kernels, sampling
+from .checks import Scores, check_scores, checked_chain
 from .kernels import Graph
 from .process import MarkovChain, SemiMarkovProcess
 
-Scores = Sequence[np.ndarray]
 Found = TypeVar("Found")
 CHAIN = ("argmax", "viterbi", "map", "marginal", "mea")
 PROCESS = ("argmax", "paper", "map", "marginal", "mea")
@@ -249,18 +248,7 @@ def _arrays(process: Any) -> Graph | tuple[np.ndarray, np.ndarray]:
         return process.graph()
     if isinstance(process, Graph):
         return process
-    return _checked_chain(*(process.arrays() if isinstance(process, MarkovChain) else process))
-
-
-def _checked_chain(initial: Any, transition: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Check a chain's probabilities and return contiguous arrays; with a wrong shape, kernels read out of bounds."""
-    initial, transition = (np.ascontiguousarray(table, dtype=np.float64) for table in (initial, transition))
-    if initial.ndim != 1 or transition.shape != (len(initial), len(initial)):
-        raise ValueError(f"chain: shapes {initial.shape} and {transition.shape}; (K,) and (K, K) are needed")
-    for name, table in (("initial", initial), ("transition", transition)):
-        if not ((table >= 0).all() and (table.sum(-1) <= 1 + 1e-6).all()):
-            raise ValueError(f"chain: {name} must hold probabilities (no logarithms), rows that sum to at most 1")
-    return initial, transition
+    return checked_chain(*(process.arrays() if isinstance(process, MarkovChain) else process))
 
 
 def _n_labels(arrays: Any) -> int:
@@ -352,48 +340,3 @@ def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
             out[graph.label[source]] = leave[a]  # eq. 2, step to non-event: Ψ
     initial = np.r_[graph.log_initial[0], graph.log_initial[n_labels:]]
     return initial, by_label, out, stay[:n_labels], enter
-
-
-def check_scores(
-    log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None
-) -> list[np.ndarray]:
-    """Check log scores of recordings and convert them to contiguous double arrays.
-
-    Args:
-        log_scores: Log scores of each recording, shapes (T, K).
-        n_labels: Number K of labels.
-        names: Names of the recordings, for messages.
-
-    Raises:
-        TypeError: `log_scores` is no list of arrays.
-        ValueError: A recording has no frame, another number of columns, NaN, +inf, or -inf (a score of zero).
-        MemoryError: A recording needs more memory than the machine has.
-    """
-    if isinstance(log_scores, np.ndarray):
-        raise TypeError("log_scores: give a list of recordings, each an array (frames, labels); for one: [array]")
-    out = []
-    for i, given in enumerate(log_scores):
-        own = np.ascontiguousarray(given, dtype=np.float64)
-        which = f"recording {names[i] if names is not None else i!r}"
-        if own.ndim != 2 or own.shape[1] != n_labels:
-            raise ValueError(f"{which}: scores of shape {own.shape}; give (frames, {n_labels}), one column per label")
-        if not len(own):
-            raise ValueError(f"{which}: there are no frames; leave it out")
-        if not np.isfinite(own).all():
-            t, k = np.argwhere(~np.isfinite(own))[0].tolist()
-            remedy = "a score of zero; raise it to a floor, e.g. 1e-4" if own[t, k] == -np.inf else "impute it"
-            raise ValueError(f"{which}, frame {t}, label {k}: the log score is {own[t, k]}; {remedy}")
-        _require_memory(which, len(own), n_labels)
-        out.append(own)
-    return out
-
-
-def _require_memory(which: str, n_frames: int, n_labels: int) -> None:
-    """Raise MemoryError if a recording needs more than the machine's memory: some eight numbers per frame and node."""
-    needed = 8 * 8 * (2 * n_labels - 1) * n_frames
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
-    if needed > total:
-        raise MemoryError(
-            f"{which}: {n_frames} frames of {n_labels} labels need about {needed / 1e9:.0f} GB, the machine has "
-            f"{total / 1e9:.0f} GB; cut it where nothing happens, and decode the pieces"
-        )

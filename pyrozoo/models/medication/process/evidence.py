@@ -189,13 +189,13 @@ class LabelSequences(TorchDistribution):
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         for i in range(len(out)):
             length = int(self.lengths[i % n_rows])
-            out[i, :length] = self._simulate(i // n_rows % n_lead, length, rng)
+            out[i, :length] = self._draw_labels(i // n_rows % n_lead, length, rng)
         return torch.as_tensor(out, device=self.lengths.device).reshape(*shape, -1)
 
-    def _simulate(self, lead: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw_labels(self, lead: int, length: int, rng: np.random.Generator) -> np.ndarray:
         if isinstance(self.process, SemiMarkovProcess):
-            return sampling.simulate(self.process.graph(lead), length, rng)
-        return chain.simulate(*self.process.arrays(lead), length, rng)
+            return sampling.simulate_process(self.process.graph(lead), length, rng)
+        return chain.simulate_chain(*self.process.arrays(lead), length, rng)
 
 
 class SemiMarkov(LabelSequences):

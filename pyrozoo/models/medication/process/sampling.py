@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
+from .chain import traced_back
 from .kernels import _arcs_into
 
 
@@ -63,7 +64,7 @@ def sample(graph, log_z, start, tail, cum, n_paths, rng):
 
 
 @njit(cache=True)
-def simulate(graph, n_frames, rng):
+def simulate_process(graph, n_frames, rng):
     """Draw one label sequence of this length from the process itself, shape (n_frames,)."""
     n_nodes, _ = graph.log_survive.shape
     labels = np.empty(n_frames, np.int64)
@@ -143,10 +144,4 @@ def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
             new_last[k] = k if k > 0 else last[j]  # h of eq. 2
             new_run[k] = run[j] + 1 if j == k else 1  # g of eq. 2
         s, last, run = new_s, new_last, new_run
-    labels = np.full(n_frames, -1)
-    best = s.max()
-    if best > -np.inf:
-        labels[n_frames - 1] = np.argmax(s)
-        for t in range(n_frames - 1, 0, -1):
-            labels[t - 1] = u[t, labels[t]]
-    return labels, best
+    return traced_back(s, u)

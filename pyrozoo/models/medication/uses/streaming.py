@@ -7,13 +7,11 @@ once, and the tables of all files may not fit.
 
 from __future__ import annotations
 
-import csv
 import functools
-import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,19 +24,19 @@ from tqdm.auto import tqdm
 
 from ....data.batch import Batch
 from ....experiments.jobs import JobError, run_jobs
-from ....files import atomic_write_text, naming, one_line, read_json_object, sha256_file
+from ....files import atomic_write_text, naming, one_line, read_json_object, sha256_file, sha256_text
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
 from ....inference.saving import load
 from ..data import readers
 from ..decoding import Decoded, Plan, frame_rate
 from ..process import decode
+from .stream_tables import record_of, to_text
 
 ENDINGS = (".npz", ".csv")
 # Arguments that identify a result: if one of these differs, it is the result of something else. Paths may change.
 IDENTITY = ("name", "sha256", "fit", "decoder", "draws", "average", "seed", "rate")
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9._=+,@-]{0,150}")
-_TIMES = ("start_s", "stop_s", "duration_s", "gap_s")
 # Bytes of memory per byte of content, to read and check a file; benchmarks/decode_stream.py measures 4.7 and 8.9. Each
 # cell of a csv file is an object at first, so that files with short cells take more than that.
 _READING = {".npz": 6, ".csv": 16}
@@ -108,7 +106,7 @@ def decode_folder(
     """
     run, folder, out = (Path(path).resolve() for path in (run, folder, out))
     found = _listed(folder, out)
-    fit = _digest(run)
+    fit = digest_of_fit(run)
     decoder = decoder or _fit(str(run), fit).model.default_decoder
     settings = {"fit": fit, "decoder": decoder, "draws": draws, "average": average, "seed": seed, "rate": rate}
     # Before anything is read: this refuses a decoder that does not fit.
@@ -141,81 +139,6 @@ def decode_folder(
     columns = ["recordings", "frames", "segments"]
     index = pd.Index([given["name"] for given in jobs.values()], name="file")
     return pd.DataFrame([[done[job][column] for column in columns] for job in jobs], index=index, columns=columns)
-
-
-def read_segments(out: str | Path) -> Iterator[pd.DataFrame]:
-    """Read the steps that `decode_folder` found, file by file, so that only one table is in memory.
-
-    ``pandas.concat(read_segments(out))`` is the table of all files, if it fits into memory.
-
-    Args:
-        out: Folder of the results; finished ones are read, while others may still be computed.
-
-    Yields:
-        A table per file, in the order of the results' names, one line per performed step: column ``file``, the path of
-        the decoded file below its folder; the columns of `segment_table`; and ``p_performed``, the posterior
-        probability that this step was performed at all in the recording.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or a table is missing.
-        ValueError: A file is no result of `decode_folder`, or was truncated or edited.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import numpy as np
-        >>> import pyrozoo as zoo
-        >>> from pyrozoo.models.medication import decode_folder, read_segments, watch_sessions
-        >>> fit = zoo.load_reference("medication/watch")
-        >>> train, test = watch_sessions(fold=0)
-        >>> names = np.repeat(["left", "right"], test["lengths"])
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     run, folder, out = (Path(root, name) for name in ("run", "new", "out"))
-        ...     _ = zoo.save(fit, run)
-        ...     folder.mkdir()
-        ...     np.savez(folder / "monday.npz", score=test["score"], recording=names, rate=test.info["rate"])
-        ...     _ = decode_folder(run, folder, out, draws=10, n_jobs=1, progress=False)
-        ...     tables = list(read_segments(out))
-        >>> tables[0][["file", "recording", "label"]].iloc[0].tolist()
-        ['monday.npz', 'left', 'abduction']
-    """
-    return (_segments(table, record) for table, record in _tables(Path(out)))
-
-
-def read_performed(out: str | Path) -> Iterator[pd.DataFrame]:
-    """Read the probabilities that steps were performed, including steps that were not found, file by file.
-
-    Args:
-        out: Folder of the results; finished ones are read, while others may still be computed.
-
-    Yields:
-        A table per file: index (``file``, ``recording``), a line for each recording; a column for each step, the
-        posterior probability that it was performed at all.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or a table is missing.
-        ValueError: A file is no result of `decode_folder`, or was truncated or edited.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import numpy as np
-        >>> import pyrozoo as zoo
-        >>> from pyrozoo.models.medication import decode_folder, read_performed, watch_sessions
-        >>> fit = zoo.load_reference("medication/watch")
-        >>> train, test = watch_sessions(fold=0)
-        >>> names = np.repeat(["left", "right"], test["lengths"])
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     run, folder, out = (Path(root, name) for name in ("run", "new", "out"))
-        ...     _ = zoo.save(fit, run)
-        ...     folder.mkdir()
-        ...     np.savez(folder / "monday.npz", score=test["score"], recording=names, rate=test.info["rate"])
-        ...     _ = decode_folder(run, folder, out, draws=10, n_jobs=1, progress=False)
-        ...     tables = list(read_performed(out))
-        >>> tables[0].index.tolist(), bool((tables[0] > 0.99).all(axis=None))
-        ([('monday.npz', 'left'), ('monday.npz', 'right')], True)
-    """
-    return (_performed(table, record) for table, record in _tables(Path(out)))
 
 
 # ---------------------------------------------------------------------------------------------- one file: the job
@@ -254,14 +177,14 @@ def decode_file(
     batch = readers.read(file, labels=found.prototype.coords["label_class"].tolist(), rate=rate)
     with naming(str(file)):
         decoded = _decoded(found, plan, batch, memory, str(file))
-    text = _to_text(decoded)
+    text = to_text(decoded)
     atomic_write_text(Path(table), text)
     return {
         "recordings": len(decoded.names),
         "frames": sum(map(len, decoded.labels)),
         "segments": len(decoded.segments()),
         "steps": list(decoded.label_names[1:]),
-        "table_sha256": _sha256(text.encode()),
+        "table_sha256": sha256_text(text),
     }
 
 
@@ -269,7 +192,7 @@ def decode_file(
 @functools.lru_cache(maxsize=1)
 def _fit(run: str, fit: str) -> Fit:
     found = load(run)
-    if _digest(Path(run)) != fit:
+    if digest_of_fit(Path(run)) != fit:
         raise ValueError(
             f"{run}: another fit has taken its place meanwhile; call again, with another folder of results"
         )
@@ -342,9 +265,7 @@ def job_name(name: str) -> str:
     """
     if _PLAIN.fullmatch(name) and name.endswith(ENDINGS):
         return name
-    return (
-        f"{re.sub(r'[^a-z0-9._-]', '-', name.lower()).lstrip('._-')[-100:].lstrip('._-')}-{_sha256(name.encode())[:16]}"
-    )
+    return f"{re.sub(r'[^a-z0-9._-]', '-', name.lower()).lstrip('._-')[-100:].lstrip('._-')}-{sha256_text(name)[:16]}"
 
 
 def _listed(folder: Path, out: Path) -> dict[str, Path]:
@@ -400,7 +321,7 @@ def _finished(out: Path, job: str, given: Mapping[str, Any]) -> dict[str, Any] |
     path = out / f"{job}.json"
     if not path.exists():
         return None
-    record = _record(path)
+    record = record_of(path)
     own, table = record["arguments"], out / f"{job}.csv"
     remedy = f"delete {path} to decode the file again, or choose another folder of results"
     other = {key: own.get(key) for key in IDENTITY if own.get(key) != given[key]}
@@ -414,77 +335,9 @@ def _finished(out: Path, job: str, given: Mapping[str, Any]) -> dict[str, Any] |
     return record["result"]
 
 
-def _digest(run: Path) -> str:
+def digest_of_fit(run: Path) -> str:
+    """Digest that a saved fit has in its record."""
     path = run / "run.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run}: there is no run; give a folder that Fit.save has written")
     return str(read_json_object(path, "the record of a run").get("sha256"))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------- tables
-def _to_text(decoded: Decoded) -> str:
-    """Write the table of a file as text: by recording, its segments, and a line without times for every absent step."""
-    segments = decoded.segments()
-    steps = decoded.performed.columns.tolist()
-    every = pd.MultiIndex.from_product([decoded.performed.index, steps], names=["recording", "label"])
-    probability = pd.Series(decoded.performed.to_numpy().ravel(), index=every)
-    own = pd.MultiIndex.from_frame(segments[["recording", "label"]])
-    absent = every.difference(own, sort=False).to_frame(index=False)
-    table = pd.concat([segments, absent]) if len(absent) else segments
-    place = {name: i for i, name in enumerate(decoded.performed.index)}
-    table = table.iloc[np.argsort(table["recording"].map(place).to_numpy(), kind="stable")]
-    both = pd.MultiIndex.from_frame(table[["recording", "label"]])
-    table = table.assign(p_performed=probability.reindex(both).to_numpy())
-    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """Read the record of a finished file; ValueError if it is not one of `decode_folder`."""
-    remedy = "delete it or choose another folder"
-    try:
-        record = read_json_object(path, "a result of decode_folder")
-    except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from None
-    if record.get("function") != f"{__name__}:{decode_file.__name__}":
-        raise ValueError(f"{path} is not a result of decode_folder; {remedy}")
-    return record
-
-
-def _tables(out: Path) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-    """Iterate over table and record of each finished file."""
-    if not out.is_dir():
-        raise FileNotFoundError(f"{out}: there is no such folder of results")
-    return _each(sorted(out.glob("*.json")))
-
-
-def _each(paths: Iterable[Path]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-    for path in paths:
-        record, file = _record(path), path.with_suffix(".csv")
-        content = file.read_bytes()
-        if _sha256(content) != record["result"]["table_sha256"]:
-            raise ValueError(f"{file}: changed since it was written; delete {path} and decode the folder again")
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        for name in (*_TIMES, "p_performed"):
-            # Python parses the numbers: not every version of pandas reads back the number that was written.
-            table[name] = np.array([float(cell or "nan") for cell in table[name]])
-        yield table, record
-
-
-def _segments(table: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
-    own = table[table["start_s"].notna()].reset_index(drop=True)
-    own.insert(0, "file", pd.Series([record["arguments"]["name"]] * len(own), dtype=own["recording"].dtype))
-    return own.assign(previous=own["previous"].where(own["gap_s"].notna(), None))
-
-
-def _performed(table: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
-    once = table.drop_duplicates(["recording", "label"])
-    wide = once.pivot(index="recording", columns="label", values="p_performed")
-    wide = wide.reindex(index=once["recording"].unique(), columns=record["result"]["steps"])
-    names = [[record["arguments"]["name"]] * len(wide), wide.index]
-    return pd.DataFrame(
-        wide.to_numpy(), index=pd.MultiIndex.from_arrays(names, names=["file", "recording"]), columns=list(wide.columns)
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
 from ....experiments.running import Outcome, averages, simulated_data, timing
+from ....files import sha256_text
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....inference.saving import load_reference
@@ -80,7 +80,7 @@ def faults_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
         plan |= {f"later-{seed}": {"data": LATER, "seed": seed, **later} for seed in draws}
     data = {"simulated": _simulated_data(draws), "dryer": _dryer_data()}
     digests = "".join(found["sha256"] for found in data.values())
-    resumed = claim(out, {"sha256": hashlib.sha256(digests.encode()).hexdigest()})
+    resumed = claim(out, {"sha256": sha256_text(digests)})
     results = run_jobs(faults_run, plan, out / "jobs", n_jobs=jobs)
     rows = {
         "simulated": _summary([results[f"simulated-105-{seed}"] for seed in draws], SIMULATED)

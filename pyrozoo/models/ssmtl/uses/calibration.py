@@ -7,16 +7,15 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Distribution, Normal
+from pyro.distributions import Distribution
 from torch import Tensor
 
 from ....data.batch import Batch
@@ -27,13 +26,13 @@ from ....inference.loop import Training
 from ....inference.losses import NonFiniteLoss
 from ....inference.settings import Settings
 from ....modeling.base import ZooModel
-from ....posterior.traces import Pair
+from ....modeling.guides import declared
 from ..guides import C_SCALE, ContextGuide, PaperGuide
+from .objective import ROWS_AT_ONCE, require_finite, unit_objective
 
 MODES = ("supervised", "unsupervised", "semi-supervised")
 PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4
 SCREEN_DRAWS, CHOICE_DRAWS = 4, 32  # draws per objective: to screen many candidates, to choose among the best
-ROWS_AT_ONCE = 8192  # larger pieces fall out of the cache
 
 
 @dataclass
@@ -158,8 +157,8 @@ def calibrate(
                 enlarged = functools.partial(frozen, fit, alpha=alpha)
                 columns = _robust(run, batch, means, found[1], starts, Settings(**options), enlarged, bar)
                 result.units = result.units.assign(**columns)
-            objective = _objective(run, batch, guide.c_loc, guide.c_log_scale, CHOICE_DRAWS)
-            result.units["objective"] = _finite(objective, train).cpu().numpy()
+            objective = unit_objective(run, batch, guide.c_loc, guide.c_log_scale, CHOICE_DRAWS)
+            result.units["objective"] = require_finite(objective, train).cpu().numpy()
         except NonFiniteLoss as error:
             error.fit = result
             raise
@@ -239,12 +238,13 @@ def frozen(
     for module in (model, made):
         module.to(device=source.model.x_loc.device, dtype=source.model.x_loc.dtype)
     model.load_state_dict(source.model.state_dict())
-    if made.local is not None:
-        networks = getattr(source.guide, "local", None)
+    local = declared(made, "local")
+    if local is not None:
+        networks = declared(source.guide, "local")
         if networks is None:
             raise TypeError(f"fit: its guide {fit.guide_name!r} has no row networks (.local) to calibrate with")
-        made.local.load_state_dict(networks.state_dict())
-        made.local.requires_grad_(False)
+        local.load_state_dict(networks.state_dict())
+        local.requires_grad_(False)
     model.requires_grad_(False)
     return model.eval(), made.eval()
 
@@ -267,61 +267,6 @@ def context_draws(fit: Fit, draws: int) -> Tensor:
     with torch.no_grad():
         traces = (poutine.trace(run.guide).get_trace(**run.model.arguments(batch)) for _ in range(draws))
         return torch.stack([trace.nodes["c"]["value"] for trace in traces])
-
-
-# -------------------------------------------------------------------- the objective of each unit
-def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Log p - log q of every row, (S, N), and its alpha term, (S, N), given contexts c (S, M, K).
-
-    Each row's latents are drawn once. The exponential of the first result is an unbiased estimate of p(x, y | c), or of
-    p(x | c) for a row without a label, so that the first result itself estimates the log from below.
-    """
-    arguments, local = run.model.arguments(batch), getattr(run.guide, "local", None)
-    model = poutine.condition(run.model, data={"c": c})
-    with pyro.plate("draw", len(c), dim=-2):
-        latents = poutine.trace(local or _nothing).get_trace(**arguments, c=c)
-        joint = poutine.trace(poutine.replay(model, trace=latents)).get_trace(**arguments)
-    drawn = Pair(latents, joint, nesting=2, rows=run.model.rows)
-    rows = drawn.by_plate("model")["row"] - drawn.by_plate("guide").get("row", 0.0)
-    if "y_head" not in latents.nodes:
-        return rows, torch.zeros_like(rows)
-    factor = latents.nodes["y_head"]
-    return rows, -factor["fn"].log_prob(factor["value"])  # a factor of the guide enters the objective with a minus sign
-
-
-def _nothing(**_: Any) -> None:
-    """Stand in for the row guide if rows have no latents."""
-
-
-def by_unit(rows: Tensor, batch: Batch) -> Tensor:
-    """Sum over the rows of each unit: (S, N) to (S, M)."""
-    out = torch.zeros(len(rows), batch.sizes["unit"], dtype=torch.double, device=rows.device)
-    return out.index_add_(1, batch["unit"], rows.double())
-
-
-def pieces(c: Tensor, batch: Batch) -> Iterator[Tensor]:
-    """Split draws c (S, M, K) into pieces of about `ROWS_AT_ONCE` rows x draws."""
-    return iter(c.split(max(1, ROWS_AT_ONCE // batch.n_rows)))
-
-
-def _objective(run: Run, batch: Batch, loc: Tensor, log_scale: Tensor, draws: int) -> Tensor:
-    """Objective of each unit, (M,), in nats, for q(c) = N(loc, exp(log_scale)^2), with the same noise in every call."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(run.seed)
-        noise = torch.randn(draws, 1, loc.shape[-1]).to(loc)
-        q = Normal(loc, log_scale.exp()).to_event(1)
-        c = loc + log_scale.exp() * noise
-        outer = run.model.prior("c").log_prob(c) - q.log_prob(c)
-        rows = [by_unit(cast(Tensor, sum(row_terms(run, batch, part))), batch) for part in pieces(c, batch)]
-        return (outer.double() + torch.cat(rows)).mean(0)
-
-
-def _finite(objective: Tensor, batch: Batch) -> Tensor:
-    bad = ~torch.isfinite(objective)
-    if bool(bad.any()):
-        names = batch.names("unit")[bad.cpu().numpy()].tolist()
-        raise NonFiniteLoss(f"the objective of unit(s) {names[:5]} is not finite; try a smaller learning rate")
-    return objective
 
 
 # -------------------------------------------------------------------- methods
@@ -372,7 +317,7 @@ def _robust(
     with torch.no_grad():
         guide.c_log_scale.copy_(scale.log().expand_as(guide.c_log_scale))
         means = torch.stack([mean.expand_as(guide.c_loc) for mean in candidates])
-        before = torch.stack([_objective(run, batch, mean, guide.c_log_scale, SCREEN_DRAWS) for mean in means])
+        before = torch.stack([unit_objective(run, batch, mean, guide.c_log_scale, SCREEN_DRAWS) for mean in means])
     starts = min(starts, len(means))
     best = before.nan_to_num(-math.inf).topk(starts, 0).indices[..., None].expand(-1, -1, means.shape[-1])
     model, joint = enlarged(n_units=starts * len(guide.c_loc))
@@ -386,7 +331,7 @@ def _robust(
     _train(many, tiled, dataclasses.replace(options, batch_size=size), progress)
     run.history, run.status = many.history, many.status
     ends = [table.unflatten(0, (starts, -1)) for table in (joint.c_loc, joint.c_log_scale)]
-    after = torch.stack([_objective(run, batch, m, s, CHOICE_DRAWS) for m, s in zip(*ends, strict=True)])
+    after = torch.stack([unit_objective(run, batch, m, s, CHOICE_DRAWS) for m, s in zip(*ends, strict=True)])
     order = after.nan_to_num(-math.inf).sort(0, descending=True)
     chosen = order.indices[0][None, :, None].expand(1, -1, means.shape[-1])
     with torch.no_grad():

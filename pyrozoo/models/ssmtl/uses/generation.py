@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ....data.batch import Batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
+from ....modeling.guides import declared
 from ....posterior.columns import columns_of, summary
 from ....posterior.draws import Draws
 from ..local_guide import RowGuide
@@ -250,7 +251,7 @@ def _sample(
     chunks = incomplete.split(max(1, CHUNK // n_chains))
     with isolated(seed), torch.no_grad():
         context_data = fit.prepare(context_data)
-        local = getattr(fit.guide, "local", None)
+        local = declared(fit.guide, "local")
         sampler = Sampler(fit.model, local if isinstance(local, RowGuide) else None)
         contexts = _contexts(fit, context_data, n_chains)
         bar = tqdm(total=len(incomplete), desc=label or None, unit="row", disable=not label)

@@ -19,7 +19,8 @@ from ....inference.copies import isolated
 from ....inference.fitted import Fit, Run
 from ....modeling.base import ZooModel
 from ..guides import MVNGuide
-from .calibration import CalibratedFit, by_unit, context_draws, frozen, pieces, row_terms
+from .calibration import CalibratedFit, context_draws, frozen
+from .objective import by_unit, pieces, row_terms
 
 
 def refine(
