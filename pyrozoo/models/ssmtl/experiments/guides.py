@@ -11,6 +11,7 @@ import numpy as np
 import pyro.distributions as dist
 from matplotlib.figure import Figure
 
+from .... import plots
 from ....criticism.importance import khat
 from ....criticism.scores import coverage, rmse
 from ....data.batch import Batch
@@ -21,7 +22,6 @@ from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
 from ....modeling.priors import LearnedScale, Mixture
-from ....plots import predictions as plots
 from ....posterior.drawing import draw
 from ....posterior.predicting import predict
 from ..card import CARD

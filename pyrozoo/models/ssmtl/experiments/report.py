@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from .... import plots
 from ....criticism.importance import khat
 from ....criticism.latent import latent_report
 from ....criticism.ppc import ppc
 from ....criticism.scoring import coverage, metrics
 from ....inference.fitted import Fit
-from ....plots import predictions as plots
 from ....posterior.drawing import draw
 from ....posterior.export import from_draws, save_netcdf
 from ....posterior.predicting import predict
