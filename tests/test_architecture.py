@@ -56,3 +56,14 @@ def _is_name(path):
     """Whether ``room/module.name`` is a name that the module has."""
     module, _, name = path.replace("/", ".").rpartition(".")
     return hasattr(importlib.import_module(f"pyrozoo.{module}"), name)
+
+
+def _importing(package):
+    """Files of the package that import `package`, deferred or not."""
+    pattern = re.compile(rf"^\s*(?:from|import) {package}\b", re.MULTILINE)
+    return {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())}
+
+
+def test_one_file_imports_arviz_and_nets_know_no_pyro():
+    assert _importing("arviz") == {"posterior/export.py"}
+    assert not {name for name in _importing("pyro") if name.endswith("/nets.py")}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pyrozoo.models.auxvae.experiments.informer import Informer, SparseAttention, sparse_attention
-from pyrozoo.models.auxvae.experiments.sequence_encoder import Embedding
-from pyrozoo.models.auxvae.experiments.sequence_nets import ENCODERS, TCN, Transformer
-from pyrozoo.models.auxvae.experiments.timesnet import Inception, TimesBlock, TimesNet, fold, unfold
+from pyrozoo.models.auxvae.baselines.informer import Informer, SparseAttention, sparse_attention
+from pyrozoo.models.auxvae.baselines.sequence_encoder import Embedding
+from pyrozoo.models.auxvae.baselines.sequence_nets import ENCODERS, TCN, Transformer
+from pyrozoo.models.auxvae.baselines.timesnet import Inception, TimesBlock, TimesNet, fold, unfold
 from pyrozoo.models.auxvae.nets import receptive_field
 
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -9,10 +9,10 @@ from torch.nn import functional
 from pyrozoo import Batch
 from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.inference.losses import Loss
+from pyrozoo.models.m3sense import DomainGenerative
 from pyrozoo.models.m3sense.generative import Generative
 from pyrozoo.models.m3sense.guides import GUIDES
 from pyrozoo.models.m3sense.model import LatentM3Sense, M3Sense, Unaligned
-from pyrozoo.models.m3sense.uses.domain import DomainGenerative
 
 EXACT = 1e-10
 TASKS = {"anxiety": 2, "emotion": 2, "stress": 3}

@@ -15,11 +15,11 @@ _HOMES = {
     "data.simulator": ("CHANNELS", "Gait", "LOADS_LB", "STYLES", "resample", "simulate"),
     "data.readers": ("read",),
     "uses.latent": ("feature_probes", "features", "latent_probes"),
-    "experiments.baselines": ("SequenceNet", "SequenceNetLoadOnly"),
+    "baselines.model": ("SequenceNet", "SequenceNetLoadOnly"),
     "experiments.probe": ("ridge_probe",),
     "experiments.runs": ("PAPER_LOSS", "PAPER_SIZES", "SETTINGS"),
-    "experiments.sequence_nets": ("ENCODERS",),
+    "baselines.sequence_nets": ("ENCODERS",),
 }
-_MODULES = {"nets": "nets", "sequence_nets": "experiments.sequence_nets"}
+_MODULES = {"nets": "nets", "sequence_nets": "baselines.sequence_nets"}
 
 __getattr__, __dir__, __all__ = names_of(__name__, _HOMES, _MODULES)

@@ -10,11 +10,11 @@ import pandas as pd
 from ...data.batch import Batch
 from ...inference.fitted import Fit
 from ...posterior.predicting import predict
+from .baselines.model import SequenceNet, SequenceNetLoadOnly
 from .data import readers
 from .data.batches import to_batch
 from .data.datasets import DATASETS
 from .data.simulator import simulate
-from .experiments.baselines import SequenceNet, SequenceNetLoadOnly
 from .guides import GUIDES
 from .model import AuxVAE, LoadOnly, StyleInGuide
 

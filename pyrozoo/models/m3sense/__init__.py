@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...lazy import names_of
 
 _HOMES = {
-    "generative": ("Generative",),
+    "generative": ("DomainGenerative", "Generative"),
     "model": ("LatentM3Sense", "M3Sense", "Unaligned"),
     "guides": ("DeltaGuide", "LowRankGuide"),
     "local_guide": ("PaperGuide",),
@@ -26,7 +26,7 @@ _HOMES = {
     "data.window_files": ("read_stress_predict_windows", "read_windows"),
     "data.windowing": ("filtered", "windows"),
     "uses.aligning": ("Alignment", "alignment"),
-    "uses.domain": ("DomainGenerative", "domain_probabilities"),
+    "uses.domain": ("domain_probabilities",),
     "uses.transferring": ("transfer",),
     "experiments.baselines": ("BASELINES", "handcrafted"),
     "experiments.presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),

@@ -15,10 +15,9 @@ from ...posterior.predicting import predict
 from .data.batches import modalities
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
-from .generative import Generative
+from .generative import DomainGenerative, Generative
 from .guides import GUIDES
 from .model import LatentM3Sense, M3Sense, Unaligned
-from .uses.domain import DomainGenerative
 
 VARIANTS = {
     "m3sense": M3Sense, "latent": LatentM3Sense, "generative": Generative, "generative-domain": DomainGenerative,
