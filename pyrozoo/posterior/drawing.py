@@ -244,9 +244,7 @@ def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, p
     for name, value in drawn.log_likelihood().items():
         if _wanted(name, sites):
             site = drawn.model.nodes[name]
-            out["log_likelihood"][public_name(name)] = (
-                where_observed(site, squeezed(value, site, density=True)).cpu().numpy()
-            )
+            out["log_likelihood"][public_name(name)] = where_observed(site, value, density=True).cpu().numpy()
     for key, part in (("lp", "model"), ("lq", "guide")):
         total = sum(term.sum() for term in drawn.by_plate(part).values())
         out["sample_stats"][key] = np.asarray(float(total))
