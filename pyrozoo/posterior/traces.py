@@ -409,6 +409,8 @@ def where_observed(site: Mapping[str, Any], value: Tensor, density: bool = False
         mask = mask.reshape(mask.shape + (1,) * len(inner.event_shape))
         masks.append(mask.flatten(mask.dim() - event).any(-1) if density and event else mask)
     for mask in masks:
+        while mask.dim() > value.dim():  # the enumeration dimensions of what the site depends on
+            mask = mask[0]
         if not mask.all():
             value = value if value.is_floating_point() else value.to(torch.get_default_dtype())  # NaN is no integer
             value = torch.where(mask, value, torch.nan)
