@@ -200,7 +200,7 @@ def _above_the_rows(model: Any, name: str, plates: set[str]) -> str:
     group = sorted(plates)[0]
     return (
         f"{name}: it is enumerated along {group!r}, above the {rows}s that look it up, and Pyro would sum it out as if "
-        f"all {group}s shared one value. Make the {group}s the rows of the data (Batch.from_arrays(row_plate={group!r}, "
-        f"frames=...), rows = {group!r}) and their members a padded, masked plate inside it, where the sum is exact; or "
-        "sample it in the guide"
+        f"all {group}s shared one value. Make each {group} a row of the data (Batch.from_arrays(row_plate={group!r}, "
+        f"frames=...), rows = {group!r}), with its members in a padded, masked plate inside, where the sum is exact; "
+        "or sample it in the guide"
     )

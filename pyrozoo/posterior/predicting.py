@@ -209,7 +209,7 @@ def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarr
 
 
 def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:
-    """One draw of the target sites, unmasked: from the guide if it samples them all, else from the model given the guide.
+    """One draw of the target sites, unmasked: the guide's if it samples them all, else the model's given the guide.
 
     Args:
         run: The restart.
