@@ -219,8 +219,10 @@ def _shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
 def _judged(run: Run, batch: Batch, per: str | None) -> tuple[str, tuple[str, ...]]:
     """Plate whose positions are judged, or "global", and the sites of the guide that `khat` then judges."""
     rows = run.model.rows
-    plates = {name: plates_of(site) for name, site in pair(run.model, run.guide, batch).sites("guide")}
-    in_rows = tuple(name for name, own in plates.items() if rows in own)
+    sites = dict(pair(run.model, run.guide, batch).sites("guide"))
+    latents = [name for name, site in sites.items() if not site["infer"].get("is_auxiliary")] or list(sites)
+    plates = {name: plates_of(sites[name]) for name in latents}
+    in_rows = [name for name, own in plates.items() if rows in own]
     if per is None:
         per = rows if in_rows else GLOBAL
     if per == rows and not in_rows:
@@ -233,7 +235,7 @@ def _judged(run: Run, batch: Batch, per: str | None) -> tuple[str, tuple[str, ..
             f"per: the guide samples {sorted(in_rows)} along the {rows}s, and joint weights over many {rows}s have a "
             f"heavy tail with any guide; use per={rows!r} or a group"
         )
-    return per, tuple(plates) if per == GLOBAL else tuple(name for name, own in plates.items() if per in own)
+    return per, tuple(latents) if per == GLOBAL else tuple(name for name, own in plates.items() if per in own)
 
 
 def _named(k: pd.Series, per: str, latents: tuple[str, ...]) -> pd.Series:
