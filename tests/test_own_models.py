@@ -354,6 +354,7 @@ def test_classes_of_groups_and_of_their_members_are_summed_out_exactly():
         found = drawn["log_likelihood"]["y"][0, 0, herd]
         np.testing.assert_allclose(found[: len(own)], alone, atol=1e-9)
         assert np.isnan(found[len(own) :]).all()
+    assert drawn["posterior"]["e"].shape == (1, 1, 5)
     assert drawn["posterior"]["f"].shape == (1, 1, 5, 3)
 
 

@@ -238,7 +238,7 @@ def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, p
     out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "sample_stats": {}}
     for name, site in named_sites(drawn.model):
         if name in enumerated and _wanted(name, sites):
-            out["posterior"][name] = enumerated[name].cpu().numpy()
+            out["posterior"][name] = squeezed(enumerated[name], site).cpu().numpy()
         elif not is_data(site) and not is_half(name, drawn.model) and _wanted(name, sites):
             out["posterior"][name] = squeezed(site["value"], site).cpu().numpy()
     for name, value in drawn.log_likelihood().items():
