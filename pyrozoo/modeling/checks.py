@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import Batch
@@ -63,16 +64,27 @@ def require_structure(model: ZooModel, few: Batch) -> None:
     training = {part: part.training for part in model.modules()}
     names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
     model.eval()
-    enumerated = poutine.enum(model, first_available_dim=-1 - model.max_plate_nesting) if model.enumerated else model
     try:
         with torch.no_grad(), torch.random.fork_rng(), pyro.settings.context(**dict.fromkeys(names, False)):
-            trace = poutine.trace(enumerated).get_trace(**model.arguments(few))
+            arguments = model.arguments(few)
+            trace = poutine.trace(model).get_trace(**arguments)
             _require_shapes(trace)
             if model.enumerated:
-                require_enumerable(model, trace)
+                require_enumerable(model, _enumerated(model, trace).get_trace(**arguments))
     finally:
         for part, mode in training.items():
             part.training = mode
+
+
+def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
+    """The model's trace with its enumerated sites in parallel, given the other latents (which a guide draws once)."""
+    latents = {
+        name: site["value"]
+        for name, site in trace.iter_stochastic_nodes()
+        if not site_is_subsample(site) and site["infer"].get("enumerate") != "parallel"
+    }
+    given = poutine.condition(model, data=latents)
+    return poutine.trace(poutine.enum(given, first_available_dim=-1 - model.max_plate_nesting))
 
 
 def _require_shapes(trace: poutine.Trace) -> None:
