@@ -72,8 +72,9 @@ def test_a_table_becomes_tensors_masks_sizes_and_names():
 def test_a_batch_is_the_keyword_arguments_of_a_model():
     batch = read(table())
     received = (lambda **arguments: arguments)(**batch)
-    assert set(received) == {"x", "y", "labelled", "unit", "row", "sizes"}
-    assert len(batch) == 6
+    assert set(received) == {"x", "y", "labelled", "y_labelled", "unit", "row", "sizes"}
+    assert len(batch) == 7
+    assert received["y_labelled"] is received["labelled"]
     assert received["sizes"] is batch.sizes
     assert "data frame: 5 of 5 rows" in repr(batch)
 
@@ -348,11 +349,11 @@ def test_ragged_recordings_are_flat_with_lengths():
     assert batch["s"].shape == (10, 2)
     assert batch["s"][:, 0].tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3]
     assert dict(batch.along) == {
-        **dict.fromkeys(["labelled", "v_labelled", "k", "v", "lengths", "person", "recording", "state"], "recording"),
+        **dict.fromkeys(["k_labelled", "v_labelled", "k", "v", "lengths", "person", "recording", "state"], "recording"),
         **dict.fromkeys(["s", "m"], "frame"),
         **dict.fromkeys(["age", "skill"], "person"),
     }
-    strata = dict.fromkeys(["labelled", "unlabelled", "v_labelled", "unv_labelled"], 2)
+    strata = dict.fromkeys(["k_labelled", "unk_labelled", "v_labelled", "unv_labelled"], 2)
     assert dict(batch.sizes) == {"recording": 4, "person": 2} | strata
 
 
@@ -376,7 +377,7 @@ def test_a_subset_keeps_only_its_groups_tables_frames_and_truth():
     assert part.coords["recording"].tolist() == ["r3", "r1"]
     assert part.truth["state"].tolist() == [3, 1]
     assert part.truth["skill"].tolist() == [0.7]
-    strata = {"labelled": 0, "unlabelled": 2, "v_labelled": 1, "unv_labelled": 1}
+    strata = {"k_labelled": 0, "unk_labelled": 2, "v_labelled": 1, "unv_labelled": 1}
     assert dict(part.sizes) == {"recording": 2, "person": 1} | strata
     assert part.strata["v_labelled"].tolist() == [1]
 
@@ -490,12 +491,12 @@ def test_relabel_checks_target_and_shape():
 
 def test_hide_leaves_no_trace_of_any_target():
     hidden = recordings().hide()
-    assert not hidden["labelled"].any()
+    assert not hidden["k_labelled"].any()
     assert not hidden["v_labelled"].any()
     assert not hidden["k"].any()
     assert not hidden["v"].any()
-    assert hidden.sizes["labelled"] == hidden.sizes["v_labelled"] == 0
-    assert recordings()["labelled"].any()
+    assert hidden.sizes["k_labelled"] == hidden.sizes["v_labelled"] == 0
+    assert recordings()["k_labelled"].any()
 
 
 def labelled_frames():
@@ -599,12 +600,26 @@ def test_sha256_is_that_of_the_data():
     assert len({batch.sha256, *(other.sha256 for other in others)}) == 7
 
 
-@pytest.mark.parametrize("name", ["row", "sizes", "weight", "h", "lengths", "labelled", "unit"])
+@pytest.mark.parametrize("name", ["row", "sizes", "weight", "h", "lengths", "labelled", "y_labelled", "unit"])
 def test_names_that_batch_needs_itself_are_refused(name):
     with pytest.raises(ValueError, match="is taken by Batch"):
         Batch.from_arrays(
             rows={"y": [1.0, 2.0], name: [0, 1]}, groups={"unit": ["a", "b"]}, labels={"y": [True, False]}
         )
+
+
+def test_names_of_masks_do_not_depend_on_the_order_of_the_targets():
+    seen = {"y": np.array([True, False]), "k": np.array([False, True])}
+    for order in (("y", "k"), ("k", "y")):
+        batch = Batch.from_arrays(
+            rows={"k": [0, 1], "y": [0.5, 0.7]}, labels={target: seen[target] for target in order}
+        )
+        assert dict(batch.labels) == {"y": "labelled", "k": "k_labelled"}
+        assert batch["labelled"].tolist() == batch["y_labelled"].tolist() == [True, False]
+        assert batch["k_labelled"].tolist() == [False, True]
+    only = Batch.from_arrays(rows={"k": [0, 1], "y": [0.5, 0.7]}, labels={"k": seen["k"]})
+    assert only["labelled"].tolist() == only["k_labelled"].tolist() == [False, True]
+    assert "y_labelled" not in only
 
 
 def test_a_row_without_a_group_is_refused():

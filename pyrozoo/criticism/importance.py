@@ -21,6 +21,7 @@ from ..inference.fitted import Fit, Run
 from ..posterior.traces import Pair, chunks, outside, pair, plates_of, squeezed
 
 ROUNDING = 1e-5
+GLOBAL = "global"  # judges all latents together
 NOISE = 0.5  # largest k of the inner estimates alone at which k still says something about the guide
 
 
@@ -41,8 +42,9 @@ def khat(
     Args:
         fit: The fit; its best restart is checked.
         data: The training data; needed for a fit that was loaded, which does not hold them.
-        per: Name of the row plate (the default) or of a group. For a model without latents in plates the result is one
-            k, of all latents together (NaN if the guide is a point), and `per` has no effect.
+        per: Name of the row plate, of a group, or "global": one k of all latents together (NaN if the guide is a
+            point), for a model that samples none along the rows. By default the row plate if the guide samples latents
+            along it, else "global". Enumerated latents are summed out, and are no reason to look at the rows.
         only: Names of the groups to look at, to save time; all by default. Needs `per` to be a group.
         draws: Number of importance draws per position, at least 25.
         inner: Number of draws of the rows' latents per draw of the groups'.
@@ -51,11 +53,12 @@ def khat(
     Returns:
         k by position, indexed by the plate's coordinates; -inf where the guide is exact and the weights have no tail;
         NaN where the inner estimates are too noisy, or where the guide holds a group's latents at a point, so that
-        the weights say nothing.
+        the weights say nothing. ``attrs`` holds what was judged: ``per``, and ``latents``, the names of the sites.
 
     Raises:
-        ValueError: Data other than the training data, or none; an unknown plate; too few draws; names in `only` that
-            are not groups; a guide that is joint over groups; groups whose latents are parents of other groups' own.
+        ValueError: Data other than the training data, or none; an unknown plate, or one without sampled latents; too
+            few draws; names in `only` that are not groups; a guide that is joint over groups; groups whose latents are
+            parents of other groups' own.
 
     Example:
         >>> import pyrozoo as zoo
@@ -65,6 +68,8 @@ def khat(
         >>> k = zoo.khat(fit, draws=50)
         >>> k.shape  # one k per row
         (40,)
+        >>> k.attrs
+        {'per': 'row', 'latents': ('y_unobserved', 'z')}
         >>> bool((k < 0.7).mean() > 0.5)  # the guide is wide enough for most rows
         True
         >>> zoo.khat(fit, per="unit", only=[0, 2], draws=25).index.to_list()
@@ -73,16 +78,16 @@ def khat(
     data = fit.train if data is None else data
     if data is None or data.sha256 != fit.data["sha256"]:
         raise ValueError("k-hat is about the data the guide was fitted to: pass the training data of this fit")
-    per = per or fit.model.rows
-    if per not in fit.model.plate_dims:
+    if per not in (None, GLOBAL, *fit.model.plate_dims):
         raise ValueError(f"per: {per!r} is no plate of the model; plates are {sorted(fit.model.plate_dims)}")
     if draws < 25:
         raise ValueError(f"draws: {draws} weights have no tail to fit; use at least 25, better 200")
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
-        if _only_globals(fit.best, batch):
+        per, judged = _judged(fit.best, batch, per)
+        if per == GLOBAL:
             k = np.nan if _is_point(fit.best, batch) else pareto_k(_global_weights(fit.best, batch, draws))
-            return pd.Series([k], index=pd.Index(["all latents"], name="latents"), name="khat")
+            return _named(pd.Series([k], pd.Index(["all latents"], name="latents"), name="khat"), per, judged)
         names = batch.names(per)
         places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
         if only is not None:
@@ -96,7 +101,7 @@ def khat(
             noise = _shapes(_group_weights(fit.best, batch, per, draws, inner, vary=False), places)
             untold = (noise > NOISE) | _at_a_point(fit.best, batch, per)[places]
             values = np.where(untold, np.nan, values)
-    return pd.Series(values, index=pd.Index(names[places], name=per), name="khat")
+    return _named(pd.Series(values, index=pd.Index(names[places], name=per), name="khat"), per, judged)
 
 
 def log_density(
@@ -211,10 +216,31 @@ def _shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
     return np.array([pareto_k(log_weights[:, i].double()) for i in places])
 
 
-def _only_globals(run: Run, batch: Batch) -> bool:
-    """Whether no latent lies along a plate."""
-    drawn = pair(run.model, run.guide, batch)
-    return not run.model.enumerated and all(not plates_of(site) for _, site in drawn.sites("guide"))
+def _judged(run: Run, batch: Batch, per: str | None) -> tuple[str, tuple[str, ...]]:
+    """Plate whose positions are judged, or "global", and the sites of the guide that `khat` then judges."""
+    rows = run.model.rows
+    sites = dict(pair(run.model, run.guide, batch).sites("guide"))
+    latents = [name for name, site in sites.items() if not site["infer"].get("is_auxiliary")] or list(sites)
+    plates = {name: plates_of(sites[name]) for name in latents}
+    in_rows = [name for name, own in plates.items() if rows in own]
+    if per is None:
+        per = rows if in_rows else GLOBAL
+    if per == rows and not in_rows:
+        raise ValueError(
+            f"per: the guide samples no latent along the {rows}s, so that their weights are all equal whatever the "
+            f"guide; its latents are {sorted(plates)}: use per='global' or the group that they lie along"
+        )
+    if per == GLOBAL and in_rows:
+        raise ValueError(
+            f"per: the guide samples {sorted(in_rows)} along the {rows}s, and joint weights over many {rows}s have a "
+            f"heavy tail with any guide; use per={rows!r} or a group"
+        )
+    return per, tuple(latents) if per == GLOBAL else tuple(name for name, own in plates.items() if per in own)
+
+
+def _named(k: pd.Series, per: str, latents: tuple[str, ...]) -> pd.Series:
+    k.attrs = {"per": per, "latents": latents}
+    return k
 
 
 def _is_point(run: Run, batch: Batch) -> bool:

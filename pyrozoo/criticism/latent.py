@@ -96,7 +96,8 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
             variances.append(variance)
             divergence = _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"])
             if divergence.dim() > located.dim():  # the prior depends on an enumerated site: the mean over its posterior
-                divergence = (drawn.log_weights().exp()[..., None] * divergence).sum(0)
+                weighted = drawn.shares(drawn.model.nodes[site])[..., None] * divergence
+                divergence = weighted.sum(tuple(range(weighted.dim() - located.dim())))
             divergences.append(divergence.expand_as(located))
         # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
         sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()

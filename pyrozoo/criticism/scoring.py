@@ -15,7 +15,7 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit
 from ..posterior.columns import classes, column, component_values, interval_names, is_discrete, probabilities, tails
 from ..posterior.drawing import prior_predictive
-from ..posterior.predicting import predict, predict_with_draws, sums_out_by_row, target_sites
+from ..posterior.predicting import predict, predict_with_draws, target_sites
 from ..posterior.traces import pair
 from . import scores
 
@@ -204,21 +204,21 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
     with isolated(seed), torch.no_grad():
         data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
         arguments = fit.model.arguments(data)
-        sums_out = sums_out_by_row(fit.best, arguments)
-        terms = [_log_target(fit, arguments, target, truth, sums_out) for _ in range(draws)]
+        terms = [_log_target(fit, arguments, target, truth) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
-def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor, sums_out: bool) -> Tensor:
+def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
     """Log density of a target's true values given one draw of the latents, with rows' enumerated latents summed out."""
-    if not sums_out:
+    if not fit.model.enumerated:
         return target_sites(fit.best, arguments)[target]["fn"].log_prob(truth)
-    drawn = pair(fit.model, fit.guide, arguments, targets_only=True)
+    drawn = pair(fit.model, fit.guide, arguments, targets_only=True, hidden=fit.model.targets)
     if target in fit.model.enumerated:
         return drawn.log_conditional(target, truth)
-    return drawn.sum_out(drawn.log_weights() + drawn.target(target)["fn"].log_prob(truth))
+    site = drawn.target(target)
+    return drawn.log_given(site, site["fn"].log_prob(truth))
 
 
 def compare(

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .build import FRAMES, arrays_to_parts, blank, refuse_taken, table_to_arrays, to_names
+from .build import FRAMES, arrays_to_parts, blank, mask_alias, refuse_taken, table_to_arrays, to_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,8 @@ class Batch(Mapping):
         sizes: Plate or stratum -> size in the full data (not in this minibatch).
         rows: Name of the row plate.
         groups: Names of the group plates; ``tensors[group]`` is the index of each row into the group's tables.
-        labels: Target -> name of the boolean row tensor that says where the target is observed.
+        labels: Target -> name of the boolean row tensor that says where the target is observed; a model receives it as
+            ``<target>_labelled``, too.
         strata: Stratum -> positions of its rows in this batch; a minibatch has none.
         coords: Plate or event dimension -> names of its positions.
         dims: Tensor or site -> names of its event dimensions.
@@ -95,14 +96,21 @@ class Batch(Mapping):
 
     # The mapping protocol: what ``model(**batch)`` sees.
     def __getitem__(self, key: str) -> Any:
-        return self.sizes if key == "sizes" else self.tensors[key]
+        return self.sizes if key == "sizes" else self.tensors[self._aliases.get(key, key)]
 
     def __iter__(self) -> Iterator[str]:
         yield from self.tensors
+        yield from self._aliases
         yield "sizes"
 
     def __len__(self) -> int:
-        return len(self.tensors) + 1
+        return len(self.tensors) + len(self._aliases) + 1
+
+    @property
+    def _aliases(self) -> dict[str, str]:
+        """Second names of masks: ``<target>_labelled`` of one that is stored as ``labelled``."""
+        names = {mask_alias(target): mask for target, mask in self.labels.items()}
+        return {alias: mask for alias, mask in names.items() if alias not in self.tensors}
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{k}{tuple(v.shape)}" for k, v in self.tensors.items())
@@ -121,10 +129,16 @@ class Batch(Mapping):
 
     @property
     def sha256(self) -> str:
-        """Identity of the data: hash of every tensor's name, type, shape and bytes, and of the sizes."""
-        digest = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
-        for name in sorted(self.tensors):
-            array = np.ascontiguousarray(self.tensors[name].detach().cpu().numpy())
+        """Identity of the data: hash of every tensor's name, type, shape and bytes, and of the sizes.
+
+        The mask of the first target counts as ``labelled``, whatever its name, as in the hashes of committed records.
+        """
+        first = next(iter(self.labels.values()), "labelled")
+        known = {first: "labelled", f"un{first}": "unlabelled"}
+        sizes = sorted((known.get(name, name), size) for name, size in self.sizes.items())
+        digest = hashlib.sha256(repr(sizes).encode())
+        for name, stored in sorted((known.get(name, name), name) for name in self.tensors):
+            array = np.ascontiguousarray(self.tensors[stored].detach().cpu().numpy())
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)  # no copy: the data may be larger than the memory
         return digest.hexdigest()
@@ -156,8 +170,8 @@ class Batch(Mapping):
             tables: Group -> {name -> array with one entry per group, shape (M, ...)}; needs ``coords[group]``.
             frames: Name -> one array per row, shapes (T_n, ...): ragged; stored flat, with ``lengths`` along rows.
             labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
-                entries elsewhere are set to 0 and never used. The first target's mask is named ``labelled``, further
-                ones ``<target>_labelled``.
+                entries elsewhere are set to 0 and never used. A model receives the mask of a target as
+                ``<target>_labelled``; that of ``y``, or of an only target, also as ``labelled``.
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.

@@ -13,6 +13,7 @@ from torch import Tensor
 from .tables import check_columns, first, numeric, row_names
 
 FRAMES = "frame"
+MAIN = "y"  # target whose mask is called ``labelled``, as is that of an only target
 
 
 def arrays_to_parts(
@@ -41,17 +42,19 @@ def arrays_to_parts(
     coords = {k: to_names(v) for k, v in (coords or {}).items()}
     strata: dict[str, Tensor] = {}
     masks: dict[str, str] = {}
-    for target, mask in (labels or {}).items():
-        name = "labelled" if not masks else f"{target}_labelled"
+    labels = labels or {}
+    for target, mask in labels.items():
+        name = "labelled" if target == MAIN or len(labels) == 1 else mask_alias(target)
         observed = torch.as_tensor(np.asarray(mask, dtype=bool))
         if observed.shape != (n,):
             raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
         masks[target], tensors[name], along[name] = name, observed, row_plate
         strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
-    refuse_taken("rows", rows, {row_plate, *tensors}, groups)
-    refuse_taken("frames", frames or {}, {row_plate, *tensors, *rows}, groups)
+    taken = {row_plate, *tensors, *(mask_alias(target) for target in masks)}
+    refuse_taken("rows", rows, taken, groups)
+    refuse_taken("frames", frames or {}, {*taken, *rows}, groups)
     for group, own in (tables or {}).items():
-        refuse_taken(f"tables of {group}", own, {row_plate, *tensors, *rows, *(frames or {})}, groups)
+        refuse_taken(f"tables of {group}", own, {*taken, *rows, *(frames or {})}, groups)
     for name, value in rows.items():
         tensor = to_tensor(name, value, n, dtype)
         if name in masks:
@@ -117,6 +120,11 @@ def table_to_arrays(
         "rows": rows, "groups": {"unit": df[unit].to_numpy()}, "labels": labels, "coords": coords, "dtype": dtype,
         "dims": {"x": ("input",), "y": ("target",)}, **info,
     }  # fmt: skip
+
+
+def mask_alias(target: str) -> str:
+    """Name under which a model receives the mask of a target, whatever other targets there are."""
+    return f"{target}_labelled"
 
 
 def refuse_taken(what: str, names: Iterable[str], others: set[str], groups: Iterable[str] | None) -> None:

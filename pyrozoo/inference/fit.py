@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
+from ..modeling.checks import require_sizes, require_structure
 from ..modeling.guides import declared, with_support
 from .copies import build, guide_label, isolated, reference_tensor, run_seed
 from .distributed import Processes, joined
@@ -129,10 +130,12 @@ def _prepared(
     run.model.to(device)
     run.guide.to(device)
     run.model.check(train)
+    require_sizes(run.model, train)
     data, reference = with_support(run.guide, train), reference_tensor(run.model)
     data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
         result.prototype = prototype_of(data, run.model)
+        require_structure(run.model, some_rows(run.model, run.guide, data))
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
         _warm(run.model, run.guide, warm_start, few)

@@ -160,7 +160,8 @@ class Fit:
 
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
-            ValueError: The batch has other names along a dimension, or is standardised differently.
+            ValueError: The batch has other names along a dimension, a dimension of size 1 where the training data have
+                more (or the reverse), or is standardised differently.
         """
         run = run or self.best
         checked = {dim for dims in self.prototype.dims.values() for dim in dims}
@@ -172,6 +173,7 @@ class Fit:
                     f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
                     f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
                 )
+        _require_like(batch, self.prototype)
         own, known = (data.info.get("standardised") for data in (batch, self.prototype))
         if own != known:
             raise ValueError(
@@ -234,6 +236,20 @@ def holds_group(model: ZooModel, group: str) -> bool:
     """
     taken = group in inspect.signature(model.forward).parameters
     return group in model.plate_dims or (taken and group not in model.open_groups)
+
+
+def _require_like(batch: Batch, known: Batch) -> None:
+    """Refuse a tensor whose entries would be broadcast to those of the training data; others fail by themselves."""
+    for name in sorted(batch.tensors.keys() & known.tensors.keys()):
+        if name.startswith("support_"):  # padded to the largest group of each
+            continue
+        own, other = batch.tensors[name].shape[1:], known.tensors[name].shape[1:]
+        sizes = set(zip(own, other, strict=True)) if len(own) == len(other) else {(1, len(other))}
+        if any(a != b and 1 in (a, b) for a, b in sizes):
+            raise ValueError(
+                f"{name}: the batch has entries of shape {tuple(own)} where the fit was trained on {tuple(other)}; "
+                "give the same columns"
+            )
 
 
 def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.Tensor:

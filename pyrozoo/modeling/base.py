@@ -97,7 +97,8 @@ class ZooModel(LocalParams, PyroModule):
         open_groups: Groups whose tables the model reads, but for which it has neither latents nor parameters, so that
             it treats new groups like known ones.
         targets: Sites that `predict` predicts.
-        enumerated: Latent sites that are summed out exactly.
+        enumerated: Latent sites that are summed out exactly; they lie along the rows.
+        at_least: Arguments of `sizes_from` that may exceed what the data show, e.g. a number of classes.
         coords: Event dimension -> names of its positions, where the model and not the data decide them.
         fit_defaults: Settings of `pyrozoo.fit` that suit this model, used where the caller gives none.
         entry: Entry and variant of the registry that made this instance.
@@ -134,6 +135,7 @@ class ZooModel(LocalParams, PyroModule):
     open_groups: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("y",)
     enumerated: tuple[str, ...] = ()
+    at_least: tuple[str, ...] = ()
     coords: Mapping[str, Sequence[str]] = {}
     fit_defaults: Mapping[str, Any] = {}
     entry: tuple[str, str] | None = None
@@ -149,6 +151,8 @@ class ZooModel(LocalParams, PyroModule):
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
         """Constructor arguments that the data decide (sizes, standardisation); each can be overridden.
+
+        A fit refuses a whole number that contradicts its training data, see `at_least`.
 
         Args:
             data: The training data.

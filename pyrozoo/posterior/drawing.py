@@ -237,15 +237,13 @@ def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, p
     out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "sample_stats": {}}
     for name, site in named_sites(drawn.model):
         if name in enumerated and _wanted(name, sites):
-            out["posterior"][name] = enumerated[name].cpu().numpy()
+            out["posterior"][name] = squeezed(enumerated[name], site).cpu().numpy()
         elif not is_data(site) and not is_half(name, drawn.model) and _wanted(name, sites):
             out["posterior"][name] = squeezed(site["value"], site).cpu().numpy()
     for name, value in drawn.log_likelihood().items():
         if _wanted(name, sites):
             site = drawn.model.nodes[name]
-            out["log_likelihood"][public_name(name)] = (
-                where_observed(site, squeezed(value, site, density=True)).cpu().numpy()
-            )
+            out["log_likelihood"][public_name(name)] = where_observed(site, value, density=True).cpu().numpy()
     for key, part in (("lp", "model"), ("lq", "guide")):
         total = sum(term.sum() for term in drawn.by_plate(part).values())
         out["sample_stats"][key] = np.asarray(float(total))

@@ -22,11 +22,13 @@ from .traces import (
     Pair,
     chunks,
     enumerated_values,
+    frames_of,
     is_discrete,
     is_enumerated,
     pair,
     predictive_trace,
     row_blocks,
+    unmasked,
 )
 
 
@@ -98,7 +100,7 @@ def predict_with_draws(
             )
     with isolated(seed), torch.no_grad():
         data = fit.prepare(batch.hide())
-        drawn = (_summed_out if sums_out_by_row(fit.best, data) else _one_by_one)(fit.best, data, draws)
+        drawn = (_summed_out if fit.model.enumerated else _one_by_one)(fit.best, data, draws)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     samples = {t: values.reshape(*values.shape[:2], -1) for t, (values, _) in drawn.items() if values is not None}
@@ -139,14 +141,6 @@ def _shares(site: Mapping[str, Any]) -> Tensor:
     return torch.stack([site["fn"].log_prob(value).double() for value in support], -1).softmax(-1)
 
 
-def sums_out_by_row(run: Run, data: Mapping[str, Any]) -> bool:
-    """True if the model enumerates sites along the row plate only, so that each row can be marginalised on its own."""
-    if not run.model.enumerated or run.model.max_plate_nesting != 1:
-        return False
-    with torch.random.fork_rng():  # this trace must not change the caller's draws
-        return pair(run.model, run.guide, data, targets_only=True).by_row
-
-
 def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
     """Like `_one_by_one`, but with many draws at once and the enumerated sites summed out in each."""
     model, blocks = run.model, []
@@ -155,7 +149,7 @@ def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
         parts: list[Predicted] = []
         # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
         for n in chunks(draws, block, 5 * AT_ONCE if model.targets_alone else None):
-            drawn = pair(model, run.guide, arguments, copies=n, targets_only=True)
+            drawn = pair(model, run.guide, arguments, copies=n, targets_only=True, hidden=model.targets)
             parts.append({target: _given(drawn, target) for target in model.targets})
         blocks.append(parts)
     out: Predicted = {}
@@ -172,22 +166,22 @@ def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
 
 def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
     """Values of a target, one per draw, (S, N, ...), and the sum over draws of its moments; see `_one_by_one`."""
-    site, weights = drawn.target(target), drawn.log_weights()
+    site = drawn.target(target)
     fn, event = site["fn"], site["fn"].event_dim
     if is_enumerated(site):
         support = fn.enumerate_support(expand=False).reshape(-1)
         shares = torch.stack([drawn.log_conditional(target, value) for value in support], -1).softmax(-1)
         return None, shares.sum(0).cpu()
-    values = fn.sample() if site["is_observed"] else site["value"]
+    values, weights = fn.sample() if site["is_observed"] else site["value"], drawn.shares(site)
     shape = torch.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
     tail = values.shape[values.dim() - event :]
+    plates = [shape[dim] for dim in sorted(frames_of(site))]
 
     def flat(tensor: Tensor, shape: tuple[int, ...], tail: tuple[int, ...] = ()) -> Tensor:
-        """Merge the enumeration dimensions into one: (E, S, N, ...)."""
-        expanded = tensor.expand(*shape, *tail)
-        return expanded.reshape(-1, *shape[-drawn.nesting :], *tail)
+        """Merge the enumeration dimensions into one, and leave out those of other plates: (E, S, N, ...)."""
+        return tensor.expand(*shape, *tail).reshape(-1, *plates, *tail)
 
-    probability = flat(weights.exp(), shape)
+    probability = flat(weights, shape)
     spread = probability.reshape(*probability.shape, *(1,) * event)
     if is_discrete(site):
         shares = _shares(site)
@@ -227,7 +221,7 @@ def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarr
 
 
 def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:
-    """One draw of the target sites: from the guide if it samples them all, else from the model given the guide.
+    """One draw of the target sites, unmasked: the guide's if it samples them all, else the model's given the guide.
 
     Args:
         run: The restart.
@@ -239,8 +233,8 @@ def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = 
         guide_trace = poutine.trace(run.guide).get_trace(**arguments)
     names = {t: t + UNOBSERVED if t + UNOBSERVED in guide_trace.nodes else t for t in run.model.targets}
     if all(name in guide_trace.nodes for name in names.values()):
-        return {target: guide_trace.nodes[name] for target, name in names.items()}
+        return {target: unmasked(guide_trace.nodes[name]) for target, name in names.items()}
     enumerated = enumerated_values(run.model, guide_trace, arguments)
     alone = {**arguments, **run.model.targets_alone}
     nodes = predictive_trace(run.model, guide_trace, alone, enumerated).nodes | guide_trace.nodes
-    return {target: nodes[name] for target, name in names.items()}
+    return {target: unmasked(nodes[name]) for target, name in names.items()}

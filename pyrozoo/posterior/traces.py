@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyro
@@ -14,16 +15,19 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import infer_discrete
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
+from ..modeling.enumeration import COPIES, Factor, enumerated_plates, frames_of, is_enumerated, log_sum
 
 OBSERVED, UNOBSERVED = "_observed", "_unobserved"
 AT_ONCE = 20_000  # largest number of rows times draws in memory, for rows of at most ROW_NUMBERS numbers
 ROW_NUMBERS = 1_000
+IMPOSSIBLE = -1e100  # a log density that stands for -inf where -inf has no derivative
 
 
 @dataclass
@@ -60,33 +64,38 @@ class Pair:
         """Pointwise log density of a site, with its mask (`unscaled_log_prob` has none), without subsampling scale."""
         return scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
 
-    def sum_out(self, log_density: Tensor) -> Tensor:
-        """Log-sum-exp over the enumeration dimensions, i.e. all dimensions left of those of the plates."""
-        while log_density.dim() > self.nesting:
-            log_density = log_density.logsumexp(0)
-        return log_density
+    def row_factors(self, part: str = "model") -> list[Factor]:
+        """Log densities of all sites along the rows."""
+        found = ((name, site) for name, site in self.sites(part) if self.rows in frames_of(site).values())
+        return [Factor.of(name, site, self.log_density(site)) for name, site in found]
+
+    def evidence(self, factors: list[Factor]) -> Tensor:
+        """Log of the product of factors along the rows, enumerated sites summed out: (N,), or (copies, N)."""
+        keep = frozenset({self.rows} | ({COPIES} & factors[0].plates))
+        total = log_sum(factors, enumerated_plates(self.model), keep)
+        return total.along((COPIES, self.rows) if COPIES in keep else (self.rows,))
 
     def by_plate(self, part: str) -> dict[str, Tensor]:
         """Summed log densities of "guide" or "model" per plate (``""``: outside all), one entry per plate position.
 
         Sites of a plate inside the row plate (the steps of a row) count with their row. Enumerated latents are summed
-        out; they must lie along the rows, so that the marginal factorises.
+        out.
         """
         total: dict[str, Tensor] = {}
         places: dict[str, int] = {}
         for _, site in self.sites(part):
-            frames, term = frames_of(site), self.log_density(site)
-            plate = self.rows if self.rows in frames.values() else plate_of(site)
-            if not plate:
-                total[""] = total[""] + term.sum() if "" in total else term.sum()
+            plate = plate_of(site)
+            if self.rows in frames_of(site).values():
                 continue
-            places[plate] = next(dim for dim, name in frames.items() if name == plate)
-            for dim in frames:
-                if dim > places[plate]:
-                    term = term.sum(dim, keepdim=True)
+            term = self.log_density(site)
+            if plate:
+                places[plate] = next(dim for dim, name in frames_of(site).items() if name == plate)
+            else:
+                term = term.sum()
             total[plate] = total[plate] + term if plate in total else term
-        out = {plate: self.sum_out(term) if plate else term for plate, term in total.items()}
-        return {k: v.reshape(v.shape[: v.dim() + places[k] + 1]) if k else v for k, v in out.items()}
+        out = {k: v.reshape(v.shape[: v.dim() + places[k] + 1]) if k else v for k, v in total.items()}
+        factors = self.row_factors(part)
+        return out | ({self.rows: self.evidence(factors)} if factors else {})
 
     def log_likelihood(self) -> dict[str, Tensor]:
         """Log density of every observed site per position, given the guide's latents, enumerated ones summed out.
@@ -94,43 +103,68 @@ class Pair:
         Factors that weight the values of enumerated sites are conditioned on: for a row whose class is labelled, it is
         the density given that class.
         """
-        sites = [(name, site, self.log_density(site)) for name, site in self.sites("model")]
-        weights = [d for _, s, d in sites if is_enumerated(s) or (is_factor(s) and d.dim() > self.nesting)]
-        weights.append(torch.zeros((), device=sites[0][2].device))
-        total = self.sum_out(cast(Tensor, sum(weights)))
-        return {
-            name: self.sum_out(sum(weights, density)) - total
-            for name, site, density in sites
-            if site["is_observed"] and not is_factor(site)
-        }
+        sites = dict(self.sites("model"))
+        enumerated = enumerated_plates(self.model)
+        weights = [
+            factor for factor in (self.row_factors() if enumerated else [])
+            if is_enumerated(sites[factor.site])
+            or (is_factor(sites[factor.site]) and any(axis in enumerated for axis in factor.axes))
+        ]  # fmt: skip
+        out = {}
+        for name, site in sites.items():
+            if site["is_observed"] and not is_factor(site):
+                density = self.log_density(site)
+                if density.dim() > self.nesting:
+                    density = density + self.shares(site, weights).log().to(density)
+                    density = density.logsumexp(tuple(range(density.dim() - self.nesting)))
+                out[name] = density
+        return out
+
+    def shares(self, site: Mapping[str, Any], factors: list[Factor] | None = None) -> Tensor:
+        """Probabilities of the values of the enumerated sites that a site along the rows depends on.
+
+        They are the derivatives of the log evidence by the site's log density. Along the dimensions of that density, in
+        double precision; 1 for a site that depends on no enumerated one.
+
+        Args:
+            site: The site.
+            factors: What the probabilities are conditional on; by default all data, and the guide's latents.
+        """
+        shape = torch.broadcast_shapes(
+            site["fn"].batch_shape, site["value"].shape[: site["value"].dim() - site["fn"].event_dim]
+        )
+        given = self.row_factors() if factors is None else factors
+        with torch.enable_grad():
+            zeros = torch.zeros(shape, dtype=torch.double, device=site["value"].device, requires_grad=True)
+            own = Factor.of("", site, zeros)
+            if not any(isinstance(axis, int) for axis in own.axes):
+                return torch.ones_like(zeros)
+            # Finite, because the derivative of a sum of nothing but -inf is NaN.
+            total = self.evidence([*(f.to(torch.double, floor=IMPOSSIBLE) for f in given), own])
+            return torch.autograd.grad(total.sum(), zeros)[0]
+
+    def log_given(self, site: Mapping[str, Any], log_density: Tensor) -> Tensor:
+        """Log of the mean of a density over the enumerated sites given the data, per row; in double precision.
+
+        Args:
+            site: The site of the model or the guide whose dimensions the density has.
+            log_density: Its logarithm.
+        """
+        own = Factor.of("", site, log_density).to(torch.double)
+        if not any(isinstance(axis, int) for axis in own.axes):
+            return self.evidence([own])
+        given = [factor.to(torch.double) for factor in self.row_factors()]
+        return self.evidence([*given, own]) - self.evidence(given)
 
     def log_conditional(self, name: str, value: Tensor) -> Tensor:
-        """Log probability that an enumerated site has this `value`, given the data and the guide's latents."""
-        values, weights = self.model.nodes[name]["value"], self.log_weights()
-        return self.sum_out(torch.where(values == value, weights, -torch.inf))
-
-    def log_weights(self) -> Tensor:
-        """Log probabilities of the values of the enumerated sites, given the data and the guide's latents.
-
-        Their dimensions are left of those of the plates; 0 if nothing is enumerated. In double precision.
-
-        Raises:
-            ValueError: An enumerated site does not lie along the rows alone (`by_row`).
-        """
-        if not self.by_row:
-            raise ValueError("an enumerated site does not lie along the rows, so that no row decides on it by itself")
-        densities = [self.log_density(site).double() for _, site in self.sites("model")]
-        joint = sum((d for d in densities if d.dim() > self.nesting), densities[0].new_zeros(()))
-        return joint - self.sum_out(joint)
-
-    @property
-    def by_row(self) -> bool:
-        """Whether every enumerated site lies along the rows, and along no other plate except `copies`."""
-        own = [set(frames_of(site).values()) for _, site in self.sites("model") if is_enumerated(site)]
-        return all(plates - {"copies"} == {self.rows} for plates in own)
+        """Log probability per row that an enumerated site has this `value`, given the data and the guide's latents."""
+        site = self.model.nodes[name]
+        row = next(dim for dim, plate in frames_of(site).items() if plate == self.rows)
+        same = site["value"] == value.reshape(value.shape + (1,) * (-1 - row) if value.dim() else ())
+        return self.log_given(site, torch.where(same, 0.0, -torch.inf))
 
     def target(self, name: str) -> dict:
-        """The site that predicts a target: the guide's if the guide samples the target, else the model's.
+        """The site that predicts a target: the guide's if the guide samples the target, else the model's; unmasked.
 
         Raises:
             ValueError: The target is a function of other sites, which has no density of its own.
@@ -139,14 +173,14 @@ class Pair:
         site = next(part.nodes[own] for part, own in places if own in part.nodes)
         if site["infer"].get("_deterministic"):
             raise ValueError(f"{name!r} is a function of other sites and has no density of its own")
-        return site
+        return unmasked(site)
 
 
 def pair(
     model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | None = None, copies: int | None = None,
-    targets_only: bool = False,
+    targets_only: bool = False, hidden: tuple[str, ...] = (),
 ) -> Pair:  # fmt: skip
-    """Draw once from the guide and replay the model on it, enumerating what the model enumerates.
+    """Draw once from the guide and run the model given that draw, enumerating what the model enumerates.
 
     Args:
         model: The model.
@@ -156,6 +190,7 @@ def pair(
         copies: Number of draws at once, along a dimension left of those of the plates; None for one draw without it.
         targets_only: Whether to leave out the sites that no target depends on, if the model can
             (`ZooModel.targets_alone`).
+        hidden: Targets whose data do not count: they are hidden, and a model without a mask would read them as zeros.
     """
     arguments = model.arguments(batch)
     source = guide if fixed is None else poutine.replay(guide, trace=fixed)
@@ -163,16 +198,41 @@ def pair(
     many = contextlib.nullcontext()
     if copies is not None:
         nesting += 1
-        many = pyro.plate("copies", copies, dim=-nesting)
+        many = pyro.plate(COPIES, copies, dim=-nesting)
     with many:
         guide_trace = poutine.trace(source).get_trace(**arguments)
-    replayed = poutine.replay(model, trace=guide_trace)
-    if model.enumerated:
-        replayed = poutine.enum(replayed, first_available_dim=-1 - nesting)
     if targets_only:
         arguments |= model.targets_alone
-    with many:
-        return Pair(guide_trace, poutine.trace(replayed).get_trace(**arguments), nesting, model.rows)
+    held = given(model, guide_trace)
+    if model.enumerated:
+        held = poutine.enum(held, first_available_dim=-1 - nesting)
+    with many, _Hidden(hidden):
+        trace = poutine.trace(held).get_trace(**arguments)
+    for name in guide_trace.stochastic_nodes:
+        if name in trace.nodes:
+            trace.nodes[name]["is_observed"] = False
+    return Pair(guide_trace, trace, nesting, model.rows)
+
+
+class _Hidden(Messenger):
+    """Mask the data of the named targets."""
+
+    def __init__(self, targets: tuple[str, ...]) -> None:
+        super().__init__()
+        self.targets = targets
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["is_observed"] and public_name(msg["name"]) in self.targets and not msg["infer"].get("_deterministic"):
+            msg["mask"] = False
+
+
+def given(model: Any, guide_trace: Trace) -> Any:
+    """The model with its latents held at the values of a guide trace.
+
+    Conditioned, not replayed: for a replayed site Pyro forgets on which enumerated sites its density depends.
+    """
+    latents = {name: site["value"] for name, site in guide_trace.iter_stochastic_nodes() if not site_is_subsample(site)}
+    return poutine.condition(model, data=latents)
 
 
 def row_blocks(batch: Batch) -> Iterator[Batch]:
@@ -217,12 +277,9 @@ def enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[st
     """Enumerated sites drawn from their conditional given the guide's latents and the data."""
     if not model.enumerated:
         return {}
-    # Conditioned, not replayed: for a replayed site Pyro forgets on which enumerated sites its density depends.
-    latents = {name: site["value"] for name, site in guide_trace.iter_stochastic_nodes() if not site_is_subsample(site)}
-    conditioned = poutine.condition(model, data=latents)
-    sampled = infer_discrete(conditioned, first_available_dim=-1 - model.max_plate_nesting, temperature=1)
+    sampled = infer_discrete(given(model, guide_trace), first_available_dim=-1 - model.max_plate_nesting, temperature=1)
     nodes = poutine.trace(sampled).get_trace(**arguments, **model.targets_alone).nodes
-    return {name: nodes[name]["value"] for name in model.enumerated}
+    return {name: nodes[name]["value"] for name in model.enumerated if name in nodes}
 
 
 def predictive_trace(
@@ -265,11 +322,6 @@ def is_factor(site: Mapping[str, Any]) -> bool:
     return site["is_observed"] and bool(site["infer"].get("is_auxiliary"))
 
 
-def is_enumerated(site: Mapping[str, Any]) -> bool:
-    """Whether a site holds all values of its support, along a dimension of its own."""
-    return site["infer"].get("_enumerate_dim") is not None
-
-
 def is_discrete(site: Mapping[str, Any]) -> bool:
     """Whether a site has a discrete support."""
     return not site["value"].is_floating_point() or site["fn"].support.is_discrete
@@ -283,11 +335,6 @@ def public_name(name: str) -> str:
 def is_half(name: str, trace: Trace) -> bool:
     """True for y_observed and y_unobserved, the two sites Pyro makes of an obs_mask site y; only y is shown."""
     return name != public_name(name) and public_name(name) in trace.nodes
-
-
-def frames_of(site: Mapping[str, Any]) -> dict[int, str]:
-    """Dimension -> plate of a site."""
-    return {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
 
 
 def plate_of(site: Mapping[str, Any]) -> str:
@@ -320,26 +367,51 @@ def event_dims(model: ZooModel, name: str, site: Mapping[str, Any]) -> tuple[str
     return named if len(named) == n else tuple(f"{public_name(name)}_dim_{i}" for i in range(n))
 
 
+def unmasked(site: Mapping[str, Any]) -> dict:
+    """The site with a distribution that has no mask: what it says of a value does not depend on which are observed."""
+    return {**site, "fn": _without_mask(site["fn"])}
+
+
+def _without_mask(fn: Any) -> Any:
+    if isinstance(fn, dist.MaskedDistribution):
+        return _without_mask(fn.base_dist)
+    base = getattr(fn, "base_dist", None)
+    bare = base if base is None else _without_mask(base)
+    if bare is base:
+        return fn
+    fn = copy.copy(fn)
+    fn.base_dist = bare
+    return fn
+
+
 def observed_values(site: Mapping[str, Any]) -> np.ndarray:
     """The data of a site, NaN where nothing was observed, including the padding of recordings of unequal lengths."""
     value, inner = site["value"], site["fn"]
+    while hasattr(inner, "base_dist"):
+        inner = inner.base_dist
+    if getattr(inner, "event_mask", None) is not None:  # a distribution of ragged sequences
+        value = torch.where(inner.event_mask, value.to(torch.get_default_dtype()), torch.nan)
+    return where_observed(site, value).cpu().numpy()
+
+
+def where_observed(site: Mapping[str, Any], value: Tensor, density: bool = False) -> Tensor:
+    """The values of a site (or its log density), `squeezed`; NaN where a mask says that nothing was observed.
+
+    A mask is around the site (``poutine.mask``) or in its distribution (``.mask``).
+    """
+    inner, event = site["fn"], site["fn"].event_dim
     while not isinstance(inner, dist.MaskedDistribution) and hasattr(inner, "base_dist"):
         inner = inner.base_dist
-    masks = [site["mask"], inner._mask if isinstance(inner, dist.MaskedDistribution) else None]
-    if not value.is_floating_point() and not all(m is None or torch.as_tensor(m).all() for m in masks):
-        value = value.to(torch.get_default_dtype())  # NaN is no integer
-    if masks[1] is None and getattr(inner, "event_mask", None) is not None:  # a distribution of ragged sequences
-        value = torch.where(inner.event_mask, value.to(torch.get_default_dtype()), torch.nan)
-    if isinstance(masks[1], Tensor):
-        seen = masks[1].expand(inner.batch_shape)
-        value = torch.where(seen.reshape(seen.shape + (1,) * len(inner.event_shape)), value, torch.nan)
-    return where_observed(site, squeezed(value, site)).cpu().numpy()
-
-
-def where_observed(site: Mapping[str, Any], value: Tensor) -> Tensor:
-    """NaN where a mask says that nothing was observed."""
-    mask = site["mask"]
-    if mask is None or not value.is_floating_point():
-        return value
-    mask = torch.as_tensor(mask)
-    return torch.where(mask.reshape(mask.shape + (1,) * (value.dim() - mask.dim())), value, torch.nan)
+    masks = [] if site["mask"] is None else [torch.as_tensor(site["mask"], device=value.device)]
+    masks = [mask.reshape(mask.shape + (1,) * (0 if density else event)) for mask in masks]
+    if isinstance(inner, dist.MaskedDistribution) and isinstance(inner._mask, Tensor):
+        mask = inner._mask.expand(inner.batch_shape)
+        mask = mask.reshape(mask.shape + (1,) * len(inner.event_shape))
+        masks.append(mask.flatten(mask.dim() - event).any(-1) if density and event else mask)
+    for mask in masks:
+        while mask.dim() > value.dim():  # the enumeration dimensions of what the site depends on
+            mask = mask[0]
+        if not mask.all():
+            value = value if value.is_floating_point() else value.to(torch.get_default_dtype())  # NaN is no integer
+            value = torch.where(mask, value, torch.nan)
+    return squeezed(value, site, density)

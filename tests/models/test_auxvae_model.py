@@ -310,4 +310,4 @@ def test_a_constant_channel_and_a_single_load_are_refused():
 
 def test_the_models_signature_names_what_the_batch_holds():
     taken = set(inspect.signature(AuxVAE.forward).parameters)
-    assert set(trials()) - {"sizes"} <= taken
+    assert set(trials()) - {"sizes", "labelled"} <= taken  # the mask of y is taken as y_labelled

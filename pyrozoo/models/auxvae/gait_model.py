@@ -69,6 +69,7 @@ class GaitModel(ZooModel):
     open_groups = ("participant",)
     targets: tuple[str, ...] = ("y", "style")
     enumerated: tuple[str, ...] = ("style",)
+    at_least = ("n_styles",)
     joint = True
     # The loss is a sum over trials, so nearly every gradient is cut to the norm of 10: about that of a mean over
     # trials, as the paper has it, to which its weight decay is relative.
@@ -115,7 +116,7 @@ class GaitModel(ZooModel):
             "n_channels": len(loc), "n_steps": data["x"].shape[1], "aux_steps": data["x_aux"].shape[1],
             "n_styles": n_styles, "x_loc": loc.tolist(), "x_scale": scale.tolist(),
         }  # fmt: skip
-        known = data["y"][data["labelled"]].double() if "y" in data else torch.zeros(0)
+        known = data["y"][data["y_labelled"]].double() if "y" in data else torch.zeros(0)
         if len(known):
             if bool((known == known[0]).all()):
                 raise ValueError(f"y: every known load is {known[0]:g}, so there is nothing to learn; add other loads")

@@ -49,8 +49,8 @@ class AuxVAE(GaitModel):
     ``beta=1``. A strict ELBO has ``recon_weight=1`` and ``beta=1``, with any likelihoods; otherwise the density of x is
     tempered and the objective is no bound of the evidence.
 
-    Shapes: x (B, T, S), x_aux (M, T0, S) with one walk per participant, participant (B,), y (B,) [lb], labelled (B,),
-    style (B,), style_labelled (B,), row (B,), for a minibatch of B out of N trials.
+    Shapes: x (B, T, S), x_aux (M, T0, S) with one walk per participant, participant (B,), y (B,) [lb], style (B,), the
+    masks y_labelled (B,) and style_labelled (B,), row (B,), for a minibatch of B out of N trials.
 
     Differences from the paper: sigma_X is one number per channel, not an output of the network; the load may have a
     Laplace or Student t density; an unknown style is summed out in training, too.
@@ -197,7 +197,7 @@ class AuxVAE(GaitModel):
 
     def forward(
         self, x: Tensor, x_aux: Tensor, participant: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
-        labelled: Tensor | None = None, style: Tensor | None = None, style_labelled: Tensor | None = None,
+        y_labelled: Tensor | None = None, style: Tensor | None = None, style_labelled: Tensor | None = None,
         row: Tensor | None = None, targets_only: bool = False, **_: Any,
     ) -> None:  # fmt: skip
         self.require_shapes(x, x_aux)
@@ -219,7 +219,7 @@ class AuxVAE(GaitModel):
             elif self.joint:
                 carried = self.sample_style(self.classifier(z), style, style_labelled)  # eq. 4, 7
             # eq. 5, 8. zoo.predict sums its mean over the styles and averages it over draws of z: eq. 15.
-            self.observe_load(self.load_given(*self.load_head(z, carried)), y, labelled)
+            self.observe_load(self.load_given(*self.load_head(z, carried)), y, y_labelled)
 
     def local_guide(self) -> nn.Module:
         return (StyleAwareGuide if "style_unobserved" in self.row_sites else PaperGuide)(self)

@@ -52,6 +52,7 @@ class AffectModel(ZooModel):
 
     rows = "window"
     plate_dims = {"window": -1}
+    at_least = ("tasks",)
     fit_defaults: Mapping[str, Any] = {
         "epochs": 40, "batch_size": 64, "lr": 1e-3, "schedule": "cosine", "clip": 10.0,
         "optimizer": functools.partial(torch.optim.Adam, weight_decay=1e-4, fused=True),
@@ -136,8 +137,7 @@ class AffectModel(ZooModel):
         if y is None:
             y = torch.zeros(like.shape[1], dtype=torch.long, device=like.device)
             return y, torch.zeros_like(y, dtype=torch.bool)
-        # The first target's mask is named differently from the others'.
-        mask = batch.get(f"y_{task}_labelled", batch.get("labelled"))
+        mask = batch.get(f"y_{task}_labelled")
         return y, torch.ones_like(y, dtype=torch.bool) if mask is None else mask
 
     def observe(self, task: str, logits: Tensor, batch: Mapping[str, Any], h: Tensor) -> None:

@@ -73,14 +73,14 @@ class SequenceNet(GaitModel):
 
     def forward(
         self, x: Tensor, x_aux: Tensor, participant: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
-        labelled: Tensor | None = None, style: Tensor | None = None, style_labelled: Tensor | None = None,
+        y_labelled: Tensor | None = None, style: Tensor | None = None, style_labelled: Tensor | None = None,
         row: Tensor | None = None, h: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         h = self.encode(x, x_aux, participant) if h is None else h
         with self.plate("row", sizes=sizes, row=row):
             if self.joint:
                 self.sample_style(self.classifier(h), style, style_labelled)
-            self.observe_load(self.load_given(*self.load_head(h)), y, labelled)
+            self.observe_load(self.load_given(*self.load_head(h)), y, y_labelled)
 
 
 class SequenceNetLoadOnly(SequenceNet):

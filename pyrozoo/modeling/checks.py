@@ -1,0 +1,100 @@
+"""Checks of a model against its data before a fit: sizes, shapes of the observed sites, enumerated sites."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ..data.batch import Batch
+from .base import ZooModel
+from .enumeration import require_enumerable
+
+
+def require_sizes(model: ZooModel, data: Batch) -> None:
+    """Refuse a model that was made for other sizes than the data have: a size of 1 would be broadcast without a word.
+
+    Compared are the whole numbers that `ZooModel.sizes_from` reads from the data, and those in its dictionaries.
+
+    Raises:
+        ValueError: A size contradicts the data.
+    """
+    try:
+        found = type(model).sizes_from(data)
+    except (ValueError, KeyError):  # data from which no model can be made, e.g. with a constant column
+        return
+    parameters = inspect.signature(type(model)).parameters
+    for name, size in found.items():
+        given = model.config.get(name, parameters[name].default if name in parameters else inspect.Parameter.empty)
+        for key, own, known in _numbers(given, size):
+            if own != known and not (own > known and name in model.at_least):
+                what = name if key is None else f"{name}[{key!r}]"
+                raise ValueError(
+                    f"{what}: the model was made for {own}, but the data have {known}; make the model of these data "
+                    f"(create_model reads {name} from them), or give the data that it was made for"
+                )
+
+
+def _numbers(given: Any, found: Any) -> list[tuple[Any, int, int]]:
+    """Key, number of the model and number of the data, for a whole number or a dictionary of them."""
+    if isinstance(given, Mapping) and isinstance(found, Mapping):
+        pairs = [(key, given[key], found[key]) for key in given if key in found]
+    else:
+        pairs = [(None, given, found)]
+    return [pair for pair in pairs if all(type(number) is int for number in pair[1:])]
+
+
+def require_structure(model: ZooModel, few: Batch) -> None:
+    """Refuse a model whose sites do not fit the data, or cannot be summed out; it runs once, with latents from priors.
+
+    Args:
+        model: The model.
+        few: A few rows of the training data.
+
+    Raises:
+        ValueError: An observed site's event has another shape than its data, or an enumerated site cannot be summed out
+            within each row.
+    """
+    training = {part: part.training for part in model.modules()}
+    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), pyro.settings.context(**dict.fromkeys(names, False)):
+            arguments = model.arguments(few)
+            trace = poutine.trace(model).get_trace(**arguments)
+            _require_shapes(trace)
+            if model.enumerated:
+                require_enumerable(model, _enumerated(model, trace).get_trace(**arguments))
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+
+
+def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
+    """The model's trace with its enumerated sites in parallel, given the other latents (which a guide draws once)."""
+    latents = {
+        name: site["value"]
+        for name, site in trace.iter_stochastic_nodes()
+        if not site_is_subsample(site) and site["infer"].get("enumerate") != "parallel"
+    }
+    given = poutine.condition(model, data=latents)
+    return poutine.trace(poutine.enum(given, first_available_dim=-1 - model.max_plate_nesting))
+
+
+def _require_shapes(trace: poutine.Trace) -> None:
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or not site["is_observed"] or not isinstance(site["value"], Tensor):
+            continue
+        event, value = tuple(getattr(site["fn"], "event_shape", ())), tuple(site["value"].shape)
+        own = value[len(value) - len(event) :]
+        if own != event and 1 in (*own, *event):
+            raise ValueError(
+                f"{name}: its data have the shape {own} per position, and its distribution {event}, which Pyro would "
+                "broadcast; make the model of these data"
+            )
