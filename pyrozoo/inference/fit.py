@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
@@ -21,6 +20,8 @@ from .loop import Training
 from .losses import Loss, NonFiniteLoss, bad_site, materialise
 from .minibatches import some_rows
 from .settings import Settings
+from .warm import check_tables
+from .warm import warm_start as start_from
 
 
 def fit(
@@ -54,10 +55,13 @@ def fit(
         train: The training data; cast to the floating type of the model.
         seed: Random seed for initial weights, minibatches and draws of the latents.
         restarts: Number of independent fits; each is a chain of the posterior.
-        warm_start: A fit of the same architecture whose weights are the initial ones.
+        warm_start: A fit of the same architecture whose weights are the initial ones. Groups are matched by name: a
+            group that it does not know starts from its fresh initial values; other columns are refused.
         checkpoint: Folder for a checkpoint per restart, written after every epoch.
         resume: Whether to continue from the checkpoint: after an interruption at any moment the history and the weights
-            are bit-identical to those of an uninterrupted run.
+            are bit-identical to those of an uninterrupted run. A finished fit is trained longer by more ``steps`` (or
+            ``epochs``): optimiser, history and random states go on, and a schedule follows the new total. With a
+            constant learning rate the result is that of one long run, if the first one ended with a whole epoch.
         progress: Whether to show a progress bar with the ELBO and the time left.
         callback: Function called after every epoch with that epoch's line of the history.
         valid: Validation data for early stopping, see ``patience``; groups are matched to those of `train` by name.
@@ -129,13 +133,14 @@ def _prepared(
     run.model.to(device)
     run.guide.to(device)
     run.model.check(train)
+    check_tables(run.guide, train)
     data, reference = with_support(run.guide, train), reference_tensor(run.model)
     data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
         result.prototype = prototype_of(data, run.model)
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
-        _warm(run.model, run.guide, warm_start, few)
+        start_from(run.model, run.guide, warm_start, few, train)
     if hasattr(run.guide, "solve"):
         _solve(run, data, result)
         return None
@@ -153,12 +158,6 @@ def train_run(
         run.history = training.history
         run.model.eval()
         run.guide.eval()
-
-
-def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
-    materialise(model, guide, train)
-    for own, other in ((model, source.model), (guide, source.guide)):
-        own.load_state_dict(other.state_dict())
 
 
 def _solve(run: Run, train: Batch, result: Fit) -> None:

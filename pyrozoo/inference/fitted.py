@@ -163,21 +163,7 @@ class Fit:
             ValueError: The batch has other names along a dimension, or is standardised differently.
         """
         run = run or self.best
-        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
-        checked |= {f"{target}_class" for target in run.model.targets}
-        for dim in checked & set(batch.coords):
-            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
-            if own and known and own != known:
-                raise ValueError(
-                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
-                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
-                )
-        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
-        if own != known:
-            raise ValueError(
-                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
-                f"{known}; treat both alike"
-            )
+        self.check_columns(batch, run.model)
         amortized = getattr(run.guide, "amortized", ())
         for group in batch.groups:
             if not holds_group(run.model, group):
@@ -201,6 +187,32 @@ class Fit:
                 )
         tensor = reference_tensor(run.model)
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
+
+    def check_columns(self, batch: Batch, model: ZooModel) -> None:
+        """Compare the names along dimensions, the classes and the standardisation of a batch with the training data's.
+
+        Args:
+            batch: The batch.
+            model: The model whose targets count.
+
+        Raises:
+            ValueError: The batch has other names along a dimension, or is standardised differently.
+        """
+        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
+        checked |= {f"{target}_class" for target in model.targets}
+        for dim in checked & set(batch.coords):
+            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
+            if own and known and own != known:
+                raise ValueError(
+                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
+                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
+                )
+        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
+        if own != known:
+            raise ValueError(
+                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
+                f"{known}; treat both alike"
+            )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a run directory of JSON and safetensors, to be read by `pyrozoo.load`.

@@ -377,4 +377,10 @@ class Training:
         self.generator.set_state(tensors["rng/minibatches"])
         self.rows = state["history"]
         self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
-        return state["status"]
+        if self.step > self.total_steps:
+            raise ValueError(
+                f"{self.checkpoint}: it is at step {self.step}, more than the {self.total_steps} of this fit; give "
+                "more steps (or epochs), or choose another checkpoint folder"
+            )
+        longer = state["status"] == "finished" and self.step < self.total_steps
+        return "running" if longer else state["status"]
