@@ -28,6 +28,8 @@ from .files import atomic_write_text, naming, one_line
 from .modeling import registry
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .data.batch import Batch
     from .inference.fitted import Fit
     from .modeling.base import ZooModel
@@ -94,7 +96,7 @@ def _parser() -> _Parser:
     predict.add_argument("--data", metavar="FILE", required=True, help=columns)
     predict.add_argument(
         "--out", metavar="FILE.csv", required=True,
-        help="predictions, one line per row or frame; an entry may write further tables beside it (FILE.steps.csv)",
+        help="predictions, one line per row or frame, with the table's other columns; an entry may write further tables beside it (FILE.steps.csv)",
     )  # fmt: skip
     _rate_option(predict)
     again = "run the same command again: finished jobs in the folder of --out are kept"
@@ -439,10 +441,21 @@ def _predict(arguments: argparse.Namespace) -> int:
         units = [known.get(name, name) for name in table[unit]]
         batch = fit.batch(table.assign(**{unit: units}), labels=False)
     predictions = predict(fit, batch)
-    predictions.insert(0, unit, table[unit].to_numpy())
-    atomic_write_text(out, predictions.to_csv(index_label="row" if unit != "row" else "index", lineterminator="\n"))
+    result = _with_keys(predictions, table.drop(columns=columns["x"]), unit)
+    atomic_write_text(out, result.to_csv(index=False, lineterminator="\n"))
     print(f"{len(predictions)} rows predicted in {out}")
     return 0
+
+
+def _with_keys(predictions: pd.DataFrame, keys: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Predictions beside the row number and the columns of the input that are no inputs x, the unit first."""
+    taken = [column for column in keys if column in predictions]
+    if taken:
+        raise ValueError(f"column {taken[0]!r} of the input has the name of a prediction; rename it")
+    number = next(name for name in ("row", "index", "line number") if name not in keys)
+    keys = keys[[unit, *(column for column in keys if column != unit)]].reset_index(drop=True)
+    keys.insert(0, number, range(len(keys)))
+    return keys.join(predictions.reset_index(drop=True))
 
 
 def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path) -> int:

@@ -201,7 +201,8 @@ class Batch(Mapping):
         """Read a table with one observation per row: a unit, inputs x, and targets y where known.
 
         Rows keep their order and repeated rows are kept: each is an observation. A missing y (NaN) makes the row
-        unlabelled; without ``y`` the whole table is unlabelled.
+        unlabelled; without ``y`` the whole table is unlabelled. The names of the rows are the table's own index, also a
+        repeated one, and predictions carry it: ``df["p"] = zoo.predict(fit, fit.batch(df))["y.mean"]``.
 
         Args:
             df: The table, N rows.

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .tables import check_columns, first, numeric, row_names
+from .tables import check_columns, first, numeric
 
 FRAMES = "frame"
 
@@ -105,7 +105,7 @@ def table_to_arrays(
     if partial.any():
         row = first(df.index, partial)
         raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
-    coords: dict[str, Any] = {"input": xs, "target": ys, "row": row_names(df.index)}
+    coords: dict[str, Any] = {"input": xs, "target": ys, "row": df.index.to_numpy()}
     if units is not None:
         coords["unit"] = list(units)
     rows: dict[str, Any] = {"x": x_values}

@@ -19,10 +19,15 @@ def first(index: pd.Index, where: np.ndarray) -> Any:
     return index[[int(where.argmax())]].tolist()[0]
 
 
-def row_names(index: pd.Index) -> np.ndarray:
-    """Names of the rows if they are unique, else their positions."""
-    plain = index.is_unique and not isinstance(index, pd.MultiIndex)
-    return index.to_numpy() if plain else np.arange(len(index))
+def plain_names(names: np.ndarray) -> np.ndarray:
+    """Names as ArviZ, netCDF and JSON hold them: numbers, times or text, each of them once.
+
+    Names of other kinds (several kinds together, dates, periods, times with a zone, tuples) become their text. Names
+    that are repeated become positions.
+    """
+    if names.dtype.kind == "O" and not all(isinstance(name, str) for name in names):
+        names = np.array([str(name) for name in names], dtype=object)
+    return names if pd.Index(names, tupleize_cols=False).is_unique else np.arange(len(names))
 
 
 def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
@@ -95,7 +100,7 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowe
 
 
 def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
-    """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
+    """Read a CSV file: the columns of numbers with NaN where one is missing, all others as written (``007`` stays so).
 
     Args:
         file: Path of the file.
@@ -111,9 +116,10 @@ def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:
             first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
+            columns = pd.read_csv(file, nrows=0, index_col=False).columns
             table = pd.read_csv(
-                file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
-                index_col=False, low_memory=False,
+                file, dtype={column: str for column in columns if column not in numeric}, keep_default_na=False,
+                na_values=dict.fromkeys(numeric, _MISSING), index_col=False, low_memory=False,
             )  # fmt: skip
         except UnicodeDecodeError as error:
             raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
