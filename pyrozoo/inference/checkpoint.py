@@ -15,6 +15,7 @@ from ..modeling.base import ZooModel
 from ..store.tensors import load_tensors, save_tensors
 
 LENGTH = ("steps", "epochs")  # settings that may change when a fit goes on: it is trained longer
+RATES = ("lr", "lr_groups", "clip", "schedule")  # and after a loss that was not finite
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -35,7 +36,8 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any]) -> tuple[dict[st
     for key, value in json.loads(json.dumps(fingerprint)).items():
         found = state["fingerprint"].get(key)
         if key == "settings" and found is not None:
-            differ = [n for n in value if n not in LENGTH and value[n] != found.get(n)]
+            free = LENGTH + RATES if state["status"] == "failed" else LENGTH
+            differ = [n for n in value if n not in free and value[n] != found.get(n)]
             if differ:
                 was = ", ".join(f"{n}={found.get(n)!r}" for n in differ)
                 raise ValueError(

@@ -74,7 +74,8 @@ def fit(
 
     Raises:
         NonFiniteLoss: The loss or a gradient is not finite; the message names step and site, and ``error.fit`` is the
-            last good state.
+            last good state; with a checkpoint, ``resume=True`` goes on from it with another ``lr``, ``lr_groups``,
+            ``clip`` or ``schedule``.
         KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
         ValueError, TypeError: An argument does not fit the data or the model.
         RuntimeError: ``distributed=True`` in a process that ``torchrun`` did not start.
