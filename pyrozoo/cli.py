@@ -96,7 +96,8 @@ def _parser() -> _Parser:
     predict.add_argument("--data", metavar="FILE", required=True, help=columns)
     predict.add_argument(
         "--out", metavar="FILE.csv", required=True,
-        help="predictions, one line per row or frame, with the table's other columns; an entry may write further tables beside it (FILE.steps.csv)",
+        help="predictions, one line per row or frame, with the table's other columns; an entry may write further "
+        "tables beside it (FILE.steps.csv)",
     )  # fmt: skip
     _rate_option(predict)
     again = "run the same command again: finished jobs in the folder of --out are kept"

@@ -1,8 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pyrozoo as zoo
+from pyrozoo.models import m3sense
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 COLUMNS = {"unit": "well", "x": ["u", "v"], "y": "q"}
@@ -48,3 +50,101 @@ def test_predictions_carry_the_index_of_the_table_also_a_repeated_one(index, tmp
     rows = zoo.load_netcdf(tmp_path / "draws.nc")["posterior"]["z"]["row"].to_index()
     assert rows.is_unique
     assert len(rows) == 12
+
+
+# ---------------------------------------------------------------- a loss that is not finite
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_the_last_good_state_is_finite_also_with_one_step_per_epoch(steps, tmp_path):
+    df = frame(n=8)
+    data = zoo.Batch.from_dataframe(df, **COLUMNS)
+    for resume in (False, True):
+        with pytest.raises(zoo.NonFiniteLoss, match=r"the checkpoint holds it, too") as caught:
+            fitted(df, steps=steps, lr=1e4, lr_groups=None, checkpoint=tmp_path / "c", resume=resume)
+        kept = caught.value.fit
+        assert np.isfinite(zoo.predict(kept, data, draws=3).to_numpy()).all()
+        assert kept.status == "failed"
+    went_on = fitted(df, steps=steps, lr=1e-3, lr_groups=None, checkpoint=tmp_path / "c", resume=True)
+    assert went_on.status == "finished"
+    assert went_on.history["step"].tolist() == list(range(1, steps + 1))
+    assert np.isfinite(zoo.predict(went_on, data, draws=3).to_numpy()).all()
+
+
+# ---------------------------------------------------------------- precision
+def test_numbers_that_32_bits_cannot_tell_apart_are_refused_by_column():
+    df = frame(n=12)
+    seconds = 1.7e9 + 10.0 * np.arange(48)
+    message = r"column 'u' loses precision as float32: .* and 5 of 48 distinct ones remain; subtract a constant"
+    with pytest.raises(ValueError, match=message):
+        fitted(df.assign(u=seconds))
+    with pytest.raises(ValueError, match="column 'q' loses precision as float32"):
+        fitted(df.assign(q=pd.Series(seconds).where(df["q"].notna())))
+    with pytest.raises(ValueError, match="x, column 1 loses precision as float32"):
+        zoo.Batch.from_arrays(rows={"x": np.stack([df["u"], seconds], -1)})
+    with pytest.warns(UserWarning, match="column 'u' loses precision"):
+        fitted(df.assign(u=1.7e9 + 1800.0 * np.arange(48)))
+    double = zoo.Batch.from_dataframe(df.assign(u=seconds), **COLUMNS, dtype=torch.float64)
+    assert len(double["x"][:, 0].unique()) == 48
+    with pytest.raises(ValueError, match="x, column 0 loses precision as float32"):
+        zoo.fit(zoo.create_model("ssmtl", double, **SMALL), "paper", double, steps=1, progress=False)
+    moved = fitted(df.assign(u=seconds - seconds[0]))
+    assert len(moved.train["x"][:, 0].unique()) == 48
+
+
+# ---------------------------------------------------------------- builders refuse what they do not know
+@pytest.mark.parametrize("word", ["target", "lables", "weight", "columns", "standardised"])
+def test_an_unknown_keyword_of_a_builder_is_refused_by_name(word, tmp_path):
+    df, given = frame(), {"unit": "well", "x": ["u", "v"]}
+    for function, build in {
+        "from_dataframe": lambda: zoo.Batch.from_dataframe(df, **given, **{word: "q"}),
+        "write_rows": lambda: zoo.write_rows(tmp_path / "rows", df, **given, **{word: "q"}),
+        "from_arrays": lambda: zoo.Batch.from_arrays(rows={"x": df[["u"]]}, **{word: "q"}),
+    }.items():
+        with pytest.raises(TypeError, match=rf"{function}\(\) has no argument '{word}'.*give others as info="):
+            build()
+    with pytest.raises(TypeError, match=f"has no argument '{word}'"):
+        m3sense.from_arrays({"eda": np.ones((4, 40))}, [0, 1, 0, 1], [1, 1, 2, 2], "stress", **{word: "q"})
+    assert not (tmp_path / "rows").exists()
+
+
+def test_provenance_of_any_name_is_kept():
+    facts = {"name": "north", "source": "log", "info": {"operator": "Ann", "target": "flow"}}
+    batch = zoo.Batch.from_dataframe(frame(), **COLUMNS, **facts)
+    assert {k: batch.info[k] for k in ("name", "source", "operator", "target")} == {
+        "name": "north", "source": "log", "operator": "Ann", "target": "flow",
+    }  # fmt: skip
+
+
+ROWS = {"x": np.ones((3, 1)), "y": np.ones(3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": {"y": ["False", "True", "True"]}}, r"labels\['y'\]: <U5 values, such as .*give True or False"),
+        ({"labels": {"y": [np.nan, 1.0, 0.0]}}, r"labels\['y'\]: float64 values, such as .*nan"),
+        ({"labels": {"y": [0, 1, 2]}}, r"labels\['y'\]: it holds .*2.*; give True or False"),
+        ({"labels": {"y": [True, None, False]}}, r"labels\['y'\]: object values"),
+        ({"labels": {"y": np.ma.array([True, False, True], mask=[0, 1, 0])}}, r"labels\['y'\]: .*hidden"),
+        ({"labels": {"y": [True]}}, r"labels\['y'\]: shape \(1,\), expected \(3,\)"),
+        ({"labels": ["y"]}, "labels: a list; give a mapping"),
+        ({"coords": 5}, "coords: a int; give a mapping"),
+        ({"rows": 5}, "rows: a int; give a mapping"),
+        ({"rows": {}}, "rows: there are no arrays"),
+        ({"rows": {"x": []}}, "there are no rows"),
+        ({"rows": {"x": 5.0}}, "x: a float without a length"),
+        ({"rows": {"x": np.ma.array([1.0, 2.0], mask=[0, 1])}}, "x: entries of a masked array are hidden"),
+        ({"rows": {"x": torch.eye(3).to_sparse()}}, "x: a sparse Tensor; make it dense"),
+        ({"rows": ROWS | {"w": 5.0}}, "w: 1 entries, expected 3"),
+    ],
+    ids=str,
+)
+def test_arrays_that_are_no_masks_or_tables_are_refused_by_name(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        zoo.Batch.from_arrays(**{"rows": ROWS} | change)
+
+
+@pytest.mark.parametrize("mask", [[True, False, True], [1, 0, 1], pd.Series([True, False, True], dtype=object)])
+def test_masks_of_true_and_false_or_1_and_0_are_read(mask):
+    batch = zoo.Batch.from_arrays(rows=ROWS, labels={"y": mask})
+    assert batch["labelled"].tolist() == [True, False, True]
+    assert batch["y"].tolist() == [1.0, 0.0, 1.0]

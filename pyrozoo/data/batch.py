@@ -22,7 +22,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .build import FRAMES, arrays_to_parts, blank, refuse_taken, table_to_arrays, to_names
+from .build import (
+    FRAMES,
+    arrays_to_parts,
+    blank,
+    check_precision,
+    columns_of,
+    provenance,
+    refuse_taken,
+    require_mapping,
+    table_to_arrays,
+    to_mask,
+    to_names,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +157,8 @@ class Batch(Mapping):
         truth: Mapping[str, Any] | None = None,
         truth_along: Mapping[str, str] | None = None,
         dtype: torch.dtype | None = None,
-        **info: Any,
+        info: Mapping[str, Any] | None = None,
+        **facts: Any,
     ) -> Batch:
         """Build a full batch from arrays.
 
@@ -164,7 +177,8 @@ class Batch(Mapping):
             truth: Name -> array known to the simulator only.
             truth_along: Truth entry -> plate of its first axis.
             dtype: Floating type; None for torch's default.
-            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+            info: Provenance of any other name.
+            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rates, seconds.
 
         Raises:
             TypeError: A value is not an array of numbers, or names of groups cannot be compared.
@@ -179,6 +193,11 @@ class Batch(Mapping):
             >>> data["x"].shape, data["lengths"].tolist()
             (torch.Size([12, 3]), [5, 7])
         """
+        for what, value in (("tables", tables), ("groups", groups), ("labels", labels), ("dims", dims),
+                            ("coords", coords), ("truth", truth), ("truth_along", truth_along)):  # fmt: skip
+            require_mapping(what, value)
+        arguments = ("rows", "groups", "tables", "frames", "labels", "row_plate", "dims", "coords", "truth", "dtype")
+        info = provenance("from_arrays", arguments, facts, info)
         return cls(
             **arrays_to_parts(
                 rows=rows, groups=groups, tables=tables, frames=frames, labels=labels, row_plate=row_plate, dims=dims,
@@ -196,7 +215,8 @@ class Batch(Mapping):
         y: str | Sequence[str] | None = None,
         units: Sequence[Any] | None = None,
         dtype: torch.dtype | None = None,
-        **info: Any,
+        info: Mapping[str, Any] | None = None,
+        **facts: Any,
     ) -> Batch:
         """Read a table with one observation per row: a unit, inputs x, and targets y where known.
 
@@ -212,7 +232,8 @@ class Batch(Mapping):
             units: All units in the order they should have; by default that of a categorical column's categories,
                 else the order in which they first appear.
             dtype: Floating type; None for torch's default.
-            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+            info: Provenance of any other name.
+            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rates, seconds.
 
         Raises:
             KeyError: A column is not in the table.
@@ -230,6 +251,7 @@ class Batch(Mapping):
             >>> data.names("unit").tolist()
             ['b', 'a']
         """
+        info = provenance("from_dataframe", ("unit", "x", "y", "units", "dtype"), facts, info)
         return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, dtype, info))
 
     # ---------------------------------------------------------------- parts
@@ -387,9 +409,7 @@ class Batch(Mapping):
             (10, 90)
         """
         name = self._mask_name(target)
-        mask = torch.as_tensor(np.asarray(observed, dtype=bool), device=self.tensors[name].device)
-        if mask.shape != (self.n_rows,):
-            raise ValueError(f"observed: shape {tuple(mask.shape)}, expected ({self.n_rows},)")
+        mask = torch.as_tensor(to_mask("observed", observed, self.n_rows), device=self.tensors[name].device)
         mask = mask & self.tensors[name]
         tensors = dict(self.tensors) | {name: mask}
         tensors[target] = blank(self.tensors[target], self._per_entry(target, mask))
@@ -527,7 +547,15 @@ class Batch(Mapping):
         return replace(self, tensors={**self.tensors, **tensors})
 
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """Move all tensors to `device` and convert floating tensors to `dtype`; None leaves either as it is."""
+        """Move all tensors to `device` and convert floating tensors to `dtype`; None leaves either as it is.
+
+        Raises:
+            ValueError: The values of a column would lose their precision; a smaller loss is a warning.
+        """
+        for name, tensor in self.tensors.items():
+            if tensor.dtype == torch.float64 and dtype is not None and self.along[name] in (self.rows, FRAMES):
+                for part, values in columns_of(name, tensor):
+                    check_precision(part, values, dtype)
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)

@@ -144,7 +144,7 @@ class Fit:
         coords = {k: v for k, v in batch.coords.items() if k != "target"} | {"target": columns["y"]}
         return Batch.from_arrays(
             rows={"x": batch["x"], **blank}, groups={"unit": batch.group_names("unit")}, labels=masks, coords=coords,
-            dims=batch.dims, **batch.info,
+            dims=batch.dims, info=batch.info,
         )  # fmt: skip
 
     def prepare(self, batch: Batch, run: Run | None = None) -> Batch:

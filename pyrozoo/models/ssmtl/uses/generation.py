@@ -373,7 +373,8 @@ def _draws(fit: Fit, drawn: Tensor, value: Tensor, seen: Tensor, names: np.ndarr
             "observed_data": {"x": seen_x.numpy(), "y": seen_y.numpy()},
         },
         {"x": ("row", "input"), "y": ("row", "target")},
-        {"row": plain_names(names), "input": np.array(variables[: sizes[0]]), "target": np.array(variables[sizes[0] :])},
+        {"row": plain_names(names), "input": np.array(variables[: sizes[0]]),
+         "target": np.array(variables[sizes[0] :])},
         {"guide": fit.guide_name, "data": str(data.info.get("name", "")),
          "simulated": str(bool(data.info.get("simulated")))},
     )  # fmt: skip
