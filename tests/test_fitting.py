@@ -220,6 +220,25 @@ def test_what_is_no_guide_is_an_error(model, train, guide, error, message):
         ({"particles": 0}, ValueError, "particles: 0; at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size: 0; at least 1"),
         ({"restarts": 0}, ValueError, "restarts: 0; at least 1"),
+        ({"steps": 2.5}, TypeError, "steps: 2.5; a whole number is needed"),
+        ({"epochs": True, "steps": None}, TypeError, "epochs: True; a whole number is needed"),
+        ({"batch_size": "all"}, TypeError, "batch_size: 'all'; a whole number is needed"),
+        ({"batch_size": {"labelled": -1}}, ValueError, r"batch_size\['labelled'\]: -1; at least 0"),
+        ({"lr": math.nan}, ValueError, "lr: nan; a finite number is needed"),
+        ({"lr": -1e-3}, ValueError, "lr: -0.001; a learning rate is not negative"),
+        ({"lr": "0.1"}, TypeError, "lr: '0.1'; a number is needed"),
+        ({"lr_groups": {"guide.*": -1.0}}, ValueError, r"lr_groups\['guide.\*'\]: -1.0; a learning rate is not"),
+        ({"lr_groups": 0.1}, TypeError, "lr_groups: a float; give a mapping"),
+        ({"clip": math.inf}, ValueError, "clip: inf; a finite number"),
+        ({"clip": 0}, ValueError, "clip: 0; a positive norm"),
+        ({"patience": -1}, ValueError, "patience: -1; at least 1"),
+        ({"anneal": -1}, ValueError, "anneal: -1; at least 0"),
+        ({"anneal_sites": "c"}, TypeError, "anneal_sites: 'c'; give a tuple of names"),
+        ({"device": "gpu0"}, ValueError, "device: 'gpu0' is no device of torch"),
+        ({"validate": "yes"}, TypeError, "validate: 'yes'; give True or False"),
+        ({"optimizer": "adam"}, TypeError, "optimizer: a str; give a function"),
+        ({"seed": -1}, ValueError, "seed: -1; at least 0"),
+        ({"seed": 1.5}, TypeError, "seed: 1.5; a whole number"),
         ({"schedule": "step"}, ValueError, r"schedule: 'step' is none of \['constant', 'cosine', 'linear'\]"),
         ({"lr_groups": {"guide.d_*": 1.0}}, ValueError, r"no parameter matches 'guide.d_\*'; parameters are"),
         ({"anneal": 2, "anneal_sites": ("x",)}, ValueError, r"the guide does not sample \['x'\], only \['c'"),
@@ -232,6 +251,28 @@ def test_what_is_no_guide_is_an_error(model, train, guide, error, message):
 def test_wrong_settings_are_errors_that_name_them(model, train, options, error, message):
     with pytest.raises(error, match=message):
         fit(model, "paper", train, **options)
+
+
+def test_settings_of_numpy_and_torch_are_saved_as_pythons_own(train, tmp_path):
+    model = zoo.create_model("ssmtl", train, **SMALL | {"c_dim": np.int64(2)})
+    given = {
+        "steps": np.int64(3), "lr": np.float64(0.01), "batch_size": np.int32(8), "seed": np.int64(7),
+        "device": torch.device("cpu"), "clip": torch.tensor(10.0), "lr_groups": {"guide.c_*": np.float64(0.1)},
+    }  # fmt: skip
+    first = fit(model, "paper", train, **given)
+    loaded = zoo.load(first.save(tmp_path / "run"))
+    want = {"steps": 3, "lr": 0.01, "batch_size": 8, "seed": 7, "device": "cpu", "clip": 10.0}
+    assert {k: loaded.settings[k] for k in want} == want
+    assert loaded.settings["lr_groups"] == {"guide.c_*": 0.1}
+    plain = fit(zoo.create_model("ssmtl", train, **SMALL), "paper", train, **want, lr_groups={"guide.c_*": 0.1})
+    assert_equal(weights(plain), weights(first))
+
+
+def test_a_rate_that_the_models_own_rates_override_for_most_parameters_is_said(train):
+    model = type("Defaults", (SSMTL,), {"fit_defaults": {"lr_groups": {"*.net.*": 1e-4}}})(2, n_units=3, **SMALL)
+    with pytest.warns(UserWarning, match=r"lr=0.01 holds for \d+% of the parameters; .*'\*.net.\*': 0.0001.*lr_groups"):
+        zoo.fit(model, PaperGuide, train, steps=1, lr=0.01, progress=False)
+    zoo.fit(model, PaperGuide, train, steps=1, lr=0.01, lr_groups=None, progress=False)
 
 
 def test_the_models_defaults_hold_where_nothing_is_given(train):

@@ -121,7 +121,7 @@ ROWS = {"x": np.ones((3, 1)), "y": np.ones(3)}
     ("change", "message"),
     [
         ({"labels": {"y": ["False", "True", "True"]}}, r"labels\['y'\]: <U5 values, such as .*give True or False"),
-        ({"labels": {"y": [np.nan, 1.0, 0.0]}}, r"labels\['y'\]: float64 values, such as .*nan"),
+        ({"labels": {"y": [np.nan, 1.0, 0.0]}}, r"labels\['y'\]: it holds .*nan.*; give True or False"),
         ({"labels": {"y": [0, 1, 2]}}, r"labels\['y'\]: it holds .*2.*; give True or False"),
         ({"labels": {"y": [True, None, False]}}, r"labels\['y'\]: object values"),
         ({"labels": {"y": np.ma.array([True, False, True], mask=[0, 1, 0])}}, r"labels\['y'\]: .*hidden"),

@@ -119,8 +119,8 @@ def to_mask(what: str, value: Any, n: int) -> np.ndarray:
     mask = value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     if mask.shape != (n,):
         raise ValueError(f"{what}: shape {mask.shape}, expected ({n},)")
-    if mask.dtype.kind in "biu" or (mask.dtype == object and all(isinstance(v, bool | np.bool_) for v in mask)):
-        if mask.dtype.kind == "b" or bool(np.isin(mask.astype(int), (0, 1)).all()):
+    if mask.dtype.kind in "biuf" or (mask.dtype == object and all(isinstance(v, bool | np.bool_) for v in mask)):
+        if mask.dtype.kind in "bO" or bool(np.isin(mask, (0, 1)).all()):
             return mask.astype(bool)
         raise ValueError(f"{what}: it holds {mask[~np.isin(mask, (0, 1))][0]!r}; give True or False for each row")
     raise TypeError(f"{what}: {mask.dtype} values, such as {mask[0]!r}; give True or False for each row")
@@ -246,8 +246,8 @@ def to_tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
 
 
 def columns_of(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """The columns of a table (N, D) with their names; any other tensor as a whole."""
-    if tensor.dim() != 2:
+    """The columns of a table (N, D) with their names; signals (many columns) and other tensors as a whole."""
+    if tensor.dim() != 2 or tensor.shape[1] > 32:
         return [(name, tensor.flatten())]
     return [(f"{name}, column {j}", tensor[:, j]) for j in range(tensor.shape[1])]
 

@@ -19,7 +19,7 @@ from .fitted import Fit, Run, identity, prototype_of
 from .loop import Training
 from .losses import Loss, NonFiniteLoss, bad_site, materialise
 from .minibatches import some_rows
-from .settings import Settings
+from .settings import Settings, plain_number, whole
 from .warm import check_tables
 from .warm import warm_start as start_from
 
@@ -89,11 +89,10 @@ def fit(
         ('finished', 2, 20)
     """
     started = time.perf_counter()
+    seed, restarts = whole("seed", plain_number(seed), 0), whole("restarts", plain_number(restarts), 1)
     options = Settings.resolve(model, guide, settings).for_data(train)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=FOLDER")
-    if restarts < 1:
-        raise ValueError(f"restarts: {restarts}; at least 1 is needed")
     if settings.get("patience") is not None and valid is None:
         raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)

@@ -329,6 +329,14 @@ class Training:
             if not matched and not self.options.lenient_groups:
                 raise ValueError(f"lr_groups: no parameter matches {pattern!r}; parameters are {sorted(named)}")
             rates |= dict.fromkeys(matched, lr)
+        other = sum(p.numel() for n, p in named.items() if rates[n] != self.options.lr)
+        share = other / max(sum(p.numel() for p in named.values()), 1)
+        if self.options.given_lr and self.options.lenient_groups and share > 0.5:
+            warnings.warn(
+                f"lr={self.options.lr:g} holds for {1 - share:.0%} of the parameters; the others have the rates of the "
+                f"model's lr_groups {dict(self.options.lr_groups)}; give lr_groups=None for one rate",
+                stacklevel=2,
+            )
         return rates
 
     def _set_rates(self, progress: float) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
@@ -140,7 +141,10 @@ class ZooModel(LocalParams, PyroModule):
         """Keep the constructor arguments as ``config``, from which `fresh` and a saved run build the model again."""
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
-        arguments = dict(list(bound.arguments.items())[1:])
+        arguments = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in list(bound.arguments.items())[1:]
+        }
         object.__setattr__(self, "config", arguments)
         return self
 
