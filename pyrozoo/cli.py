@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .files import atomic_write_text, naming, one_line
+from .files import atomic_write_text, check_target, naming, one_line
 from .modeling import registry
 
 if TYPE_CHECKING:
@@ -311,6 +311,9 @@ def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Bat
 def _check_folders(arguments: argparse.Namespace) -> None:
     if Path(arguments.out).exists():
         raise FileExistsError(f"{arguments.out} exists; choose another folder for --out")
+    for folder in (arguments.out, arguments.checkpoint):
+        if folder is not None:
+            check_target(folder)
     if arguments.resume and arguments.checkpoint is None:
         raise ValueError("--resume needs --checkpoint DIR")
     if arguments.checkpoint and not arguments.resume and any(Path(arguments.checkpoint).glob("run-*.safetensors")):
@@ -417,6 +420,7 @@ def _how_to_predict(arguments: argparse.Namespace, columns: Mapping[str, Any] | 
 
 def _predict(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
+    check_target(out)
     if out.is_dir() or (out.exists() and out.samefile(arguments.data)):
         raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'the input'}; choose another file for --out")
 

@@ -1,3 +1,9 @@
+import contextlib
+import datetime
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +11,7 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.models import m3sense
+from pyrozoo.store import directory
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 COLUMNS = {"unit": "well", "x": ["u", "v"], "y": "q"}
@@ -148,3 +155,89 @@ def test_masks_of_true_and_false_or_1_and_0_are_read(mask):
     batch = zoo.Batch.from_arrays(rows=ROWS, labels={"y": mask})
     assert batch["labelled"].tolist() == [True, False, True]
     assert batch["y"].tolist() == [1.0, 0.0, 1.0]
+
+
+# ---------------------------------------------------------------- what could not be saved is found before the training
+@pytest.mark.parametrize(
+    "names",
+    [
+        pd.date_range("2024-01-01", periods=4, tz="Europe/Oslo"),
+        pd.period_range("2024-01", periods=4, freq="M"),
+        pd.Index([datetime.date(2024, 1, i) for i in range(1, 5)], dtype=object),
+    ],
+    ids=["zone", "period", "date"],
+)
+def test_units_that_cannot_be_saved_are_refused_before_the_fit_by_their_column(names, tmp_path):
+    df = frame().assign(well=lambda df: names.repeat(3))
+    with pytest.raises(ValueError, match=r"column 'well', .*: JSON cannot hold a .*; use text or numbers"):
+        fitted(df)
+    fit = fitted(df.assign(well=df["well"].astype(str)))
+    assert zoo.load(fit.save(tmp_path / "run")).prototype.sizes["unit"] == 4
+
+
+def test_mixed_units_are_text_in_arviz(tmp_path):
+    fit = fitted(frame(["a", 1, 2.5, "d"]))
+    idata = zoo.to_arviz(fit, fit.train, draws=2)
+    zoo.save_netcdf(idata, tmp_path / "draws.nc")
+    assert zoo.load_netcdf(tmp_path / "draws.nc")["posterior"]["unit"].values.tolist() == ["a", "1", "2.5", "d"]
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    rows = []
+    with pytest.raises(NotADirectoryError, match=r"file/c cannot be made: .*file is a file; choose another folder"):
+        fitted(checkpoint=tmp_path / "file" / "c", callback=rows.append)
+    assert rows == []
+
+
+# ---------------------------------------------------------------- replacing a run
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+def test_a_run_is_whole_under_its_name_whenever_overwriting_is_interrupted(exchange, after, tmp_path, monkeypatch):
+    old, new = fitted(steps=2), fitted(steps=3)
+    old.save(tmp_path / "run")
+    if not exchange:
+        monkeypatch.setattr(directory, "_exchanged", lambda one, other: False)
+    real, done = os.replace, []
+
+    def interrupted(one, other):
+        real(one, other)
+        done.append(other)
+        if len(done) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        new.save(tmp_path / "run", overwrite=True)
+    monkeypatch.setattr(os, "replace", real)
+    assert (tmp_path / "run" / "run.json").exists()
+    assert int(zoo.load(tmp_path / "run").history["step"].max()) in (2, 3)
+    new.save(tmp_path / "run", overwrite=True)
+    assert int(zoo.load(tmp_path / "run").history["step"].max()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+KILLED = """
+import os, signal, sys
+import pyrozoo as zoo
+from pyrozoo.store import directory
+fit = zoo.load(sys.argv[1])
+directory._exchanged = lambda one, other: False
+real = os.replace
+def killed(one, other):
+    real(one, other)
+    if str(other).endswith("-old"):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killed
+fit.save(sys.argv[1], overwrite=True)
+"""
+
+
+def test_a_kill_between_two_renames_loses_nothing_and_the_next_save_cleans_up(tmp_path):
+    fitted().save(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run")], check=False)
+    assert not (tmp_path / "run").exists()
+    fit = zoo.load(tmp_path / "run")
+    assert fit.status == "finished"
+    fit.save(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -11,11 +11,13 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
+from ..files import check_target
 from ..modeling.base import ZooModel
 from ..modeling.guides import with_support
+from ..store.batches import names_to_json
 from .copies import build, guide_label, isolated, reference_tensor, run_seed
 from .distributed import Processes, joined
-from .fitted import Fit, Run, identity, prototype_of
+from .fitted import Fit, Run, holds_group, identity, prototype_of
 from .loop import Training
 from .losses import Loss, NonFiniteLoss, bad_site, materialise
 from .minibatches import some_rows
@@ -95,6 +97,9 @@ def fit(
         raise ValueError("resume=True needs checkpoint=FOLDER")
     if settings.get("patience") is not None and valid is None:
         raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
+    _check_names(model, train)
+    if checkpoint is not None:
+        check_target(checkpoint)
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
     with joined(options.distributed, options.device) as processes:
         for index in range(restarts):
@@ -146,6 +151,15 @@ def _prepared(
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file, processes)
+
+
+def _check_names(model: ZooModel, train: Batch) -> None:
+    """Refuse names of groups that could not be saved after the training."""
+    for group in train.groups:
+        if holds_group(model, group):
+            columns = train.info.get("columns") or {}
+            what = f"column {columns[group]!r}," if group in columns else group
+            names_to_json(what, train.coords[group])
 
 
 def train_run(
