@@ -100,6 +100,7 @@ def _parser() -> _Parser:
         "tables beside it (FILE.steps.csv)",
     )  # fmt: skip
     _rate_option(predict)
+    _dialect_options(predict)
     again = "run the same command again: finished jobs in the folder of --out are kept"
     reproduce = add("reproduce", _reproduce, "reproduce a table or figure of the paper", hint=again)
     reproduce.add_argument("name", metavar="NAME")
@@ -129,6 +130,7 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
         help="a CSV table, a file in the entry's own format (its README says), or a data set of the entry",
     )  # fmt: skip
     _rate_option(fit)
+    _dialect_options(fit)
     fit.add_argument("--unit", metavar="COL", help="column of the table that names the unit of a row")
     fit.add_argument("--x", action="append", type=_names, metavar="COL,COL", help="input columns; may be repeated")
     fit.add_argument("--y", action="append", type=_names, metavar="COL", help="target column; empty where unlabelled")
@@ -156,10 +158,25 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
 
 
+def _dialect_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sep", type=_separator, metavar="CHAR",
+        help='separator of a table, e.g. ";" or "\\t"; by default the one that fits the header',
+    )  # fmt: skip
+    command.add_argument("--decimal", choices=(".", ","), help="decimal mark of a table; guessed where unambiguous")
+
+
 def _rate_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rate", type=float, metavar="HZ", help="frames per second of recordings, where the file does not say"
     )
+
+
+def _separator(text: str) -> str:
+    text = "\t" if text == "\\t" else text
+    if len(text) != 1 or text.isalnum() or text in '."\n\r':
+        raise argparse.ArgumentTypeError(f"{text!r} is no separator; give one character, such as ';'")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -346,13 +363,15 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
     from .data.tables import read_table
 
-    table = read_table(arguments.data, arguments.unit, [*x, *y])
+    table = read_table(arguments.data, arguments.unit, [*x, *y], arguments.sep, arguments.decimal)
     with naming(arguments.data):
         return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
 
 
 def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
     """Read a file in the entry's own format."""
+    if arguments.sep or arguments.decimal:
+        raise ValueError(f"--sep and --decimal belong to a table; {name!r} reads recordings, see its README")
     batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and not options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
@@ -440,7 +459,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not columns["y"]:
         raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
     unit = columns["unit"]
-    table = read_table(arguments.data, unit, columns["x"])
+    table = read_table(arguments.data, unit, columns["x"], arguments.sep, arguments.decimal)
     known = {str(name): name for name in fit.prototype.coords["unit"].tolist()}  # a run may hold numbers as units
     with naming(arguments.data):
         units = [known.get(name, name) for name in table[unit]]
