@@ -178,7 +178,7 @@ def test_unit_names_come_back_with_their_type(units, tmp_path):
 
 def test_unit_names_that_json_cannot_hold_are_an_error_that_leaves_nothing_behind(tmp_path):
     train = read(frame([("a", 1), ("b", 2)]))
-    with pytest.raises(ValueError, match=r"column 'unit', \('a', 1\): JSON cannot hold a tuple; use text or numbers"):
+    with pytest.raises(ValueError, match=r"column 'well', \('a', 1\): JSON cannot hold a tuple; use text or numbers"):
         fit(train=train)
     fitted = fit()
     fitted.prototype = dataclasses.replace(

@@ -1,16 +1,24 @@
 import contextlib
+import copy
 import datetime
 import os
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
+from pyro.poutine.runtime import _PYRO_STACK
 
 import pyrozoo as zoo
+from pyrozoo.cli import main
+from pyrozoo.data.tables import read_table
 from pyrozoo.models import m3sense
+from pyrozoo.models.ssmtl import SSMTL
 from pyrozoo.store import directory
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
@@ -241,3 +249,123 @@ def test_a_kill_between_two_renames_loses_nothing_and_the_next_save_cleans_up(tm
     assert fit.status == "finished"
     fit.save(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+# ---------------------------------------------------------------- copies, processes, threads
+@pytest.mark.parametrize("guide", ["paper", "amortized", "normal"])
+def test_copies_of_a_fit_predict_alike(guide):
+    fit = fitted(guide=guide)
+    want = zoo.predict(fit, fit.train, draws=3)
+    twins = [copy.deepcopy(fit)]
+    if guide == "normal":
+        with pytest.raises(TypeError, match="AutoNormal cannot be pickled; write it by save"):
+            pickle.dumps(fit)
+    else:
+        twins.append(pickle.loads(pickle.dumps(fit)))
+    for twin in (*twins, fit):
+        assert zoo.predict(twin, fit.train, draws=3).equals(want)
+    batch = pickle.loads(pickle.dumps(fit.train))
+    assert batch.sha256 == fit.train.sha256
+    with pytest.raises(TypeError):
+        batch.sizes["row"] = 3
+    again = zoo.fit(copy.deepcopy(fit.model), guide, batch, steps=5, progress=False)
+    assert again.history.equals(fit.history)
+
+
+def in_threads(function, times, threads=4):
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result() for future in [pool.submit(function, i) for i in range(times)]]
+
+
+def test_threads_that_predict_and_fit_at_the_same_time_take_turns():
+    fit = fitted()
+    want = [zoo.predict(fit, fit.train, draws=3, seed=i) for i in range(4)]
+    state, settings, stack = torch.get_rng_state(), pyro.settings.get(), list(_PYRO_STACK)
+    found = in_threads(lambda i: zoo.predict(fit, fit.train, draws=3, seed=i % 4), 200)
+    assert all(table.equals(want[i % 4]) for i, table in enumerate(found))
+    options = {"steps": 2, "progress": False}
+    fits = in_threads(lambda i: zoo.fit(fit.model, "paper", fit.train, seed=i % 2, **options), 50)
+    first = [zoo.fit(fit.model, "paper", fit.train, seed=i, **options).history for i in range(2)]
+    assert all(found.history.equals(first[i % 2]) for i, found in enumerate(fits))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pyro.settings.get() == settings
+    assert list(_PYRO_STACK) == stack
+    assert dict(pyro.get_param_store()) == {}
+    again = in_threads(lambda i: fitted(steps=2, seed=i % 2), 20)  # with a model of its own in each thread
+    assert all(found.history.equals(first[i % 2]) for i, found in enumerate(again))
+
+
+# ---------------------------------------------------------------- what is given, and what is said
+def test_unused_categories_are_ignored():
+    df = frame().assign(well=lambda df: df["well"].astype("category"))
+    fit = fitted(df[df["well"] != "c"])
+    assert fit.prototype.names("unit").tolist() == ["a", "b", "d"]
+    assert len(zoo.predict(fit, df[df["well"] == "b"], draws=2)) == 3
+
+
+def test_whole_numbers_name_columns_like_text():
+    df = frame()[["well", "u", "v", "q"]].set_axis(range(4), axis=1)
+    one, many = (zoo.Batch.from_dataframe(df, unit=0, x=[1, 2], y=y) for y in (3, [3]))
+    assert one.sha256 == many.sha256
+    with pytest.raises(TypeError, match=r"column 'u' holds bool values.*; convert it by .astype\(int\)"):
+        zoo.Batch.from_dataframe(frame().assign(u=True), **COLUMNS)
+
+
+def test_a_data_frame_is_predicted_and_a_fit_says_what_to_make_of_one():
+    fit, df = fitted(), frame()
+    assert zoo.predict(fit, df, draws=3).equals(zoo.predict(fit, fit.batch(df), draws=3))
+    with pytest.raises(TypeError, match=r"train: a DataFrame; give a Batch, .*zoo.Batch.from_dataframe\(df, unit="):
+        zoo.fit(fit.model, "paper", df)
+    with pytest.raises(TypeError, match="batch: a list; give a Batch or a data frame"):
+        zoo.predict(fit, [1])
+    with pytest.raises(TypeError, match=r"SSMTL has no argument 'cdim'; its arguments are \['x_dim', .*'c_dim'"):
+        zoo.create_model("ssmtl", fit.train, cdim=4)
+
+
+def test_a_fit_is_printed_in_a_few_lines():
+    lines = repr(fitted(restarts=7)).splitlines()
+    assert len(lines) <= 10
+    assert lines[0].startswith("Fit of SSMTL with the guide 'paper' to data frame: 12 rows, 4 units")
+
+
+def test_a_fit_of_another_version_names_it_and_the_command_that_fits_again(tmp_path, monkeypatch):
+    path = fitted().save(tmp_path / "run")
+    monkeypatch.setattr(SSMTL, "version", "99")
+    command = "pyrozoo fit ssmtl --data 'data frame' --unit well --x u --x v --y q --variant ssmtl --guide paper"
+    with pytest.raises(ValueError, match=f"pyrozoo that wrote it, {zoo.__version__} .*fit again: {command} --seed 0"):
+        zoo.load(path)
+
+
+def test_labels_without_a_class_0_and_missing_names():
+    x, who = {"eda": np.random.default_rng(0).normal(size=(8, 80))}, [1] * 4 + [2] * 4
+    batch = m3sense.from_arrays(x, pd.Series(["a", None, "b", np.nan] * 2), who, "stress")
+    assert batch.observed("y_stress").tolist() == [True, False] * 4
+    with pytest.raises(ValueError, match="labels: no window has class 0, and classes are numbered from 0"):
+        m3sense.from_arrays(x, [1, 2] * 4, who, "stress")
+    with pytest.raises(ValueError, match="eda: its windows differ in length"):
+        m3sense.from_arrays({"eda": [np.ones(80 + i) for i in range(8)]}, [0, 1] * 4, who, "stress")
+
+
+# ---------------------------------------------------------------- tables in other dialects
+@pytest.mark.parametrize("dialect", [(";", ","), ("\t", "."), ("|", ","), (";", "."), (",", ".")])
+@pytest.mark.parametrize("given", [True, False])
+def test_tables_with_other_separators_and_decimal_marks_are_read(dialect, given, tmp_path):
+    sep, decimal = dialect
+    df = frame().assign(id=[f"00{i}" for i in range(12)])
+    df.to_csv(tmp_path / "d.csv", sep=sep, decimal=decimal, index=False)
+    found = read_table(tmp_path / "d.csv", "well", ["u", "v", "q"], *(dialect if given else ()))
+    pd.testing.assert_frame_equal(found, df, check_dtype=False, rtol=1e-12)
+
+
+def test_the_command_line_reads_tables_in_other_dialects(tmp_path, capsys):
+    frame().to_csv(tmp_path / "d.csv", sep=";", decimal=",", index=False)
+    fit = ["fit", "ssmtl", "--unit", "well", "--x", "u,v", "--y", "q", "--steps", "2", "--set", "width=6"]
+    for i, more in enumerate(([], ["--sep", ";", "--decimal", ","])):
+        data = ["--data", str(tmp_path / "d.csv"), *more]
+        assert main([*fit, *data, "--out", str(tmp_path / f"run{i}")]) == 0
+        assert main(["predict", str(tmp_path / "run0"), *data, "--out", str(tmp_path / f"p{i}.csv")]) == 0
+    assert (tmp_path / "p0.csv").read_text() == (tmp_path / "p1.csv").read_text()
+    want = zoo.Batch.from_dataframe(frame(), **COLUMNS)
+    assert zoo.load(tmp_path / "run0").data["sha256"] == want.sha256
+    assert main([*fit, "--data", str(tmp_path / "d.csv"), "--sep", "ab", "--out", str(tmp_path / "r")]) == 2
+    assert "'ab' is no separator" in capsys.readouterr().err

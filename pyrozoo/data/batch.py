@@ -105,9 +105,18 @@ class Batch(Mapping):
         for name in ("tensors", "along", "sizes", "labels", "strata", "coords", "dims", "truth", "info"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain mappings for copy and pickle, which refuse read-only ones."""
+        return {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
     # The mapping protocol: what ``model(**batch)`` sees.
     def __getitem__(self, key: str) -> Any:
-        return self.sizes if key == "sizes" else self.tensors[key]
+        return dict(self.sizes) if key == "sizes" else self.tensors[key]  # plain, so that arguments can be pickled
 
     def __iter__(self) -> Iterator[str]:
         yield from self.tensors

@@ -151,7 +151,7 @@ def table_to_arrays(
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_dataframe`."""
-    xs, ys = [x] if isinstance(x, str) else list(x), [] if y is None else [y] if isinstance(y, str) else list(y)
+    xs, ys = ([] if c is None else list(c) if pd.api.types.is_list_like(c) else [c] for c in (x, y))
     check_columns(df, unit, xs, ys)
     missing = df[unit].isna().to_numpy()
     if missing.any():
@@ -159,7 +159,7 @@ def table_to_arrays(
             f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row"
         )
     if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
-        units = df[unit].cat.categories
+        units = df[unit].cat.remove_unused_categories().cat.categories
     largest = torch.finfo(dtype or torch.get_default_dtype()).max
     x_values, y_values = numeric(df, xs, largest), numeric(df, ys, largest, missing_allowed=True)
     kind = dtype or torch.get_default_dtype()

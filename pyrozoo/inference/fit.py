@@ -91,6 +91,12 @@ def fit(
         ('finished', 2, 20)
     """
     started = time.perf_counter()
+    for what, data in (("train", train), ("valid", valid)):
+        if not isinstance(data, Batch) and not (what == "valid" and data is None):
+            raise TypeError(
+                f"{what}: a {type(data).__name__}; give a Batch, of a data frame "
+                "zoo.Batch.from_dataframe(df, unit=COLUMN, x=[COLUMNS], y=COLUMN)"
+            )
     seed, restarts = whole("seed", plain_number(seed), 0), whole("restarts", plain_number(restarts), 1)
     options = Settings.resolve(model, guide, settings).for_data(train)
     if resume and checkpoint is None:

@@ -140,7 +140,10 @@ class ZooModel(LocalParams, PyroModule):
     def __new__(cls, *args: Any, **kwargs: Any) -> ZooModel:
         """Keep the constructor arguments as ``config``, from which `fresh` and a saved run build the model again."""
         self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        try:
+            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        except TypeError:  # __init__ says what is missing; copy and pickle call neither, and set the state afterwards
+            return self
         arguments = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in list(bound.arguments.items())[1:]

@@ -36,7 +36,7 @@ SCREEN_DRAWS, CHOICE_DRAWS = 4, 32  # draws per objective: to screen many candid
 ROWS_AT_ONCE = 8192  # larger pieces fall out of the cache
 
 
-@dataclass
+@dataclass(repr=False)
 class CalibratedFit(Fit):
     """A `Fit` to new units with the networks of an earlier fit; every function that takes a fit accepts it.
 
