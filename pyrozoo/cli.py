@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .files import atomic_write_text, naming, one_line
+from .files import atomic_write_text, check_target, naming, one_line
 from .modeling import registry
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .data.batch import Batch
     from .inference.fitted import Fit
     from .modeling.base import ZooModel
@@ -94,9 +96,11 @@ def _parser() -> _Parser:
     predict.add_argument("--data", metavar="FILE", required=True, help=columns)
     predict.add_argument(
         "--out", metavar="FILE.csv", required=True,
-        help="predictions, one line per row or frame; an entry may write further tables beside it (FILE.steps.csv)",
+        help="predictions, one line per row or frame, with the table's other columns; an entry may write further "
+        "tables beside it (FILE.steps.csv)",
     )  # fmt: skip
     _rate_option(predict)
+    _dialect_options(predict)
     again = "run the same command again: finished jobs in the folder of --out are kept"
     reproduce = add("reproduce", _reproduce, "reproduce a table or figure of the paper", hint=again)
     reproduce.add_argument("name", metavar="NAME")
@@ -128,6 +132,7 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
         help="a CSV table, a file in the entry's own format (its README says), or a data set of the entry",
     )  # fmt: skip
     _rate_option(fit)
+    _dialect_options(fit)
     fit.add_argument("--unit", metavar="COL", help="column of the table that names the unit of a row")
     fit.add_argument("--x", action="append", type=_names, metavar="COL,COL", help="input columns; may be repeated")
     fit.add_argument("--y", action="append", type=_names, metavar="COL", help="target column; empty where unlabelled")
@@ -155,10 +160,25 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
 
 
+def _dialect_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sep", type=_separator, metavar="CHAR",
+        help='separator of a table, e.g. ";" or "\\t"; by default the one that fits the header',
+    )  # fmt: skip
+    command.add_argument("--decimal", choices=(".", ","), help="decimal mark of a table; guessed where unambiguous")
+
+
 def _rate_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rate", type=float, metavar="HZ", help="frames per second of recordings, where the file does not say"
     )
+
+
+def _separator(text: str) -> str:
+    text = "\t" if text == "\\t" else text
+    if len(text) != 1 or text.isalnum() or text in '."\n\r':
+        raise argparse.ArgumentTypeError(f"{text!r} is no separator; give one character, such as ';'")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -310,6 +330,9 @@ def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Bat
 def _check_folders(arguments: argparse.Namespace) -> None:
     if Path(arguments.out).exists():
         raise FileExistsError(f"{arguments.out} exists; choose another folder for --out")
+    for folder in (arguments.out, arguments.checkpoint):
+        if folder is not None:
+            check_target(folder)
     if arguments.resume and arguments.checkpoint is None:
         raise ValueError("--resume needs --checkpoint DIR")
     if arguments.checkpoint and not arguments.resume and any(Path(arguments.checkpoint).glob("run-*.safetensors")):
@@ -342,13 +365,15 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
     from .data.tables import read_table
 
-    table = read_table(arguments.data, arguments.unit, [*x, *y])
+    table = read_table(arguments.data, arguments.unit, [*x, *y], arguments.sep, arguments.decimal)
     with naming(arguments.data):
         return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
 
 
 def _recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
     """Read a file in the entry's own format."""
+    if arguments.sep or arguments.decimal:
+        raise ValueError(f"--sep and --decimal belong to a table; {name!r} reads recordings, see its README")
     batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and not options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
@@ -416,6 +441,7 @@ def _how_to_predict(arguments: argparse.Namespace, columns: Mapping[str, Any] | 
 
 def _predict(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
+    check_target(out)
     if out.is_dir() or (out.exists() and out.samefile(arguments.data)):
         raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'the input'}; choose another file for --out")
 
@@ -435,16 +461,27 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not columns["y"]:
         raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
     unit = columns["unit"]
-    table = read_table(arguments.data, unit, columns["x"])
+    table = read_table(arguments.data, unit, columns["x"], arguments.sep, arguments.decimal)
     known = {str(name): name for name in fit.prototype.coords["unit"].tolist()}  # a run may hold numbers as units
     with naming(arguments.data):
         units = [known.get(name, name) for name in table[unit]]
         batch = fit.batch(table.assign(**{unit: units}), labels=False)
     predictions = predict(fit, batch)
-    predictions.insert(0, unit, table[unit].to_numpy())
-    atomic_write_text(out, predictions.to_csv(index_label="row" if unit != "row" else "index", lineterminator="\n"))
+    result = _with_keys(predictions, table.drop(columns=columns["x"]), unit)
+    atomic_write_text(out, result.to_csv(index=False, lineterminator="\n"))
     print(f"{len(predictions)} rows predicted in {out}")
     return 0
+
+
+def _with_keys(predictions: pd.DataFrame, keys: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Predictions beside the row number and the columns of the input that are no inputs x, the unit first."""
+    taken = [column for column in keys if column in predictions]
+    if taken:
+        raise ValueError(f"column {taken[0]!r} of the input has the name of a prediction; rename it")
+    number = next(name for name in ("row", "index", "line number") if name not in keys)
+    keys = keys[[unit, *(column for column in keys if column != unit)]].reset_index(drop=True)
+    keys.insert(0, number, range(len(keys)))
+    return keys.join(predictions.reset_index(drop=True))
 
 
 def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path) -> int:

@@ -43,6 +43,22 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_target(path: str | os.PathLike) -> None:
+    """Check that a file or folder can be made at `path`, before the work whose result it is to hold.
+
+    Raises:
+        OSError: A folder on the way is a file or may not be written to, or the name is too long.
+    """
+    path = Path(path)
+    above = path
+    while not above.exists():
+        above = above.parent
+    if above != path and not above.is_dir():
+        raise NotADirectoryError(f"{path} cannot be made: {above} is a file; choose another folder")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"{path} cannot be made: {above} may not be written to; choose another folder")
+
+
 def atomic_write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old content or the new one.
 

@@ -125,7 +125,7 @@ def test_repeated_rows_are_kept():
     batch = read(df)
     assert batch.n_rows == batch.sizes["row"] == 10
     torch.testing.assert_close(batch["x"][:5], batch["x"][5:])
-    assert batch.coords["row"].tolist() == list(range(10))  # index labels that repeat name nothing
+    assert batch.coords["row"].tolist() == df.index.tolist()  # also labels that repeat
 
 
 def test_a_table_without_targets_is_unlabelled():
@@ -279,7 +279,7 @@ def assert_same_rows(batch, df):
     assert (batch.sizes["labelled"], batch.sizes["unlabelled"]) == (observed.sum(), n - observed.sum())
     np.testing.assert_array_equal(batch.strata["labelled"].numpy(), np.flatnonzero(observed))
     assert batch["row"].tolist() == list(range(n))
-    assert len(batch.coords["row"]) == n
+    assert pd.Index(batch.coords["row"]).equals(df.index)
 
 
 @QUIET

@@ -167,7 +167,7 @@ def test_fit_then_the_command_that_it_prints(csv, tmp_path, monkeypatch, capsys)
     assert command[0] == "pyrozoo"
     assert main(command[1:]) == 0
     result = pd.read_csv("predictions.csv", dtype={"well": str}, keep_default_na=False)
-    assert list(result.columns[:4]) == ["row", "well", "y.mean", "y.sd"]
+    assert list(result.columns[:6]) == ["row", "well", "note", "flow", "y.mean", "y.sd"]
     assert list(result["well"]) == list(table()["well"])
     assert list(result["row"]) == list(range(40))
     data = fit.batch(table(), labels=False)
@@ -229,7 +229,7 @@ def test_predict_replaces_an_older_file_but_never_its_input(csv, run, tmp_path, 
     out = tmp_path / "p.csv"
     out.write_text("old")
     assert main(["predict", str(run), "--data", str(csv), "--out", str(out)]) == 0
-    assert out.read_text().startswith("row,well,y.mean")
+    assert out.read_text().startswith("row,well,note,flow,y.mean")
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
     assert "is the input" in fail("predict", run, "--data", csv, "--out", csv)
     assert "is a folder" in fail("predict", run, "--data", csv, "--out", tmp_path)
@@ -242,7 +242,23 @@ def test_a_unit_column_named_row(tmp_path):
     given = ["--unit", "row", "--x", "p", "--y", "flow", *QUICK, "--out", str(tmp_path / "run")]
     assert main(["fit", "ssmtl", *data, *given]) == 0
     assert main(["predict", str(tmp_path / "run"), *data, "--out", str(tmp_path / "p.csv")]) == 0
-    assert list(pd.read_csv(tmp_path / "p.csv").columns[:3]) == ["index", "row", "y.mean"]
+    written = pd.read_csv(tmp_path / "p.csv")
+    assert list(written.columns[:5]) == ["index", "row", "u 1", "note", "flow"]
+    assert list(written["index"]) == list(range(40))
+
+
+def test_predictions_carry_the_key_columns_of_the_input_as_written(run, tmp_path, fail):
+    keys = {"date": "2024-01-0" + pd.Series(range(1, 10)).astype(str), "id": [f"00{i}" for i in range(9)], "file": ""}
+    frame = table().head(9).assign(**keys)[["id", "u 1", "well", "date", "p", "file"]]
+    frame.iloc[::-1].to_csv(tmp_path / "keys.csv", index=False)
+    assert main(["predict", str(run), "--data", str(tmp_path / "keys.csv"), "--out", str(tmp_path / "p.csv")]) == 0
+    written = pd.read_csv(tmp_path / "p.csv", dtype={"id": str, "well": str}, keep_default_na=False)
+    assert list(written.columns[:6]) == ["row", "well", "id", "date", "file", "y.mean"]
+    for name in ("well", "id", "date", "file"):
+        assert written[name].tolist() == frame[name].tolist()[::-1]
+    written.assign(**{"u 1": 0.0, "p": 0.0}).to_csv(tmp_path / "again.csv", index=False)
+    message = fail("predict", run, "--data", tmp_path / "again.csv", "--out", tmp_path / "q.csv")
+    assert "column 'y.mean' of the input has the name of a prediction; rename it" in message
 
 
 def test_without_a_target_there_is_nothing_to_predict(csv, tmp_path, fail, capsys):

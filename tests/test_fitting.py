@@ -9,11 +9,12 @@ import time
 import warnings
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
@@ -211,6 +212,25 @@ def test_what_is_no_guide_is_an_error(model, train, guide, error, message):
         ({"particles": 0}, ValueError, "particles: 0; at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size: 0; at least 1"),
         ({"restarts": 0}, ValueError, "restarts: 0; at least 1"),
+        ({"steps": 2.5}, TypeError, "steps: 2.5; a whole number is needed"),
+        ({"epochs": True, "steps": None}, TypeError, "epochs: True; a whole number is needed"),
+        ({"batch_size": "all"}, TypeError, "batch_size: 'all'; a whole number is needed"),
+        ({"batch_size": {"labelled": -1}}, ValueError, r"batch_size\['labelled'\]: -1; at least 0"),
+        ({"lr": math.nan}, ValueError, "lr: nan; a finite number is needed"),
+        ({"lr": -1e-3}, ValueError, "lr: -0.001; a learning rate is not negative"),
+        ({"lr": "0.1"}, TypeError, "lr: '0.1'; a number is needed"),
+        ({"lr_groups": {"guide.*": -1.0}}, ValueError, r"lr_groups\['guide.\*'\]: -1.0; a learning rate is not"),
+        ({"lr_groups": 0.1}, TypeError, "lr_groups: a float; give a mapping"),
+        ({"clip": math.inf}, ValueError, "clip: inf; a finite number"),
+        ({"clip": 0}, ValueError, "clip: 0; a positive norm"),
+        ({"patience": -1}, ValueError, "patience: -1; at least 1"),
+        ({"anneal": -1}, ValueError, "anneal: -1; at least 0"),
+        ({"anneal_sites": "c"}, TypeError, "anneal_sites: 'c'; give a tuple of names"),
+        ({"device": "gpu0"}, ValueError, "device: 'gpu0' is no device of torch"),
+        ({"validate": "yes"}, TypeError, "validate: 'yes'; give True or False"),
+        ({"optimizer": "adam"}, TypeError, "optimizer: a str; give a function"),
+        ({"seed": -1}, ValueError, "seed: -1; at least 0"),
+        ({"seed": 1.5}, TypeError, "seed: 1.5; a whole number"),
         ({"schedule": "step"}, ValueError, r"schedule: 'step' is none of \['constant', 'cosine', 'linear'\]"),
         ({"lr_groups": {"guide.d_*": 1.0}}, ValueError, r"no parameter matches 'guide.d_\*'; parameters are"),
         ({"anneal": 2, "anneal_sites": ("x",)}, ValueError, r"the guide does not sample \['x'\], only \['c'"),
@@ -223,6 +243,28 @@ def test_what_is_no_guide_is_an_error(model, train, guide, error, message):
 def test_wrong_settings_are_errors_that_name_them(model, train, options, error, message):
     with pytest.raises(error, match=message):
         fit(model, "paper", train, **options)
+
+
+def test_settings_of_numpy_and_torch_are_saved_as_pythons_own(train, tmp_path):
+    model = zoo.create_model("ssmtl", train, **SMALL | {"c_dim": np.int64(2)})
+    given = {
+        "steps": np.int64(3), "lr": np.float64(0.01), "batch_size": np.int32(8), "seed": np.int64(7),
+        "device": torch.device("cpu"), "clip": torch.tensor(10.0), "lr_groups": {"guide.c_*": np.float64(0.1)},
+    }  # fmt: skip
+    first = fit(model, "paper", train, **given)
+    loaded = zoo.load(first.save(tmp_path / "run"))
+    want = {"steps": 3, "lr": 0.01, "batch_size": 8, "seed": 7, "device": "cpu", "clip": 10.0}
+    assert {k: loaded.settings[k] for k in want} == want
+    assert loaded.settings["lr_groups"] == {"guide.c_*": 0.1}
+    plain = fit(zoo.create_model("ssmtl", train, **SMALL), "paper", train, **want, lr_groups={"guide.c_*": 0.1})
+    assert_equal(weights(plain), weights(first))
+
+
+def test_a_rate_that_the_models_own_rates_override_for_most_parameters_is_said(train):
+    model = type("Defaults", (SSMTL,), {"fit_defaults": {"lr_groups": {"*.net.*": 1e-4}}})(2, n_units=3, **SMALL)
+    with pytest.warns(UserWarning, match=r"lr=0.01 holds for \d+% of the parameters; .*'\*.net.\*': 0.0001.*lr_groups"):
+        zoo.fit(model, PaperGuide, train, steps=1, lr=0.01, progress=False)
+    zoo.fit(model, PaperGuide, train, steps=1, lr=0.01, lr_groups=None, progress=False)
 
 
 def test_the_models_defaults_hold_where_nothing_is_given(train):
@@ -477,6 +519,60 @@ def test_a_warm_start_begins_at_the_other_fits_weights(model, train):
     assert_equal(weights(first), kept)
 
 
+def table(units, n=6, seed=0, columns=("u", "v")):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.normal(size=(n * len(units), 2)), columns=["u", "v"])
+    frame = frame.assign(unit=np.repeat(units, n), q=frame["u"] + rng.normal(size=len(frame)))
+    return zoo.Batch.from_dataframe(frame, unit="unit", x=list(columns), y="q")
+
+
+@pytest.mark.parametrize("guide", ["paper", "mvn", "flow", "delta", "normal", AutoDelta])
+def test_a_warm_start_finds_units_by_name(guide):
+    first = fit(zoo.create_model("ssmtl", table(list("abc")), **SMALL), guide, table(list("abc")), steps=20)
+    other = table(["d", "c", "e", "a"])
+    model = zoo.create_model("ssmtl", other, **SMALL)
+    warm = fit(model, guide, other, steps=1, lr=0.0, seed=5, warm_start=first)
+    fresh = fit(model, guide, other, steps=1, lr=0.0, seed=5)
+    tables = [name for name in weights(fresh) if name.startswith(("guide.c_", "guide.auto."))]
+    assert tables
+    old, new, drawn = weights(first), weights(warm), weights(fresh)
+    for name in tables:
+        assert torch.equal(new[name][[1, 3]], old[name][[2, 0]])
+        assert torch.equal(new[name][[0, 2]], drawn[name][[0, 2]])
+    assert_equal({k: v for k, v in new.items() if k not in tables}, {k: v for k, v in old.items() if k not in tables})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": table(list("abc"), columns=("v", "u"))}, r"input: the batch has \['v', 'u'\] where .*\['u', 'v'\]"),
+        ({"guide": "mvn"}, r"guide of that fit \(PaperGuide\) has other parameters than this one \(MVNGuide\)"),
+        ({"model": {"c_dim": 3}}, r"shape .* here and .* in that fit; give .* arguments: c_dim=2 there and 3 here"),
+    ],
+)
+def test_a_warm_start_that_does_not_fit_is_refused_by_name(change, message):
+    first = fit(zoo.create_model("ssmtl", table(list("abc")), **SMALL), "paper", table(list("abc")))
+    train = change.get("train", table(list("abc")))
+    model = zoo.create_model("ssmtl", train, **SMALL | change.get("model", {}))
+    with pytest.raises(ValueError, match=message):
+        fit(model, change.get("guide", "paper"), train, warm_start=first)
+
+
+def test_a_joint_table_of_units_is_taken_only_in_the_same_order():
+    data = table(list("abc"))
+    model = zoo.create_model("ssmtl", data, **SMALL)
+    first = fit(model, AutoMultivariateNormal, data)
+    assert_equal(weights(fit(model, AutoMultivariateNormal, data, lr=0.0, warm_start=first)), weights(first))
+    with pytest.raises(ValueError, match="AutoMultivariateNormal has one joint table over the units"):
+        fit(model, AutoMultivariateNormal, table(list("bac")), warm_start=first)
+
+
+def test_a_model_made_for_other_data_is_refused_before_training():
+    model = zoo.create_model("ssmtl", table(list("abc")), **SMALL)
+    with pytest.raises(ValueError, match="unit: the model was made for 3 units, and the data have 5"):
+        fit(model, "paper", table(list("abcde")))
+
+
 # ---------------------------------------------------------------- interruption
 def test_an_interrupted_fit_is_usable(model, train, tmp_path):
     fitted = fit(model, "paper", train, steps=9, restarts=3, callback=lambda row: stop_after(row, 2))
@@ -546,7 +642,7 @@ def test_a_non_finite_loss_names_step_and_site_and_keeps_the_last_good_state(tra
     n = len(fitted.history)
     assert 1 <= n < 6
     step = int(str(caught.value).split()[1].rstrip(":"))
-    assert 3 * n <= step < 3 * (n + 1)
+    assert 3 * n < step <= 3 * (n + 1)  # the first step of an epoch shows whether the one before ended well
     good = fit(zoo.create_model("ssmtl", train, **SMALL, priors={"c": Fragile(99, bad)}), "paper", train,
                steps=20, batch_size=10, callback=lambda row: stop_after(row, n - 1))  # fmt: skip
     assert_equal(weights(fitted), weights(good))
@@ -610,7 +706,6 @@ def test_an_interrupted_fit_resumes_bit_identically(model, train, tmp_path, opti
     ("change", "what"),
     [
         ({"lr": 0.02}, "settings"),
-        ({"steps": 5}, "settings"),
         ({"particles": 2}, "settings"),
         ({"seed": 1}, "seed"),
         ({"train": "other"}, "data"),
@@ -634,6 +729,24 @@ def test_resuming_with_anything_else_is_refused(data, tmp_path, change, what):
     with pytest.raises(ValueError, match=f"run-0.safetensors: made with other {what}; choose another checkpoint f"):
         run(**asked | change, resume=True)
     assert run(**asked, resume=True).status == "finished"
+
+
+@pytest.mark.parametrize("patience", [None, 50])
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": torch.optim.Adagrad}])
+def test_a_finished_fit_is_trained_longer_as_if_it_had_been_one_fit(model, data, tmp_path, optimizer, patience):
+    train, valid = data
+    options = {"patience": patience, **optimizer} | ({} if patience is None else {"valid": valid})
+    options |= {"batch_size": 10, "schedule": "constant"}  # 3 steps per epoch
+    whole = fit(model, "paper", train, steps=12, **options)
+    fit(model, "paper", train, steps=6, checkpoint=tmp_path, **options)
+    longer = fit(model, "paper", train, steps=12, checkpoint=tmp_path, resume=True, **options)
+    assert longer.status == "finished"
+    assert longer.history.equals(whole.history)
+    assert_equal(weights(longer), weights(whole))
+    again = fit(model, "paper", train, steps=15, checkpoint=tmp_path, resume=True, **options)
+    assert again.history["step"].tolist() == [3, 6, 9, 12, 15]
+    with pytest.raises(ValueError, match=r"at step 15, more than the 12 of this fit; give more steps"):
+        fit(model, "paper", train, steps=12, checkpoint=tmp_path, resume=True, **options)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])

@@ -97,7 +97,7 @@ def test_units_and_rows_of_any_kind(tmp_path):
     assert_same(own, Batch.from_dataframe(df, **COLUMNS).with_support(8))
     repeated = [part.reset_index(drop=True) for part in pieces(df, 7)]  # as pyarrow's batches are numbered
     own = zoo.write_rows(tmp_path / "repeated", [*repeated[:2], df.iloc[:0], *repeated[2:]], **COLUMNS, support=8)
-    assert_same(own, Batch.from_dataframe(pd.concat(repeated), **COLUMNS).with_support(8))
+    assert_same(own, Batch.from_dataframe(pd.concat(repeated, ignore_index=True), **COLUMNS).with_support(8))
 
 
 def test_without_targets_labels_or_support(tmp_path):

@@ -22,7 +22,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .build import FRAMES, arrays_to_parts, blank, mask_alias, refuse_taken, table_to_arrays, to_names
+from .build import (
+    FRAMES,
+    arrays_to_parts,
+    blank,
+    check_precision,
+    columns_of,
+    mask_alias,
+    provenance,
+    refuse_taken,
+    require_mapping,
+    table_to_arrays,
+    to_mask,
+    to_names,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +107,20 @@ class Batch(Mapping):
         for name in ("tensors", "along", "sizes", "labels", "strata", "coords", "dims", "truth", "info"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain mappings for copy and pickle, which refuse read-only ones."""
+        return {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
     # The mapping protocol: what ``model(**batch)`` sees.
     def __getitem__(self, key: str) -> Any:
-        return self.sizes if key == "sizes" else self.tensors[self._aliases.get(key, key)]
+        if key == "sizes":
+            return dict(self.sizes)  # plain, so that arguments can be pickled
+        return self.tensors[self._aliases.get(key, key)]
 
     def __iter__(self) -> Iterator[str]:
         yield from self.tensors
@@ -159,7 +183,8 @@ class Batch(Mapping):
         truth: Mapping[str, Any] | None = None,
         truth_along: Mapping[str, str] | None = None,
         dtype: torch.dtype | None = None,
-        **info: Any,
+        info: Mapping[str, Any] | None = None,
+        **facts: Any,
     ) -> Batch:
         """Build a full batch from arrays.
 
@@ -178,7 +203,8 @@ class Batch(Mapping):
             truth: Name -> array known to the simulator only.
             truth_along: Truth entry -> plate of its first axis.
             dtype: Floating type; None for torch's default.
-            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+            info: Provenance of any other name.
+            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rates, seconds.
 
         Raises:
             TypeError: A value is not an array of numbers, or names of groups cannot be compared.
@@ -193,6 +219,11 @@ class Batch(Mapping):
             >>> data["x"].shape, data["lengths"].tolist()
             (torch.Size([12, 3]), [5, 7])
         """
+        for what, value in (("tables", tables), ("groups", groups), ("labels", labels), ("dims", dims),
+                            ("coords", coords), ("truth", truth), ("truth_along", truth_along)):  # fmt: skip
+            require_mapping(what, value)
+        arguments = ("rows", "groups", "tables", "frames", "labels", "row_plate", "dims", "coords", "truth", "dtype")
+        info = provenance("from_arrays", arguments, facts, info)
         return cls(
             **arrays_to_parts(
                 rows=rows, groups=groups, tables=tables, frames=frames, labels=labels, row_plate=row_plate, dims=dims,
@@ -210,12 +241,14 @@ class Batch(Mapping):
         y: str | Sequence[str] | None = None,
         units: Sequence[Any] | None = None,
         dtype: torch.dtype | None = None,
-        **info: Any,
+        info: Mapping[str, Any] | None = None,
+        **facts: Any,
     ) -> Batch:
         """Read a table with one observation per row: a unit, inputs x, and targets y where known.
 
         Rows keep their order and repeated rows are kept: each is an observation. A missing y (NaN) makes the row
-        unlabelled; without ``y`` the whole table is unlabelled.
+        unlabelled; without ``y`` the whole table is unlabelled. The names of the rows are the table's own index, also a
+        repeated one, and predictions carry it: ``df["p"] = zoo.predict(fit, fit.batch(df))["y.mean"]``.
 
         Args:
             df: The table, N rows.
@@ -225,7 +258,8 @@ class Batch(Mapping):
             units: All units in the order they should have; by default that of a categorical column's categories,
                 else the order in which they first appear.
             dtype: Floating type; None for torch's default.
-            **info: Provenance, e.g. ``name="wells"``, ``simulated=True``.
+            info: Provenance of any other name.
+            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rates, seconds.
 
         Raises:
             KeyError: A column is not in the table.
@@ -243,6 +277,7 @@ class Batch(Mapping):
             >>> data.names("unit").tolist()
             ['b', 'a']
         """
+        info = provenance("from_dataframe", ("unit", "x", "y", "units", "dtype"), facts, info)
         return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, dtype, info))
 
     # ---------------------------------------------------------------- parts
@@ -400,9 +435,7 @@ class Batch(Mapping):
             (10, 90)
         """
         name = self._mask_name(target)
-        mask = torch.as_tensor(np.asarray(observed, dtype=bool), device=self.tensors[name].device)
-        if mask.shape != (self.n_rows,):
-            raise ValueError(f"observed: shape {tuple(mask.shape)}, expected ({self.n_rows},)")
+        mask = torch.as_tensor(to_mask("observed", observed, self.n_rows), device=self.tensors[name].device)
         mask = mask & self.tensors[name]
         tensors = dict(self.tensors) | {name: mask}
         tensors[target] = blank(self.tensors[target], self._per_entry(target, mask))
@@ -540,7 +573,15 @@ class Batch(Mapping):
         return replace(self, tensors={**self.tensors, **tensors})
 
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """Move all tensors to `device` and convert floating tensors to `dtype`; None leaves either as it is."""
+        """Move all tensors to `device` and convert floating tensors to `dtype`; None leaves either as it is.
+
+        Raises:
+            ValueError: The values of a column would lose their precision; a smaller loss is a warning.
+        """
+        for name, tensor in self.tensors.items():
+            if tensor.dtype == torch.float64 and dtype is not None and self.along[name] in (self.rows, FRAMES):
+                for part, values in columns_of(name, tensor):
+                    check_precision(part, values, dtype)
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .tables import check_columns, first, numeric, row_names
+from .tables import check_columns, first, numeric
 
 FRAMES = "frame"
 MAIN = "y"  # target whose mask is called ``labelled``, as is that of an only target
+# Facts about data that builders take as keyword arguments; others go into info={...}.
+PROVENANCE = (
+    "name", "simulated", "seed", "source", "reference", "licence", "rate", "rates", "seconds",
+)  # fmt: skip
 
 
 def arrays_to_parts(
@@ -33,9 +38,7 @@ def arrays_to_parts(
 ) -> dict[str, Any]:
     """Fields of a full batch from arrays; arguments and errors are those of `Batch.from_arrays`."""
     dtype = dtype or torch.get_default_dtype()
-    n = len(next(iter(rows.values()))) if rows else len(next(iter((frames or {}).values())))
-    if n == 0:
-        raise ValueError("rows: there are no rows; give at least one")
+    n = _number_of_rows(rows, frames or {})
     tensors: dict[str, Tensor] = {}
     along: dict[str, str] = {}
     sizes = {row_plate: n}
@@ -45,9 +48,7 @@ def arrays_to_parts(
     labels = labels or {}
     for target, mask in labels.items():
         name = "labelled" if target == MAIN or len(labels) == 1 else mask_alias(target)
-        observed = torch.as_tensor(np.asarray(mask, dtype=bool))
-        if observed.shape != (n,):
-            raise ValueError(f"labels[{target!r}]: shape {tuple(observed.shape)}, expected ({n},)")
+        observed = torch.as_tensor(to_mask(f"labels[{target!r}]", mask, n))
         masks[target], tensors[name], along[name] = name, observed, row_plate
         strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
     taken = {row_plate, *tensors, *(mask_alias(target) for target in masks)}
@@ -82,6 +83,67 @@ def arrays_to_parts(
     }  # fmt: skip
 
 
+def provenance(function: str, arguments: Iterable[str], given: Mapping[str, Any], own: Any) -> dict[str, Any]:
+    """Facts about the data: those with a name of `PROVENANCE`, and `own`, a mapping with any others.
+
+    Args:
+        function: Name of the function that was called, for the message.
+        arguments: Names of its other arguments, for the message.
+        given: Keyword arguments that are none of these.
+        own: The caller's ``info``.
+
+    Raises:
+        TypeError: A keyword argument is neither an argument nor provenance, or `own` is no mapping.
+    """
+    unknown = sorted(set(given) - set(PROVENANCE))
+    if unknown:
+        raise TypeError(
+            f"{function}() has no argument {unknown[0]!r}; its arguments are {list(arguments)}, and facts about the "
+            f"data are {list(PROVENANCE)}; give others as info={{{unknown[0]!r}: ...}}"
+        )
+    require_mapping("info", own)
+    return {**given, **(own or {})}
+
+
+def require_mapping(what: str, value: Any) -> None:
+    """Refuse what is neither a mapping nor None."""
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{what}: a {type(value).__name__}; give a mapping, name -> value")
+
+
+def to_mask(what: str, value: Any, n: int) -> np.ndarray:
+    """A boolean array of n entries: of True and False or of 0 and 1, nothing else.
+
+    Raises:
+        TypeError, ValueError: Another shape, text, numbers other than 0 and 1, or missing values.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{what}: entries of a masked array are hidden; give True or False for each row")
+    mask = value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if mask.shape != (n,):
+        raise ValueError(f"{what}: shape {mask.shape}, expected ({n},)")
+    if mask.dtype.kind in "biuf" or (mask.dtype == object and all(isinstance(v, bool | np.bool_) for v in mask)):
+        if mask.dtype.kind in "bO" or bool(np.isin(mask, (0, 1)).all()):
+            return mask.astype(bool)
+        raise ValueError(f"{what}: it holds {mask[~np.isin(mask, (0, 1))][0]!r}; give True or False for each row")
+    raise TypeError(f"{what}: {mask.dtype} values, such as {mask[0]!r}; give True or False for each row")
+
+
+def _number_of_rows(rows: Any, frames: Any) -> int:
+    for what, value in (("rows", rows), ("frames", frames)):
+        require_mapping(what, value)
+    if not rows and not frames:
+        raise ValueError("rows: there are no arrays; give at least one, or frames")
+    name, value = next(iter((rows or frames).items()))
+    try:
+        n = len(value)
+    except TypeError:
+        raise TypeError(f"{name}: a {type(value).__name__} without a length; give one entry per row") from None
+    if n == 0:
+        raise ValueError("rows: there are no rows; give at least one")
+    return n
+
+
 def table_to_arrays(
     df: pd.DataFrame,
     unit: str,
@@ -92,7 +154,8 @@ def table_to_arrays(
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_dataframe`."""
-    xs, ys = [x] if isinstance(x, str) else list(x), [] if y is None else [y] if isinstance(y, str) else list(y)
+    given: tuple[Any, Any] = (x, y)  # a name may be a number, too
+    xs, ys = ([] if c is None else list(c) if pd.api.types.is_list_like(c) else [c] for c in given)
     check_columns(df, unit, xs, ys)
     missing = df[unit].isna().to_numpy()
     if missing.any():
@@ -100,25 +163,29 @@ def table_to_arrays(
             f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row"
         )
     if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
-        units = df[unit].cat.categories
+        units = df[unit].cat.remove_unused_categories().cat.categories
     largest = torch.finfo(dtype or torch.get_default_dtype()).max
     x_values, y_values = numeric(df, xs, largest), numeric(df, ys, largest, missing_allowed=True)
+    kind = dtype or torch.get_default_dtype()
+    for columns, values in ((xs, x_values), (ys, y_values)):
+        for j, column in enumerate(columns):
+            check_precision(f"column {column!r}", values[:, j], kind)
     observed = ~np.isnan(y_values)
     partial = observed.any(1) & ~observed.all(1)
     if partial.any():
         row = first(df.index, partial)
         raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
-    coords: dict[str, Any] = {"input": xs, "target": ys, "row": row_names(df.index)}
+    coords: dict[str, Any] = {"input": xs, "target": ys, "row": df.index.to_numpy()}
     if units is not None:
         coords["unit"] = list(units)
-    rows: dict[str, Any] = {"x": x_values}
+    rows: dict[str, Any] = {"x": torch.as_tensor(x_values).to(kind)}
     labels = None
     if ys:
-        rows["y"], labels = y_values, {"y": observed.all(1)}
+        rows["y"], labels = torch.as_tensor(y_values).to(kind), {"y": observed.all(1)}
     info = {"name": "data frame", "simulated": False, **info, "columns": {"unit": unit, "x": xs, "y": ys}}
     return {
         "rows": rows, "groups": {"unit": df[unit].to_numpy()}, "labels": labels, "coords": coords, "dtype": dtype,
-        "dims": {"x": ("input",), "y": ("target",)}, **info,
+        "dims": {"x": ("input",), "y": ("target",)}, "info": info,
     }  # fmt: skip
 
 
@@ -135,15 +202,63 @@ def refuse_taken(what: str, names: Iterable[str], others: set[str], groups: Iter
             raise ValueError(f"{what}: the name {name!r} is taken by Batch; choose another")
 
 
+def check_precision(what: str, values: np.ndarray | Tensor, dtype: torch.dtype) -> None:
+    """Say where numbers lose precision in a floating type, as times since 1970 do in 32 bits.
+
+    Args:
+        what: Name of the values, for the message.
+        values: Double-precision values, NaN where unknown.
+        dtype: The floating type.
+
+    Raises:
+        ValueError: Rounding moves values by more than a fiftieth of their standard deviation. By more than a thousandth
+            is a warning.
+    """
+    if dtype.itemsize >= 8:
+        return
+    tensor = torch.as_tensor(values).double()
+    tensor = tensor[~tensor.isnan()]
+    spread = tensor.std(unbiased=False) if len(tensor) else tensor.new_zeros(())
+    lost = float((tensor.to(dtype).double() - tensor).abs().max() / spread) if float(spread) > 0 else 0.0
+    if not lost > 1e-3:
+        return
+    distinct = len(tensor.to(dtype).unique()), len(tensor.unique())
+    short = str(dtype).removeprefix("torch.")
+    message = (
+        f"{what} loses precision as {short}: its values are near {float(tensor.mean()):.10g} with standard deviation "
+        f"{float(spread):.4g}, and {distinct[0]} of {distinct[1]} distinct ones remain; subtract a constant (of times: "
+        "the first one), or compute in double precision from the start: torch.set_default_dtype(torch.float64)"
+    )
+    if lost > 0.02:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=2)
+
+
 def to_tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
     """The value as a tensor of n entries; floating values as `dtype`."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: entries of a masked array are hidden; fill them, or drop these rows")
+    if hasattr(value, "toarray") or (isinstance(value, Tensor) and value.layout != torch.strided):
+        raise TypeError(f"{name}: a sparse {type(value).__name__}; make it dense: .to_dense() or .toarray()")
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: not an array of numbers ({error})") from None
+    if tensor.dim() == 0:
+        raise TypeError(f"{name}: a single number; give {n} entries")
     if len(tensor) != n:
         raise ValueError(f"{name}: {len(tensor)} entries, expected {n}")
+    if tensor.dtype == torch.float64:
+        for part, values in columns_of(name, tensor):
+            check_precision(part, values, dtype)
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def columns_of(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """The columns of a table (N, D) with their names; signals (many columns) and other tensors as a whole."""
+    if tensor.dim() != 2 or tensor.shape[1] > 32:
+        return [(name, tensor.flatten())]
+    return [(f"{name}, column {j}", tensor[:, j]) for j in range(tensor.shape[1])]
 
 
 def blank(tensor: Tensor, observed: Tensor) -> Tensor:

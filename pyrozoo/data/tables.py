@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import functools
 import warnings
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -19,10 +21,15 @@ def first(index: pd.Index, where: np.ndarray) -> Any:
     return index[[int(where.argmax())]].tolist()[0]
 
 
-def row_names(index: pd.Index) -> np.ndarray:
-    """Names of the rows if they are unique, else their positions."""
-    plain = index.is_unique and not isinstance(index, pd.MultiIndex)
-    return index.to_numpy() if plain else np.arange(len(index))
+def plain_names(names: np.ndarray) -> np.ndarray:
+    """Names as ArviZ, netCDF and JSON hold them: numbers, times or text, each of them once.
+
+    Names of other kinds (several kinds together, dates, periods, times with a zone, tuples) become their text. Names
+    that are repeated become positions.
+    """
+    if names.dtype.kind == "O" and not all(isinstance(name, str) for name in names):
+        names = np.array([str(name) for name in names], dtype=object)
+    return names if pd.Index(names, tupleize_cols=False).is_unique else np.arange(len(names))
 
 
 def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
@@ -79,7 +86,8 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowe
         if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
             text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
             where = f", first at row {first(series.index, text.to_numpy())!r}" if text.any() else ""
-            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it with pandas.to_numeric")
+            remedy = "by .astype(int)" if types.is_bool_dtype(series) else "with pandas.to_numeric"
+            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it {remedy}")
         values = series.to_numpy(dtype=float, na_value=np.nan)
         bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
         if bad.any():
@@ -94,13 +102,32 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowe
     return out
 
 
-def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
-    """Read the named columns of a CSV file: units as written (``007`` stays so), missing numbers as NaN.
+def _separator(file: str, wanted: Sequence[str]) -> str:
+    """The separator with which the first line of a file has all wanted columns; a comma if none or several do."""
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        header = lines.readline()
+    fits = [s for s in ",;\t|" if set(wanted) <= set(next(csv.reader([header.rstrip("\r\n")], delimiter=s), []))]
+    return fits[0] if len(fits) == 1 else ","
+
+
+def _has_decimal_commas(table: pd.DataFrame, numeric: Sequence[str]) -> bool:
+    """Whether the columns of numbers hold text such as "1,5", and none such as "1.5"."""
+    text = [table[c].dropna().astype(str) for c in numeric if not pd.api.types.is_numeric_dtype(table[c])]
+    values = pd.concat(text) if text else pd.Series(dtype=str)
+    return bool(len(values)) and bool(values.str.fullmatch(r"\s*[+-]?\d*(,\d+)?([eE][+-]?\d+)?\s*").all())
+
+
+def read_table(
+    file: str, unit: str, numeric: Sequence[str], sep: str | None = None, decimal: str | None = None
+) -> pd.DataFrame:
+    """Read a CSV file: the columns of numbers with NaN where one is missing, all others as written (``007`` stays so).
 
     Args:
         file: Path of the file.
         unit: Column that names the unit of each row.
         numeric: Columns that hold numbers.
+        sep: Separator of columns; None guesses it from the header, where one of , ; tab | gives all these columns.
+        decimal: Decimal mark; None takes a comma where the columns are separated otherwise and all numbers have it.
 
     Raises:
         OSError: The file cannot be opened.
@@ -110,11 +137,17 @@ def read_table(file: str, unit: str, numeric: Sequence[str]) -> pd.DataFrame:
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:
-            first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
-            table = pd.read_csv(
-                file, dtype={unit: str}, keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING),
-                index_col=False, low_memory=False,
+            sep = _separator(file, [unit, *numeric]) if sep is None else sep
+            first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, sep=sep)
+            columns = pd.read_csv(file, nrows=0, index_col=False, sep=sep).columns
+            read = functools.partial(
+                pd.read_csv, file, sep=sep, dtype={column: str for column in columns if column not in numeric},
+                keep_default_na=False, na_values=dict.fromkeys(numeric, _MISSING), index_col=False, low_memory=False,
             )  # fmt: skip
+            table = read(decimal=decimal or ".")
+            known = [column for column in numeric if column in table]
+            if decimal is None and sep != "," and _has_decimal_commas(table, known):
+                table = read(decimal=",")
         except UnicodeDecodeError as error:
             raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
         except pd.errors.EmptyDataError:

@@ -14,6 +14,9 @@ from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
 from ..store.tensors import load_tensors, save_tensors
 
+LENGTH = ("steps", "epochs")  # settings that may change when a fit goes on: it is trained longer
+RATES = ("lr", "lr_groups", "clip", "schedule")  # and after a loss that was not finite
+
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors and the JSON state of a training, whose ``fingerprint`` says what it is a training of."""
@@ -31,7 +34,17 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any]) -> tuple[dict[st
         raise ValueError(f"{path}: no checkpoint of a fit; choose another checkpoint folder")
     state = json.loads(header["state"])
     for key, value in json.loads(json.dumps(fingerprint)).items():
-        if state["fingerprint"].get(key) != value:
+        found = state["fingerprint"].get(key)
+        if key == "settings" and found is not None:
+            free = LENGTH + RATES if state["status"] == "failed" else LENGTH
+            differ = [n for n in value if n not in free and value[n] != found.get(n)]
+            if differ:
+                was = ", ".join(f"{n}={found.get(n)!r}" for n in differ)
+                raise ValueError(
+                    f"{path}: made with other settings; choose another checkpoint folder, or begin from its weights by "
+                    f"warm_start=FIT (it was made with {was}; only steps or epochs may change)"
+                )
+        elif found != value:
             raise ValueError(f"{path}: made with other {key}; choose another checkpoint folder")
     return tensors, state
 

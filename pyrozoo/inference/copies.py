@@ -17,6 +17,7 @@ from torch import nn
 
 from ..modeling import registry
 from ..modeling.base import ZooModel, make_local
+from ..modeling.turns import turn
 
 
 def run_seed(seed: int, index: int) -> int:
@@ -26,10 +27,17 @@ def run_seed(seed: int, index: int) -> int:
 
 @contextlib.contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Run a block under seed `seed` with module-local Pyro parameters.
+    """Run a block under seed `seed` with module-local Pyro parameters, one thread at a time.
 
-    The caller's random state and Pyro settings are restored on exit.
+    The caller's random state and Pyro settings are restored on exit. Threads that fit or predict at the same time take
+    turns; a thread that draws with torch or runs Pyro by itself meanwhile must take turns with them by its own means.
     """
+    with turn(), _own_state(seed):
+        yield
+
+
+@contextlib.contextmanager
+def _own_state(seed: int) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices), pyro.settings.context(module_local_params=True):
         torch.manual_seed(seed)
@@ -40,14 +48,14 @@ def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
     """Build a fresh model and guide, under the current seed and settings."""
     fresh = make_local(model.fresh())
     if isinstance(guide, nn.Module):
-        return fresh, make_local(_copy(guide, {id(model): fresh}))
+        return fresh, make_local(copied(guide, {id(model): fresh}))
     made = registry.create_guide(fresh, guide)
     if not isinstance(made, nn.Module):
         raise TypeError(f"guide: the factory {guide_label(guide)} returned {type(made).__name__}; return a PyroModule")
     return fresh, made
 
 
-def _copy(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
+def copied(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """Deep copy of a guide; gives AutoGuides back the model that Pyro drops from copy and original on copying."""
     autos = {name: part for name, part in guide.named_modules() if isinstance(part, AutoGuide)}
     held = {name: (part._model, part.master) for name, part in autos.items()}

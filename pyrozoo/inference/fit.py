@@ -9,19 +9,22 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from ..data.batch import Batch
+from ..files import check_target
 from ..modeling.base import ZooModel
 from ..modeling.checks import require_sizes, require_structure
 from ..modeling.guides import declared, with_support
+from ..store.batches import names_to_json
 from .copies import build, guide_label, isolated, reference_tensor, run_seed
 from .distributed import Processes, joined
-from .fitted import Fit, Run, identity, prototype_of
+from .fitted import Fit, Run, holds_group, identity, prototype_of
 from .loop import Training
 from .losses import Loss, NonFiniteLoss, bad_site, materialise
 from .minibatches import some_rows
-from .settings import Settings
+from .settings import Settings, plain_number, whole
+from .warm import check_tables
+from .warm import warm_start as start_from
 
 
 def fit(
@@ -55,10 +58,13 @@ def fit(
         train: The training data; cast to the floating type of the model.
         seed: Random seed for initial weights, minibatches and draws of the latents.
         restarts: Number of independent fits; each is a chain of the posterior.
-        warm_start: A fit of the same architecture whose weights are the initial ones.
+        warm_start: A fit of the same architecture whose weights are the initial ones. Groups are matched by name: a
+            group that it does not know starts from its fresh initial values; other columns are refused.
         checkpoint: Folder for a checkpoint per restart, written after every epoch.
         resume: Whether to continue from the checkpoint: after an interruption at any moment the history and the weights
-            are bit-identical to those of an uninterrupted run.
+            are bit-identical to those of an uninterrupted run. A finished fit is trained longer by more ``steps`` (or
+            ``epochs``): optimiser, history and random states go on, and a schedule follows the new total. With a
+            constant learning rate the result is that of one long run, if the first one ended with a whole epoch.
         progress: Whether to show a progress bar with the ELBO and the time left.
         callback: Function called after every epoch with that epoch's line of the history.
         valid: Validation data for early stopping, see ``patience``; groups are matched to those of `train` by name.
@@ -71,7 +77,8 @@ def fit(
 
     Raises:
         NonFiniteLoss: The loss or a gradient is not finite; the message names step and site, and ``error.fit`` is the
-            last good state.
+            last good state; with a checkpoint, ``resume=True`` goes on from it with another ``lr``, ``lr_groups``,
+            ``clip`` or ``schedule``.
         KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
         ValueError, TypeError: An argument does not fit the data or the model.
         RuntimeError: ``distributed=True`` in a process that ``torchrun`` did not start.
@@ -85,13 +92,21 @@ def fit(
         ('finished', 2, 20)
     """
     started = time.perf_counter()
+    for what, data in (("train", train), ("valid", valid)):
+        if not isinstance(data, Batch) and not (what == "valid" and data is None):
+            raise TypeError(
+                f"{what}: a {type(data).__name__}; give a Batch, of a data frame "
+                "zoo.Batch.from_dataframe(df, unit=COLUMN, x=[COLUMNS], y=COLUMN)"
+            )
+    seed, restarts = whole("seed", plain_number(seed), 0), whole("restarts", plain_number(restarts), 1)
     options = Settings.resolve(model, guide, settings).for_data(train)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=FOLDER")
-    if restarts < 1:
-        raise ValueError(f"restarts: {restarts}; at least 1 is needed")
     if settings.get("patience") is not None and valid is None:
         raise ValueError("patience needs validation data: give valid=BATCH, e.g. from train.split()")
+    _check_names(model, train)
+    if checkpoint is not None:
+        check_target(checkpoint)
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
     with joined(options.distributed, options.device) as processes:
         for index in range(restarts):
@@ -131,6 +146,7 @@ def _prepared(
     run.guide.to(device)
     run.model.check(train)
     require_sizes(run.model, train)
+    check_tables(run.guide, train)
     data, reference = with_support(run.guide, train), reference_tensor(run.model)
     data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
@@ -138,12 +154,21 @@ def _prepared(
         require_structure(run.model, some_rows(run.model, run.guide, data))
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
-        _warm(run.model, run.guide, warm_start, few)
+        start_from(run.model, run.guide, warm_start, few, train)
     if declared(run.guide, "solve"):
         _solve(run, data, result)
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file, processes)
+
+
+def _check_names(model: ZooModel, train: Batch) -> None:
+    """Refuse names of groups that could not be saved after the training."""
+    for group in train.groups:
+        if holds_group(model, group):
+            columns = train.info.get("columns") or {}
+            what = f"column {columns[group]!r}," if group in columns else group
+            names_to_json(what, train.coords[group])
 
 
 def train_run(
@@ -156,12 +181,6 @@ def train_run(
         run.history = training.history
         run.model.eval()
         run.guide.eval()
-
-
-def _warm(model: ZooModel, guide: nn.Module, source: Fit, train: Batch) -> None:
-    materialise(model, guide, train)
-    for own, other in ((model, source.model), (guide, source.guide)):
-        own.load_state_dict(other.state_dict())
 
 
 def _solve(run: Run, train: Batch, result: Fit) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import importlib
 import inspect
 import json
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
 from ..data.batch import Batch
@@ -20,10 +23,10 @@ from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
 from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
-from .copies import reference_tensor
+from .copies import copied, reference_tensor
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """One restart: its own model and guide, its history and how it ended.
 
@@ -43,6 +46,27 @@ class Run:
     history: pd.DataFrame
     status: str
 
+    def __repr__(self) -> str:
+        last = f"{len(self.history)} epochs, ELBO {self.final_elbo:.4g}"
+        return f"Run(seed {self.seed}: {type(self.model).__name__}, {type(self.guide).__name__}; {self.status}, {last})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
+        """Copy the guide by `copied`: Pyro's own copy of an AutoGuide loses its model."""
+        model = copy.deepcopy(self.model, memo)
+        guide = copied(self.guide, memo | {id(self.model): model})
+        return Run(self.seed, model, guide, self.history.copy(), self.status)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickle.
+
+        Raises:
+            TypeError: The guide has an AutoGuide, which Pyro's pickling would break, the original too.
+        """
+        autos = [type(part).__name__ for part in self.guide.modules() if isinstance(part, AutoGuide)]
+        if autos:
+            raise TypeError(f"a fit with Pyro's {autos[0]} cannot be pickled; write it by save() and read it by load()")
+        return dict(vars(self))
+
     @property
     def final_elbo(self) -> float:
         """Validation ELBO of the weights kept, or else the mean ELBO over the last 5 % of the epochs; nats per row."""
@@ -53,7 +77,7 @@ class Run:
         return float(self.history["elbo"].tail(tail).mean()) if len(self.history) else float("-inf")
 
 
-@dataclass
+@dataclass(repr=False)
 class Fit:
     """A fitted model, which most functions of the zoo take as their first argument.
 
@@ -85,6 +109,27 @@ class Fit:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     train: Batch | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{n} {name}s" for name, n in self.prototype.sizes.items())
+        lines = [
+            f"Fit of {type(self.model).__name__} with the guide {self.guide_name!r} to {self.data['name']}: {sizes}"
+        ]
+        lines += [f"  {run}" for run in self.runs[:5]]
+        lines += [f"  and {len(self.runs) - 5} more"] if len(self.runs) > 5 else []
+        return "\n".join([*lines, f"  {self.seconds:.1f} s; history, model and guide are attributes"])
+
+    def as_batch(self, data: Batch | pd.DataFrame) -> Batch:
+        """A batch as it is, and a data frame read by the columns of the training table, without targets.
+
+        Raises:
+            TypeError: Neither a batch nor a data frame.
+        """
+        if isinstance(data, pd.DataFrame):
+            return self.batch(data, labels=False)
+        if not isinstance(data, Batch):
+            raise TypeError(f"batch: a {type(data).__name__}; give a Batch or a data frame")
+        return data
 
     @property
     def best(self) -> Run:
@@ -144,7 +189,7 @@ class Fit:
         coords = {k: v for k, v in batch.coords.items() if k != "target"} | {"target": columns["y"]}
         return Batch.from_arrays(
             rows={"x": batch["x"], **blank}, groups={"unit": batch.group_names("unit")}, labels=masks, coords=coords,
-            dims=batch.dims, **batch.info,
+            dims=batch.dims, info=batch.info,
         )  # fmt: skip
 
     def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
@@ -164,22 +209,8 @@ class Fit:
                 more (or the reverse), or is standardised differently.
         """
         run = run or self.best
-        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
-        checked |= {f"{target}_class" for target in run.model.targets}
-        for dim in checked & set(batch.coords):
-            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
-            if own and known and own != known:
-                raise ValueError(
-                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
-                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
-                )
+        self.check_columns(batch, run.model)
         _require_like(batch, self.prototype)
-        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
-        if own != known:
-            raise ValueError(
-                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
-                f"{known}; treat both alike"
-            )
         amortized = declared(run.guide, "amortized")
         for group in batch.groups:
             if not holds_group(run.model, group):
@@ -203,6 +234,32 @@ class Fit:
                 )
         tensor = reference_tensor(run.model)
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
+
+    def check_columns(self, batch: Batch, model: ZooModel) -> None:
+        """Compare the names along dimensions, the classes and the standardisation of a batch with the training data's.
+
+        Args:
+            batch: The batch.
+            model: The model whose targets count.
+
+        Raises:
+            ValueError: The batch has other names along a dimension, or is standardised differently.
+        """
+        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
+        checked |= {f"{target}_class" for target in model.targets}
+        for dim in checked & set(batch.coords):
+            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
+            if own and known and own != known:
+                raise ValueError(
+                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
+                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
+                )
+        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
+        if own != known:
+            raise ValueError(
+                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
+                f"{known}; treat both alike"
+            )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a run directory of JSON and safetensors, to be read by `pyrozoo.load`.
@@ -306,6 +363,7 @@ def _record(fit: Fit) -> dict[str, Any]:
         raise ValueError(
             f"{type(model).__name__}: a constructor argument cannot be written as JSON ({error})"
         ) from None
+    own = importlib.import_module(__package__.partition(".")[0]).__version__
     modules = model, fit.runs[0].guide  # a model of global latents may have no tensor of its own
     tensors = [t for module in modules for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
     return {
@@ -318,7 +376,7 @@ def _record(fit: Fit) -> dict[str, Any]:
         "settings": fit.settings,
         "data": fit.data,
         "seconds": round(fit.seconds, 3),
-        "versions": {name: version(name) for name in ("pyro-ppl", "torch", "numpy")},
+        "versions": {"pyrozoo": own, **{name: version(name) for name in ("pyro-ppl", "torch", "numpy")}},
         "runs": [
             {"seed": run.seed, "status": run.status, "history": run.history.to_dict(orient="list")} for run in fit.runs
         ],

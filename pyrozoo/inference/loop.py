@@ -42,6 +42,8 @@ MANY_GROUPS = 20_000  # measured: from this number on, picking the groups presen
 
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
 
+Snapshot = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON state of a checkpoint
+
 
 class Training:
     """One run of the training loop.
@@ -83,7 +85,10 @@ class Training:
         self.weight_is_input = mode != "none" and options.anneal is not None
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
-        self.good = self._state()
+        self.latest = self.good = self._state()  # a state is good once a step from it has found its loss finite
+        self.good_epochs = 0
+        self.held: Snapshot | None = None
+        self.pending: Snapshot | None = None
         self.best_state: dict[str, Tensor] | None = None
         # A fit may be resumed on another machine, with another number of processes.
         settings = {k: v for k, v in options.as_json().items() if k not in ("distributed", "device")}
@@ -113,6 +118,7 @@ class Training:
         """
         status = self._load() if resume and self.checkpoint is not None and self.checkpoint.exists() else "running"
         if status == "running":
+            self.held = self.pending = self._snapshot("running")
             bar = tqdm(
                 total=self.total_epochs, initial=self.epoch, desc=progress, disable=progress is None, unit="epoch"
             )
@@ -120,7 +126,7 @@ class Training:
                 with bar:
                     status = self._epochs(bar, callback)
             except KeyboardInterrupt:
-                self._restore(self.best_state or self.good)
+                self._restore(self.best_state or self.latest)
                 return "interrupted"
         if self.best_state is not None:
             self._restore(self.best_state)
@@ -133,9 +139,12 @@ class Training:
             self.rows.append(row)
             stop = self.options.patience is not None and self.bad_epochs >= self.options.patience
             status = "stopped early" if stop else "finished" if self.step >= self.total_steps else "running"
-            self.good = self._state()
-            if self.checkpoint is not None:
-                self._save(status)
+            self.latest = self._state()
+            if status == "finished":
+                self._check_end()
+            self.pending = self._snapshot(status)
+            if self.checkpoint is not None and self.pending is not None:
+                save_checkpoint(self.checkpoint, *self.pending)
             bar.update(1)
             bar.set_postfix({k: f"{row[k]:.4g}" for k in ("elbo", "valid_elbo") if k in row})
             if callback is not None:
@@ -154,6 +163,7 @@ class Training:
                 progress = self.step / self.total_steps
                 lr, beta = self._set_rates(progress), self._beta(progress)
                 loss, norm = self._update(batch, beta)
+                self.good, self.good_epochs, self.held = self.latest, self.epoch, self.pending
                 total += loss
                 self.step += 1
                 if self.step == self.total_steps:
@@ -228,11 +238,31 @@ class Training:
             torch.set_rng_state(rng_state)
             return bad_site(self.loss, batch)
 
+    def _check_end(self) -> None:
+        """Fail if the weights after the last step, from which no further step begins, have a loss that is not finite.
+
+        In evaluation mode and with draws of its own, so that nothing changes.
+        """
+        self.loss.eval()
+        value, few = math.nan, some_rows(self.loss.model, self.loss.guide, self.train)
+        with torch.random.fork_rng(), torch.no_grad(), validation(False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with contextlib.suppress(*NO_DISTRIBUTION):
+                value = self.loss.value(few)
+            if not math.isfinite(self.processes.mean(self._scalar(value))):
+                self._fail(f"the loss is {value}{bad_site(self.loss, few)}")
+
     def _fail(self, reason: str) -> None:
         self._restore(self.good)
+        self.rows = self.rows[: self.good_epochs]
+        again = ""
+        if self.checkpoint is not None and self.held is not None:
+            tensors, state = self.held
+            save_checkpoint(self.checkpoint, tensors, state | {"status": "failed"})
+            again = "; the checkpoint holds it, too: go on from there by resume=True with another lr, clip or schedule"
         raise NonFiniteLoss(
-            f"step {self.step}: {reason}; the last good state (after epoch {len(self.rows)}) is in this error's .fit. "
-            "Try a smaller learning rate, clip=10, or a larger scale floor"
+            f"step {self.step}: {reason}; the last good state (after epoch {self.good_epochs}) is in this error's "
+            f".fit{again}. Try a smaller learning rate, clip=10, or a larger scale floor"
         ) from None
 
     def _validate(self) -> float:
@@ -311,6 +341,14 @@ class Training:
             if not matched and not self.options.lenient_groups:
                 raise ValueError(f"lr_groups: no parameter matches {pattern!r}; parameters are {sorted(named)}")
             rates |= dict.fromkeys(matched, lr)
+        other = sum(p.numel() for n, p in named.items() if rates[n] != self.options.lr)
+        share = other / max(sum(p.numel() for p in named.values()), 1)
+        if self.options.given_lr and self.options.lenient_groups and share > 0.5:
+            warnings.warn(
+                f"lr={self.options.lr:g} holds for {1 - share:.0%} of the parameters; the others have the rates of the "
+                f"model's lr_groups {dict(self.options.lr_groups or {})}; give lr_groups=None for one rate",
+                stacklevel=2,
+            )
         return rates
 
     def _set_rates(self, progress: float) -> float:
@@ -357,26 +395,28 @@ class Training:
     def _restore(self, state: dict[str, Tensor]) -> None:
         self.loss.load_state_dict(state)
 
-    def _save(self, status: str) -> None:
+    def _snapshot(self, status: str) -> Snapshot | None:
+        """What a checkpoint of the present state holds; None without a checkpoint, or in processes after the first."""
+        if self.checkpoint is None:
+            return None
         draws = self.processes.gather(random_state(self.parameters[0].device))
         if not self.processes.first:
-            return
-        tensors = {f"module/{k}": v for k, v in self.good.items()}
+            return None
+        tensors = {f"module/{k}": v for k, v in self.latest.items()}
         tensors |= {f"best/{k}": v for k, v in (self.best_state or {}).items()}
-        tensors |= moments_of(self.optimizers)
+        tensors |= {name: moment.clone() for name, moment in moments_of(self.optimizers).items()}
         tensors |= {"rng/torch": draws[0], "rng/minibatches": self.generator.get_state()}
         tensors |= {f"rng/process/{rank}": state for rank, state in enumerate(draws[1:], 1)}
         state = {"epoch": self.epoch, "step": self.step, "best": self.best, "bad_epochs": self.bad_epochs,
-                 "history": self.rows, "status": status, "fingerprint": self.fingerprint}  # fmt: skip
-        assert self.checkpoint is not None
-        save_checkpoint(self.checkpoint, tensors, state)
+                 "history": list(self.rows), "status": status, "fingerprint": self.fingerprint}  # fmt: skip
+        return tensors, state
 
     def _load(self) -> str:
         assert self.checkpoint is not None
         tensors, state = load_checkpoint(self.checkpoint, self.fingerprint)
         self._restore(under(tensors, "module/"))
         self.best_state = under(tensors, "best/") or None
-        self.good = self._state()
+        self.latest = self.good = self._state()
         load_moments(self.optimizers, tensors)
         others = under(tensors, "rng/process/")
         if self.processes.size == len(others) + 1:
@@ -385,6 +425,12 @@ class Training:
         else:  # another number of processes than before: new draws, and the same order of minibatches
             self._draws_of_own(state["step"])
         self.generator.set_state(tensors["rng/minibatches"])
-        self.rows = state["history"]
+        self.rows, self.good_epochs = state["history"], state["epoch"]
         self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
-        return state["status"]
+        if self.step > self.total_steps:
+            raise ValueError(
+                f"{self.checkpoint}: it is at step {self.step}, more than the {self.total_steps} of this fit; give "
+                "more steps (or epochs), or choose another checkpoint folder"
+            )
+        ended = state["status"] == "failed" or (state["status"] == "finished" and self.step < self.total_steps)
+        return "running" if ended else state["status"]

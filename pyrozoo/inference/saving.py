@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,25 @@ def _model(record: dict, path: Path, priors: Mapping[str, Any] | None, model: An
     if found.version != record["model_version"]:
         raise ValueError(
             f"{path}: fitted with version {record['model_version']} of {type(found).__name__}, whose log density "
-            f"differs from version {found.version} here; fit again, or install the "
-            f"version that wrote it ({record['versions']})"
+            f"differs from version {found.version} here; install the pyrozoo that wrote it, "
+            f"{record['versions'].get('pyrozoo', 'of unknown version')} (with {record['versions']}), or fit again: "
+            f"{_command(record)}"
         )
     return found
+
+
+def _command(record: dict) -> str:
+    """The command, or the call in Python, that makes such a fit from its data."""
+    (name, variant), settings = record["entry"] or ("MODEL", None), record["settings"]
+    columns = record["data"].get("columns")
+    if record["entry"] is None or not columns:
+        return f"zoo.fit(zoo.create_model({name!r}, data, variant={variant!r}), {record['guide']!r}, data)"
+    words = ["pyrozoo", "fit", name, "--data", record["data"]["name"], "--unit", str(columns["unit"])]
+    for option in ("x", "y"):
+        words += [w for column in columns[option] for w in (f"--{option}", str(column))]
+    words += ["--variant", variant, "--guide", record["guide"], "--seed", str(settings.get("seed", 0))]
+    words += ["--steps", str(settings["steps"])] if settings.get("steps") else []
+    return shlex.join([*words, "--out", "DIR"])
 
 
 def _guide(record: dict, path: Path, guide: Any, model: Any) -> Any:

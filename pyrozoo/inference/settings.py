@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 
 
-INTERNAL = {"lenient_groups", "default_strata"}
+INTERNAL = {"lenient_groups", "default_strata", "given_lr"}
 
 
 GROUPS = ("auto", "all", "present")
@@ -89,6 +89,7 @@ class Settings:
     validate: bool | None = None
     lenient_groups: bool = dataclasses.field(default=False, repr=False)
     default_strata: bool = dataclasses.field(default=False, repr=False)
+    given_lr: bool = dataclasses.field(default=False, repr=False)
 
     def for_data(self, train: Batch) -> Settings:
         """Settings for these data: without strata, the default batch size by stratum becomes a plain number."""
@@ -119,7 +120,8 @@ class Settings:
         defaults = dict(getattr(model, "fit_defaults", {}))
         if "steps" in given or "epochs" in given:
             defaults = {k: v for k, v in defaults.items() if k not in ("steps", "epochs")}
-        options = cls(**{**defaults, **given}, lenient_groups="lr_groups" not in given)
+        checked = {name: plain_setting(name, value) for name, value in {**defaults, **given}.items()}
+        options = cls(**checked, lenient_groups="lr_groups" not in given, given_lr="lr" in given)
         options.default_strata = "batch_size" not in given and isinstance(options.batch_size, Mapping)
         if options.steps is None and options.epochs is None:
             options.steps = 1000
@@ -129,12 +131,6 @@ class Settings:
             raise ValueError(f"compile: {options.compile!r} is none of {list(MODES)}")
         if options.groups not in GROUPS:
             raise ValueError(f"groups: {options.groups!r} is none of {list(GROUPS)}")
-        if options.clip is not None and options.clip <= 0:
-            raise ValueError(f"clip: {options.clip}; a positive norm is needed, or None")
-        for name in ("steps", "epochs", "particles", "valid_particles", "batch_size"):
-            value = getattr(options, name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"{name}: {value}; at least 1 is needed")
         if isinstance(options.batch_size, Mapping) and "weight" not in inspect.signature(model.forward).parameters:
             raise ValueError(
                 f"batch_size by stratum: {type(model).__name__} takes no row weights (enumerated sites allow only one "
@@ -153,3 +149,80 @@ class Settings:
             return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in INTERNAL}
+
+
+COUNTS = {"steps": 1, "epochs": 1, "batch_size": 1, "particles": 1, "patience": 1, "valid_particles": 1, "anneal": 0}
+
+
+def plain_setting(name: str, value: Any) -> Any:
+    """Check the type and range of a setting, and convert numbers of NumPy and torch and devices to Python's own types.
+
+    Raises:
+        TypeError: A value of another type; the message names the setting.
+        ValueError: A number out of range.
+    """
+    value = plain_number(value)
+    if value is None:
+        if name in ("lr", "groups", "particles", "valid_particles", "schedule", "optimizer", "compile", "distributed"):
+            raise TypeError(f"{name}: None; leave it out for the default")
+        return None
+    if name in COUNTS and not (name == "anneal" and callable(value)):
+        if name == "batch_size" and isinstance(value, Mapping):
+            return {k: None if v is None else whole(f"{name}[{k!r}]", plain_number(v), 0) for k, v in value.items()}
+        return whole(name, value, COUNTS[name])
+    if name == "lr":
+        return _rate(name, value)
+    if name == "lr_groups":
+        if not isinstance(value, Mapping):
+            raise TypeError(f"lr_groups: a {type(value).__name__}; give a mapping, pattern -> learning rate")
+        return {pattern: _rate(f"lr_groups[{pattern!r}]", plain_number(rate)) for pattern, rate in value.items()}
+    if name == "clip":
+        if _real(name, value) <= 0:
+            raise ValueError(f"clip: {value}; a positive norm is needed, or None")
+        return float(value)
+    if name == "device":
+        return _device(value)
+    if name == "anneal_sites":
+        if isinstance(value, str) or not all(isinstance(site, str) for site in value):
+            raise TypeError(f"anneal_sites: {value!r}; give a tuple of names of sites")
+        return tuple(value)
+    if name in ("validate", "distributed") and not isinstance(value, bool):
+        raise TypeError(f"{name}: {value!r}; give True or False")
+    if name == "optimizer" and not callable(value):
+        raise TypeError(f"optimizer: a {type(value).__name__}; give a function, parameter groups -> optimiser")
+    return value
+
+
+def plain_number(value: Any) -> Any:
+    """A scalar of NumPy or torch as Python's own number; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """The value if it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: {value!r}; a whole number is needed")
+    if value < least:
+        raise ValueError(f"{name}: {value}; at least {least} is needed")
+    return value
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: {value!r}; a number is needed")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: {value}; a finite number is needed")
+    return float(value)
+
+
+def _rate(name: str, value: Any) -> float:
+    if _real(name, value) < 0:
+        raise ValueError(f"{name}: {value}; a learning rate is not negative")
+    return float(value)
+
+
+def _device(value: Any) -> str:
+    try:
+        return str(torch.device(value))
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device: {value!r} is no device of torch; give 'cpu' or 'cuda', for example") from None

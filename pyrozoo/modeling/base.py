@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -143,8 +144,14 @@ class ZooModel(LocalParams, PyroModule):
     def __new__(cls, *args: Any, **kwargs: Any) -> ZooModel:
         """Keep the constructor arguments as ``config``, from which `fresh` and a saved run build the model again."""
         self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
-        arguments = dict(list(bound.arguments.items())[1:])
+        try:
+            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        except TypeError:  # __init__ says what is missing; copy and pickle call neither, and set the state afterwards
+            return self
+        arguments = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in list(bound.arguments.items())[1:]
+        }
         object.__setattr__(self, "config", arguments)
         return self
 

@@ -6,10 +6,13 @@ Importing it, listing entries and reading their cards needs no torch; torch is i
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from .turns import turn
 
 if TYPE_CHECKING:
     from ..data.batch import Batch
@@ -257,6 +260,7 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
 
     Raises:
         KeyError: No such entry, variant or prior site.
+        TypeError: The model has no argument of that name; the message lists them.
 
     Example:
         >>> import pyro.distributions as dist
@@ -271,7 +275,12 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
     found = entry(name)
     variant = variant or next(iter(found.card.variants))
     family = _named(found.parts.VARIANTS, variant, f"variant of {name!r}")
-    model = family(**{**({} if data is None else family.sizes_from(data)), **arguments})
+    known = inspect.signature(family).parameters
+    unknown = [key for key in arguments if key not in known]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        raise TypeError(f"{family.__name__} has no argument {unknown[0]!r}; its arguments are {list(known)}")
+    with turn():  # initial weights are drawn from torch's random state
+        model = family(**{**({} if data is None else family.sizes_from(data)), **arguments})
     model.entry = (name, variant)
     return model
 

@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 
 from ..data.batch import Batch
+from ..data.tables import plain_names
 from ..inference.copies import isolated, reference_tensor, run_seed
 from ..inference.fitted import Fit, Run, holds_group
 from ..modeling.base import ZooModel
@@ -223,6 +224,7 @@ def _collect(
     coords = {k: v for k, v in {**data.coords, **own}.items() if k in used}
     if data.rows in coords:
         coords[data.rows] = data.names(data.rows)
+    coords = {axis: plain_names(names) for axis, names in coords.items()}
     attrs = attrs | {"data": str(data.info.get("name", "")), "simulated": str(bool(data.info.get("simulated")))}
     kept = {k: v for k, v in groups.items() if v}
     variables = {v for group in kept.values() for v in group}

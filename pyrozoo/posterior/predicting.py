@@ -34,7 +34,7 @@ from .traces import (
 
 def predict(
     fit: Fit,
-    batch: Batch,
+    batch: Batch | pd.DataFrame,
     *,
     draws: int = 200,
     seed: int = 0,
@@ -49,8 +49,8 @@ def predict(
 
     Args:
         fit: The fit; its best restart predicts.
-        batch: Data; its targets, if it has any, are hidden from the guide, also those of unseen groups that an
-            amortised guide reads.
+        batch: Data, or a data frame with the columns of the training table; its targets, if it has any, are hidden from
+            the guide, also those of unseen groups that an amortised guide reads.
         draws: Number of draws of the latents.
         seed: Random seed for the draws.
         quantiles: Quantiles to report, each in (0, 1).
@@ -85,6 +85,7 @@ def predict_with_draws(
 
     A model that predicts by itself gives no draws.
     """
+    batch = fit.as_batch(batch)
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
     if hasattr(fit.model, "predict"):

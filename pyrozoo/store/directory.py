@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
+import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -40,7 +44,7 @@ def write_directory(
     if path.exists() and not (overwrite and (path / RECORD).exists()):
         raise FileExistsError(f"{path} exists; choose another folder, or overwrite=True for an earlier run")
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_prefix(path)}{os.getpid()}-", dir=path.parent))
     try:
         save_tensors(folder / WEIGHTS, weights, {})
         save_batch(folder / PROTOTYPE, prototype)
@@ -49,12 +53,61 @@ def write_directory(
         whole["sha256"] = sha256_json(whole)
         atomic_write_bytes(folder / RECORD, json.dumps(whole, indent=1).encode())
         os.chmod(folder, 0o755)
-        if path.exists():  # moved aside first: a kill in between leaves both under other names, and loses neither
+        if not path.exists():
+            os.replace(folder, path)
+        elif not _exchanged(folder, path):  # a kill between the two renames leaves both, and `read_directory` finds one
             os.replace(path, folder.with_name(f"{folder.name}-old"))
-        os.replace(folder, path)
-        shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)
+            os.replace(folder, path)
     finally:
+        if not path.exists() and (folder / RECORD).exists():  # interrupted between the two renames
+            os.replace(folder, path)
         shutil.rmtree(folder, ignore_errors=True)
+        if path.exists():
+            for left in _left_behind(path):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, so that each name always has a whole one; False where that cannot be done."""
+    library: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(library, "renameat2"):  # Linux: AT_FDCWD, RENAME_EXCHANGE
+        return library.renameat2(-100, paths[0], -100, paths[1], ctypes.c_uint(2)) == 0
+    if hasattr(library, "renamex_np"):  # macOS: RENAME_SWAP
+        return library.renamex_np(*paths, ctypes.c_uint(2)) == 0
+    return False
+
+
+def _prefix(path: Path) -> str:
+    """Beginning of the hidden names beside `path` that this machine gives to unfinished folders."""
+    return f".{path.name}-{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
+
+
+def _left_behind(path: Path) -> list[Path]:
+    """Hidden folders beside `path` of this process, or of processes of this machine that are no longer there."""
+    found = []
+    for folder in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
+        number = folder.name.removeprefix(_prefix(path)).partition("-")[0]
+        if not number.isdecimal() or not folder.is_dir():
+            continue
+        alive = int(number) != os.getpid()
+        try:
+            if alive:
+                os.kill(int(number), 0)  # signal 0 only asks whether the process is there
+        except ProcessLookupError:
+            alive = False
+        except OSError:
+            alive = True
+        found += [] if alive else [folder]
+    return found
+
+
+def _whole(path: Path) -> Path:
+    """The run directory `path`; if a kill left it only under a hidden name, that one."""
+    if (path / RECORD).exists() or path.exists():
+        return path
+    found = [folder for folder in _left_behind(path) if (folder / RECORD).exists()]
+    return max(found, key=lambda folder: (folder / RECORD).stat().st_mtime, default=path)
 
 
 def read_directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Batch]:
@@ -64,6 +117,7 @@ def read_directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Batch
         FileNotFoundError: No run directory there.
         ValueError: Truncated, edited or foreign files, or another format.
     """
+    path = _whole(path)
     record = _read_record(path / RECORD)
     for name, digest in record["files"].items():
         if not (path / name).exists() or sha256_file(path / name) != digest:

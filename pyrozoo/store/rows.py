@@ -28,7 +28,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch, OnDisk
+from ..data.build import provenance
 from ..files import atomic_write_json, jsonable, read_json_object, sha256_json
 from .batches import names_from_json, names_to_json
 from .row_files import Column, Support
@@ -61,7 +62,8 @@ def write_rows(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
-    **info: Any,
+    info: Mapping[str, Any] | None = None,
+    **facts: Any,
 ) -> Batch:
     """Write a table with one observation per row to a folder, in one pass over its chunks.
 
@@ -84,7 +86,8 @@ def write_rows(
         seed: Random seed for the choice of the support rows.
         dtype: Floating type; None for torch's default.
         overwrite: Whether to replace a complete folder, too. Batches that are mapped from it stay as they are.
-        **info: Provenance that JSON can hold, e.g. ``name="wells"``, ``simulated=True``.
+        info: Provenance of any other name that JSON can hold.
+        **facts: Provenance, as of `Batch.from_dataframe`, e.g. ``name="wells"``, ``simulated=True``.
 
     Returns:
         The data, as `open_rows` opens them.
@@ -108,7 +111,8 @@ def write_rows(
         raise ValueError(f"support: {support} is negative; 0 is for none")
     folder = Path(folder)
     xs, ys = (columns if columns is None or isinstance(columns, str) else list(columns) for columns in (x, y))
-    options: dict[str, Any] = {"unit": unit, "x": xs, "y": ys, "dtype": dtype, **jsonable(info, "info")}
+    facts = provenance("write_rows", ("unit", "x", "y", "support", "seed", "dtype", "overwrite"), facts, info)
+    options: dict[str, Any] = {"unit": unit, "x": xs, "y": ys, "dtype": dtype, "info": jsonable(facts, "info")}
     _prepare(folder, overwrite)
     try:
         writer = _Writer(folder, support, seed)

@@ -10,6 +10,7 @@ from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments.figure11 import new_units
 from pyrozoo.models.ssmtl.uses import calibration, refinement
 from pyrozoo.models.ssmtl.uses.calibration import calibrate
+from pyrozoo.models.ssmtl.uses.joining import join
 from pyrozoo.models.ssmtl.uses.refinement import refine
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -53,6 +54,36 @@ def contexts(fit):
 
 def of_unit(batch, unit):
     return batch.subset(np.flatnonzero(batch["unit"].numpy() == unit))
+
+
+# ---------------------------------------------------------------- a fit of old and new units
+def test_a_joined_fit_predicts_each_unit_as_the_fit_it_came_from(fit, new, tmp_path):
+    found = calibrate(fit, new, **QUICK)
+    joined = zoo.load(zoo.save(join(fit, found), tmp_path / "run"))
+    assert joined.prototype.names("unit").tolist() == [0, 1, 2, 3, "west", "east", "north"]
+    for name in ("c_loc", "c_log_scale"):
+        assert torch.equal(getattr(joined.guide, name), torch.cat([getattr(f.guide, name) for f in (fit, found)]))
+    for source in (fit, found):
+        own, rows = zoo.predict(source, source.train, seed=1), zoo.predict(joined, source.train, seed=1)
+        assert np.abs(own["y.mean"] - rows["y.mean"]).max() < own["y.sd"].mean()
+
+
+def test_a_joined_fit_is_trained_further_on_all_units(fit, new):
+    found = calibrate(fit, new, **QUICK)
+    joined = join(fit, found)
+    rows = named(new, ["east", "brand new", "north"])
+    model = zoo.create_model("ssmtl", rows, c_dim=K, width=6, depth=1)
+    warm = zoo.fit(model, "paper", rows, warm_start=joined, steps=1, lr=0.0, lr_groups=None, progress=False)
+    want = joined.guide.c_loc[[5, 6]]
+    assert torch.equal(warm.guide.c_loc[[0, 2]], want)
+    assert warm.guide.c_loc[1].abs().max() < 0.6  # a fresh start near the prior's middle
+
+
+def test_only_fits_with_the_same_networks_are_joined(fit, new):
+    with pytest.raises(ValueError, match="calibrated: its networks are not those of the fit"):
+        join(trained(steps=4), calibrate(fit, new, **QUICK))
+    with pytest.raises(ValueError, match="fit: its guide is 'mvn'; only contexts of the guide 'paper' are joined"):
+        join(trained(guide="mvn"), calibrate(fit, new, **QUICK))
 
 
 # ---------------------------------------------------------------- what stays as it is

@@ -13,6 +13,7 @@ _HOMES = {
     "data.simulator": ("PRESETS", "simulate"),
     "uses.calibration": ("CalibratedFit", "calibrate"),
     "uses.generation": ("Generated", "impute", "what_if"),
+    "uses.joining": ("join",),
     "uses.refinement": ("refine",),
     "uses.surveillance": ("inject_fault", "monitor"),
 }

@@ -38,6 +38,7 @@ class ContextModel(ZooModel):
     """
 
     plate_dims = {"unit": -1, "row": -1}
+    sparse = {"unit": ()}  # no table per unit: contexts are latent, and only guides have parameters for them
     dims = {"c": ("context",), "z": ("latent",), "x": ("input",), "y": ("target",)}
     fit_defaults = {
         "steps": 3000,

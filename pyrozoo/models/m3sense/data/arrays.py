@@ -71,7 +71,7 @@ def checked(
     if taken:
         raise ValueError(f"signals: the name {taken[0]!r} is taken; call the modality otherwise")
     people = _values(subject, "subject")
-    n, arrays = len(people), {name: np.asarray(value) for name, value in signals.items()}
+    n, arrays = len(people), {name: _signal(name, value) for name, value in signals.items()}
     for name, array in arrays.items():
         if array.ndim != 2 or len(array) != n or array.dtype.kind not in "fiu":
             raise ValueError(f"{name}: {array.dtype} of shape {array.shape}; give numbers, ({n} windows, samples)")
@@ -98,12 +98,21 @@ def checked(
     return build(signals, np.full(n, dataset), names, targets, dtype, **info), targets
 
 
+def _signal(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: its windows differ in length; cut or resample them to one length") from None
+
+
 def _values(given: Any, field: str) -> list[Any]:
     """List one value per window, as Python's own types; not through an array, which would convert mixed types."""
     values = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ValueError(f"{field}: {values!r}; give one value per window")
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if any(isinstance(value, str) for value in values):  # a pandas Series turns None among text into NaN
+        values = [None if isinstance(value, float) and value != value else value for value in values]
     odd = [value for value in values if isinstance(value, list | tuple | np.ndarray)]
     if odd:
         raise ValueError(f"{field}: {odd[0]!r} in the place of one value; give one per window")
@@ -159,6 +168,12 @@ def _coded(labels: Any, classes: Sequence[str] | None, n: int, task: str, field:
     if all(whole):
         code = values.astype(int)
         names = tuple(map(str, range(max(0, code.max(initial=-1) + 1)))) if classes is None else tuple(classes)
+        gaps = sorted(set(range(len(names))) - set(code.tolist())) if classes is None else []
+        if gaps:
+            raise ValueError(
+                f"{field}: no window has class {gaps[0]}, and classes are numbered from 0; give the names of all "
+                "classes in the order of their numbers as classes=[...], or number the labels from 0 without gaps"
+            )
         odd = (code < -1) | (code >= len(names))
         remedy = f"classes are numbered 0 to {len(names) - 1}, -1 where unknown"
     else:

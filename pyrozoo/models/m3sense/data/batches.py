@@ -159,8 +159,8 @@ def merge(batches: Sequence[Batch]) -> Batch:
         np.concatenate([batch.coords["dataset_class"][batch["dataset"].cpu().numpy()] for batch in batches]),
         np.concatenate([batch.group_names("subject") for batch in batches]), targets, first.reference.dtype,
         name=" + ".join(str(batch.info.get("name", "unnamed")) for batch in batches),
-        simulated=any(batch.info.get("simulated", False) for batch in batches), **info,
-        parts={str(batch.info.get("name", k)): dict(batch.info) for k, batch in enumerate(batches)},
+        simulated=any(batch.info.get("simulated", False) for batch in batches),
+        info=info | {"parts": {str(batch.info.get("name", k)): dict(batch.info) for k, batch in enumerate(batches)}},
     )  # fmt: skip
 
 

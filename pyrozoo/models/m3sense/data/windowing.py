@@ -195,8 +195,9 @@ def windows(
     return build(
         {m: np.concatenate([part.signals[m] for part in parts]) for m in rates},
         np.array([r.dataset for r in of]), np.array([r.name for r in of]), targets, dtype,
-        name=name or " + ".join(dict.fromkeys(r.dataset for r in of)), simulated=False, seconds=seconds, step=step,
-        rates=dict(rates), dropped=dropped, replaced=notes, skipped=dict(getattr(recordings, "skipped", {})),
+        name=name or " + ".join(dict.fromkeys(r.dataset for r in of)), simulated=False, seconds=seconds,
+        rates=dict(rates),
+        info={"step": step, "dropped": dropped, "replaced": notes, "skipped": dict(getattr(recordings, "skipped", {}))},
     )  # fmt: skip
 
 

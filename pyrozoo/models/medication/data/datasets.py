@@ -103,10 +103,9 @@ def _watch_batch(arrays: Mapping[str, np.ndarray], score: np.ndarray, keep: np.n
         subjects=subject[keep],
         name="watch_sessions",
         simulated=False,
-        semi_synthetic=True,
         source="Python package seglearn 1.2.5",
         licence="BSD-3-Clause (D. M. Burns)",
         reference="D. M. Burns et al., Shoulder physiotherapy exercise recognition: machine learning the inertial "
         "signals from a smartwatch, Physiological Measurement 39 (2018) 075007",
-        **info,
+        info={"semi_synthetic": True, **info},
     )

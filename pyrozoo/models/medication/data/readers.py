@@ -95,7 +95,7 @@ def _from_fields(
     return recordings(
         [score[a:b] for a, b in zip(start, stop, strict=True)], pieces,
         labels=labels, rate=1.0 if rate is None else rate, names=names,
-        name=path.stem, simulated=False, source=path.name, **assumed,
+        name=path.stem, simulated=False, source=path.name, info=assumed,
     )  # fmt: skip
 
 

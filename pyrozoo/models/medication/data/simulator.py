@@ -91,10 +91,8 @@ def simulate(
         dtype=dtype,
         name=f"simulated-{device}",
         simulated=True,
-        device=device,
-        difficulty=difficulty,
         seed=seed,
-        scores="sigmoid" if sigmoid else "softmax",
+        info={"device": device, "difficulty": difficulty, "scores": "sigmoid" if sigmoid else "softmax"},
     )
 
 

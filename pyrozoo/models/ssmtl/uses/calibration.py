@@ -35,7 +35,7 @@ PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4
 SCREEN_DRAWS, CHOICE_DRAWS = 4, 32  # draws per objective: to screen many candidates, to choose among the best
 
 
-@dataclass
+@dataclass(repr=False)
 class CalibratedFit(Fit):
     """A `Fit` to new units with the networks of an earlier fit; every function that takes a fit accepts it.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ....data.batch import Batch
+from ....data.tables import plain_names
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
 from ....modeling.guides import declared
@@ -371,7 +372,8 @@ def _draws(fit: Fit, drawn: Tensor, value: Tensor, seen: Tensor, names: np.ndarr
             "observed_data": {"x": seen_x.numpy(), "y": seen_y.numpy()},
         },
         {"x": ("row", "input"), "y": ("row", "target")},
-        {"row": names, "input": np.array(variables[: sizes[0]]), "target": np.array(variables[sizes[0] :])},
+        {"row": plain_names(names), "input": np.array(variables[: sizes[0]]),
+         "target": np.array(variables[sizes[0] :])},
         {"guide": fit.guide_name, "data": str(data.info.get("name", "")),
          "simulated": str(bool(data.info.get("simulated")))},
     )  # fmt: skip
