@@ -1,0 +1,5 @@
+"""The command line: list, show, fit, predict, reproduce and check. Only the commands that compute import torch."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,171 @@
+"""fit: a table, recordings or a data set to a saved run."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import itertools
+import shlex
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..files import check_target, naming, one_line
+from ..modeling import registry
+from .arguments import unique
+
+if TYPE_CHECKING:
+    from ..data.batch import Batch
+    from ..inference.fitted import Fit
+    from ..modeling.base import ZooModel
+
+
+def fit_command(arguments: argparse.Namespace) -> int:
+    """Fit, save, and say how to go on."""
+    _check_folders(arguments)
+    card = registry.card(arguments.name)
+    if arguments.data not in card.datasets and not Path(arguments.data).exists():
+        known = f"{card.name!r} has no data set of that name; it has {list(card.datasets)}"
+        raise FileNotFoundError(f"{arguments.data}: there is no such file, and {known}")
+
+    data = _training_data(arguments, card)
+    result = _train(arguments, _model(arguments, data), _guide(arguments.guide, card), data)
+    if result.status == "interrupted":
+        _interrupted(arguments, result)
+    result.save(arguments.out)
+    steps = int(result.history["step"].iloc[-1])
+    of = f", the best of {len(result.runs)} restarts" if len(result.runs) > 1 else ""
+    print(f"ELBO {result.best.final_elbo:.4f} nats per row after {steps} steps{of}")
+    print(f"saved in {arguments.out}")
+    print(_how_to_predict(arguments, result.data["columns"]))
+    return 0
+
+
+def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch) -> Fit:
+    from ..inference.fit import fit
+    from ..inference.losses import NonFiniteLoss
+
+    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr", "compile")}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's; the error below says more
+            return fit(
+                model, guide, data, seed=arguments.seed, restarts=arguments.restarts, checkpoint=arguments.checkpoint,
+                resume=arguments.resume, **{key: value for key, value in settings.items() if value is not None},
+            )  # fmt: skip
+    except NonFiniteLoss as error:
+        reason = str(error).partition("; the last good state")[0]
+        raise ValueError(f"training stopped at {reason}; nothing was saved; try a smaller --lr") from error
+
+
+def _check_folders(arguments: argparse.Namespace) -> None:
+    if Path(arguments.out).exists():
+        raise FileExistsError(f"{arguments.out} exists; choose another folder for --out")
+    for folder in (arguments.out, arguments.checkpoint):
+        if folder is not None:
+            check_target(folder)
+    if arguments.resume and arguments.checkpoint is None:
+        raise ValueError("--resume needs --checkpoint DIR")
+    if arguments.checkpoint and not arguments.resume and any(Path(arguments.checkpoint).glob("run-*.safetensors")):
+        raise FileExistsError(
+            f"{arguments.checkpoint} holds a checkpoint; add --resume to go on from it, or choose another folder"
+        )
+
+
+def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
+    if arguments.data in card.datasets:
+        if arguments.unit or arguments.x or arguments.y:
+            raise ValueError(
+                f"--unit, --x and --y belong to a table, but {arguments.data!r} is a data set of {card.name!r}; "
+                f"leave them out (a file of that name is ./{arguments.data})"
+            )
+        if arguments.rate is not None:
+            raise ValueError(f"--rate belongs to a file, but {arguments.data!r} is a data set of {card.name!r}")
+        data = registry.load_data(card.name, arguments.data)
+        return data[0] if isinstance(data, tuple) else data
+    if hasattr(registry.entry(card.name).parts, "read"):
+        if arguments.unit or arguments.x or arguments.y:
+            raise ValueError(f"--unit, --x and --y belong to a table; {card.name!r} reads recordings, see its README")
+        return recordings(arguments, card.name)
+    if arguments.rate is not None:
+        raise ValueError(f"--rate belongs to recordings; {card.name!r} is fitted to a table")
+    if not (arguments.unit and arguments.x):
+        raise ValueError(f"{arguments.data} is a table: name its columns by --unit COL and --x COL,COL")
+    from ..data.batch import Batch
+
+    x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
+    from ..data.tables import read_table
+
+    table = read_table(arguments.data, arguments.unit, [*x, *y], arguments.sep, arguments.decimal)
+    with naming(arguments.data):
+        return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
+
+
+def recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
+    """Read a file in the entry's own format."""
+    if arguments.sep or arguments.decimal:
+        raise ValueError(f"--sep and --decimal belong to a table; {name!r} reads recordings, see its README")
+    batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
+    if batch.info.get("rate_assumed") and not options:
+        print("no frame rate is given: times are in frames (name it by --rate HZ)")
+    return batch
+
+
+def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
+    from ..modeling.priors import parse
+
+    priors = {site: parse(text) for site, text in unique("--prior", arguments.prior).items()}
+    values = unique("--set", arguments.values)
+    given = {**values, **({"priors": priors} if priors else {})}
+    entry = registry.entry(arguments.name)
+    family = entry.parts.VARIANTS.get(arguments.variant or next(iter(entry.card.variants)))
+    taken = {} if family is None else dict(inspect.signature(family).parameters)
+    for name, value in values.items():
+        default = taken[name].default if name in taken else value
+        kind = next((kind for kind in (bool, str, tuple) if isinstance(default, kind)), None)
+        if kind and not isinstance(value, kind):
+            raise ValueError(f"--set {name}={value}: {value!r} is no {kind.__name__} such as {default!r}")
+        if not kind and (isinstance(value, str | bool | tuple) or not isinstance(value, int | float | type(None))):
+            raise ValueError(f"--set {name}={value}: {value!r} is not a number")
+    try:
+        return registry.create_model(arguments.name, data, variant=arguments.variant, **given)
+    except (TypeError, RuntimeError) as error:
+        names = [name for name in taken if name != "priors"]
+        wanted = ", ".join(f"{name}={value}" for name, value in values.items()) or "these data"
+        raise ValueError(
+            f"{family.__name__} cannot be made with {wanted}: {one_line(error)}; its arguments are {names}"
+        ) from error
+
+
+def _guide(name: str | None, card: registry.Card) -> Any:
+    """The guide of this name in the card, or Pyro's AutoGuide class of this name."""
+    if name is None:
+        return next(iter(card.guides))
+    from pyro.infer import autoguide
+
+    return name if name in card.guides or not name.startswith("Auto") else getattr(autoguide, name, name)
+
+
+def _interrupted(arguments: argparse.Namespace, result: Fit) -> NoReturn:
+    """Save the fit so far, and raise KeyboardInterrupt with a message on how to go on."""
+    if arguments.checkpoint:
+        again = "run the same command again" if arguments.resume else "run the same command with --resume"
+        raise KeyboardInterrupt(f"{again} to go on from {arguments.checkpoint}")
+    if result.best.history.empty:
+        raise KeyboardInterrupt("nothing was saved: no epoch was finished")
+    result.save(arguments.out)
+    raise KeyboardInterrupt(
+        f"saved the fit so far in {arguments.out}; to be able to resume, fit with --checkpoint DIR, then add --resume"
+    )
+
+
+def _how_to_predict(arguments: argparse.Namespace, columns: Mapping[str, Any] | None) -> str:
+    out = shlex.quote(arguments.out)
+    if hasattr(registry.entry(arguments.name).parts, "tables"):
+        return f"decode with: pyrozoo predict {out} --data FILE --out labels.csv"
+    if not (columns and columns["y"]):
+        return f"go on in Python: fit = pyrozoo.load({arguments.out!r})"
+    imports = "".join(f" --import {shlex.quote(module)}" for module in arguments.modules)
+    table = arguments.data if arguments.x else "FILE.csv"
+    return f"predict with: pyrozoo predict {out} --data {shlex.quote(table)} --out predictions.csv{imports}"

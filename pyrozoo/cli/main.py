@@ -1,0 +1,168 @@
+"""Commands and options of the command line, and what becomes of errors.
+
+Exit codes: 0 for success; 1 for a failed check; 2 for bad usage or bad input, with one line on standard error; 130 if
+interrupted. Any other error is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from .. import __version__
+from ..files import one_line
+from .arguments import Parser, assignment, column_names, natural, positive, separator, value_assignment
+from .fitting import fit_command
+from .predicting import predict_command
+from .running import check_command, reproduce_command
+from .showing import list_entries, show_command
+
+_BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments of the command; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = argparse.Namespace(debug=False, hint="nothing was started")
+    try:
+        _parser().parse_args(argv, arguments)
+        for module in arguments.modules:
+            _import(module)
+        return arguments.command(arguments)
+    except KeyboardInterrupt as interrupt:
+        print(f"pyrozoo: interrupted; {interrupt if interrupt.args else arguments.hint}", file=sys.stderr)
+        return 130
+    except _BAD_INPUT as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"pyrozoo: error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="pyrozoo", description="A model zoo for Pyro.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pyrozoo {__version__}")
+    common = Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(
+        "--import", dest="modules", metavar="MODULE", action="append", default=[],
+        help="import a module that registers entries of its own; may be repeated",
+    )  # fmt: skip
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Any, text: str, *, hint: str = "nothing was written") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        sub.set_defaults(command=command, hint=hint)
+        return sub
+
+    add("list", list_entries, "list the entries of the zoo")
+    add("show", show_command, "show the card of an entry").add_argument("name", metavar="NAME")
+    _fit_options(add("fit", fit_command, "fit an entry to a table or to one of its data sets"))
+    predict = add("predict", predict_command, "predict the targets of a table, or decode recordings, with a saved run")
+    predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
+    columns = "a table with the run's unit and x columns, or a file in the entry's own format"
+    predict.add_argument("--data", metavar="FILE", required=True, help=columns)
+    predict.add_argument(
+        "--out", metavar="FILE.csv", required=True,
+        help="predictions, one line per row or frame, with the table's other columns; an entry may write further "
+        "tables beside it (FILE.steps.csv)",
+    )  # fmt: skip
+    _rate_option(predict)
+    _dialect_options(predict)
+    again = "run the same command again: finished jobs in the folder of --out are kept"
+    reproduce = add("reproduce", reproduce_command, "reproduce a table or figure of the paper", hint=again)
+    reproduce.add_argument("name", metavar="NAME")
+    reproduce.add_argument("experiment", metavar="EXPERIMENT", help="one of those that `show NAME` lists")
+    reproduce.add_argument(
+        "--profile", choices=("smoke", "quick", "paper"), help="default: quick, or paper where that takes no longer"
+    )
+    reproduce.add_argument("--seeds", type=positive, metavar="N", help="number of repeats; default: the profile's")
+    where = reproduce.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=positive, metavar="N", help="worker processes; default: 1")
+    where.add_argument(
+        "--cluster", metavar="ADDRESS",
+        help="of a dask scheduler, e.g. tcp://10.0.0.5:8786, all of whose workers run the jobs",
+    )  # fmt: skip
+    reproduce.add_argument(
+        "--data", metavar="PATH", help="your own copy of the recordings, where an experiment takes one"
+    )
+    reproduce.add_argument("--out", metavar="DIR", help="folder; default: results/NAME-EXPERIMENT")
+    check = add("check", check_command, "check an entry against the contract of the zoo")
+    check.add_argument("name", metavar="NAME")
+    check.add_argument("--slow", action="store_true", help="also the checks that take minutes")
+    return parser
+
+
+def _fit_options(fit: argparse.ArgumentParser) -> None:
+    fit.add_argument("name", metavar="NAME")
+    fit.add_argument(
+        "--data", required=True, metavar="FILE|DATASET",
+        help="a CSV table, a file in the entry's own format (its README says), or a data set of the entry",
+    )  # fmt: skip
+    _rate_option(fit)
+    _dialect_options(fit)
+    fit.add_argument("--unit", metavar="COL", help="column of the table that names the unit of a row")
+    fit.add_argument(
+        "--x", action="append", type=column_names, metavar="COL,COL", help="input columns; may be repeated"
+    )
+    fit.add_argument(
+        "--y", action="append", type=column_names, metavar="COL", help="target column; empty where unlabelled"
+    )
+    fit.add_argument("--variant", metavar="NAME", help="default: the first of the card")
+    fit.add_argument("--guide", metavar="NAME", help="a guide of the card (default: the first), or a Pyro AutoGuide")
+    fit.add_argument(
+        "--prior", action="append", type=assignment, default=[], metavar="SITE=DIST",
+        help='prior of a site, e.g. "c=StudentT(4, 0, 1)"; may be repeated',
+    )  # fmt: skip
+    fit.add_argument(
+        "--set", dest="values", action="append", type=value_assignment, default=[], metavar="NAME=VALUE",
+        help="argument of the model's constructor, e.g. c_dim=8 or fusion=concat; may be repeated",
+    )  # fmt: skip
+    fit.add_argument("--steps", type=positive, metavar="N", help="optimiser steps")
+    fit.add_argument("--batch-size", type=positive, metavar="N", help="rows per step; the model's default or all")
+    fit.add_argument("--lr", type=float, metavar="RATE", help="learning rate")
+    fit.add_argument(
+        "--compile", choices=("none", "graph", "inductor", "auto"),  # compiling.MODES, which import torch
+        help="capture the step as a graph and replay or compile it; auto: where that pays (default: none)",
+    )  # fmt: skip
+    fit.add_argument("--seed", type=natural, metavar="N", default=0, help="default: 0")
+    fit.add_argument("--restarts", type=positive, metavar="N", default=1, help="independent fits; default: 1")
+    fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch")
+    fit.add_argument("--resume", action="store_true", help="go on from the checkpoint, where there is one")
+    fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
+
+
+def _dialect_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sep", type=separator, metavar="CHAR",
+        help='separator of a table, e.g. ";" or "\\t"; by default the one that fits the header',
+    )  # fmt: skip
+    command.add_argument("--decimal", choices=(".", ","), help="decimal mark of a table; guessed where unambiguous")
+
+
+def _rate_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rate", type=float, metavar="HZ", help="frames per second of recordings, where the file does not say"
+    )
+
+
+def _import(module: str) -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` does, so that the user's own modules in this folder are found
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"--import {module}: there is no such module") from error

@@ -1,0 +1,62 @@
+"""list, show: what is in the zoo."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterable
+
+from ..modeling import registry
+
+_MARGIN = 110
+
+
+def list_entries(arguments: argparse.Namespace) -> int:
+    """List the entries of the zoo."""
+    for name in registry.list_models():
+        card = registry.card(name)
+        print(f"{name}: {card.title} ({card.year})")
+        print(_wrapped(card.summary, "    "))
+        print(f"    variants: {', '.join(card.variants)}")
+    return 0
+
+
+def show_command(arguments: argparse.Namespace) -> int:
+    """Show the card of an entry."""
+    card = registry.card(arguments.name)
+    print(f"{card.name}, version {card.version}: {card.title}\n{card.authors} ({card.year})")
+    print(f"{card.reference}\n" if card.reference else "")
+    print(_wrapped(card.summary))
+    _section("Variants (the first is the default)", card.variants.items())
+    for variant, sites in card.sites.items():
+        header = ("site", "kind", "plates", "dims", "prior", "meaning")
+        rows = [
+            (name, s.kind, ", ".join(s.plates) or "-", ", ".join(s.dims) or "-", s.prior or "-", s.meaning)
+            for name, s in sites.items()
+        ]
+        _section(f"Generative sites of {variant}", [header, *rows])
+    _section("Guides (the first is the default)", card.guides.items())
+    _section("Data sets", card.datasets.items())
+    _section("Experiments (`pyrozoo reproduce`)", card.experiments.items())
+    expected = [(k, f"{value:g} ± {k_se:g} × {se:g}") for k, (value, se, k_se) in card.expected.items()]
+    _section("Expected on simulated data (mean ± k × standard error)", expected)
+    _section("The same in every restart", [(site,) for site in card.identified])
+    if card.limitations:
+        print("\nLimitations")
+        print("\n".join(_wrapped(f"- {text}", "  ", "    ") for text in card.limitations))
+    return 0
+
+
+def _section(title: str, rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a titled, aligned table, or nothing if it is empty."""
+    rows = list(rows)
+    if rows:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        print(f"\n{title}")
+        print("\n".join(f"  {line}".rstrip() for line in lines))
+
+
+def _wrapped(text: str, indent: str = "", later: str | None = None) -> str:
+    later = indent if later is None else later
+    return textwrap.fill(text, _MARGIN, initial_indent=indent, subsequent_indent=later)
