@@ -36,24 +36,7 @@ from .build import (
     to_mask,
     to_names,
 )
-from .parts import Parts
-
-
-@dataclass(frozen=True, eq=False)
-class OnDisk:
-    """What a `Batch` knows about tensors that are mapped from files, see `pyrozoo.open_rows`.
-
-    Attributes:
-        tensors: The tensors as they were opened.
-        support: Group -> maximum number of support rows with which its tables were written.
-        device: Device to which minibatches are moved when they are taken; None leaves them where the files are.
-        dtype: Floating type of minibatches; None keeps that of the files.
-    """
-
-    tensors: Mapping[str, Tensor]
-    support: Mapping[str, int] = field(default_factory=dict)
-    device: torch.device | str | None = None
-    dtype: torch.dtype | None = None
+from .parts import OnDisk, Parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -12,6 +12,23 @@ import torch
 from torch import Tensor
 
 from .build import FRAMES
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """What a `Batch` knows about tensors that are mapped from files, see `pyrozoo.open_rows`.
+
+    Attributes:
+        tensors: The tensors as they were opened.
+        support: Group -> maximum number of support rows with which its tables were written.
+        device: Device to which minibatches are moved when they are taken; None leaves them where the files are.
+        dtype: Floating type of minibatches; None keeps that of the files.
+    """
+
+    tensors: Mapping[str, Tensor]
+    support: Mapping[str, int] = field(default_factory=dict)
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
 
 
 class Parts(Mapping):

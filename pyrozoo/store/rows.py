@@ -36,8 +36,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.batch import Batch, OnDisk
+from ..data.batch import Batch
 from ..data.build import provenance
+from ..data.parts import OnDisk
 from ..files import atomic_write_json, jsonable, read_json_object, sha256_json
 from .batches import names_from_json, names_to_json
 from .row_files import Column, Support
