@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -636,26 +637,77 @@ def test_an_interrupted_reproduction_says_how_to_go_on(entry, capsys):
     assert "run the same command again: finished jobs" in capsys.readouterr().err
 
 
+@pytest.fixture
+def contract(entry, monkeypatch):
+    """Puts a stand-in for the contract in its place, with the given function `check`."""
+
+    def put(check):
+        module = ModuleType("pyrozoo.contract")
+        module.check = check
+        monkeypatch.setitem(sys.modules, "pyrozoo.contract", module)
+        monkeypatch.setattr(zoo, "contract", module, raising=False)
+        entry()
+
+    return put
+
+
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
-def test_check_prints_a_line_per_result(entry, capsys, monkeypatch, ok, code):
-    def check(name, slow):
-        assert (name, slow) == ("stub", True)
+def test_check_prints_a_line_per_result(contract, capsys, ok, code):
+    def check(name, **options):
+        assert (name, options) == ("stub", {"slow": True, "only": None, "fast": False, "stop": False})
         common = {"message": "", "seconds": 0.25, "ok": True, "skipped": False}
         yield SimpleNamespace(**{**common, "code": "C1", "subject": "stub"})
         yield SimpleNamespace(**{**common, "code": "C4", "subject": "a x b", "ok": ok, "message": "no\ngradient"})
         yield SimpleNamespace(**{**common, "code": "C14", "subject": "stub", "ok": False, "skipped": True})
 
-    module = ModuleType("pyrozoo.contract")
-    module.check = check
-    monkeypatch.setitem(sys.modules, "pyrozoo.contract", module)
-    monkeypatch.setattr(zoo, "contract", module, raising=False)
-    entry()
+    contract(check)
     assert main(["check", "stub", "--slow"]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "passed   C1   stub (0.2 s)"
     assert lines[1] == f"{'passed' if ok else 'failed'}   C4   a x b (0.2 s): no gradient"
     assert lines[2] == "skipped  C14  stub (0.2 s)"
     assert lines[3] == ("2 passed, 0 failed, 1 skipped" if ok else "1 passed, 1 failed, 1 skipped")
+
+
+def test_check_merges_equal_messages_of_a_clause_and_shows_a_warning_once(contract, capsys):
+    def check(name, **options):
+        assert options == {"slow": False, "only": ["C3", "C4"], "fast": True, "stop": True}
+        for code, ok, subject, message in [
+            ("C3", False, "a", "no scale"), ("C3", True, "b", ""), ("C3", False, "c", "no scale"),
+            ("C3", False, "d", "other"), ("C3", False, "e", "no scale"), ("C3", False, "f", "no scale"),
+            ("C4", False, "a", "no scale"),
+        ]:  # fmt: skip
+            with warnings.catch_warnings():  # as Pyro does, after which Python would show the warning anew
+                warnings.simplefilter("always")
+                warnings.warn("found vars in model", UserWarning, stacklevel=1)
+            yield SimpleNamespace(code=code, subject=subject, ok=ok, skipped=False, message=message, seconds=0.5)
+
+    contract(check)
+    with pytest.warns(UserWarning, match="found vars in model") as shown:
+        assert main(["check", "stub", "--only", "c3, C4", "--fast", "--stop"]) == 1
+    assert len(shown) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "passed   C3   b (0.5 s)",
+        "failed   C3   4 subjects: a; c; e; and 1 more (2.0 s): no scale",
+        "failed   C3   d (0.5 s): other",
+        "failed   C4   a (0.5 s): no scale",
+        "1 passed, 6 failed, 0 skipped",
+    ]
+
+
+def test_check_prints_what_it_found_before_an_interruption(contract, capsys):
+    def check(name, **options):
+        yield SimpleNamespace(code="C3", subject="a", ok=False, skipped=False, message="no scale", seconds=0.5)
+        raise KeyboardInterrupt
+
+    contract(check)
+    assert main(["check", "stub"]) == 130
+    assert capsys.readouterr().out.splitlines() == ["failed   C3   a (0.5 s): no scale"]
+
+
+def test_check_of_a_clause_that_does_not_exist(fail):
+    assert "only: there is no check 'C99'; the checks are C1, C2, " in fail("check", "ssmtl", "--only", "C2,C99")
+    assert "only: no check is named; the checks are C1" in fail("check", "ssmtl", "--only", ",")
 
 
 def test_an_imported_module_registers_its_entries(tmp_path):

@@ -49,6 +49,11 @@ def column_names(text: str) -> list[str]:
     return names
 
 
+def codes(text: str) -> list[str]:
+    """Codes of checks, split at commas; c5 is C5."""
+    return [code.strip().upper() for code in text.split(",") if code.strip()]
+
+
 def assignment(text: str) -> tuple[str, str]:
     """NAME=VALUE as a pair of text."""
     name, equals, value = (part.strip() for part in text.partition("="))

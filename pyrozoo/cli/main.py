@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import __version__
 from ..files import one_line
-from .arguments import Parser, assignment, column_names, natural, positive, separator, value_assignment
+from .arguments import Parser, assignment, codes, column_names, natural, positive, separator, value_assignment
 from .fitting import fit_command
 from .predicting import predict_command
 from .running import check_command, reproduce_command
@@ -101,6 +101,10 @@ def _parser() -> Parser:
     check = add("check", check_command, "check an entry against the contract of the zoo")
     check.add_argument("name", metavar="NAME")
     check.add_argument("--slow", action="store_true", help="also the checks that take minutes")
+    check.add_argument("--only", type=codes, metavar="CODE,CODE", help="only these checks, e.g. C5,C9")
+    fast = "only the first guide of each variant, with the default priors"
+    check.add_argument("--fast", action="store_true", help=fast)
+    check.add_argument("--stop", action="store_true", help="end at the first check that fails")
     return parser
 
 

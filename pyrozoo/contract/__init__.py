@@ -7,7 +7,7 @@ that are checked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ..modeling import registry
@@ -124,34 +124,55 @@ def label(clause: Check, subject: Subject) -> str:
     return {"entry": subject.name, "variant": f"{subject.name}/{subject.variant}"}.get(clause.scope, str(subject))
 
 
-def check(name: str, *, slow: bool = False) -> Iterator[Result]:
+def check(
+    name: str, *, slow: bool = False, only: Iterable[str] | None = None, fast: bool = False, stop: bool = False
+) -> Iterator[Result]:
     """Run the contract on an entry, check by check.
 
     Args:
         name: Name of the entry.
         slow: Whether to run also the checks that take minutes.
+        only: Codes of the checks to run, e.g. ``["C5", "C9"]``, also of checks that take minutes; by default all.
+        fast: Whether to check only the first guide of each variant, with the default priors.
+        stop: Whether to end at the first check that fails.
 
     Yields:
         Result of each check.
 
     Raises:
         KeyError: No such entry.
+        ValueError: `only` holds something else than codes of checks.
 
     Example:
-        >>> from itertools import islice
         >>> import pyrozoo as zoo
-        >>> first, second = islice(zoo.contract.check("ssmtl"), 2)  # each check runs when its result is needed
-        >>> second.code, second.subject, second.ok
-        ('C2', 'ssmtl/ssmtl', True)
+        >>> for result in zoo.contract.check("ssmtl", only=["C2"], fast=True):
+        ...     print(result.code, result.subject, result.ok)
+        C2 ssmtl/ssmtl True
+        C2 ssmtl/mtl True
+        C2 ssmtl/ssl-vae True
+        C2 ssmtl/ml-vae True
     """
     card = registry.card(name)
-    for clause in CHECKS.values():
-        if clause.slow and not slow:
-            continue
+    for clause in _chosen(only, slow):
         for subject in scoped(clause, card):
+            if fast and (subject.swapped or not subject.leads):
+                continue
             started = time.perf_counter()
             ok, skipped, message = _outcome(clause, subject)
             yield Result(clause.code, label(clause, subject), ok, skipped, message, time.perf_counter() - started)
+            if stop and not ok:
+                return
+
+
+def _chosen(only: Iterable[str] | None, slow: bool) -> list[Check]:
+    if only is None:
+        return [clause for clause in _CHECKS if slow or not clause.slow]
+    codes = [only] if isinstance(only, str) else list(only)
+    unknown = [code for code in codes if code not in CHECKS]
+    if unknown or not codes:
+        found = f"there is no check {unknown[0]!r}" if unknown else "no check is named"
+        raise ValueError(f"only: {found}; the checks are {', '.join(CHECKS)}")
+    return [clause for clause in _CHECKS if clause.code in codes]
 
 
 def _outcome(clause: Check, subject: Subject) -> tuple[bool, bool, str]:

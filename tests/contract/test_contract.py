@@ -137,6 +137,22 @@ def test_check_survives_an_entry_that_raises(mistaken):
     assert any(result.code == "C15" and "TypeError" in result.message for result in failed)
 
 
+def test_check_of_some_clauses_and_subjects(toys, mistaken):
+    both = [result.subject for result in contract.check("toy-mixture", only=["C6", "C2"])]
+    assert both == ["toy-mixture/mixture", "toy-mixture/mixture"]
+    every = [result.subject for result in contract.check("toy-mixture", only=["C3"])]
+    fast = [result.subject for result in contract.check("toy-mixture", only=["C3"], fast=True)]
+    assert len(every) > len(fast) == 1
+    assert fast == every[:1]
+    assert [result.code for result in contract.check("toy-events", only=["C8"])] == ["C8"]  # slow, but named
+
+    subject = mistaken(entry_mixture, {"mixture": broken.Unused}, {})
+    results = list(contract.check(subject.name, only=["C2", "C4", "C6"], stop=True))
+    assert [(result.code, result.ok) for result in results] == [("C2", True), ("C4", False)]
+    with pytest.raises(ValueError, match="no check 'C18'"):
+        next(contract.check("toy-mixture", only=["C18"]))
+
+
 def test_unknown_entry():
     with pytest.raises(KeyError, match="no model 'nothing'"):
         next(contract.check("nothing"))
