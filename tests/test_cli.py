@@ -20,6 +20,7 @@ from pyrozoo.cli import main
 from pyrozoo.experiments.running import Outcome
 from pyrozoo.inference import fit as fitting
 from pyrozoo.inference import loop as training
+from pyrozoo.modeling.registry import _entries
 
 UNITS = ("007", "08", "NA", "a,b")
 QUICK = ["--steps", "20", "--set", "width=8", "--set", "depth=1"]
@@ -720,3 +721,59 @@ def test_an_imported_module_registers_its_entries(tmp_path):
         done = python("-m", "pyrozoo", *command, "--import", "my_zoo", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "My own paper" in done.stdout
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Installs a package with four entry points; one works, others register nothing, raise or register another name."""
+    works = (
+        "from dataclasses import replace\nfrom types import SimpleNamespace\nfrom pyrozoo import card, register\n"
+        "register(replace(card('ssmtl'), name='a-works', title='A paper'), SimpleNamespace())\n"
+    )
+    other = works.replace("a-works", "another")
+    modules = {"a-works": works, "b-silent": "", "c-raises": "1 / 0", "d-renamed": other}
+    points = []
+    for name, text in modules.items():
+        module = f"zoo_{name.replace('-', '_')}"
+        (tmp_path / f"{module}.py").write_text(text)
+        points.append(f"{name} = {module}")
+    info = tmp_path / "their_zoo-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-zoo\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(["[pyrozoo.models]", *points, ""]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for point in points:
+        sys.modules.pop(point.split(" = ")[1], None)
+    for name in ("a-works", "another"):
+        if name in _entries:
+            zoo.unregister(name)
+
+
+def test_list_names_the_entry_points_that_do_not_work(installed, capsys):
+    assert main(["list"]) == 2
+    captured = capsys.readouterr()
+    assert "a-works: A paper" in captured.out
+    assert "ssmtl: " in captured.out
+    silent = (
+        "pyrozoo: error: entry point '{}' of the group pyrozoo.models ({}) loads, but registers no entry '{}'; "
+        "call pyrozoo.register(CARD, ...) in that module, with a card of that name"
+    )
+    assert captured.err.splitlines() == [
+        silent.format("b-silent", "zoo_b_silent", "b-silent"),
+        "pyrozoo: error: entry point 'c-raises' of the group pyrozoo.models (zoo_c_raises) cannot be loaded: "
+        "ZeroDivisionError: division by zero",
+        silent.format("d-renamed", "zoo_d_renamed", "d-renamed"),
+    ]
+
+
+def test_an_entry_is_found_beside_entry_points_that_do_not_work(installed, fail):
+    assert zoo.card("a-works").title == "A paper"
+    assert zoo.card("another").title == "A paper"
+    with pytest.raises(KeyError, match="division by zero") as raised:
+        zoo.card("c-raises")
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    message = fail("show", "d-nothing")
+    assert "no model 'd-nothing'; there are ['a-works', 'another', 'auxvae'" in message
+    assert "(zoo_b_silent) loads, but registers no entry" in message
+    assert "ZeroDivisionError: division by zero" in message

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Iterable
 
+from ..files import one_line
 from ..modeling import registry
 
 _MARGIN = 110
 
 
 def list_entries(arguments: argparse.Namespace) -> int:
-    """List the entries of the zoo."""
+    """List the entries of the zoo; one that cannot be loaded is named on standard error."""
+    broken = False
     for name in registry.list_models():
-        card = registry.card(name)
+        try:
+            card = registry.card(name)
+        except KeyError as error:
+            print(f"pyrozoo: error: {one_line(error)}", file=sys.stderr)
+            broken = True
+            continue
         print(f"{name}: {card.title} ({card.year})")
         print(_wrapped(card.summary, "    "))
         print(f"    variants: {', '.join(card.variants)}")
-    return 0
+    return 2 if broken else 0
 
 
 def show_command(arguments: argparse.Namespace) -> int:

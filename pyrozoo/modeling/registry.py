@@ -195,17 +195,18 @@ def entry(name: str) -> Entry:
         name: Name of the entry.
 
     Raises:
-        KeyError: No such entry; the message lists them.
+        KeyError: No such entry; the message lists them, and the entry points that do not work.
     """
-    if name not in _entries:
-        if name in BUILT_IN:
-            module = f"pyrozoo.models.{name}"
-            _entries[name] = Entry(importlib.import_module(f"{module}.card").CARD, f"{module}.entry")
-        else:
-            _load_plugins()
-    if name not in _entries:
-        raise KeyError(f"no model {name!r}; there are {list_models()}")
-    return _entries[name]
+    if name not in _entries and name in BUILT_IN:
+        module = f"pyrozoo.models.{name}"
+        _entries[name] = Entry(importlib.import_module(f"{module}.card").CARD, f"{module}.entry")
+    faults = {} if name in _entries else _load_plugins()
+    if name in _entries:
+        return _entries[name]
+    if name in faults:
+        raise KeyError(faults[name][0]) from faults[name][1]
+    known = [other for other in list_models() if other not in faults]
+    raise KeyError("; ".join([f"no model {name!r}; there are {known}", *(message for message, _ in faults.values())]))
 
 
 def list_models() -> list[str]:
@@ -222,10 +223,22 @@ def list_models() -> list[str]:
     return sorted({*BUILT_IN, *_entries, *(point.name for point in entry_points(group="pyrozoo.models"))})
 
 
-def _load_plugins() -> None:
+def _load_plugins() -> dict[str, tuple[str, Exception | None]]:
+    """Load the entry points of installed packages; of each that gives no entry of its name, say why, with its error."""
+    faults: dict[str, tuple[str, Exception | None]] = {}
     for point in entry_points(group="pyrozoo.models"):
-        if point.name not in _entries:
+        if point.name in _entries:
+            continue
+        where = f"entry point {point.name!r} of the group pyrozoo.models ({point.value})"
+        try:
             point.load()  # a module that calls register()
+        except Exception as error:  # a package can raise anything, and the entries of others should still be found
+            faults[point.name] = f"{where} cannot be loaded: {type(error).__name__}: {error}", error
+            continue
+        if point.name not in _entries:
+            how = "call pyrozoo.register(CARD, ...) in that module, with a card of that name"
+            faults[point.name] = f"{where} loads, but registers no entry {point.name!r}; {how}", None
+    return faults
 
 
 def card(name: str) -> Card:
