@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..modeling import registry
 from . import densities, fits, inference, sites
+from .causes import explained
 from .subject import Skipped, Subject, subjects
 
 __all__ = ["CHECKS", "Check", "Result", "Skipped", "Subject", "check", "label", "scoped", "subjects"]
@@ -78,8 +79,8 @@ _CHECKS = (
     Check("C10", "two fits in one process are independent; fitting again does not continue", fits.independent, "guide"),
     Check("C11", "a saved fit draws the same in a new process; no pickle on disk", fits.saved, "entry"),
     Check("C12", "a prior swap changes that site's density only; wrong ones raise", sites.prior_swaps, "variant"),
-    Check("C13", "the ArviZ object has the card's names and the model's densities", inference.arviz_object),
-    Check("C14", "enumeration and decoding equal brute force", densities.enumeration),
+    Check("C13", "the ArviZ object has the card's names and the model's densities", explained(inference.arviz_object)),
+    Check("C14", "enumeration and decoding equal brute force", explained(densities.enumeration)),
     Check("C15", "plain SVI, AutoNormal, Predictive and MCMC accept the model", inference.plain_pyro),
     Check("C16", "the log joint density at a fixed trace is the card's", densities.golden, "variant"),
     Check("C17", "simulation-based calibration of what the card names", inference.calibrated, "variant", slow=True),

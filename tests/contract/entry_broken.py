@@ -67,6 +67,27 @@ class CrossedRows(Mixture):
             pyro.sample("y", dist.Normal(self.mu[k] + self.mu[k.flip(-1)] + b[..., group], 1.0), obs=y)
 
 
+class Reshaped(Mixture):
+    """Takes the class for one value per row, whatever its shape."""
+
+    def means(self, k):
+        return nn.functional.one_hot(k.reshape(-1), 2).to(self.mu) @ self.mu
+
+    def forward(self, y, group, sizes, row=None, **_):
+        with self.plate("group", sizes=sizes):
+            b = pyro.sample("b", self.prior("b"))
+        with self.plate("row", sizes=sizes, row=row):
+            k = pyro.sample("k", dist.Categorical(logits=self.logits), infer={"enumerate": "parallel"})
+            pyro.sample("y", dist.Normal(self.means(k) + b[..., group], 1.0), obs=y)
+
+
+class FirstClass(Reshaped):
+    """Takes the first class for that of every row, where all classes come at once."""
+
+    def means(self, k):
+        return self.mu[k if k.dim() == 1 and len(k) > 1 else k.reshape(-1)[0]]
+
+
 class NoShare(Conjugate):
     """Forgets a latent."""
 
