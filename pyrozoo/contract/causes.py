@@ -117,7 +117,7 @@ class _Runs:
     def constant(self, index: int) -> dict[str, Tensor]:
         """Every enumerated site at one value of its support, the last one if there are fewer."""
         values = {name: support[min(index, len(support) - 1)] for name, support in self.enumerated()}
-        return {name: torch.full_like(self.one.nodes[name]["value"], value) for name, value in values.items()}
+        return {name: torch.full_like(self.one.nodes[name]["value"], float(value)) for name, value in values.items()}
 
     def free(self) -> dict[str, Tensor]:
         """Values of the sites that are not enumerated."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from ..modeling.base import ZooModel
+
+
+def target_of(model: ZooModel, target: str | None, fits: Callable[[str], bool] = lambda _: True) -> str:
+    """The target that was given, or the model's first one that `fits`; without such a one its first."""
+    if target is not None:
+        return target
+    if not model.targets:
+        raise ValueError(f"target: {type(model).__name__} predicts no target")
+    return next(filter(fits, model.targets), model.targets[0])
 
 
 def check_finite(values: Any, name: str) -> np.ndarray:

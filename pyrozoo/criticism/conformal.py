@@ -17,9 +17,10 @@ import pandas as pd
 
 from ..data.batch import Batch
 from ..inference.fitted import Fit
-from ..posterior.columns import column, columns_of, components, interval_names, summary, tails
+from ..posterior.columns import column, columns_of, components, interval_names, is_discrete, summary, tails
 from ..posterior.predicting import predict
 from . import scores
+from .arguments import target_of
 
 SCORES = ("normalised", "absolute", "quantile")
 BLOCK = 2**22  # entries of the largest array of interval ends, labels x rows
@@ -192,7 +193,7 @@ def conformal(fitted: Fit, held_out: Batch, **options: Any) -> Conformal:
 
 
 def cross_conformal(
-    folds: Sequence[tuple[Fit, Batch]], *, target: str = "y", level: float | Sequence[float] = 0.9,
+    folds: Sequence[tuple[Fit, Batch]], *, target: str | None = None, level: float | Sequence[float] = 0.9,
     score: str = "normalised", predictor: Callable[..., pd.DataFrame] = predict, seed: int = 0, **options: Any,
 ) -> Conformal:  # fmt: skip
     """Calibrate on every label: one fit per fold, each scored on the labels it did not see (CV+).
@@ -211,7 +212,7 @@ def cross_conformal(
 
     Args:
         folds: Pairs of a fit and labelled rows that it has not seen, e.g. from `fit_folds`.
-        target: Name of a continuous target.
+        target: Name of a continuous target; by default the model's first.
         level: Nominal coverage in (0, 1), or several.
         score: "normalised", "absolute" or "quantile".
         predictor: `pyrozoo.predict`, `pyrozoo.predict_by_importance`, or a function with their arguments and columns.
@@ -240,6 +241,10 @@ def cross_conformal(
     levels = tuple(float(p) for p in np.atleast_1d(level))
     suffixes = {p: f"{100 * p:g}" if several else "" for p in levels}
     options = {"seed": seed, **options}
+    if not folds:
+        raise ValueError("folds: there is none; see fit_folds")
+    if target is None:
+        target = _first_continuous(*folds[0], predictor, options)
     parts = []
     for fitted, held_out in folds:
         _check(fitted, held_out, target, levels, score)
@@ -281,7 +286,7 @@ def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...],
         raise ValueError(f"score: {score!r} is none of {list(SCORES)}")
     if target not in model.targets:
         raise ValueError(f"target: {target!r} is none of the model's targets {list(model.targets)}")
-    if target in model.enumerated or not held_out[target].is_floating_point():
+    if not _is_floating(fitted, held_out, target):
         raise ValueError(f"target: {target!r} is discrete, and has no intervals")
     _seen(held_out, target, "held_out")
     if fitted.train is None:
@@ -294,6 +299,18 @@ def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...],
             "held_out: its labels were in training, where the fit is at its best; keep labels out of training, e.g. "
             "by hold_out(...)"
         )
+
+
+def _first_continuous(fitted: Fit, held_out: Batch, predictor: Callable[..., pd.DataFrame], options: Mapping) -> str:
+    floating = [t for t in fitted.model.targets if t in held_out and _is_floating(fitted, held_out, t)]
+    if len(floating) > 1:  # among them may be a discrete one, whose data came as floats
+        table = predictor(fitted, held_out.subset([0]), **options)
+        floating = [t for t in floating if not is_discrete(table, t)]
+    return target_of(fitted.model, None, floating.__contains__)
+
+
+def _is_floating(fitted: Fit, held_out: Batch, target: str) -> bool:
+    return target not in fitted.model.enumerated and held_out[target].is_floating_point()
 
 
 def _contents(batch: Batch, target: str) -> set[tuple]:
@@ -357,6 +374,8 @@ def _scored(
     """Scores of labelled rows at each level, shapes (n, J)."""
     seen = _seen(held_out, target, "held_out")
     table = _predicted(predictor, fitted, held_out, score, levels, options).iloc[seen]
+    if is_discrete(table, target):
+        raise ValueError(f"target: {target!r} is discrete, and has no intervals")
     truth = _truth(held_out, target, seen)
     out = {}
     for level in levels:

@@ -11,16 +11,17 @@ from ..data.batch import Batch
 from ..inference.fit import fit
 from ..inference.fitted import Fit
 from ..modeling.base import ZooModel
+from .arguments import target_of
 
 
 # -------------------------------------------------------------------- labels that calibrate
-def label_folds(batch: Batch, folds: int, *, target: str = "y", seed: int = 0) -> np.ndarray:
+def label_folds(batch: Batch, folds: int, *, target: str | None = None, seed: int = 0) -> np.ndarray:
     """Deal the labels of every group out to folds, at random and as evenly as can be.
 
     Args:
         batch: Data with labels. If the rows belong to several groupings, the first one counts.
         folds: Number of folds; with five folds and five labels per group, each fold gets one label of every group.
-        target: Name of the target whose labels are dealt out.
+        target: Name of the target whose labels are dealt out; by default the only one, or ``y``.
         seed: Random seed for the choice.
 
     Returns:
@@ -53,14 +54,14 @@ def label_folds(batch: Batch, folds: int, *, target: str = "y", seed: int = 0) -
 
 
 def fold_data(
-    batch: Batch, folds: int = 5, *, target: str = "y", inputs: bool = True, seed: int = 0
+    batch: Batch, folds: int = 5, *, target: str | None = None, inputs: bool = True, seed: int = 0
 ) -> list[tuple[Batch, Batch]]:
     """Training data without the labels of a fold, and the rows of those labels; one pair per fold.
 
     Args:
         batch: Data with labels.
         folds: Number of folds.
-        target: Name of the target whose labels are held out.
+        target: Name of the target whose labels are held out; by default the only one, or ``y``.
         inputs: Whether the held-out rows stay in training, unlabelled. Choose it so that the held-out rows are treated
             like the rows to be predicted: True if unlabelled rows of the training data are to be predicted, False if
             new rows are.
@@ -98,14 +99,14 @@ def fold_data(
 
 
 def hold_out(
-    batch: Batch, folds: int = 5, *, target: str = "y", inputs: bool = True, seed: int = 0
+    batch: Batch, folds: int = 5, *, target: str | None = None, inputs: bool = True, seed: int = 0
 ) -> tuple[Batch, Batch]:
     """Keep one label in `folds` out of training, for `conformal`: the first pair of `fold_data`.
 
     Args:
         batch: Data with labels.
         folds: Number of folds; 5 holds a fifth of the labels out.
-        target: Name of the target whose labels are held out.
+        target: Name of the target whose labels are held out; by default the only one, or ``y``.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         seed: Random seed for the choice of the labels.
 
@@ -127,8 +128,8 @@ def hold_out(
 
 
 def fit_folds(
-    model: ZooModel, guide: Any, train: Batch, folds: int = 5, *, target: str = "y", inputs: bool = True, seed: int = 0,
-    **settings: Any,
+    model: ZooModel, guide: Any, train: Batch, folds: int = 5, *, target: str | None = None, inputs: bool = True,
+    seed: int = 0, **settings: Any,
 ) -> list[tuple[Fit, Batch]]:  # fmt: skip
     """One fit per fold and the rows whose labels it did not see, for `cross_conformal`.
 
@@ -137,7 +138,7 @@ def fit_folds(
         guide: Name of a guide, AutoGuide class or factory, as in `pyrozoo.fit`.
         train: Data with labels.
         folds: Number of folds and of fits.
-        target: Name of the target whose labels are held out.
+        target: Name of the target whose labels are held out; by default the model's first.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         seed: Random seed for the folds; fit k uses ``seed + k``.
         **settings: Further arguments of `pyrozoo.fit`. ``checkpoint`` is a folder with one folder ``fold-k`` per fit.
@@ -157,6 +158,7 @@ def fit_folds(
         >>> [held_out.n_rows for _, held_out in folds]
         [10, 10]
     """
+    target = target_of(model, target, train.labels.__contains__) if model.targets else target
     pairs = fold_data(train, folds, target=target, inputs=inputs, seed=seed)
     checkpoint = settings.pop("checkpoint", None)
     fitted = []

@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit
-from ..posterior.traces import pair, plate_of
+from ..posterior.traces import Pair, is_discrete, pair, plate_of, public_name
 from . import scores
 
 
@@ -48,7 +48,7 @@ class LatentReport:
         return self.active == 0
 
 
-def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, seed: int = 0) -> LatentReport:
+def latent_report(fit: Fit, data: Batch, site: str | None = None, *, draws: int = 50, seed: int = 0) -> LatentReport:
     """Active dimensions of a latent site, KL per dimension, collapse, and linear probes of the known truth.
 
     Probes use every entry of ``data.truth`` that lies along the site's plate.
@@ -56,7 +56,8 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
     Args:
         fit: The fit; its best restart is used.
         data: Data to condition on.
-        site: Name of a latent that the guide samples along a plate.
+        site: Name of a latent that the guide samples along a plate; by default the first along the rows, or else the
+            first along another plate.
         draws: Number of draws of the guide.
         seed: Random seed for the draws.
 
@@ -65,7 +66,7 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
 
     Raises:
         KeyError: The guide samples no latent of this name.
-        ValueError: The site lies outside all plates.
+        ValueError: The site lies outside all plates; or none was named, and the guide samples none along a plate.
 
     Example:
         >>> import pyrozoo as zoo
@@ -86,6 +87,7 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
         batch = fit.prepare(data)
         for _ in range(draws):
             drawn = pair(fit.model, fit.guide, batch, targets_only=True)
+            site = _first_along_a_plate(fit, drawn) if site is None else site
             if site not in drawn.guide.nodes:
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
             # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
@@ -115,6 +117,19 @@ def latent_report(fit: Fit, data: Batch, site: str = "z", *, draws: int = 50, se
     return LatentReport(
         table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
     )
+
+
+def _first_along_a_plate(fit: Fit, drawn: Pair) -> str:
+    plates = {
+        name: plate_of(drawn.guide.nodes[name])
+        for name, site in drawn.sites("guide")
+        if name in drawn.model.nodes and public_name(name) not in fit.model.targets and not is_discrete(site)
+    }
+    on_rows = [name for name, plate in plates.items() if plate == fit.model.rows]
+    found = on_rows + [name for name, plate in plates.items() if plate]
+    if not found:
+        raise ValueError("site: the guide samples no latent along a plate; see draw or to_arviz for the others")
+    return found[0]
 
 
 def _moments(site: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from ..inference.fitted import Fit, Run
 from ..posterior.columns import columns_of, summary
 from ..posterior.predicting import names_in
 from ..posterior.traces import UNOBSERVED, chunks, outside, pair
+from .arguments import target_of
 from .importance import pareto_k
 
 ROWS = 8192  # rows x particles of one pass, to bound the memory
@@ -46,7 +47,7 @@ class _Widened(Messenger):
 
 
 def predict_by_importance(
-    fitted: Fit, batch: Batch, *, target: str = "y", draws: int = 20, particles: int = 60,
+    fitted: Fit, batch: Batch, *, target: str | None = None, draws: int = 20, particles: int = 60,
     widen: Sequence[float] = (1.0, 3.0, 10.0), seed: int = 0,
     quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95), progress: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
@@ -67,7 +68,7 @@ def predict_by_importance(
     Args:
         fitted: The fit; its best restart predicts. Its guide must draw the targets.
         batch: Data; its targets are hidden.
-        target: Name of the target to predict.
+        target: Name of the target to predict; by default the first that the guide draws.
         draws: Number of draws of the latents outside the rows.
         particles: Number of importance draws of a row's latents and target for each of these draws.
         widen: Factors of the head's standard deviation in the proposal; (1,) if the head is not a normal distribution.
@@ -96,11 +97,13 @@ def predict_by_importance(
         >>> bool(table["y.sd"].mean() > own["y.sd"].mean())  # the head alone is surer
         True
     """
-    site = target + UNOBSERVED
     with isolated(seed), torch.no_grad():
         data, run = fitted.prepare(batch.hide()), fitted.best
         few = run.model.arguments(data.take([0]))
-        if site not in poutine.trace(run.guide).get_trace(**few).nodes:
+        drawn = poutine.trace(run.guide).get_trace(**few).nodes
+        target = target_of(run.model, target, lambda name: name + UNOBSERVED in drawn)
+        site = target + UNOBSERVED
+        if site not in drawn:
             raise ValueError(
                 f"target: the guide draws no {target!r}; pyrozoo.predict is the model's own prediction here"
             )

@@ -18,6 +18,7 @@ from ..posterior.drawing import prior_predictive
 from ..posterior.predicting import predict, predict_with_draws, target_sites
 from ..posterior.traces import pair
 from . import scores
+from .arguments import target_of
 
 LEVELS = (50, 80, 90)
 
@@ -106,14 +107,20 @@ def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict
 
 
 def coverage(
-    fit: Fit, test: Batch, *, target: str = "y", levels: tuple[int, ...] = LEVELS, draws: int = 200, seed: int = 0
+    fit: Fit,
+    test: Batch,
+    *,
+    target: str | None = None,
+    levels: tuple[int, ...] = LEVELS,
+    draws: int = 200,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Share of observed targets inside the central predictive intervals, and the intervals' mean width.
 
     Args:
         fit: The fit; its best restart predicts.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
-        target: Name of a continuous target; several components are pooled.
+        target: Name of a continuous target, by default the model's first; several components are pooled.
         levels: Nominal coverages, in percent.
         draws: Number of draws of the latents.
         seed: Random seed for the draws.
@@ -139,8 +146,10 @@ def coverage(
         >>> bool((table["empirical"] < table["nominal"]).all())  # too narrow: calibrate them by zoo.conformal
         True
     """
+    table = predict(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels))
+    target = target_of(fit.model, target, lambda name: not is_discrete(table, name))
     seen = test.observed(target)
-    table = predict(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels))[seen]
+    table = table[seen]
     if is_discrete(table, target):
         raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")
     truth = test[target].cpu().numpy()[seen].reshape(-1)
@@ -157,7 +166,7 @@ def coverage(
     return pd.DataFrame(rows)
 
 
-def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200, seed: int = 0) -> pd.Series:
+def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, seed: int = 0) -> pd.Series:
     """Log predictive density of each observed target given its row's inputs, in nats.
 
     ::
@@ -169,7 +178,7 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
     Args:
         fit: The fit; its best restart is used.
         test: Labelled data that the fit has not seen.
-        target: Name of the target.
+        target: Name of the target; by default the model's first.
         draws: Number S of draws of the latents.
         seed: Random seed for the draws.
 
@@ -191,6 +200,7 @@ def log_predictive(fit: Fit, test: Batch, target: str = "y", *, draws: int = 200
         >>> density.name, density.shape
         ('log p(y)', (222,))
     """
+    target = target_of(fit.model, target)
     if target not in fit.model.targets:
         raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
     if hasattr(fit.model, "predict"):
@@ -222,17 +232,17 @@ def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tens
 
 
 def compare(
-    fits: Mapping[str, Fit], test: Batch, target: str | None = "y", *, draws: int = 200, seed: int = 0
+    fits: Mapping[str, Fit], test: Batch, target: str | None = "", *, draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
     """Models side by side on held-out log predictive density, best first.
 
     Args:
         fits: Name -> fit.
         test: Held-out rows.
-        target: Name of the target to predict; None for whole rows, i.e. all their observed values together
-            (`pyrozoo.log_density`). Whole rows can be compared only between models of the same values: a model of x
-            and y and a model of x alone have densities of different things. If only the targets differ,
-            ``test.hide()`` restricts the comparison to the rest.
+        target: Name of the target to predict, by default the first that all models predict; None for whole rows, i.e.
+            all their observed values together (`pyrozoo.log_density`). Whole rows can be compared only between models
+            of the same values: a model of x and y and a model of x alone have densities of different things. If only
+            the targets differ, ``test.hide()`` restricts the comparison to the rest.
         draws: Number of draws per fit.
         seed: Random seed for the draws.
 
@@ -260,6 +270,9 @@ def compare(
     """
     if not fits:
         raise ValueError("fits: there is none to compare")
+    if target == "":
+        shared = set.intersection(*(set(fit.model.targets) for fit in fits.values()))
+        target = target_of(next(iter(fits.values())).model, None, shared.__contains__)
     if target is None:
         from .importance import log_density
 

@@ -74,7 +74,7 @@ class _Weighed:
 def prior_sensitivity(
     fit: Fit,
     batch: Batch,
-    site: str = "c",
+    site: str | None = None,
     *,
     factors: Iterable[float] = (0.5, 2.0),
     scales: Iterable[float] = (),
@@ -99,7 +99,8 @@ def prior_sensitivity(
     Args:
         fit: The fit; its best restart is used.
         batch: Data to condition on and to predict.
-        site: Name of a latent that the guide samples, outside all plates or along one.
+        site: Name of a latent that the guide samples, outside all plates or along one; by default the first with a
+            prior.
         factors: Powers of the prior: below 1 weaker, above 1 stronger.
         scales: Factors on the scale of a location-scale prior: above 1 wider.
         priors: Name -> another prior of the site; a scalar distribution is broadcast to the site's event shape.
@@ -123,10 +124,11 @@ def prior_sensitivity(
         >>> wider[["row", "component", "shift", "reliable"]].shape  # how far the prediction of each row moves
         (12, 4)
     """
+    known = [name for name in fit.model.priors() if name not in fit.model.enumerated]
+    site = known[0] if site is None and known else site
+    if site is None or site not in known:
+        raise KeyError(f"site: {site!r} is no latent with a prior that the guide samples; there are {sorted(known)}")
     changed, order = _changed(site, factors, scales, priors or {})
-    if site not in fit.model.priors() or site in fit.model.enumerated:
-        known = sorted(set(fit.model.priors()) - set(fit.model.enumerated))
-        raise KeyError(f"site: {site!r} is no latent with a prior that the guide samples; there are {known}")
     if draws < 100:
         raise ValueError(f"draws: {draws} are too few to weigh; use at least 100, better 500")
     with isolated(seed), torch.no_grad(), tqdm(total=2 * draws, disable=not progress, desc="prior", unit="draw") as bar:

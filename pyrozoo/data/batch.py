@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .build import (
     FRAMES,
+    MAIN,
     arrays_to_parts,
     blank,
     check_precision,
@@ -266,12 +267,12 @@ class Batch(Parts):
 
     # ---------------------------------------------------------------- parts
     # ---------------------------------------------------------------- labels
-    def relabel(self, observed: Any, target: str = "y") -> Batch:
+    def relabel(self, observed: Any, target: str | None = None) -> Batch:
         """Hide further labels: `target` stays observed only where it was before and `observed` is True.
 
         Args:
             observed: Boolean array, shape (N,).
-            target: Name of the target.
+            target: Name of the target; by default the only one, or ``y``.
 
         Raises:
             KeyError: No such target.
@@ -285,7 +286,8 @@ class Batch(Parts):
             >>> sparse.sizes["labelled"], sparse.sizes["unlabelled"]
             (10, 90)
         """
-        name = self._mask_name(target)
+        target = self._target(target)
+        name = self.labels[target]
         mask = torch.as_tensor(to_mask("observed", observed, self.n_rows), device=self.tensors[name].device)
         mask = mask & self.tensors[name]
         tensors = dict(self.tensors) | {name: mask}
@@ -299,11 +301,11 @@ class Batch(Parts):
             batch = batch.relabel(np.zeros(self.n_rows, bool), target)
         return batch
 
-    def observed(self, target: str = "y") -> np.ndarray:
+    def observed(self, target: str | None = None) -> np.ndarray:
         """Say where a target is observed.
 
         Args:
-            target: Name of the target.
+            target: Name of the target; by default the only one, or ``y``.
 
         Returns:
             Boolean array, shape (N,); for a target along frames, one entry per frame.
@@ -311,7 +313,8 @@ class Batch(Parts):
         Raises:
             KeyError: No such target.
         """
-        return self._per_entry(target, self.tensors[self._mask_name(target)]).cpu().numpy()
+        target = self._target(target)
+        return self._per_entry(target, self.tensors[self.labels[target]]).cpu().numpy()
 
     # ---------------------------------------------------------------- names and groups
     def names(self, plate: str) -> np.ndarray:
@@ -426,10 +429,13 @@ class Batch(Parts):
         return self.on_disk.support[group] if same else None
 
     # ---------------------------------------------------------------- inside
-    def _mask_name(self, target: str) -> str:
+    def _target(self, target: str | None) -> str:
+        """The target that was named, or else the only one, or ``y``."""
+        if target is None:
+            target = next(iter(self.labels)) if len(self.labels) == 1 else MAIN
         if target not in self.labels:
             raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}")
-        return self.labels[target]
+        return target
 
     def _per_entry(self, target: str, rows: Tensor) -> Tensor:
         """Expand a mask over rows to the entries of a target: unchanged, or repeated for every frame of a row."""
