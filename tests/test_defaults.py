@@ -133,3 +133,20 @@ def test_a_model_without_a_target_or_a_latent_along_a_plate_says_so(data):
         zoo.compare({"base": fit}, data, draws=2)
     with pytest.raises(ValueError, match="no latent along a plate"):
         zoo.latent_report(fit, data, draws=2)
+
+
+def test_a_target_without_data_is_passed_over(fit, data):
+    labels = {target: data.observed(target) for target in ("flow", "head")}
+    rows = {name: data[name] for name in Flow.targets}
+    groups = {"well": data.group_names("well")}
+    part = zoo.Batch.from_arrays(rows=rows, groups=groups, labels=labels, name="flows", simulated=True)
+    assert zoo.log_predictive(fit, part, draws=2).name == "log p(flow)"
+
+
+def test_support_and_plots_take_what_there_is(fit, data):
+    assert data.with_support(2)["support_mask"].shape == (3, 2)
+    table = zoo.predict(fit, data, draws=5)
+    assert zoo.plots.predicted_vs_observed(table, data).get_xlabel() == "observed flow"
+    assert zoo.plots.unit_lines(table, data).get_supylabel() == "flow"
+    with pytest.raises(ValueError, match="belong to no groups"):
+        zoo.Batch.from_arrays(rows={"x": np.zeros(3)}, name="none", simulated=True).with_support(2)

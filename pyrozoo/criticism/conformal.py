@@ -212,7 +212,7 @@ def cross_conformal(
 
     Args:
         folds: Pairs of a fit and labelled rows that it has not seen, e.g. from `fit_folds`.
-        target: Name of a continuous target; by default the model's first.
+        target: Name of a continuous target; by default the model's first in the data.
         level: Nominal coverage in (0, 1), or several.
         score: "normalised", "absolute" or "quantile".
         predictor: `pyrozoo.predict`, `pyrozoo.predict_by_importance`, or a function with their arguments and columns.
@@ -302,7 +302,7 @@ def _check(fitted: Fit, held_out: Batch, target: str, levels: tuple[float, ...],
 
 
 def _first_continuous(fitted: Fit, held_out: Batch, predictor: Callable[..., pd.DataFrame], options: Mapping) -> str:
-    floating = [t for t in fitted.model.targets if t in held_out and _is_floating(fitted, held_out, t)]
+    floating = [t for t in fitted.model.targets if t in held_out.labels and _is_floating(fitted, held_out, t)]
     if len(floating) > 1:  # among them may be a discrete one, whose data came as floats
         table = predictor(fitted, held_out.subset([0]), **options)
         floating = [t for t in floating if not is_discrete(table, t)]

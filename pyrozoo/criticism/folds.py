@@ -138,7 +138,7 @@ def fit_folds(
         guide: Name of a guide, AutoGuide class or factory, as in `pyrozoo.fit`.
         train: Data with labels.
         folds: Number of folds and of fits.
-        target: Name of the target whose labels are held out; by default the model's first.
+        target: Name of the target whose labels are held out; by default the model's first in the data.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         seed: Random seed for the folds; fit k uses ``seed + k``.
         **settings: Further arguments of `pyrozoo.fit`. ``checkpoint`` is a folder with one folder ``fold-k`` per fit.

@@ -120,7 +120,7 @@ def coverage(
     Args:
         fit: The fit; its best restart predicts.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
-        target: Name of a continuous target, by default the model's first; several components are pooled.
+        target: Name of a continuous target; by default the model's first in the data. Several components are pooled.
         levels: Nominal coverages, in percent.
         draws: Number of draws of the latents.
         seed: Random seed for the draws.
@@ -147,7 +147,7 @@ def coverage(
         True
     """
     table = predict(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels))
-    target = target_of(fit.model, target, lambda name: not is_discrete(table, name))
+    target = target_of(fit.model, target, lambda name: name in test.labels and not is_discrete(table, name))
     seen = test.observed(target)
     table = table[seen]
     if is_discrete(table, target):
@@ -178,7 +178,7 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
     Args:
         fit: The fit; its best restart is used.
         test: Labelled data that the fit has not seen.
-        target: Name of the target; by default the model's first.
+        target: Name of the target; by default the model's first in the data.
         draws: Number S of draws of the latents.
         seed: Random seed for the draws.
 
@@ -200,7 +200,7 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
         >>> density.name, density.shape
         ('log p(y)', (222,))
     """
-    target = target_of(fit.model, target)
+    target = target_of(fit.model, target, test.labels.__contains__)
     if target not in fit.model.targets:
         raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
     if hasattr(fit.model, "predict"):
@@ -271,7 +271,7 @@ def compare(
     if not fits:
         raise ValueError("fits: there is none to compare")
     if target == "":
-        shared = set.intersection(*(set(fit.model.targets) for fit in fits.values()))
+        shared = set(test.labels).intersection(*(fit.model.targets for fit in fits.values()))
         target = target_of(next(iter(fits.values())).model, None, shared.__contains__)
     if target is None:
         from .importance import log_density

@@ -192,7 +192,7 @@ class Parts(Mapping):
         train_rows, test_rows = next(splitter.split(np.zeros(self.n_rows), groups=groups))
         return self.subset(np.sort(train_rows)), self.subset(np.sort(test_rows))
 
-    def with_support(self, n: int, group: str = "unit", seed: int = 0) -> Self:
+    def with_support(self, n: int, group: str | None = None, seed: int = 0) -> Self:
         """Add each group's *support*: up to `n` of its rows, labelled ones first, as tables for a set encoder.
 
         Every row tensor ``t`` gets a table ``support_t`` of shape (M, S, ...), S the largest support, zero-padded;
@@ -200,9 +200,13 @@ class Parts(Mapping):
 
         Args:
             n: Maximum number of support rows per group.
-            group: Name of the group plate.
+            group: Name of the group plate; by default the first.
             seed: Random seed for the choice among a group's rows.
         """
+        if group is None:
+            if not self.groups:
+                raise ValueError("group: the rows of this batch belong to no groups")
+            group = self.groups[0]
         index = self.tensors[group].cpu().numpy()
         priority = np.random.default_rng(seed).random(self.n_rows)
         for name in self.labels.values():

@@ -20,8 +20,11 @@ def is_batch(observed: Any) -> bool:
     return hasattr(observed, "group_names")
 
 
-def one_component(table: pd.DataFrame, target: str) -> str:
+def one_component(table: pd.DataFrame, target: str | None) -> str:
     """Name of the one component that is meant by `target`: the target itself, or ``y[a]`` of several."""
+    if target is None:  # the first that has a mean
+        means = [str(name).removesuffix(".mean") for name in table.columns if str(name).endswith(".mean")]
+        target = means[0].split("[")[0] if means else "y"
     found = components(table, target)
     if len(found) > 1:
         raise ValueError(f"target: {target!r} has the components {found}; choose one")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def predicted_vs_observed(
-    table: pd.DataFrame, observed: Batch | Any, target: str = "y", *, quantity: str = "", unit: str = "",
+    table: pd.DataFrame, observed: Batch | Any, target: str | None = None, *, quantity: str = "", unit: str = "",
     ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Predictions with 90% intervals against what was observed; a good point lies on the diagonal.
@@ -43,7 +43,8 @@ def predicted_vs_observed(
         table: Table of `pyrozoo.predict`, with ``y.mean``, ``y.q05`` and ``y.q95``.
         observed: The Batch that was predicted, or the true values, shape (N,), taken by position. Rows without an
             observation (in an array: NaN) are left out.
-        target: Name of a continuous target, e.g. ``"y"``; of one of several components ``"y[a]"``.
+        target: Name of a continuous target, e.g. ``"y"``; of one of several components ``"y[a]"``; by default the
+            first of the table.
         quantity: Name of the predicted quantity for the labels; by default `target`.
         unit: Unit of measure of the quantity.
         ax: Axes to draw into; a new figure by default.
@@ -87,7 +88,7 @@ def predicted_vs_observed(
 def unit_lines(
     table: pd.DataFrame,
     observed: Batch | Any,
-    target: str = "y",
+    target: str | None = None,
     *,
     group: Any = None,
     x: Any = None,
@@ -105,7 +106,8 @@ def unit_lines(
         table: Table of `pyrozoo.predict`, with ``y.mean``, ``y.q05`` and ``y.q95``.
         observed: The Batch that was predicted, or the true values, shape (N,), taken by position; NaN where there is
             none.
-        target: Name of a continuous target, e.g. ``"y"``; of one of several components ``"y[a]"``.
+        target: Name of a continuous target, e.g. ``"y"``; of one of several components ``"y[a]"``; by default the
+            first of the table.
         group: Name of a group of the Batch, by default its first; or the name of each row's group, shape (N,), e.g. a
             column of your table.
         x: Position of each row on the horizontal axis, shape (N,); a Series labels the axis by its name. By default the
