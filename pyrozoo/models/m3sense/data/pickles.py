@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ....files import naming
+from ....files import naming, require_plain
 
 _BUILTINS = ("builtins", "__builtin__")  # of Python 3 and 2
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -30,6 +30,7 @@ _LARGEST_DEPTH = 50
 _MOST_STEPS = 1_000_000  # instructions; a file of WESAD has some hundreds
 _MOST_VALUES = 1_000_000  # where a container that is held twice counts twice
 _COPIES = 4  # how often the content of the file may be copied, on average
+_INSTRUCTIONS = {instruction.code: instruction for instruction in pickletools.opcodes}
 _PREFIXES = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
     pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8,
@@ -52,17 +53,15 @@ def load(path: str | Path) -> Any:
             it names.
     """
     path = Path(path)
-    with naming(str(path)):
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
-            raise ValueError("not a plain file")
-        with path.open("rb") as stream:
-            try:
-                return _resolve(_Machine(stream).run())
-            except _Refused:
-                raise
-            except Exception as error:  # a damaged pickle may raise any type of error
-                reason = f"{type(error).__name__}: {str(error)[:200]}"
-                raise ValueError(f"truncated or no pickle of arrays ({reason})") from error
+    require_plain(path)
+    with path.open("rb") as stream, naming(str(path)):
+        try:
+            return _resolve(_Machine(stream).run())
+        except _Refused:
+            raise
+        except Exception as error:  # a damaged pickle may raise any type of error
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ValueError(f"truncated or no pickle of arrays ({reason})") from error
 
 
 class _Refused(ValueError):
@@ -156,7 +155,7 @@ def _key(value: Any) -> Any:
 
 def _named(module: str, name: str) -> _Call:
     """Placeholder of what the pickle names."""
-    builtins = {"set": _set, "frozenset": _frozenset, "bytes": _no_bytes, "complex": _complex}
+    builtins: dict[str, Callable] = {"set": _set, "frozenset": _frozenset, "bytes": _no_bytes, "complex": _complex}
     if module in _BUILTINS and name in builtins:
         return _Call(builtins[name])
     if module in _MULTIARRAY and name == "_reconstruct":
@@ -200,7 +199,7 @@ def _quoted(raw: bytes) -> str:
     """Text of Python 2 in quotes, in which some bytes stand as backslash sequences."""
     if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[-1:] != raw[:1]:
         raise ValueError("a text without quotes")
-    return codecs.escape_decode(raw[1:-1])[0].decode("latin1")  # type: ignore[attr-defined]
+    return codecs.escape_decode(raw[1:-1])[0].decode("latin1")
 
 
 # Instruction -> value that it puts on the stack, from the bytes that follow it in the file.
@@ -234,9 +233,9 @@ class _Machine:
         """Carry out all instructions and return what they leave."""
         for _ in range(_MOST_STEPS):
             code = self._read(1).decode("latin1")
-            if code not in pickletools.code2op:
+            if code not in _INSTRUCTIONS:
                 raise ValueError(f"no instruction of a pickle: {code!r}")
-            name, raw = pickletools.code2op[code].name, self._operand(pickletools.code2op[code])
+            name, raw = _INSTRUCTIONS[code].name, self._operand(_INSTRUCTIONS[code])
             if name == "STOP":
                 return self.stack.pop()
             if name in _VALUES:
@@ -310,8 +309,8 @@ class _Machine:
             self.stack.append({})
             self._extend("SETITEMS", values)
         elif name != "POP_MARK":
-            made: Any = {"TUPLE": tuple, "LIST": list, "FROZENSET": _frozenset}[name](values)
-            self.stack.append(made)
+            kinds: dict[str, Callable] = {"TUPLE": tuple, "LIST": list, "FROZENSET": _frozenset}
+            self.stack.append(kinds[name](values))
 
     def _extend(self, name: str, values: list[Any]) -> None:
         """Add values to the container on top of the stack."""
