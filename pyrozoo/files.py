@@ -125,7 +125,7 @@ def require_plain(path: Path) -> None:
         ValueError: There is something at `path` that is not a plain file.
     """
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a plain file")
+        raise ValueError(f"{path}: not a plain file")
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
@@ -185,6 +185,7 @@ def read_npz(
         (['eda', 'subject'], ['A', 'B'])
     """
     path = Path(path)
+    require_plain(path)
     with path.open("rb") as stream, naming(str(path)):
         try:
             archive = zipfile.ZipFile(stream)
