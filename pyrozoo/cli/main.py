@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = f"{type(error).__name__}, which no input should cause: {text}; --debug shows where"
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
-        print(f"pyrozoo: error: {text}", file=sys.stderr)
+        printable = text.encode(errors="backslashreplace").decode()  # a name of a file need not be UTF-8
+        print(f"pyrozoo: error: {printable}", file=sys.stderr)
         return 2
 
 

@@ -23,7 +23,7 @@ _MAKERS = (
 )  # fmt: skip
 _NUMBERS = 1 << 26  # that any fit may make as it is loaded
 _NUMBERS_PER_BYTE = 64  # of its files
-_PER_CALL = 1 << 10  # what a tensor of no size counts, so that their number is bounded, too
+_PER_CALL = 1 << 13  # what a tensor of no size counts, so that their number is bounded, too
 
 
 def check_record(record: Mapping[str, Any]) -> None:

@@ -276,6 +276,8 @@ class _Machine:
 
     def _step(self, name: str, raw: bytes) -> None:
         stack = self.stack
+        if name == "FRAME" and _unsigned(raw) > self.left:
+            raise ValueError(f"{_unsigned(raw)} bytes are announced where {self.left} are left")
         if name in ("PROTO", "FRAME"):
             return
         if name == "MARK":
