@@ -90,11 +90,10 @@ def names_from_json(record: Mapping[str, Any]) -> np.ndarray:
     Raises:
         ValueError: Not a list of names, or the type is none that names have.
     """
-    found, dtype = record["names"], record["dtype"]
-    if not isinstance(found, list) or not re.fullmatch(
-        r"[<>|=]?([biuf]\d{1,2}|O|[US]\d{1,9}|[mM]8(\[\w+\])?)", str(dtype)
-    ):
-        raise ValueError(f"names of type {str(dtype)[:60]!r}; they are text, numbers or times")
+    found, dtype = record["names"], str(record["dtype"])
+    scalar = isinstance(found, list) and all(isinstance(name, str | int | float) for name in found)
+    if not scalar or not re.fullmatch(_NAMES, dtype):
+        raise ValueError(f"names of type {dtype[:60]!r}; they are text, numbers or times")
     names = np.empty(len(found), dtype=object)
     names[:] = found
     kind = np.dtype(dtype)
