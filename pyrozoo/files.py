@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # A compressed npz file may declare arrays far larger than itself; one that is not compressed cannot.
 LARGEST_ARRAYS = 2 << 30
 LARGEST_RATIO = 20
+LARGEST_JSON = 1 << 29  # the histories of a fit of some million epochs
 
 
 @contextmanager
@@ -117,6 +118,16 @@ def jsonable(value: Any, place: str = "value") -> Any:
     raise TypeError(f"{place} is a {type(value).__name__}, which has no JSON form")
 
 
+def require_plain(path: Path) -> None:
+    """Refuse pipes, devices and folders; opening a pipe would wait for its writer, and a device need not end.
+
+    Raises:
+        ValueError: There is something at `path` that is not a plain file.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a plain file")
+
+
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
@@ -126,11 +137,15 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is truncated or is something else.
+        ValueError: The file is truncated or is something else, or its values hold one another too deeply.
     """
+    path = Path(path)
+    require_plain(path)
+    if path.exists() and path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"{path} is not {what}: it is larger than {LARGEST_JSON} bytes")
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is truncated or not {what}: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not {what}: it holds no JSON object")
@@ -170,6 +185,7 @@ def read_npz(
         (['eda', 'subject'], ['A', 'B'])
     """
     path = Path(path)
+    require_plain(path)
     with path.open("rb") as stream, naming(str(path)):
         try:
             archive = zipfile.ZipFile(stream)

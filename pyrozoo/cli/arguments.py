@@ -43,7 +43,10 @@ def _whole(text: str, least: int) -> int:
 
 def column_names(text: str) -> list[str]:
     """Split names at commas; a name that holds a comma is quoted, as in a CSV file."""
-    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error as error:
+        raise argparse.ArgumentTypeError(f"no names of columns ({error})") from error
     if not all(names) or not names:
         raise argparse.ArgumentTypeError(f"{text!r} holds an empty column name")
     return names
@@ -67,7 +70,7 @@ def value_assignment(text: str) -> tuple[str, Any]:
     name, value = assignment(text)
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return name, value
 
 

@@ -57,6 +57,11 @@ def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Bat
     except NonFiniteLoss as error:
         reason = str(error).partition("; the last good state")[0]
         raise ValueError(f"training stopped at {reason}; nothing was saved; try a smaller --lr") from error
+    except Exception as error:
+        if isinstance(guide, str) or isinstance(error, OSError | ValueError | KeyError):
+            raise
+        reason = one_line(error).partition("Trace Shapes:")[0].strip() or type(error).__name__  # Pyro adds a table
+        raise ValueError(f"{guide.__name__} is no guide for this model: {reason}; choose another --guide") from error
 
 
 def _check_folders(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Commands and options of the command line, and what becomes of errors.
 
-Exit codes: 0 for success; 1 for a failed check; 2 for bad usage or bad input, with one line on standard error; 130 if
-interrupted. Any other error is a bug and shows its traceback.
+Exit codes: 0 for success; 1 for a failed check; 2 for bad usage, bad input or any other error, with one line on
+standard error; 130 if interrupted. An error that no input should cause is named with its type; --debug shows the
+traceback of any.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .running import check_command, reproduce_command
 from .showing import list_entries, show_command
 
 _BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
+_LONGEST = 4000  # characters of a message; it may quote an argument of any length
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,10 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"pyrozoo: interrupted; {interrupt if interrupt.args else arguments.hint}", file=sys.stderr)
         return 130
-    except _BAD_INPUT as error:
+    except Exception as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"pyrozoo: error: {one_line(error)}", file=sys.stderr)
+        text = one_line(error)
+        if not isinstance(error, _BAD_INPUT):
+            text = f"{type(error).__name__}, which no input should cause: {text}; --debug shows where"
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        printable = text.encode(errors="backslashreplace").decode()  # a name of a file need not be UTF-8
+        print(f"pyrozoo: error: {printable}", file=sys.stderr)
         return 2
 
 
@@ -168,5 +176,7 @@ def _import(module: str) -> None:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
+            raise ValueError(f"--import {module}: {one_line(error)}") from error
         raise ValueError(f"--import {module}: there is no such module") from error
+    except Exception as error:
+        raise ValueError(f"--import {module}: {type(error).__name__}: {one_line(error)}") from error

@@ -6,12 +6,13 @@ import csv
 import functools
 import warnings
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..files import naming
+from ..files import naming, require_plain
 
 _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
 
@@ -106,7 +107,10 @@ def _separator(file: str, wanted: Sequence[str]) -> str:
     """The separator with which the first line of a file has all wanted columns; a comma if none or several do."""
     with open(file, encoding="utf-8-sig", newline="") as lines:
         header = lines.readline()
-    fits = [s for s in ",;\t|" if set(wanted) <= set(next(csv.reader([header.rstrip("\r\n")], delimiter=s), []))]
+    try:
+        fits = [s for s in ",;\t|" if set(wanted) <= set(next(csv.reader([header.rstrip("\r\n")], delimiter=s), []))]
+    except csv.Error as error:
+        raise ValueError(f"the first line is no header of a table ({error})") from error
     return fits[0] if len(fits) == 1 else ","
 
 
@@ -134,6 +138,7 @@ def read_table(
         ValueError: It is empty, not UTF-8 text or not a table, or it lacks a column or has it twice. The message names
             the file.
     """
+    require_plain(Path(file))
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:

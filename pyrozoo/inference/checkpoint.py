@@ -30,11 +30,13 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any]) -> tuple[dict[st
         ValueError: Not a checkpoint, or one of another training than `fingerprint` describes; names what differs.
     """
     tensors, header = load_tensors(path)
-    if "state" not in header:
-        raise ValueError(f"{path}: no checkpoint of a fit; choose another checkpoint folder")
-    state = json.loads(header["state"])
+    try:
+        state = json.loads(header["state"])
+        known = dict(state["fingerprint"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ValueError(f"{path}: no checkpoint of a fit; choose another checkpoint folder") from None
     for key, value in json.loads(json.dumps(fingerprint)).items():
-        found = state["fingerprint"].get(key)
+        found = known.get(key)
         if key == "settings" and found is not None:
             free = LENGTH + RATES if state["status"] == "failed" else LENGTH
             differ = [n for n in value if n not in free and value[n] != found.get(n)]

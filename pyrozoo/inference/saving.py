@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
+from ..data.batch import Batch
 from ..modeling import priors as prior_tools
 from ..modeling import registry
 from ..store.directory import read_directory
 from .copies import build, default_dtype, isolated
 from .fitted import Fit, Run
+from .foreign import Frugal, check_record, naming_run
 from .losses import materialise
 from .minibatches import some_rows
 
@@ -75,11 +78,22 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
     """
     path = Path(path)
     record, weights, prototype = read_directory(path)
+    with naming_run(path):
+        check_record(record)
+        return _rebuilt(record, weights, prototype, priors, guide, model)
+
+
+def _rebuilt(
+    record: dict, weights: Mapping[str, Tensor], prototype: Batch, priors: Mapping[str, Any] | None, guide: Any,
+    model: Any,
+) -> Fit:  # fmt: skip
+    """The fit of a record; its models and guides are made anew and given their weights."""
+    n_bytes = sum(t.numel() * t.element_size() for t in (*weights.values(), *prototype.tensors.values()))
     runs = []
     for index, run in enumerate(record["runs"]):
-        with isolated(run["seed"]), default_dtype(record["dtype"]):
-            template = _model(record, path, priors, model)
-            run_model, run_guide = build(template, _guide(record, path, guide, template))
+        with isolated(run["seed"]), default_dtype(record["dtype"]), Frugal(n_bytes):
+            template = _model(record, priors, model)
+            run_model, run_guide = build(template, _guide(record, guide, template))
             materialise(run_model, run_guide, some_rows(run_model, run_guide, prototype))
             for part, module in (("model", run_model), ("guide", run_guide)):
                 prefix = f"{index}/{part}/"
@@ -88,9 +102,7 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
                     module.load_state_dict(own)
                 except RuntimeError as error:
                     reason = " ".join(str(error).split())
-                    raise ValueError(
-                        f"{path}: not the weights of this {part}; give the one of the fit ({reason})"
-                    ) from None
+                    raise ValueError(f"not the weights of this {part}; give the one of the fit ({reason})") from None
             run_model.eval(), run_guide.eval()
         runs.append(Run(run["seed"], run_model, run_guide, pd.DataFrame(run["history"]), run["status"]))
     return Fit(
@@ -122,12 +134,10 @@ def load_reference(name: str) -> Fit:
     return load(folder / reference)
 
 
-def _model(record: dict, path: Path, priors: Mapping[str, Any] | None, model: Any) -> Any:
+def _model(record: dict, priors: Mapping[str, Any] | None, model: Any) -> Any:
     lost = [site for site, prior in record["priors"].items() if prior is None and site not in (priors or {})]
     if lost:
-        raise ValueError(
-            f"{path}: the prior(s) of {lost} could not be written as JSON; give them: load(path, priors={{...}})"
-        )
+        raise ValueError(f"the prior(s) of {lost} could not be written as JSON; give them: load(path, priors={{...}})")
     given = {site: prior_tools.from_json(prior) for site, prior in record["priors"].items() if prior} | dict(
         priors or {}
     )
@@ -136,13 +146,13 @@ def _model(record: dict, path: Path, priors: Mapping[str, Any] | None, model: An
         found = type(model)(**arguments)
         found.entry = model.entry
     elif record["entry"] is None:
-        raise ValueError(f"{path}: its model is in no registry entry; give one: load(path, model=...)")
+        raise ValueError("its model is in no registry entry; give one: load(path, model=...)")
     else:
         name, variant = record["entry"]
         found = registry.create_model(name, variant=variant, **arguments)
     if found.version != record["model_version"]:
         raise ValueError(
-            f"{path}: fitted with version {record['model_version']} of {type(found).__name__}, whose log density "
+            f"fitted with version {record['model_version']} of {type(found).__name__}, whose log density "
             f"differs from version {found.version} here; install the pyrozoo that wrote it, "
             f"{record['versions'].get('pyrozoo', 'of unknown version')} (with {record['versions']}), or fit again: "
             f"{_command(record)}"
@@ -164,7 +174,7 @@ def _command(record: dict) -> str:
     return shlex.join([*words, "--out", "DIR"])
 
 
-def _guide(record: dict, path: Path, guide: Any, model: Any) -> Any:
+def _guide(record: dict, guide: Any, model: Any) -> Any:
     if guide is not None:
         return guide
     name = record["guide"]
@@ -175,4 +185,4 @@ def _guide(record: dict, path: Path, guide: Any, model: Any) -> Any:
     kind = getattr(autoguide, name, None)
     if isinstance(kind, type) and issubclass(kind, autoguide.AutoGuide):
         return kind
-    raise ValueError(f"{path}: its guide {name!r} is no guide of the zoo; give its factory: load(path, guide=...)")
+    raise ValueError(f"its guide {name!r} is no guide of the zoo; give its factory: load(path, guide=...)")

@@ -33,7 +33,11 @@ def fit_to_site(prior: dist.Distribution, site: str, like: dist.Distribution) ->
         torch.Size([4])
     """
     if prior.batch_shape + prior.event_shape == torch.Size() and like.event_shape:
-        prior = prior.expand(like.event_shape).to_event(len(like.event_shape))
+        try:
+            prior = prior.expand(like.event_shape).to_event(len(like.event_shape))
+        except NotImplementedError:
+            kind = type(prior).__name__
+            raise ValueError(f"prior of {site!r}: {kind} cannot be repeated along a dimension; use another") from None
     if prior.event_shape != like.event_shape or prior.batch_shape not in (torch.Size(), like.batch_shape):
         raise ValueError(
             f"prior of {site!r}: event shape {tuple(prior.event_shape)} with batch shape {tuple(prior.batch_shape)}, "
@@ -316,6 +320,8 @@ def _build(name: str, positional: list, named: dict) -> dist.Distribution:
         raise ValueError(f"{name!r} is not a distribution of pyro.distributions")
     constraints = getattr(family, "arg_constraints", None)
     parameters = constraints if isinstance(constraints, dict) else {}
+    if not parameters:  # a base class, or a distribution of other distributions
+        raise ValueError(f"prior {name}: it is not made of numbers; use one that is, such as StudentT")
     if len(positional) + len(named) > len(parameters) or not set(named) <= set(parameters):
         raise ValueError(f"prior {name}: its arguments are {sorted(parameters)}")
     try:

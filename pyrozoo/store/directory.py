@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..files import atomic_write_bytes, sha256_file, sha256_json
+from ..files import atomic_write_bytes, read_json_object, require_plain, sha256_file, sha256_json
 from .batches import load_batch, save_batch
 from .tensors import load_tensors, save_tensors
 
@@ -119,8 +119,9 @@ def read_directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Batch
     """
     path = _whole(path)
     record = _read_record(path / RECORD)
-    for name, digest in record["files"].items():
-        if not (path / name).exists() or sha256_file(path / name) != digest:
+    for name in (WEIGHTS, PROTOTYPE):  # no other file is opened, whatever the record names
+        require_plain(path / name)
+        if not (path / name).exists() or sha256_file(path / name) != record["files"][name]:
             raise ValueError(f"{path / name}: missing or changed since the run was saved; copy the whole folder again")
     weights, _ = load_tensors(path / WEIGHTS)
     return record, weights, load_batch(path / PROTOTYPE)
@@ -129,14 +130,23 @@ def read_directory(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Batch
 def _read_record(file: Path) -> dict[str, Any]:
     if not file.exists():
         raise FileNotFoundError(f"{file.parent} is no run directory: it has no {RECORD}")
+    foreign = f"{file}: truncated, or not written by pyrozoo; save the run again"
     try:
-        record = json.loads(file.read_text())
-        digest = record.pop("sha256")
-        found = record["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
-        raise ValueError(f"{file}: truncated, or not written by pyrozoo; save the run again") from None
+        record = read_json_object(file, "the record of a run")
+        digest, found = record.pop("sha256"), record["format"]
+        own = sha256_json(record)
+    except (KeyError, ValueError, RecursionError):
+        raise ValueError(foreign) from None
     if found != FORMAT:
-        raise ValueError(f"{file}: format {found}, this version reads {FORMAT}; use the version that wrote it")
-    if digest != sha256_json(record):
+        raise ValueError(f"{file}: format {_shown(found)}, this version reads {FORMAT}; use the version that wrote it")
+    if digest != own:
         raise ValueError(f"{file}: changed since the run was saved; restore the file or fit again")
+    files = record.get("files")
+    if not isinstance(files, dict) or sorted(files) != sorted((WEIGHTS, PROTOTYPE)):
+        raise ValueError(f"{file}: its files are not {WEIGHTS} and {PROTOTYPE}; save the run again")
     return record
+
+
+def _shown(value: Any) -> str:
+    """A value of a damaged record, which may be of any type and length, in a message."""
+    return repr(value) if isinstance(value, int) and abs(value) < 10**9 else f"of another kind ({type(value).__name__})"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import io
-import lzma
 import re
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -38,6 +36,8 @@ CHANNELS = {"bvp": "BVP.csv", "eda": "EDA.csv", "temp": "TEMP.csv", "hr": "HR.cs
 NURSE_LEVELS = ("level 0", "level 1", "level 2")
 _SESSION = re.compile(r"([0-9A-Za-z]{2})_(\d{9,11})")
 _SHORTEST, _GAP_S = 0.8, 20.0  # how much shorter than the longest a channel may be: by a fifth, and by 20 s
+_MOST_BYTES, _MOST_ROWS = 1 << 28, 1 << 24  # of one file: 16 million samples are three days at 64 Hz
+_LAST_START, _HIGHEST_RATE = 1e11, 1e5  # beyond these, times of samples are not even numbers
 _NURSE_ZONE = "America/Chicago"
 _SURVEY = ("ID", "Start time", "End time", "date", "Stress level")
 
@@ -114,21 +114,23 @@ def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray
         content = _member(path, file)
         if not content.strip():
             raise MissingDataError("the file is empty; leave it or the recording out")
+        columns, rows = content.partition(b"\n")[0].count(b",") + 1, max(content.count(end) for end in (b"\n", b"\r"))
+        if columns != 1:
+            raise ValueError(f"{columns} columns, expected one: start, rate, then samples")
+        if rows > _MOST_ROWS:
+            raise ValueError(f"{rows} rows, more than the {_MOST_ROWS} of a recording of several days; cut it in parts")
         try:
             table = pd.read_csv(io.BytesIO(content.rstrip()), header=None, dtype=str, skip_blank_lines=False)
-        except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        except Exception as error:  # pandas raises many types of error for a damaged table
             raise ValueError(f"not one column of numbers ({error})") from None
-        if table.shape[1] != 1:
-            raise ValueError(f"{table.shape[1]} columns, expected one: start, rate, then samples")
         values = pd.to_numeric(table[0], errors="coerce").to_numpy(float)
         if not np.isfinite(values).all():
             row = int((~np.isfinite(values)).argmax())
-            raise ValueError(
-                f"row {row + 1}: {table[0].iloc[row]!r} is not a number; an E4 file holds start, rate, then samples"
-            )
+            word = str(table[0].iloc[row])[:60]
+            raise ValueError(f"row {row + 1}: {word!r} is not a number; an E4 file holds start, rate, then samples")
         if len(values) < 3:
             raise MissingDataError("the channel is empty: no sample follows start and rate; leave the recording out")
-        if values[0] < 0 or values[1] <= 0:
+        if not (0 <= values[0] <= _LAST_START and 0 < values[1] <= _HIGHEST_RATE):
             raise ValueError(f"start {values[0]:g}, rate {values[1]:g}; rows 1 and 2 hold unix seconds and Hz")
         signal, notes = cleaned(name, values[2:], first_row=3)
         return float(values[0]), float(values[1]), signal, notes
@@ -139,24 +141,45 @@ def _member(path: Path, file: str) -> bytes:
     if path.is_dir():
         if not (path / file).is_file():
             raise MissingDataError("there is no such file; leave the modality or the recording out")
+        _require_small((path / file).stat().st_size)
         return (path / file).read_bytes()
+    if not path.is_file():  # opening a pipe would wait for its writer
+        raise ValueError("neither a folder nor a zip file")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            odd = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]
-            if odd:
-                raise ValueError(
-                    f"the zip file holds {odd[0]!r}, a place outside of it; nothing was read or written: do not trust "
-                    "this file, get it from its source"
-                )
-            names = [n for n in names if n.rsplit("/", 1)[-1] == file and "__MACOSX" not in n]
-            if not names:
-                raise MissingDataError("the zip file has no such file; leave the modality or the recording out")
-            if len(names) > 1:
-                raise ValueError(f"the zip file has it twice, {names[0]} and {names[1]}; one session is needed")
-            return archive.read(names[0])
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+            member = _named_member(archive.infolist(), file)
+            _require_small(member.file_size)
+            return archive.read(member)
+    except (_Refused, MissingDataError):
+        raise
+    except Exception as error:  # a damaged zip file may raise any type of error
         raise ValueError(f"neither a folder nor a whole zip file ({error})") from None
+
+
+class _Refused(ValueError):
+    """What a zip file holds is not read."""
+
+
+def _named_member(members: list[zipfile.ZipInfo], file: str) -> zipfile.ZipInfo:
+    """The one member of a zip file that is called `file`, in whichever folder."""
+    odd = [m.filename for m in members if m.filename.startswith("/") or ".." in PurePosixPath(m.filename).parts]
+    if odd:
+        raise _Refused(
+            f"the zip file holds {odd[0][:200]!r}, a place outside of it; nothing was read or written: do not trust "
+            "this file, get it from its source"
+        )
+    found = [m for m in members if m.filename.rsplit("/", 1)[-1] == file and "__MACOSX" not in m.filename]
+    if not found:
+        raise MissingDataError("the zip file has no such file; leave the modality or the recording out")
+    if len(found) > 1:
+        raise _Refused(f"the zip file has it twice, {found[0].filename} and {found[1].filename}; one session is needed")
+    return found[0]
+
+
+def _require_small(size: int) -> None:
+    """Refuse a file that is too large to be one channel: a small zip file can declare any size."""
+    if size > _MOST_BYTES:
+        raise _Refused(f"{size} bytes, more than the {_MOST_BYTES} of a recording of several days; it is not read")
 
 
 # -------------------------------------------------------------------- nurses
