@@ -569,7 +569,7 @@ def test_a_joint_table_of_units_is_taken_only_in_the_same_order():
 
 def test_a_model_made_for_other_data_is_refused_before_training():
     model = zoo.create_model("ssmtl", table(list("abc")), **SMALL)
-    with pytest.raises(ValueError, match="unit: the model was made for 3 units, and the data have 5"):
+    with pytest.raises(ValueError, match="the model was made for 3, but the data have 5"):
         fit(model, "paper", table(list("abcde")))
 
 

@@ -189,7 +189,8 @@ class Batch(Parts):
             truth_along: Truth entry -> plate of its first axis.
             dtype: Floating type; None for torch's default.
             info: Provenance of any other name.
-            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rates, seconds.
+            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rate_assumed, rates, seconds,
+                standardised.
 
         Raises:
             TypeError: A value is not an array of numbers, or names of groups cannot be compared.
@@ -244,7 +245,8 @@ class Batch(Parts):
                 else the order in which they first appear.
             dtype: Floating type; None for torch's default.
             info: Provenance of any other name.
-            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rates, seconds.
+            **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rate_assumed, rates, seconds,
+                standardised.
 
         Raises:
             KeyError: A column is not in the table.

@@ -17,7 +17,8 @@ FRAMES = "frame"
 MAIN = "y"  # target whose mask is called ``labelled``, as is that of an only target
 # Facts about data that builders take as keyword arguments; others go into info={...}.
 PROVENANCE = (
-    "name", "simulated", "seed", "source", "reference", "licence", "rate", "rates", "seconds",
+    "name", "simulated", "seed", "source", "reference", "licence", "rate", "rate_assumed", "rates", "seconds",
+    "standardised",
 )  # fmt: skip
 
 
@@ -218,8 +219,12 @@ def check_precision(what: str, values: np.ndarray | Tensor, dtype: torch.dtype) 
         return
     tensor = torch.as_tensor(values).double()
     tensor = tensor[~tensor.isnan()]
-    spread = tensor.std(unbiased=False) if len(tensor) else tensor.new_zeros(())
-    lost = float((tensor.to(dtype).double() - tensor).abs().max() / spread) if float(spread) > 0 else 0.0
+    if not len(tensor):
+        return
+    spread = tensor.std(unbiased=False)
+    if float(spread) <= 1e-12 * float(tensor.abs().max()):  # a constant, up to rounding in double precision
+        return
+    lost = float((tensor.to(dtype).double() - tensor).abs().max() / spread)
     if not lost > 1e-3:
         return
     distinct = len(tensor.to(dtype).unique()), len(tensor.unique())

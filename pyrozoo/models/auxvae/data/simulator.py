@@ -168,7 +168,7 @@ def simulate(
         x=resample(np.stack(loaded), n_steps), y=y, style=styles, participant=np.repeat(people, n_styles * n_loads),
         x_aux=resample(np.stack(unloaded), n_steps), participants=people, channels=CHANNELS, styles=STYLES,
         truth={
-            "load": y, "style": style, "mass_kg": np.array([w.mass_kg for w in walkers]),
+            "load": y, "style": styles, "mass_kg": np.array([w.mass_kg for w in walkers]),
             "sensitivity": np.array([w.sensitivity for w in walkers]),
         },
         truth_along={"load": "row", "style": "row", "mass_kg": "participant", "sensitivity": "participant"},

@@ -14,6 +14,7 @@ from torch import Tensor
 from ....data.batch import Batch
 from ....inference.fitted import Run
 from ....inference.losses import NonFiniteLoss
+from ....modeling.enumeration import COPIES
 from ....modeling.guides import declared
 from ....posterior.traces import Pair
 
@@ -28,7 +29,7 @@ def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
     """
     arguments, local = run.model.arguments(batch), declared(run.guide, "local")
     model = poutine.condition(run.model, data={"c": c})
-    with pyro.plate("draw", len(c), dim=-2):
+    with pyro.plate(COPIES, len(c), dim=-2):
         latents = poutine.trace(local or _nothing).get_trace(**arguments, c=c)
         joint = poutine.trace(poutine.replay(model, trace=latents)).get_trace(**arguments)
     drawn = Pair(latents, joint, nesting=2, rows=run.model.rows)
