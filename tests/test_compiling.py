@@ -107,9 +107,8 @@ def svi_subjects():
         for variant in card.variants:
             for guide in guides_of(card, variant):
                 subject = Subject(card.name, variant, guide)
-                slow = (
-                    card.name == "m3sense" and guide != guides_of(card, variant)[0]
-                )  # its graphs take long to capture
+                # A graph takes seconds to capture: every variant by default, its other guides in the slow tests.
+                slow = guide != guides_of(card, variant)[0]
                 yield pytest.param(subject, marks=pytest.mark.slow) if slow else subject
 
 

@@ -173,6 +173,7 @@ def test_all_processes_fail_where_the_loss_of_one_is_not_finite(fits, how):
 
 
 # ---------------------------------------------------------------- benchmark
+@pytest.mark.slow
 def test_the_benchmark_writes_seconds_of_one_and_of_two_processes(tmp_path):
     script = Path(__file__).parents[1] / "benchmarks" / "ddp.py"
     command = [sys.executable, str(script), "--rows", "100", "--width", "8", "--rounds", "1", "--out"]

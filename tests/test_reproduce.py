@@ -138,6 +138,7 @@ def test_every_experiment_of_the_card_has_a_committed_record():
     assert missing == {"reference"}  # which is kept where it is loaded from
 
 
+@pytest.mark.slow
 def test_guides_has_records_of_both_kinds_of_data_and_a_figure(tmp_path):
     records = run("ssmtl", "guides", profile="smoke", out=tmp_path)
     assert {name: record["data"]["simulated"] for name, record in records.items()} == {
@@ -154,6 +155,7 @@ def test_guides_has_records_of_both_kinds_of_data_and_a_figure(tmp_path):
     assert (tmp_path / "figures" / "guides.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_figure11_calibrates_new_units_in_every_way(tmp_path):
     record = run("ssmtl", "figure11", profile="smoke", out=tmp_path)
     ways = {(row["method"], row["mode"]) for row in record["rows"]}

@@ -48,7 +48,12 @@ def outside(tmp_path, monkeypatch):
     plt.close("all")
 
 
-@every_source
+# The first and the one on guides and priors by default, the four of the entries in the slow tests.
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(path, marks=[] if path.stem[:2] in ("00", "02") else [pytest.mark.slow]) for path in SOURCES],
+    ids=lambda path: path.stem,
+)
 @pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning")  # ArviZ 0.23's plots
 def test_every_cell_runs(source, outside):
     names = {"__name__": "__main__"}

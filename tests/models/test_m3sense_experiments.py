@@ -37,7 +37,14 @@ def fewer_models(monkeypatch):
     monkeypatch.setattr(tables, "MULTITASK", {CAM: m3sense.MULTITASK[CAM]})
 
 
-@pytest.mark.parametrize(("name", "published"), [("table2", TABLE_2), ("table4", TABLE_4), ("table5", TABLE_5)])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("table2", TABLE_2),
+        pytest.param("table4", TABLE_4, marks=pytest.mark.slow),
+        pytest.param("table5", TABLE_5, marks=pytest.mark.slow),
+    ],
+)
 def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, published, tmp_path, capsys):
     record = run("m3sense", name, profile="smoke", out=tmp_path)
     theirs = [row for row in record["rows"] if row["source"] == PUBLISHED]
@@ -62,6 +69,7 @@ def test_every_preset_runs(name, tmp_path, monkeypatch):
     assert any(preset in model for preset in m3sense.PRESETS for model in models)
 
 
+@pytest.mark.slow
 def test_the_modalities_are_left_out_one_by_one(tmp_path, monkeypatch):
     from pyrozoo.models.m3sense.experiments import tables
 

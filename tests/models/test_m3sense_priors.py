@@ -149,7 +149,7 @@ def test_unsuitable_conditional_priors_are_refused_when_they_are_first_called(da
 # ---------------------------------------------------------------- KL without a closed form
 @pytest.mark.parametrize("variant", CLASSIC)
 @pytest.mark.parametrize("guide", ["paper", "lowrank"])
-@pytest.mark.parametrize("prior", ["wide", "mixture"])
+@pytest.mark.parametrize("prior", ["wide", pytest.param("mixture", marks=pytest.mark.slow)])
 def test_the_objective_has_the_expectation_of_log_q_less_log_p(data, variant, guide, prior):
     gamma, n, many = 0.3, 150, 4000
     with default_dtype(torch.float64), isolated(0), torch.no_grad():

@@ -179,6 +179,7 @@ def test_a_simulated_run_tells_what_was_performed():
     assert found["performed"]["posterior"] > found["performed"]["map"] > found["performed"]["paper"] > 0.5
 
 
+@pytest.mark.slow
 def test_unlabelled_recordings_beside_few_labelled_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(unlabelled, "simulate", functools.partial(simulate, rate=1.0))
     record = experiments.run("medication", "unlabelled", profile="smoke", out=tmp_path)
