@@ -280,7 +280,7 @@ def test_probability_of_an_enumerated_class_is_bayes_rule(mixture):
     table = zoo.compare({"a": fit, "b": fit}, data, "k", draws=5)
     assert table["difference"].eq(0).all()
     with pytest.raises(ValueError, match=r"'y' is not predicted by this model; its targets are \('k',\)"):
-        zoo.compare({"a": fit}, data)
+        zoo.compare({"a": fit}, data, "y")
 
 
 def test_whole_rows_are_compared_where_models_explain_the_same_values(data, paper, mixture, events):

@@ -122,7 +122,7 @@ def test_values_of_wrong_types_are_refused(run, name):
 
 @pytest.mark.parametrize("changes", [
     {"seed": "0"}, {"seed": -1}, {"seed": 1 << 70}, {"seed": True}, {"status": None}, {"history": None},
-    {"history": {}}, {"history": {"elbo": 3}}, {"history": {"elbo": ["a"]}}, {"history": {"elbo": [1.0], "beta": []}},
+    {"history": []}, {"history": {"elbo": 3}}, {"history": {"elbo": ["a"]}}, {"history": {"elbo": [1.0], "beta": []}},
 ])  # fmt: skip
 def test_restarts_of_wrong_types_are_refused(run, changes):
     (restart,) = json.loads((run / "run.json").read_text())["runs"]

@@ -106,7 +106,7 @@ def test_numbers_that_32_bits_cannot_tell_apart_are_refused_by_column():
 
 
 # ---------------------------------------------------------------- builders refuse what they do not know
-@pytest.mark.parametrize("word", ["target", "lables", "weight", "columns", "standardised"])
+@pytest.mark.parametrize("word", ["target", "lables", "weight", "columns"])
 def test_an_unknown_keyword_of_a_builder_is_refused_by_name(word, tmp_path):
     df, given = frame(), {"unit": "well", "x": ["u", "v"]}
     for function, build in {

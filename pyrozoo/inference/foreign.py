@@ -55,9 +55,10 @@ def _check_run(run: Any) -> None:
     seed, history = run.get("seed"), run.get("history")
     if type(seed) is not int or not 0 <= seed < 1 << 64 or not isinstance(run.get("status"), str):
         raise ValueError("a run of its record has no seed or no status; save the run again")
-    columns = list(history.values()) if isinstance(history, dict) and "elbo" in history else []
+    known = isinstance(history, dict) and (not history or "elbo" in history)  # a fit that was not trained has none
+    columns = list(history.values()) if isinstance(history, dict) else []
     numbers = (int, float, type(None))
-    if not columns or not all(
+    if not known or not all(
         isinstance(column, list)
         and len(column) == len(columns[0])
         and all(isinstance(value, numbers) for value in column)
