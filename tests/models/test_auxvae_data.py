@@ -622,7 +622,9 @@ def test_styles_may_be_other_ones(tmp_path, form):
 
 
 def test_one_rate_for_each_walk_is_taken_from_an_npz(tmp_path):
-    read(npz(tmp_path, trials(), rate_hz=np.full(6, 80.0)))
+    one = read(npz(tmp_path, trials(), rate_hz=80.0))
+    each = read(npz(tmp_path, trials(), rate_hz=np.full(6, 80.0)))
+    assert each.sha256 == one.sha256
 
 
 # ------------------------------------------------------------------ errors of both forms
