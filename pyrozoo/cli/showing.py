@@ -36,7 +36,7 @@ def show_command(arguments: argparse.Namespace) -> int:
     print(f"{card.reference}\n" if card.reference else "")
     print(_wrapped(card.summary))
     _section("Variants (the first is the default)", card.variants.items())
-    for variant, sites in card.sites.items():
+    for variant, sites in _sites(card).items():
         header = ("site", "kind", "plates", "dims", "prior", "meaning")
         rows = [
             (name, s.kind, ", ".join(s.plates) or "-", ", ".join(s.dims) or "-", s.prior or "-", s.meaning)
@@ -53,6 +53,15 @@ def show_command(arguments: argparse.Namespace) -> int:
         print("\nLimitations")
         print("\n".join(_wrapped(f"- {text}", "  ", "    ") for text in card.limitations))
     return 0
+
+
+def _sites(card: registry.Card) -> dict[str, dict[str, registry.Site]]:
+    """Sites of every variant, of the card or else of the models, which have to be imported for them."""
+    if card.sites:
+        return card.sites
+    from ..contract.subject import Subject, guides_of
+
+    return {variant: Subject(card.name, variant, guides_of(card, variant)[0]).sites for variant in card.variants}
 
 
 def _section(title: str, rows: Iterable[tuple[str, ...]]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, frames_of, is_enumerated
-from .densities import density_sites
+from .describing import density_sites
 from .subject import Skipped, Subject
 
 BROADCAST = (

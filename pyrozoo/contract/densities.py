@@ -26,30 +26,13 @@ from ..inference.copies import default_dtype, isolated
 from ..inference.losses import Loss
 from ..inference.minibatches import can_take_present, rows_per_group, sample_minibatches
 from ..modeling.base import ZooModel
+from .describing import density_sites, trace_of
 from .subject import Skipped, Subject
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13
 
 
 # -------------------------------------------------------------------- traces
-def trace_of(function: Any, model: ZooModel, batch: Mapping[str, Any]) -> Trace:
-    """Trace of the model or of its guide on a batch, without gradients."""
-    with torch.no_grad():
-        return poutine.trace(function).get_trace(**model.arguments(batch))
-
-
-def density_sites(trace: Trace) -> dict[str, dict]:
-    """Sample sites with a density of their own: no plates, factors or deterministic sites."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not site_is_subsample(site)
-        and not site["infer"].get("is_auxiliary")
-        and not site["infer"].get("_deterministic")
-    }
-
-
 def latents(model: ZooModel, batch: Mapping[str, Any]) -> dict[str, dict]:
     """Sites that a guide must sample."""
     sites = density_sites(trace_of(model, model, batch))

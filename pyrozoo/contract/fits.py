@@ -29,7 +29,8 @@ from ..modeling.guides import declared, with_support
 from ..modeling.registry import BUILT_IN, create_guide, entry
 from ..posterior.drawing import draw
 from ..posterior.draws import Draws
-from .densities import density_sites, require, trace_of
+from .densities import require
+from .describing import density_sites, trace_of
 from .subject import Skipped, Subject, subjects, swappable
 
 N_DRAWS = 3

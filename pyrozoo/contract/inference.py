@@ -27,7 +27,9 @@ from ..modeling.base import ZooModel
 from ..modeling.guides import auto, with_support
 from ..modeling.registry import create_guide
 from ..posterior.drawing import to_arviz
-from .densities import latents, log_densities, require, trace_of
+from ..posterior.traces import where_observed
+from .densities import latents, log_densities, require
+from .describing import trace_of
 from .fits import N_DRAWS, short_fit
 from .subject import Skipped, Subject
 
@@ -48,7 +50,7 @@ def arviz_object(subject: Subject) -> None:
 
 
 def _check_groups(subject: Subject, idata: Any, model: ZooModel, batch: Batch) -> None:
-    sites = subject.card.sites[subject.variant]
+    sites = subject.sites
     of = lambda *kinds: {name for name, site in sites.items() if site.kind in kinds}  # noqa: E731
     trace = trace_of(model, model, batch)
     drawn = {name for name in of("partly observed") if f"{name}_unobserved" in trace.nodes}
@@ -115,9 +117,7 @@ def _log_likelihood(model: ZooModel, batch: Batch, values: Mapping[str, Tensor])
     for name in joint[0]:
         together = torch.stack([w + terms[name] for w, terms in zip(weight, joint, strict=True)])
         value = together.logsumexp(0) - torch.stack(weight).expand(together.shape).logsumexp(0)
-        mask = trace.nodes[name]["mask"]
-        unseen = torch.zeros((), dtype=torch.bool) if mask is None else ~torch.as_tensor(mask)
-        out[name.removesuffix("_observed")] = torch.where(unseen, torch.nan, value)
+        out[name.removesuffix("_observed")] = where_observed(trace.nodes[name], value, density=True)
     return out
 
 
@@ -199,7 +199,7 @@ def _check_mcmc(subject: Subject) -> None:
 # -------------------------------------------------------------------- C17
 def calibrated(subject: Subject) -> None:
     """C17: ranks of true latents among guide draws are uniform, with parameters fixed at those that made the data."""
-    named = [site for site in subject.card.calibrated if site in subject.card.sites[subject.variant]]
+    named = [site for site in subject.card.calibrated if site in subject.sites]
     exact = getattr(subject.parts, "RANKS", {}).get(subject.variant)
     if not named and exact is None:
         raise Skipped("the card names nothing to calibrate")

@@ -21,10 +21,9 @@ from ..modeling.base import ZooModel
 from ..modeling.guides import auto
 from ..modeling.registry import Site
 from ..posterior.traces import plates_of
-from .densities import EXACT, density_sites, latents, latents_only, log_densities, require, trace_of
+from .densities import EXACT, latents, latents_only, log_densities, require
+from .describing import density_sites, trace_of, traced_sites
 from .subject import Subject, guides_of, other_prior, other_priors, swappable
-
-HALVES = ("_observed", "_unobserved")
 
 
 # -------------------------------------------------------------------- C2
@@ -35,18 +34,14 @@ def card_facts(subject: Subject) -> None:
         named, own = set(getattr(card, facts)), set(getattr(parts, facts.upper(), {}))
         require(named == own, f"card.{facts} has {sorted(named)}, {facts.upper()} has {sorted(own)}; make them equal")
     described, variants = sorted(card.sites), sorted(card.variants)
-    require(described == variants, f"card.sites has {described}, the variants are {variants}")
+    same = not described or described == variants
+    require(same, f"card.sites has {described}, the variants are {variants}; leave it out, or name all")
     with subject.built() as (model, _, batch):
         require(model.version == card.version, f"version {card.version!r} on the card, {model.version!r} in the class")
         trace = trace_of(model, model, batch)
         found = traced_sites(model, trace)
-        said = card.sites[subject.variant]
-        require(set(said) == set(found), f"card.sites names {sorted(said)}, the model samples {sorted(found)}")
-        for name, site in found.items():
-            for fact in ("kind", "plates", "dims"):
-                on_card, traced = getattr(said[name], fact), getattr(site, fact)
-                require(on_card == traced, f"site {name!r}: {fact} is {on_card} on the card and {traced} in the trace")
-            _check_prior(model, name, said[name])
+        if card.sites:
+            _check_sites(card.sites[subject.variant], found, model)
         plates = {plate for site in found.values() for plate in site.plates}
         require(plates <= set(model.plate_dims), f"plate_dims lacks {sorted(plates - set(model.plate_dims))}")
         for name in model.row_sites:
@@ -57,26 +52,13 @@ def card_facts(subject: Subject) -> None:
             require(not missing, f"{what} names {sorted(missing)}, which the model does not sample")
 
 
-def traced_sites(model: ZooModel, trace: Trace) -> dict[str, Site]:
-    """Sites as the card should describe them; the two halves of an obs_mask site are one partly observed site."""
-    found = {}
-    for name, site in density_sites(trace).items():
-        halved = [name.removesuffix(half) for half in HALVES if name.endswith(half)]
-        public = halved[0] if halved and halved[0] in trace.nodes else name
-        masked = site["mask"] is not None and not torch.as_tensor(site["mask"]).all()
-        kind = "observed" if site["is_observed"] else "latent"
-        if public != name or (site["is_observed"] and masked):
-            kind = "partly observed"
-        if name in model.enumerated:
-            kind = "enumerated"
-        dims = tuple(model.dims.get(public, ()))
-        event_dim = site["fn"].event_dim
-        require(len(dims) == event_dim, f"site {name!r} has {event_dim} event dimension(s), model.dims names {dims}")
-        found[public] = Site(kind, plates_of(site), dims)
-    for name, site in trace.nodes.items():
-        if name not in found and site["type"] == "sample" and site["infer"].get("_deterministic"):
-            found[name] = Site("deterministic", plates_of(site), tuple(model.dims.get(name, ())))
-    return found
+def _check_sites(said: Mapping[str, Site], found: Mapping[str, Site], model: ZooModel) -> None:
+    require(set(said) == set(found), f"card.sites names {sorted(said)}, the model samples {sorted(found)}")
+    for name, site in found.items():
+        for fact in ("kind", "plates", "dims"):
+            on_card, traced = getattr(said[name], fact), getattr(site, fact)
+            require(on_card == traced, f"site {name!r}: {fact} is {on_card} on the card and {traced} in the trace")
+        _check_prior(model, name, said[name])
 
 
 def _check_prior(model: ZooModel, name: str, said: Site) -> None:

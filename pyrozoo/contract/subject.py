@@ -21,6 +21,7 @@ from ..modeling import priors as prior_tools
 from ..modeling import registry
 from ..modeling.base import ZooModel
 from ..modeling.guides import with_support
+from .describing import trace_of, traced_sites
 
 
 class Skipped(Exception):
@@ -61,6 +62,15 @@ class Subject:
     def parts(self) -> Any:
         """Parts of the entry."""
         return registry.entry(self.name).parts
+
+    @property
+    def sites(self) -> dict[str, registry.Site]:
+        """Sites of the variant: those on the card or, where it names none, those of the model on the tiny data."""
+        if self.card.sites:
+            return self.card.sites[self.variant]
+        with isolated(0):
+            model = self.model().eval()
+            return traced_sites(model, trace_of(model, model, self.data()))
 
     @property
     def leads(self) -> bool:

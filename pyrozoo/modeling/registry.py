@@ -31,10 +31,11 @@ class Card:
         version: Of the model; changes whenever a log density changes.
         summary: One line: what the model is for.
         variants: Variant -> one line; the first is the default.
-        sites: Variant -> {site -> Site}.
         guides: Guide -> one line; the first is the default.
         guides_of: Variant -> its guides, where not all apply.
         datasets: Data set -> one line, saying "simulated" or "real".
+        sites: Variant -> {site -> Site}, with the meaning of each; an entry that names none here has those of its
+            models, as `pyrozoo show` and the contract trace them.
         experiments: Experiment of `reproduce` -> one line.
         identified: Posterior quantities that are the same in every restart (not rotated or reflected).
         calibrated: Latents whose simulation-based calibration the contract checks, model parameters fixed.
@@ -60,9 +61,9 @@ class Card:
     version: str
     summary: str
     variants: dict[str, str]
-    sites: dict[str, dict[str, Site]]
     guides: dict[str, str]
     datasets: dict[str, str]
+    sites: dict[str, dict[str, Site]] = field(default_factory=dict)
     experiments: dict[str, str] = field(default_factory=dict)
     identified: tuple[str, ...] = ()
     calibrated: tuple[str, ...] = ()

@@ -156,3 +156,18 @@ def test_check_of_some_clauses_and_subjects(toys, mistaken):
 def test_unknown_entry():
     with pytest.raises(KeyError, match="no model 'nothing'"):
         next(contract.check("nothing"))
+
+
+def test_a_card_without_sites_has_those_of_its_models(mistaken):
+    found = mistaken(entry_mixture, {}, {"sites": {}}).sites
+    said = entry_mixture.CARD.sites["mixture"]
+    assert {name: (site.kind, site.plates, site.dims, site.prior) for name, site in found.items()} == {
+        name: (site.kind, site.plates, site.dims, site.prior) for name, site in said.items()
+    }
+    contract.CHECKS["C2"].run(Subject("mistaken", "mixture", "mean-field"))
+
+
+def test_priors_of_a_card_without_sites(mistaken):
+    found = mistaken(entry_events, {}, {"sites": {}}).sites
+    assert [site.prior for site in found.values()] == ["Gamma with arrays", "Dirichlet with arrays", "", ""]
+    assert found["rate"].dims == ("type",)
