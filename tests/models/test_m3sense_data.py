@@ -2,12 +2,10 @@
 
 import contextlib
 import copyreg
-import datetime
 import functools
 import importlib.util
 import operator
 import pickle
-import re
 import sys
 import zipfile
 from pathlib import Path
@@ -16,143 +14,38 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from m3sense_folders import (
+    ALL_LABELS,
+    RATES,
+    T0,
+    refuses,
+    signal,
+    write_e4,
+    write_kemocon,
+    write_quest,
+    write_stress_predict,
+    write_survey,
+    write_verbio,
+    write_wesad,
+    zipped,
+)
 
 from pyrozoo.models.m3sense.data import pickles, recordings
 from pyrozoo.models.m3sense.data.arrays import from_arrays
 from pyrozoo.models.m3sense.data.batches import merge, standardise
-from pyrozoo.models.m3sense.data.e4 import read_e4, read_nurses, read_stress_predict
+from pyrozoo.models.m3sense.data.e4 import read_e4, read_nurses
 from pyrozoo.models.m3sense.data.kemocon import read_kemocon
 from pyrozoo.models.m3sense.data.recordings import Recording, Recordings
 from pyrozoo.models.m3sense.data.simulator import simulate
 from pyrozoo.models.m3sense.data.splits import leave_subjects_out, split_subjects, split_windows
+from pyrozoo.models.m3sense.data.stress_predict import read_stress_predict
 from pyrozoo.models.m3sense.data.verbio import read_verbio
 from pyrozoo.models.m3sense.data.wesad import minutes_seconds, read_wesad, read_wesad_protocol
 from pyrozoo.models.m3sense.data.window_files import read_stress_predict_windows
 from pyrozoo.models.m3sense.data.windowing import filtered, fir, low_pass, windows
 from pyrozoo.models.m3sense.experiments.baselines import BASELINES, handcrafted
 
-RATES = {"bvp": 64.0, "eda": 4.0, "temp": 4.0}
-HZ = {"ACC": 32, "BVP": 64, "EDA": 4, "TEMP": 4, "HR": 1}
-T0 = 1586886626
 needs_openpyxl = pytest.mark.skipif(importlib.util.find_spec("openpyxl") is None, reason="needs openpyxl")
-
-
-def refuses(message: str, error: type[Exception] = ValueError):
-    return pytest.raises(error, match=re.escape(message))
-
-
-def signal(kind: str, seconds: float, shift: float = 0.0) -> np.ndarray:
-    """A plausible channel: its mean grows by `shift`."""
-    n = int(seconds * HZ[kind])
-    time = np.arange(n) / HZ[kind]
-    level = {"BVP": 0.0, "EDA": 0.5, "TEMP": 33.0, "HR": 70.0, "ACC": 0.0}[kind]
-    return level + shift + np.sin(2 * np.pi * 0.13 * time + len(kind)) * (30 if kind == "BVP" else 0.1)
-
-
-# ------------------------------------------------------------------ writers of miniature folders
-def write_e4(folder: Path, seconds: float = 60, start: float = T0, decimals: bool = True, sentinel: int = 0) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind, rate in HZ.items():
-        values, begin = signal(kind, seconds), start + (10 if kind == "HR" else 0)
-        if kind == "EDA":
-            values[0] = 0.0
-        if kind == "TEMP":
-            values[:sentinel] = 382.18
-        heads = [f"{begin:.6f}", f"{rate:.6f}"] if decimals else [f"{begin:.0f}", f"{rate}"]
-        if kind == "ACC":
-            lines = [", ".join([h] * 3) for h in heads] + ["1,2,3"] * len(values)
-        else:
-            lines = heads + [f"{v:.6f}" for v in values]
-        (folder / f"{kind}.csv").write_text("\n".join(lines) + "\n")
-    (folder / "IBI.csv").write_text(f"{start:.6f}, IBI\n14.3,0.8\n")
-    (folder / "tags.csv").write_text("")
-    return folder
-
-
-def zipped(folder: Path, inside: str = "") -> Path:
-    path = folder.with_suffix(".zip")
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in folder.iterdir():
-            archive.writestr(zipfile.ZipInfo(inside + file.name), file.read_bytes())  # the name as it is
-    return path
-
-
-def write_wesad(root: Path, person: str = "S2", protocol: int = 2, **changes) -> Path:
-    """Six stretches of 20 s: 0, 1, 2, 3, 4, 1."""
-    folder = root / "WESAD" / person
-    folder.mkdir(parents=True)
-    label = np.repeat(np.array([0, 1, 2, 3, 4, 1], np.int32), 20 * 700)
-    wrist = {kind: signal(kind, 120)[:, None] for kind in ("BVP", "EDA", "TEMP")}
-    wrist["ACC"] = np.zeros((120 * 32, 3))
-    content = {"subject": person, "signal": {"chest": {"Temp": np.zeros((70, 1))}, "wrist": wrist}, "label": label}
-    content.update(changes)
-    (folder / f"{person}.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-    return root
-
-
-def write_quest(path: Path, start: str = "# START;7.08;39.55;70.19", end: str = "# END;26.32;50.3;81.3") -> Path:
-    path.write_text(f"# Subj;S2;;;\n# ORDER;Base;TSST;Medi 1;;\n{start};;\n{end};;\n;;;\n# PANAS;1;2;3\n")
-    return path
-
-
-def write_kemocon(root: Path, pid: int = 1, seconds: int = 60, inner: str = "raw/", serials=("A01525",)) -> Path:
-    """A debate of the last 40 s of a recording, rated eight times by the person and twice as "x"."""
-    start, folder = T0 * 1000, root / f"{inner}e4_data/{pid}"
-    folder.mkdir(parents=True)
-    for kind in ("BVP", "EDA", "TEMP"):
-        values = signal(kind, seconds)
-        times = (start + np.arange(len(values)) * 1000 / HZ[kind]).astype(int)
-        tables = [
-            pd.DataFrame({"timestamp": times, "value": values + 5 * k, "device_serial": s})
-            for k, s in enumerate(serials)
-        ]
-        pd.concat(tables).sort_values("timestamp", kind="stable").to_csv(folder / f"E4_{kind}.csv", index=False)
-    notes = root / f"{inner}emotion_annotations/self_annotations"
-    notes.mkdir(parents=True, exist_ok=True)
-    lines = [f"{5 * k},{3 if k < 5 else 2},{'x' if k in (2, 8) else 4},x" for k in range(1, 9)]
-    (notes / f"P{pid}.self.csv").write_text("seconds, arousal ,valence,none_1\n" + "\n".join(lines) + "\n")
-    listing = root / "metadata/subjects.csv"
-    listing.parent.mkdir(exist_ok=True)
-    head = "" if listing.exists() else "pid,initTime,startTime,endTime\n"
-    with listing.open("a") as file:
-        file.write(f"{head}{pid},{start},{start + 20000},{start + 60000}\n")
-    return root
-
-
-def write_verbio(root: Path, pids=(1, 4), seconds: int = 40) -> Path:
-    for pid in pids:
-        for session in ("PRE", "POST"):
-            folder = root / f"P{pid:03d}" / session
-            folder.mkdir(parents=True)
-            for kind in ("BVP", "EDA", "TEMP"):
-                values = signal(kind, seconds)
-                table = pd.DataFrame({"Time (s)": np.arange(len(values)) / HZ[kind], kind: values})
-                table.to_excel(folder / f"E4_{kind}_PPT.xlsx", index=False)
-    for session, scores in (("PRE", [37, 52]), ("POST", [38, None])):
-        (root / session / "Self_Reports").mkdir(parents=True)
-        pd.DataFrame({"PID": [f"P{p:03d}" for p in pids], "STAI State Score": scores}).to_excel(
-            root / session / "Self_Reports" / f"{session}_afterPPT.xlsx", index=False
-        )
-    return root
-
-
-def write_survey(path: Path) -> Path:
-    row = lambda name, start, level: [name, start, datetime.time(9, 0), "", pd.Timestamp("2020-04-14"), level, 0]  # noqa: E731
-    rows = [row("E4", datetime.time(8, 0), 2), row(15, datetime.time(8, 30), "na"), row(15, datetime.time(8, 0), 0)]
-    columns = ["ID", "Start time", "End time", "duration", "date", "Stress level", "COVID related"]
-    pd.DataFrame(rows, columns=columns).to_excel(path, index=False)
-    return path
-
-
-def write_stress_predict(root: Path) -> Path:
-    """S05 with 60 s, stress from 30 s on; S01 without labels."""
-    for subject in ("S01", "S05"):
-        write_e4(root / "Raw_data" / subject, decimals=False)
-    folder = root / "Processed_data/heartrate_timestamps_labels"
-    folder.mkdir(parents=True)
-    lines = [f"70.0,{T0 + k}.0,{int(k >= 30)}" for k in range(10, 60)]
-    (folder / "P5_comb_binary.csv").write_text("HR,Time(sec),Label\n" + "\n".join(lines) + "\n")
-    return root
 
 
 # ------------------------------------------------------------------ Empatica E4
@@ -704,29 +597,47 @@ def test_sessions_with_empty_files_are_skipped_and_named(tmp_path):
         read_nurses(tmp_path, sessions="two")
 
 
-def test_stress_predict_is_read_with_labels_of_every_second(tmp_path):
-    found = read_stress_predict(write_stress_predict(tmp_path))
-    assert [r.name for r in found] == ["stress_predict/S05"]
-    assert found.skipped == {"there is no file of labels": ["stress_predict/S01"]}
-    assert found[0].labels == ((10.0, 30.0, "baseline"), (30.0, 60.0, "stress"))
-    file = tmp_path / "Processed_data/heartrate_timestamps_labels/P5_comb_binary.csv"
+@pytest.mark.parametrize("layout", ["all", "one each"])
+def test_stress_predict_is_read_with_labels_of_every_second(tmp_path, layout):
+    found = read_stress_predict(write_stress_predict(tmp_path, layout))
+    assert [r.name for r in found] == ["stress_predict/S05", "stress_predict/S12"]
+    assert found.skipped == {"there are no labels of this person": ["stress_predict/S01"]}
+    for recording in found:
+        assert recording.labels == ((10.0, 30.0, "baseline"), (30.0, 60.0, "stress"))
+    file = tmp_path / ALL_LABELS if layout == "all" else next(tmp_path.rglob("P5_comb_binary.csv"))
     whole = file.read_text()
-    lines = whole.splitlines()
-    file.write_text("\n".join(lines[:5] + lines[10:]))
+    lines = whole.splitlines(keepends=True)
+    file.write_text("".join(lines[:5] + lines[10:]))
     assert read_stress_predict(tmp_path)[0].labels[:2] == ((10.0, 14.0, "baseline"), (19.0, 30.0, "baseline"))
+    before = [line.replace(str(T0 + 10), str(T0 - 9)) for line in lines]
+    file.write_text("".join(before))
+    assert read_stress_predict(tmp_path)[0].notes["labels: seconds before or after the signals, left out"] == 1
     for content, message in (
         (whole.replace(",0\n", ",2\n", 1), "line 2: time 10, label 2; expected a time and 0 or 1"),
         (whole.replace(str(T0 + 11), str(T0 + 10)), "line 3: its time is not after the one before"),
-        (whole.replace(str(T0)[:4], "1644"), "its times are not those of the recording; the labels"),
+        (whole.replace(str(T0)[:4], "1644"), "its times, 2022-02-15 00:57:16 to 2022-02-15 00:58:05 UTC, "),
+        (whole.replace(str(T0)[:4], "1644"), "are not those of the recording S05, 60 s from 2020-04-14 17:50:26 UTC"),
     ):
         file.write_text(content)
-        with refuses(f"P5_comb_binary.csv: {message}"):
+        with refuses(message) as caught:
             read_stress_predict(tmp_path)
-    file.unlink()
-    with refuses("nobody has a file of labels"):
+        assert str(caught.value).startswith(f"{file}: ")
+    for path in tmp_path.rglob("*binary*.csv"):
+        path.unlink()
+    with refuses("nobody has labels: neither Improved_All_Combined_hr_rsp_binary.csv nor files P<n>_comb_binary.csv"):
         read_stress_predict(tmp_path)
     with refuses("no folder S01, S02"):
         read_stress_predict(tmp_path / "Processed_data")
+
+
+def test_labels_of_stress_predict_must_name_participants(tmp_path):
+    file = write_stress_predict(tmp_path) / ALL_LABELS
+    file.write_text(file.read_text().replace("\n5,", "\nS05,", 1))
+    with refuses("column 'Participant', line 2: 'S05' is not a number"):
+        read_stress_predict(tmp_path)
+    file.write_text(file.read_text().replace("\nS05,", "\n5.5,", 1))
+    with refuses("line 2: participant 5.5; expected 2, 3, ..."):
+        read_stress_predict(tmp_path)
 
 
 def test_windows_of_stress_predict_are_read_from_one_file(tmp_path):

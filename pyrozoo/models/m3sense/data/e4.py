@@ -1,4 +1,4 @@
-"""Readers of Empatica E4 exports: one session as a folder or zip file, the nurses' data, the Stress-Predict data."""
+"""Readers of Empatica E4 exports: one session as a folder or zip file, and the nurses' data."""
 
 from __future__ import annotations
 
@@ -24,13 +24,10 @@ from .recordings import (
     find,
     folder_of,
     located,
-    read_columns,
     read_sheet,
-    runs,
     single,
     wanted,
 )
-from .simulator import CLASSES
 
 CHANNELS = {"bvp": "BVP.csv", "eda": "EDA.csv", "temp": "TEMP.csv", "hr": "HR.csv"}
 NURSE_LEVELS = ("level 0", "level 1", "level 2")
@@ -303,84 +300,3 @@ def _surveyed(recording: Recording, reports: Sequence[tuple[float, float, str]])
             continue
         labels.append((start, stop, level))
     return replace(recording, task="nurse_stress", classes=NURSE_LEVELS, labels=tuple(labels), notes=notes)
-
-
-# -------------------------------------------------------------------- Stress-Predict
-def read_stress_predict(root: str | Path, *, modalities: Sequence[str] = MODALITIES) -> Recordings:
-    """Read the Stress-Predict data (github italha-d/Stress-Predict-Dataset): E4 exports of 35 people.
-
-    Signals are in ``Raw_data/S05``, labels of every second in ``Processed_data/.../P5_comb_binary.csv`` with the
-    columns ``Time(sec)`` (unix seconds) and ``Label``: 1 during a stressful task, 0 otherwise. They begin with the
-    heart rate, 10 s after the signals. People without a file of labels (S01) are left out, see ``skipped``.
-
-    Args:
-        root: Folder of the unpacked repository.
-        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr".
-
-    Returns:
-        Recordings: One recording per person, of task "stress".
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: No person is in it, or a file is missing or wrong.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import numpy as np
-        >>> import pandas as pd
-        >>> from pyrozoo.models.m3sense import read_stress_predict
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     signals, labels = Path(root, "Raw_data", "S02"), Path(root, "Processed_data")
-        ...     signals.mkdir(parents=True)
-        ...     labels.mkdir()
-        ...     for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items():
-        ...         np.savetxt(signals / f"{name}.csv", [1.6e9, rate, *[32.5] * (20 * rate)])
-        ...     table = pd.DataFrame({"Time(sec)": 1.6e9 + np.arange(20), "Label": np.repeat([0, 1], 10)})
-        ...     table.to_csv(labels / "P2_comb_binary.csv", index=False)
-        ...     recordings = read_stress_predict(root)
-        >>> recordings[0].name, recordings[0].labels
-        ('stress_predict/S02', ((0.0, 10.0, 'baseline'), (10.0, 20.0, 'stress')))
-    """
-    root = folder_of(root)
-    people: dict[str, Path] = {}
-    for path in find(root, "S*"):
-        if path.is_dir() and re.fullmatch(r"S\d+", path.name):
-            people[path.name] = single([*([people[path.name]] if path.name in people else []), path], path.name)
-    if not people:
-        raise ValueError(f"{root}: no folder S01, S02, ... is in it; give the unpacked repository")
-    out = Recordings()
-    for subject, path in people.items():
-        files = find(root, f"P{int(subject[1:])}_comb_binary.csv")
-        if not files:
-            out.skip("there is no file of labels", f"stress_predict/{subject}")
-            continue
-        recording = read_e4(path, subject=subject, modalities=modalities, dataset="stress_predict")[0]
-        labels = _seconds(single(files, files[0].name), recording)
-        out.append(replace(recording, task="stress", classes=CLASSES["stress"][:2], labels=labels))
-    if not out:
-        raise ValueError(f"{root}: nobody has a file of labels P<n>_comb_binary.csv; unpack Processed_data, too")
-    return out
-
-
-def _seconds(path: Path, recording: Recording) -> tuple[tuple[float, float, str], ...]:
-    """Read the labels of every second as stretches (from, to, class) within the recording."""
-    table = read_columns(path, ("Time(sec)", "Label"))
-    with located(str(path)):
-        times, labels = table["Time(sec)"].to_numpy() - recording.start, table["Label"].to_numpy()
-        odd = ~np.isin(labels, (0, 1)) | np.isnan(times)
-        if odd.any():
-            row = int(odd.argmax())
-            raise ValueError(f"line {row + 2}: time {times[row]:g}, label {labels[row]:g}; expected a time and 0 or 1")
-        if len(times) > 1 and (np.diff(times) <= 0).any():
-            raise ValueError(f"line {int((np.diff(times) <= 0).argmax()) + 3}: its time is not after the one before")
-        if not len(times) or times[-1] < 0 or times[0] > recording.seconds:
-            raise ValueError("its times are not those of the recording; the labels belong to another person or session")
-    out: list[tuple[float, float, str]] = []
-    gap = np.cumsum(np.diff(times, prepend=times[:1] - 1) > 1.5)  # a second that is missing has no label
-    for first, stop, key in runs(2 * gap + labels.astype(int)):
-        begin, end = max(float(times[first]), 0.0), min(float(times[stop - 1]) + 1, recording.seconds)
-        end = min(end, float(times[stop])) if stop < len(times) else end
-        if begin < end:
-            out.append((begin, end, CLASSES["stress"][key % 2]))
-    return tuple(out)

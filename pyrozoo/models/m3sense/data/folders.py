@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ....data.batch import Batch
-from .e4 import read_nurses, read_stress_predict
+from .e4 import read_nurses
 from .kemocon import read_kemocon
 from .recordings import Recordings
+from .stress_predict import read_stress_predict
 from .verbio import read_verbio
 from .wesad import read_wesad
 from .windowing import filtered, windows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import itertools
 import warnings
@@ -238,6 +239,11 @@ def cleaned(name: str, signal: np.ndarray, first_row: int = 1) -> tuple[np.ndarr
                 "C; correct its unit or cut the recording"
             )
     return signal, notes
+
+
+def utc(seconds: float) -> str:
+    """Write a unix time as date and time of day in UTC, for messages."""
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def added(counts: dict[str, int], more: Mapping[str, int]) -> None:

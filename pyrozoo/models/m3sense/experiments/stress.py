@@ -18,7 +18,7 @@ from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, claim
 from ..card import CARD
 from ..data.batches import at_rates, standardise
-from ..data.e4 import read_stress_predict
+from ..data.stress_predict import read_stress_predict
 from ..data.window_files import read_stress_predict_windows
 from ..data.windowing import filtered, windows
 from .baselines import BASELINES, handcrafted
