@@ -56,7 +56,8 @@ class Batch(Parts):
         labels: Target -> name of the boolean row tensor that says where the target is observed; a model receives it as
             ``<target>_labelled``, too.
         strata: Stratum -> positions of its rows in this batch; a minibatch has none.
-        coords: Plate or event dimension -> names of its positions.
+        coords: Plate or event dimension -> names of its positions. Further entries describe the rows, such as the time
+            at which each begins: ``along`` says so, `predict` has a column of each, and no model sees them.
         dims: Tensor or site -> names of its event dimensions.
         truth: Name -> array that a simulator knows and no model sees.
         info: Provenance: ``name``, ``simulated``, and the ``columns`` by which a data frame was read.
@@ -132,6 +133,11 @@ class Batch(Parts):
         return len(self.tensors[self.rows])
 
     @property
+    def row_coords(self) -> tuple[str, ...]:
+        """Names of the coordinates that describe the rows beside their names."""
+        return tuple(k for k in self.coords if self.along.get(k) == self.rows and k not in self.tensors)
+
+    @property
     def reference(self) -> Tensor:
         """A tensor with the device and the floating type of the data."""
         return next((t for t in self.tensors.values() if t.is_floating_point()), torch.zeros(()))
@@ -165,6 +171,7 @@ class Batch(Parts):
         row_plate: str = "row",
         dims: Mapping[str, tuple[str, ...]] | None = None,
         coords: Mapping[str, Any] | None = None,
+        row_coords: Mapping[str, Any] | None = None,
         truth: Mapping[str, Any] | None = None,
         truth_along: Mapping[str, str] | None = None,
         dtype: torch.dtype | None = None,
@@ -185,6 +192,7 @@ class Batch(Parts):
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.
+            row_coords: Name -> what describes each row beside its name, such as the time at which it begins, (N,).
             truth: Name -> array known to the simulator only.
             truth_along: Truth entry -> plate of its first axis.
             dtype: Floating type; None for torch's default.
@@ -205,15 +213,22 @@ class Batch(Parts):
             >>> data["x"].shape, data["lengths"].tolist()
             (torch.Size([12, 3]), [5, 7])
         """
-        for what, value in (("tables", tables), ("groups", groups), ("labels", labels), ("dims", dims),
-                            ("coords", coords), ("truth", truth), ("truth_along", truth_along)):  # fmt: skip
+        given = {
+            "tables": tables, "groups": groups, "labels": labels, "dims": dims, "coords": coords,
+            "row_coords": row_coords, "truth": truth, "truth_along": truth_along,
+        }  # fmt: skip
+        for what, value in given.items():
             require_mapping(what, value)
-        arguments = ("rows", "groups", "tables", "frames", "labels", "row_plate", "dims", "coords", "truth", "dtype")
+        arguments = (
+            "rows", "groups", "tables", "frames", "labels", "row_plate", "dims", "coords", "row_coords", "truth",
+            "dtype",
+        )  # fmt: skip
         info = provenance("from_arrays", arguments, facts, info)
         return cls(
             **arrays_to_parts(
                 rows=rows, groups=groups, tables=tables, frames=frames, labels=labels, row_plate=row_plate, dims=dims,
-                coords=coords, truth=truth, truth_along=truth_along, dtype=dtype, info=info,
+                coords=coords, row_coords=row_coords, truth=truth, truth_along=truth_along, dtype=dtype,
+                info=info,
             )
         )  # fmt: skip
 
@@ -339,6 +354,24 @@ class Batch(Parts):
     def group_names(self, group: str) -> np.ndarray:
         """Name of each row's group, shape (N,)."""
         return self.coords[group][self.tensors[group].cpu().numpy()]
+
+    def describe_rows(self) -> pd.DataFrame:
+        """Make a table of what describes the rows beside their names: their groups and the further coordinates.
+
+        Its index are the names of the rows. `predict` puts these columns before its own, if there are any coordinates.
+
+        Example:
+            >>> import numpy as np
+            >>> import pyrozoo as zoo
+            >>> rows, begin = {"x": np.zeros((3, 1))}, {"begin": [0.0, 20.0, 0.0]}
+            >>> data = zoo.Batch.from_arrays(rows=rows, groups={"person": ["Ann", "Ann", "Bo"]}, row_coords=begin)
+            >>> data.describe_rows().to_dict("list")
+            {'person': ['Ann', 'Ann', 'Bo'], 'begin': [0.0, 20.0, 0.0]}
+        """
+        held = self.tensors[self.rows].cpu().numpy()
+        columns = {group: self.group_names(group) for group in self.groups if group in self.coords}
+        columns |= {name: self.coords[name][held] for name in self.row_coords}
+        return pd.DataFrame(columns, index=pd.Index(self.names(self.rows), name=self.rows))
 
     def align(self, group: str, names: Any) -> Batch:
         """Change the positions of a group's members to those in `names`; tables of the group are dropped.

@@ -32,6 +32,7 @@ def arrays_to_parts(
     row_plate: str,
     dims: Mapping[str, tuple[str, ...]] | None,
     coords: Mapping[str, Any] | None,
+    row_coords: Mapping[str, Any] | None,
     truth: Mapping[str, Any] | None,
     truth_along: Mapping[str, str] | None,
     dtype: torch.dtype | None,
@@ -77,6 +78,12 @@ def arrays_to_parts(
     tensors[row_plate], along[row_plate] = torch.arange(n), row_plate
     sizes |= {stratum: len(positions) for stratum, positions in strata.items()}
     along |= truth_along or {}
+    for name, value in (row_coords or {}).items():
+        if name in {*coords, *tensors, *along, row_plate}:
+            raise ValueError(f"row_coords: the name {name!r} is taken; choose another")
+        coords[name], along[name] = to_names(value), row_plate
+        if coords[name].shape != (n,):
+            raise ValueError(f"row_coords: {name} has shape {coords[name].shape}, expected ({n},)")
     return {
         "tensors": tensors, "along": along, "sizes": sizes, "rows": row_plate, "groups": tuple(groups or ()),
         "labels": masks, "strata": strata, "coords": coords, "dims": dims or {},

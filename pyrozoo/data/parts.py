@@ -50,6 +50,10 @@ class Parts(Mapping):
             """See `Batch.n_rows`."""
 
         @property
+        def row_coords(self) -> tuple[str, ...]:
+            """See `Batch.row_coords`."""
+
+        @property
         def reference(self) -> Tensor:
             """See `Batch.reference`."""
 
@@ -149,6 +153,8 @@ class Parts(Mapping):
             for name in truth:
                 if self.along.get(name) == plate:
                     truth[name] = truth[name][positions]
+        for name in self.row_coords:
+            coords[name] = coords[name][keep[self.rows]]
         part = part._with(tensors=tensors, coords=coords, truth=truth, sizes=sizes)
         return part._stratify()
 

@@ -333,7 +333,7 @@ def prototype_of(train: Batch, model: ZooModel) -> Batch:
     """
     row = train.take([0])
     tensors, sizes = dict(row.tensors), dict(row.sizes)
-    coords = {k: v for k, v in row.coords.items() if k != train.rows}
+    coords = {k: v for k, v in row.coords.items() if k != train.rows and k not in train.row_coords}
     for group in set(train.groups) & set(model.open_groups):
         own = row[group]
         tensors |= {k: v[own] for k, v in row.tensors.items() if row.along[k] == group}

@@ -225,11 +225,17 @@ def _collect(
     if data.rows in coords:
         coords[data.rows] = data.names(data.rows)
     coords = {axis: plain_names(names) for axis, names in coords.items()}
+    beside: dict[str, np.ndarray] = {}
+    if data.row_coords and data.rows in used:
+        found = {k: np.asarray(v) for k, v in data.describe_rows().items() if k not in used and k not in dims}
+        beside = {str(k): v.astype(str) if v.dtype == object else v for k, v in found.items()}
+    coords |= beside
     attrs = attrs | {"data": str(data.info.get("name", "")), "simulated": str(bool(data.info.get("simulated")))}
     kept = {k: v for k, v in groups.items() if v}
     variables = {v for group in kept.values() for v in group}
     dims |= {"lp": (), "lq": ()}
-    return Draws(kept, {k: v for k, v in dims.items() if k in variables}, coords, attrs)
+    dims = {k: v for k, v in dims.items() if k in variables} | dict.fromkeys(beside, (data.rows,))
+    return Draws(kept, dims, coords, attrs)
 
 
 def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool) -> dict[str, dict]:

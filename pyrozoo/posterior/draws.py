@@ -31,7 +31,8 @@ class Draws:
         dims: Variable -> names of its axes after (chain, draw): plates, outermost first, then event axes. Variables
             without further axes may be left out. Arrays of the groups whose name begins with ``log_`` have one number
             per plate entry and take the first names only.
-        coords: Axis name -> its labels, one per entry. An axis without labels is numbered from 0.
+        coords: Axis name -> its labels, one per entry. An axis without labels is numbered from 0. Further entries
+            describe the entries of an axis, which ``dims`` names for them.
         attrs: Facts about the run (model, guide, seed, ...), each a scalar or a string; other values are kept as JSON.
 
     Raises:

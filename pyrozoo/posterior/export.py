@@ -53,7 +53,10 @@ def from_draws(draws: Draws) -> Any:
             continue
         arrays = {name: (draws.axes(group, name), array) for name, array in variables.items()}
         sizes = {axis: n for axes, array in arrays.values() for axis, n in zip(axes, array.shape, strict=True)}
-        coords = {axis: draws.coords.get(axis, np.arange(n)) for axis, n in sizes.items()}
+        coords: dict[str, Any] = {axis: draws.coords.get(axis, np.arange(n)) for axis, n in sizes.items()}
+        for name, values in draws.coords.items():
+            if name not in sizes and draws.dims.get(name, ("",))[0] in sizes:
+                coords[name] = (draws.dims[name], values)
         datasets[group] = xr.Dataset(arrays, coords=coords, attrs=attrs)
     return _from_tree(xr.DataTree.from_dict(datasets))
 

@@ -58,7 +58,8 @@ def predict(
 
     Returns:
         One line per row: for a continuous target ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean`` where y has
-        several components); for a discrete one ``k.label`` and ``k.p[class]``. In the units of the data.
+        several components); for a discrete one ``k.label`` and ``k.p[class]``. In the units of the data. If
+        the batch has coordinates of rows, groups and coordinates of the row come first (`Batch.describe_rows`).
 
     Raises:
         ValueError: The fit saw no label of a target, or the model has no target.
@@ -86,6 +87,17 @@ def predict_with_draws(
     A model that predicts by itself gives no draws.
     """
     batch = fit.as_batch(batch)
+    table, samples = _predicted(fit, batch, draws, seed, quantiles, options)
+    if batch.row_coords and len(table) == batch.n_rows:
+        described = batch.describe_rows()
+        table = pd.concat([described.set_axis(table.index), table], axis=1)
+    return table, samples
+
+
+def _predicted(
+    fit: Fit, batch: Batch, draws: int, seed: int, quantiles: tuple[float, ...], options: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """Return the columns of the targets, and the draws behind them."""
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
     if hasattr(fit.model, "predict"):

@@ -116,8 +116,9 @@ def recovery(seed: int) -> dict[str, float]:
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """Tables that the command line writes: per window the person, and for every task the label and probabilities."""
+    """Tables that the command line writes: per window the person, its times, and labels and probabilities by task."""
     table = predict(found, batch)
+    table = table.drop(columns="subject", errors="ignore")
     people = batch.group_names("subject")
     if len(batch.coords["dataset_class"]) == 1:
         people = np.array([name.partition("/")[2] for name in people.tolist()])  # as the file calls them

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
-from .batches import SEGMENT, Labels, build, class_order, require_classes, require_segment
+from .batches import CLOCK, SEGMENT, Labels, build, class_order, clock, require_classes, require_segment
 
 
 def from_arrays(
     signals: Mapping[str, Any], labels: Any, subject: Any, task: str | None, *, classes: Sequence[str] | None = None,
-    dataset: str = "own", segment: int = SEGMENT, dtype: torch.dtype | None = None, **info: Any,
+    begin: Any = None, start: Any = None, dataset: str = "own", segment: int = SEGMENT,
+    dtype: torch.dtype | None = None, **info: Any,
 ) -> Batch:  # fmt: skip
     """Make a batch of windows that are already cut.
 
@@ -26,6 +27,10 @@ def from_arrays(
         subject: Name of the person of each window, (N,); 15 and "15" are the same.
         task: Name of the task that the labels belong to, such as "stress"; None where there are no labels.
         classes: Names of the classes in the order of their numbers; by default the numbers, or the sorted names.
+        begin: Begin of each window in seconds from the start of its recording, (N,); None where no times are known.
+            With it the batch has the coordinates of `windows`; it needs ``rates`` or ``seconds``.
+        start: Unix time of the start of the recording, one number or (N,), NaN where unknown. Windows of one person and
+            one start are of one recording.
         dataset: Name of the data set; people of data sets of different names are different people.
         segment: Samples in a segment of the encoder; a window has at least one segment.
         dtype: Floating type; torch's default where None.
@@ -54,7 +59,7 @@ def from_arrays(
     given = {} if task is None else {task: labels}
     batch, targets = checked(
         signals, subject, given, {} if classes is None else dict.fromkeys(given, classes), "labels", dataset, segment,
-        dtype, {"name": dataset, "simulated": False, **info},
+        dtype, {"name": dataset, "simulated": False, **info}, begin, start,
     )  # fmt: skip
     require_classes(targets)
     return batch
@@ -62,12 +67,13 @@ def from_arrays(
 
 def checked(
     signals: Mapping[str, Any], subject: Any, labels: Mapping[str, Any], classes: Mapping[str, Sequence[str]],
-    field: str, dataset: str, segment: int, dtype: torch.dtype | None, info: Mapping[str, Any],
+    field: str, dataset: str, segment: int, dtype: torch.dtype | None, info: Mapping[str, Any], begin: Any = None,
+    start: Any = None,
 ) -> tuple[Batch, dict[str, Labels]]:  # fmt: skip
     """Check windows and labels; returns their batch and the labels by task. `field` names the labels in messages."""
     if not signals:
         raise ValueError("signals: there are none; give at least one modality")
-    taken = [name for name in signals if name in ("dataset", "subject", "window") or name.startswith("y_")]
+    taken = [name for name in signals if name in ("dataset", "subject", "window", *CLOCK) or name.startswith("y_")]
     if taken:
         raise ValueError(f"signals: the name {taken[0]!r} is taken; call the modality otherwise")
     people = _values(subject, "subject")
@@ -95,7 +101,30 @@ def checked(
         for task, given in labels.items()
     }
     signals = {name: array.astype(float) for name, array in arrays.items()}
-    return build(signals, np.full(n, dataset), names, targets, dtype, **info), targets
+    times = _times(begin, start, names, info.get("seconds"))
+    return build(signals, np.full(n, dataset), names, targets, dtype, times, **info), targets
+
+
+def _times(begin: Any, start: Any, names: np.ndarray, seconds: float | None) -> dict[str, np.ndarray] | None:
+    """Compute the coordinates of windows from their begins and the starts of their recordings; see `clock`."""
+    if begin is None:
+        if start is not None:
+            raise ValueError("start: give begin, too, the seconds from the start at which each window begins")
+        return None
+    if seconds is None:
+        raise ValueError("begin: the duration of a window is not known; give rates=, or seconds=")
+    given = {"begin": begin, "start": np.nan if start is None else start}
+    arrays = {}
+    for field, value in given.items():
+        try:
+            arrays[field] = np.array(np.broadcast_to(np.asarray(value, dtype=float), names.shape))
+        except (TypeError, ValueError):
+            raise ValueError(f"{field}: give a number of seconds for each of the {len(names)} windows") from None
+        odd = np.isinf(arrays[field]) | (np.isnan(arrays[field]) & (field == "begin"))
+        if odd.any():
+            raise ValueError(f"{field}, row {int(odd.argmax())}: {arrays[field][odd.argmax()]}; give seconds")
+    recording = np.array([f"{name} {first:.3f}" for name, first in zip(names, arrays["start"], strict=True)])
+    return clock(recording, arrays["begin"], float(seconds), arrays["start"])
 
 
 def _signal(name: str, value: Any) -> np.ndarray:

@@ -158,10 +158,17 @@ def merge(batches: Sequence[Batch]) -> Batch:
         {m: torch.cat([batch[m] for batch in batches]) for m in shape},
         np.concatenate([batch.coords["dataset_class"][batch["dataset"].cpu().numpy()] for batch in batches]),
         np.concatenate([batch.group_names("subject") for batch in batches]), targets, first.reference.dtype,
-        name=" + ".join(str(batch.info.get("name", "unnamed")) for batch in batches),
+        _joined_times(batches), name=" + ".join(str(batch.info.get("name", "unnamed")) for batch in batches),
         simulated=any(batch.info.get("simulated", False) for batch in batches),
         info=info | {"parts": {str(batch.info.get("name", k)): dict(batch.info) for k, batch in enumerate(batches)}},
     )  # fmt: skip
+
+
+def _joined_times(batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+    """Join the times of windows, NaN where a batch has none."""
+    known = [name for name in CLOCK if any(name in batch.row_coords for batch in batches)]
+    parts = [batch.describe_rows().reindex(columns=known) for batch in batches] if known else []
+    return {name: np.concatenate([part[name].to_numpy(float) for part in parts]) for name in known}
 
 
 def _unknown(*batches: Batch) -> bool:
@@ -195,11 +202,35 @@ def all_classes(pairs: Iterable[tuple[str, Sequence[str]]]) -> dict[str, tuple[s
     return {task: class_order(task, names) for task, names in found.items()}
 
 
+def clock(recording: np.ndarray, begin: np.ndarray, seconds: float, start: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute what each window knows of its time, as coordinates of the windows.
+
+    Args:
+        recording: Number or name of each window's recording, (N,).
+        begin: Begin of each window in seconds from the start of its recording, (N,).
+        seconds: Duration of a window.
+        start: Unix time of the start of its recording, NaN where unknown, (N,).
+
+    Returns:
+        begin and end [s from the start of the recording]; gap, seconds since the end of the window before in the same
+        recording, NaN for its first window; unix, the unix time of the begin.
+    """
+    gap, before = np.full(len(begin), np.nan), dict[Any, float]()
+    for row, (name, first) in enumerate(zip(recording.tolist(), begin.tolist(), strict=True)):
+        if name in before:
+            gap[row] = round(first - before[name], 6)
+        before[name] = first + seconds
+    return {"begin": begin, "end": begin + seconds, "gap": gap, "unix": start + begin}
+
+
+CLOCK = ("begin", "end", "gap", "unix")
+
+
 def build(
     signals: Mapping[str, Any], dataset: np.ndarray, subject: np.ndarray, targets: Mapping[str, Labels],
-    dtype: torch.dtype | None, **info: Any,
+    dtype: torch.dtype | None, times: Mapping[str, np.ndarray] | None = None, **info: Any,
 ) -> Batch:  # fmt: skip
-    """Build the batch that the models of this entry read; `targets` are the labels by task."""
+    """Build the batch that the models of this entry read; `targets` are labels by task, `times` those of `clock`."""
     datasets = np.array(list(dict.fromkeys(dataset.tolist())))
     number = {name: k for k, name in enumerate(datasets.tolist())}
     return Batch.from_arrays(
@@ -213,7 +244,7 @@ def build(
             "subject": np.array(list(dict.fromkeys(subject.tolist()))), "dataset_class": datasets,
             **{f"y_{task}_class": np.array(names) for task, (names, _) in targets.items()},
         },
-        dtype=dtype, **info,
+        row_coords=times, dtype=dtype, **info,
     )  # fmt: skip
 
 

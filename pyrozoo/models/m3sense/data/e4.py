@@ -46,7 +46,8 @@ def read_e4(
 
     A file has no header: its first row is the start (unix seconds), the second the rate [Hz], then come the samples.
     All channels are cut to begin with the one that begins last (HR begins 10 s after the others). A first EDA sample of
-    zero and temperatures of 382.18 are artefacts and replaced; ``notes`` counts all of this.
+    zero and temperatures of 382.18 are artefacts and replaced; ``notes`` counts all of this. The tags of ``tags.csv``
+    (or ``tags_S05.csv``) are read where there are any. Label the recording by `label_by_table` or `label_by_tags`.
 
     Args:
         path: Path of the folder or zip file.
@@ -102,7 +103,35 @@ def read_e4(
         )
     if subject is None:
         subject = path.name if path.is_dir() else path.stem
-    return Recordings([Recording(subject, signals, rates, start=start, dataset=dataset, notes=notes)])
+    tags = tuple(tag - start for tag in _tags(path))
+    return Recordings([Recording(subject, signals, rates, start=start, dataset=dataset, notes=notes, tags=tags)])
+
+
+def _tags(path: Path) -> list[float]:
+    """Read the unix times of the file of tags, none if there is no such file."""
+    if path.is_dir():
+        names = sorted(file.name for file in path.glob("tags*.csv"))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = [m.filename.rsplit("/", 1)[-1] for m in archive.infolist() if "__MACOSX" not in m.filename]
+        names = sorted(name for name in members if re.fullmatch(r"tags.*\.csv", name))
+    if not names:
+        return []
+    with located(f"{path}/{names[0]}"):
+        if len(names) > 1:
+            raise ValueError(f"there is also {names[1]}; keep the tags of this session")
+        out = []
+        for row, line in enumerate(_member(path, names[0]).decode("utf-8-sig", "replace").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                tag = float(line.strip().rstrip(","))
+            except ValueError:
+                tag = np.nan
+            if not 0 <= tag <= _LAST_START:
+                raise ValueError(f"row {row}: {line[:60]!r} is no unix time; a file of tags holds one a line")
+            out.append(tag)
+        return sorted(out)
 
 
 def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray, dict[str, int]]:

@@ -39,6 +39,7 @@ class Recording:
         start: Unix time of the first sample [s], 0 where unknown.
         dataset: Name of the data set.
         notes: Description of what the reader replaced or left out -> number of samples (or as the description says).
+        tags: Moments at which the button of the device was pressed, in seconds from the start; see `label_by_tags`.
 
     Raises:
         ValueError: A signal is empty, not finite or not one-dimensional; a rate is missing or not positive; labels
@@ -62,6 +63,7 @@ class Recording:
     start: float = 0.0
     dataset: str = "recordings"
     notes: Mapping[str, int] = field(default_factory=dict)
+    tags: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         with located(self.name):
@@ -70,7 +72,12 @@ class Recording:
             signals = {name: np.asarray(signal, dtype=float) for name, signal in self.signals.items()}
             _check_signals(signals, self.rates)
             _check_labels(self.task, self.classes, self.labels)
-        fixed = {"signals": MappingProxyType(signals), "classes": tuple(self.classes), "labels": tuple(self.labels)}
+        fixed: dict[str, Any] = {
+            "signals": MappingProxyType(signals),
+            "classes": tuple(self.classes),
+            "labels": tuple(self.labels),
+        }
+        fixed["tags"] = tuple(float(tag) for tag in self.tags)
         for name in ("rates", "notes"):
             fixed[name] = MappingProxyType(dict(getattr(self, name)))
         for name, value in fixed.items():

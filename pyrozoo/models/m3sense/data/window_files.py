@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
-from ....files import read_npz
+from ....files import read_npz, replacing
 from .arrays import checked, from_arrays
-from .batches import SEGMENT, require_classes
+from .batches import SEGMENT, modalities, require_classes
 from .recordings import located
 from .simulator import CLASSES, DEVICE_RATES
 
@@ -25,8 +25,10 @@ def read_windows(
 
     Its arrays: ``subject``, names of people as text or whole numbers, (N,); for every modality, under any name, its
     windows (N, samples). It may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or
-    whole numbers, -1 where unknown; ``rates_<modality>``, samples per second, for all modalities; ``standardised``,
+    whole numbers, -1 where unknown; ``rates_<modality>``, samples per second, for all modalities; ``begin`` and
+    ``start``, seconds from the start of the recording and its unix time, (N,), see `from_arrays`; ``standardised``,
     "subject" or "window", where the signals are standardised already (`standardise`). No object is unpickled.
+    `write_windows` writes such a file.
 
     Args:
         path: Path of the file.
@@ -79,18 +81,62 @@ def read_windows(
                 if array.ndim or array.dtype.kind not in "fiu":
                     raise ValueError(f"array {name!r}: {array.dtype} of shape {array.shape}; give one number [Hz]")
                 rates[name.removeprefix("rates_")] = float(array)
-            elif name not in ("subject", "standardised"):
+            elif name not in ("subject", "standardised", "begin", "start"):
                 signals[name] = array
         if rates:
             info["rates"] = rates
         if classes is not None:
             labels = {task: labels.get(task) for task in classes}
         batch, targets = checked(
-            signals, arrays["subject"], labels, classes or {}, "label_{task}", dataset, segment, dtype, info
-        )
+            signals, arrays["subject"], labels, classes or {}, "label_{task}", dataset, segment, dtype, info,
+            arrays.get("begin"), arrays.get("start"),
+        )  # fmt: skip
         if classes is None:
             require_classes(targets)
         return batch
+
+
+def write_windows(path: str | Path, data: Batch) -> None:
+    """Write windows to one npz file, which `read_windows` and the command line read.
+
+    Labels are written by name, of the tasks that have any; times where the windows have coordinates of them.
+
+    Args:
+        path: Path of the file.
+        data: Windows of one data set, of any number of tasks.
+
+    Raises:
+        ValueError: The windows are of several data sets, whose people a file of windows cannot tell apart.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pyrozoo.models.m3sense import read_windows, simulate, write_windows
+        >>> data = simulate("simulated stress", n_subjects=2, n_windows=6, seconds=5.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_windows(Path(folder, "stress.npz"), data)
+        ...     again = read_windows(Path(folder, "stress.npz"))
+        >>> bool((again["eda"] == data["eda"]).all()), again["y_stress"].tolist() == data["y_stress"].tolist()
+        (True, True)
+    """
+    datasets = data.coords["dataset_class"][np.unique(data["dataset"].cpu().numpy())].tolist()
+    if len(datasets) > 1:
+        raise ValueError(f"data: they are of {datasets}; write a file for each data set")
+    arrays: dict[str, Any] = {name: data[name].cpu().numpy() for name in modalities(data)}
+    arrays["subject"] = np.array([name.partition("/")[2] for name in data.group_names("subject").tolist()])
+    for target in data.labels:
+        if not data.observed(target).any():
+            continue
+        names = data.coords[f"{target}_class"][data[target].cpu().numpy()]
+        arrays[f"label_{target.removeprefix('y_')}"] = np.where(data.observed(target), names, "")
+    arrays |= {f"rates_{name}": rate for name, rate in (data.info.get("rates") or {}).items()}
+    if "standardised" in data.info:
+        arrays["standardised"] = data.info["standardised"]
+    if "begin" in data.row_coords:
+        times = data.describe_rows()
+        arrays |= {"begin": times["begin"].to_numpy(), "start": (times["unix"] - times["begin"]).to_numpy()}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_stress_predict_windows(path: str | Path) -> Batch:

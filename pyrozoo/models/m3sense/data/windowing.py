@@ -14,7 +14,7 @@ import torch
 
 from ....data.batch import Batch
 from .arrays import from_arrays
-from .batches import SEGMENT, all_classes, build, merge, require_classes, require_segment, standardise
+from .batches import SEGMENT, all_classes, build, clock, merge, require_classes, require_segment, standardise
 from .recordings import Recording, Recordings, added, located
 from .simulator import DEVICE_RATES
 
@@ -147,7 +147,10 @@ def windows(
         Batch: Windows along "window": a tensor (N, samples) for each modality, ``y_<task>`` (N,) with masks, `dataset`
         (N,); the group "subject". ``info["dropped"]`` counts dropped windows by reason, and the seconds at the ends of
         recordings that make no window; ``info["replaced"]`` counts what readers replaced or left out, and
-        ``info["skipped"]`` names the people and sessions that they left out.
+        ``info["skipped"]`` names the people and sessions that they left out. Coordinates of the windows
+        (`Batch.describe_rows`, columns of `predict`): ``begin`` and ``end``, seconds from the start of the recording;
+        ``gap``, seconds since the end of the window before in the recording, NaN for the first; ``unix``, the unix time
+        of the begin, NaN where the recording's start is not known.
 
     Raises:
         ValueError: A recording lacks a modality or has another rate; no window fits or is left; a task has one class;
@@ -162,6 +165,8 @@ def windows(
         >>> data = windows([recording], seconds=10.0, rates={"eda": 4.0})
         >>> data["eda"].shape, data["y_stress"].tolist()
         (torch.Size([6, 40]), [0, 0, 0, 1, 1, 1])
+        >>> data.coords["begin"].tolist()
+        [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
     """
     recordings = list(recordings) if not isinstance(recordings, Recordings) else recordings
     step = seconds if step is None else step
@@ -189,12 +194,15 @@ def windows(
             f"windows were mixed, {dropped['unlabelled']} without label; choose shorter windows or keep_unlabelled"
         )
     of = [part.recording for part in parts for _ in part.code]
+    number = np.repeat(np.arange(len(parts)), [len(part.code) for part in parts])
+    start = np.array([r.start or np.nan for r in of])
+    times = clock(number, np.concatenate([part.begin for part in parts]), seconds, start)
     task, code = np.array([r.task or "" for r in of]), np.concatenate([part.code for part in parts])
     targets = {t: (names, np.where(task == t, code, -1)) for t, names in classes.items()}
     require_classes(targets)
     return build(
         {m: np.concatenate([part.signals[m] for part in parts]) for m in rates},
-        np.array([r.dataset for r in of]), np.array([r.name for r in of]), targets, dtype,
+        np.array([r.dataset for r in of]), np.array([r.name for r in of]), targets, dtype, times,
         name=name or " + ".join(dict.fromkeys(r.dataset for r in of)), simulated=False, seconds=seconds,
         rates=dict(rates),
         info={"step": step, "dropped": dropped, "replaced": notes, "skipped": dict(getattr(recordings, "skipped", {}))},
@@ -202,9 +210,10 @@ def windows(
 
 
 class _Part(NamedTuple):
-    """Windows of one recording: code (n,), -1 where unlabelled; signals (n, samples) by modality."""
+    """Windows of one recording: begin [s], (n,); code (n,), -1 where unlabelled; signals (n, samples) by modality."""
 
     recording: Recording
+    begin: np.ndarray
     code: np.ndarray
     signals: dict[str, np.ndarray]
 
@@ -229,7 +238,9 @@ def _cut(
     starts = np.flatnonzero(kept)
     code = np.array([names.index(label[k]) if known[k] else -1 for k in starts], dtype=int)
     pieces = {m: [s[k * round(step * rates[m]) :][: counts[m]] for k in starts] for m, s in signals.items()}
-    return _Part(recording, code, {m: np.reshape(p, (len(starts), counts[m])) for m, p in pieces.items()})
+    return _Part(
+        recording, starts * step, code, {m: np.reshape(p, (len(starts), counts[m])) for m, p in pieces.items()}
+    )
 
 
 def _samples(seconds: float, step: float, rates: Mapping[str, float], segment: int) -> dict[str, int]:

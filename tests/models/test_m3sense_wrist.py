@@ -1,0 +1,215 @@
+"""Recordings of one's own: labels from tables and tags, and windows that know their time and person."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from m3sense_folders import T0, refuses, signal, write_e4, zipped
+
+import pyrozoo as zoo
+from pyrozoo.cli.main import main
+from pyrozoo.models import m3sense
+
+SMALL = {"embedding": 6, "lstm_layers": 1, "hidden": (6, 5), "head": 4}
+START = 1644227573.0  # 2022-02-07 09:52:53 in Dublin, in winter
+
+
+def recording(seconds=120, subject="S01", start=START, **changes):
+    fields = {"signals": {"eda": signal("EDA", seconds)}, "rates": {"eda": 4.0}, "dataset": "lab"}
+    return m3sense.Recording(subject, start=start, **(fields | changes))
+
+
+def table(*lines, **columns):
+    return pd.DataFrame([dict(zip(("start", "end", "label"), line, strict=True)) for line in lines]).assign(**columns)
+
+
+# ------------------------------------------------------------------ labels from a table
+@pytest.mark.parametrize(
+    ("time", "zone", "first", "middle", "last"),
+    [
+        ("seconds", None, 7, 67, 127),
+        ("unix", None, START + 7, START + 67, START + 127),
+        ("clock", "Europe/Dublin", "2022-02-07 09:53:00", "2022-02-07 09:54:00", "2022-02-07 09:55:00"),
+        ("clock", "America/New_York", "04:53:00", "04:54:00", "04:55"),
+        ("clock", None, "2022-02-07T10:53:00+01:00", "2022-02-07T09:54:00Z", "2022-02-07 09:55:00+00:00"),
+    ],
+)
+def test_a_table_labels_a_recording_in_every_kind_of_time(tmp_path, time, zone, first, middle, last):
+    lines = table((middle, last, "talk"), (first, middle, " rest "), (last, last, ""))
+    (found,) = m3sense.label_by_table([recording()], lines, "load", time=time, zone=zone)
+    assert found.labels == ((7.0, 67.0, "rest"), (67.0, 120.0, "talk"))
+    assert (found.task, found.classes) == ("load", ("talk", "rest"))
+    assert dict(found.notes) == {"labels: seconds outside of the recording, left out": 7}
+    lines.to_csv(tmp_path / "labels.csv", index=False)
+    order = ("rest", "talk")
+    (again,) = m3sense.label_by_table(
+        [recording()], tmp_path / "labels.csv", "load", time=time, zone=zone, classes=order
+    )
+    assert (again.labels, again.classes) == (found.labels, order)
+
+
+def test_a_time_of_day_may_pass_midnight():
+    late = recording(start=1644278370.0)  # 2022-02-07 23:59:30 UTC
+    lines = table(("23:59:40", "00:00:10", "rest"), ("00:00:10", "00:00:50", "talk"))
+    (found,) = m3sense.label_by_table([late], lines, "load", time="clock", zone="UTC")
+    assert found.labels == ((10.0, 40.0, "rest"), (40.0, 80.0, "talk"))
+
+
+def test_a_table_of_several_people_finds_their_sessions():
+    lines = table(
+        (START, START + 30, "rest"), (START + 1e5, START + 1e5 + 20, "talk"), (START + 30, START + 60, "talk"),
+        subject=["S01", "S01", "2"],
+    )  # fmt: skip
+    three = [recording(), recording(start=START + 1e5), recording(subject="2"), recording(subject="S03")]
+    found = m3sense.label_by_table(three, lines, "load", time="unix")
+    assert [r.labels for r in found] == [
+        ((0.0, 30.0, "rest"),), ((0.0, 20.0, "talk"),), ((30.0, 60.0, "talk"),), (),
+    ]  # fmt: skip
+    assert found[3].task is None
+
+
+def test_what_is_wrong_in_a_table_of_labels_is_named(tmp_path):
+    def refused(message, *lines, recordings=None, columns=None, **options):
+        with refuses(message):
+            m3sense.label_by_table(recordings or [recording()], table(*lines, **(columns or {})), "load", **options)
+
+    clock = {"time": "clock", "zone": "Europe/Dublin"}
+    refused("time: 'hours' is none of", (0, 1, "a"), time="hours")
+    refused("column 'start', line 2: 'x' is not a number", ("x", 1, "a"))
+    refused("table: column 'end', line 3: nan is not a number", (0, 9, "a"), (9, None, "b"))
+    refused("table: line 2: 'nan' is no clock time", (None, "09:54", "b"), **clock)
+    refused("line 2: it ends (3) before it begins (9)", (9, 3, "a"))
+    refused("line 3: it overlaps line 2", (0, 30, "a"), (20, 40, "b"))
+    refused("line 2: 'c' is none of the classes ['a', 'b']", (0, 30, "c"), classes=("a", "b"))
+    refused("line 2: from 130 to 140 is outside of the recording, which lasts 120 s", (130, 140, "a"))
+    refused("line 2: subject 'S09' has no recording; there are ['S01']", (0, 9, "a"), columns={"subject": "S09"})
+    refused("there are 2 recordings; add a column 'subject'", (0, 9, "a"), recordings=[recording()] * 2)
+    twice = {"recordings": [recording()] * 2, "columns": {"subject": "S01"}}
+    refused("subject 'S01' has 2 recordings; give unix or clock times", (0, 9, "a"), **twice)
+    refused("is in two recordings of 'S01'; cut the line", (START, START + 9, "a"), time="unix", **twice)
+    refused("the start of lab/S01 is not known", (0, 9, "a"), recordings=[recording(start=0.0)], time="unix")
+    refused("line 2: 'nine' is no clock time", ("nine", "09:54", "a"), **clock)
+    refused("'09:53' is in no time zone; give zone=", ("09:53", "09:54", "a"), time="clock")
+    refused("zone: 'Dublin' is no time zone", ("09:53", "09:54", "a"), time="clock", zone="Dublin")
+    refused(
+        "is outside of the recording, 2022-02-07 09:52:53 to 2022-02-07 09:54:53 UTC; correct the times, their kind",
+        ("2022-02-07 09:53:00", "2022-02-07 09:54:00", "a"), time="clock", zone="Europe/Paris",
+    )  # fmt: skip
+    refused(
+        "2022-10-30 01:30:00 is not one moment in Europe/Dublin, where clocks were changed; write its offset",
+        ("2022-10-30 01:30:00", "2022-10-30 01:40:00", "a"), **clock,
+    )  # fmt: skip
+    long = replace(recording(), signals={"eda": np.ones(4 * 43200)})
+    message = "'09:53' is a time of day, and the recording lasts 12 hours"
+    refused(message, ("09:53", "09:54", "a"), recordings=[long], **clock)
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        m3sense.label_by_table([recording()], tmp_path / "none.csv", "load")
+    (tmp_path / "labels.csv").write_text("start,end,label\n0,9,a\n9,,b\n")
+    with refuses("labels.csv: line 3: a time is missing; fill it in, or leave the label empty"):
+        m3sense.label_by_table([recording()], tmp_path / "labels.csv", "load")
+    (tmp_path / "labels.csv").write_text("start,label\n0,a\n")
+    with refuses("labels.csv: column 'end' is not there once; the columns are ['start', 'label']"):
+        m3sense.label_by_table([recording()], tmp_path / "labels.csv", "load")
+
+
+# ------------------------------------------------------------------ labels from tags
+def test_tags_are_read_with_an_export_and_label_it(tmp_path):
+    folder = write_e4(tmp_path / "S07")
+    (folder / "tags.csv").write_text(f"{T0 + 50:.2f}\n{T0 + 10:.2f}\n\n{T0 + 30:.2f}\n")
+    for path in (folder, zipped(folder)):
+        (found,) = m3sense.read_e4(path)
+        assert found.tags == (10.0, 30.0, 50.0)
+        (labelled,) = m3sense.label_by_tags([found], ["rest", "talk"], "load")
+        assert labelled.labels == ((10.0, 30.0, "rest"), (30.0, 50.0, "talk"))
+    (some,) = m3sense.label_by_tags([found], {"S07": ["", "talk"]}, "load", classes=("rest", "talk"))
+    assert (some.labels, some.classes) == (((30.0, 50.0, "talk"),), ("rest", "talk"))
+    with refuses("e4/S07: 3 names, but 3 tags (at 10, 30, 50 s): give a name for every stretch between two tags"):
+        m3sense.label_by_tags([found], ["a", "b", "a"], "load")
+    with refuses("names: 'S08' has no recording; there are ['S07']"):
+        m3sense.label_by_tags([found], {"S08": ["a"]}, "load")
+    with refuses("e4/S07: tags at -5, 30 s, but the signals last 60 s; leave out stray tags"):
+        m3sense.label_by_tags([replace(found, tags=(-5.0, 30.0))], ["a"], "load")
+    (folder / "tags.csv").write_text("1586886626\nnoon\n")
+    with refuses("tags.csv: row 2: 'noon' is no unix time"):
+        m3sense.read_e4(folder)
+    (folder / "tags.csv").rename(folder / "tags_S07.csv")
+    (folder / "tags_S08.csv").write_text("")
+    with refuses("tags_S07.csv: there is also tags_S08.csv"):
+        m3sense.read_e4(folder)
+
+
+# ------------------------------------------------------------------ windows know their time
+def labelled(seconds=300, **changes):
+    stretches = ((40.0, 100.0, "low"), (170.0, 260.0, "high"))
+    return recording(seconds, task="stress", classes=("low", "high"), labels=stretches, **changes)
+
+
+def test_windows_know_begin_end_gap_and_clock():
+    data = m3sense.windows([labelled(), labelled(subject="S02", start=0.0)], 20.0, {"eda": 4.0})
+    times = data.describe_rows()
+    first = times[times["subject"] == "lab/S01"]
+    assert first["begin"].tolist() == [40, 60, 80, 180, 200, 220, 240]
+    assert first["end"].tolist() == [60, 80, 100, 200, 220, 240, 260]
+    np.testing.assert_array_equal(first["gap"], [np.nan, 0, 0, 80, 0, 0, 0])
+    assert first["unix"].tolist() == [START + begin for begin in first["begin"]]
+    assert times["unix"].isna().tolist() == [False] * 7 + [True] * 7
+    part = data.subset([9, 3]).describe_rows()
+    assert part[["subject", "begin"]].to_numpy().tolist() == [["lab/S02", 80.0], ["lab/S01", 180.0]]
+    assert data.take([3, 9]).describe_rows()["begin"].tolist() == [180.0, 80.0]
+
+
+def test_joined_windows_keep_their_times():
+    timed = m3sense.windows([labelled()], 20.0, {"eda": 4.0})
+    eda = np.random.default_rng(0).normal(size=(2, 80))
+    plain = m3sense.from_arrays({"eda": eda}, None, ["a", "b"], None, rates={"eda": 4.0}, dataset="other")
+    both = m3sense.merge([plain, timed])
+    np.testing.assert_array_equal(both.coords["begin"], [np.nan, np.nan, *timed.coords["begin"]])
+    assert m3sense.merge([plain]).row_coords == ()
+
+
+def test_windows_of_several_data_sets_are_not_written_to_one_file(tmp_path):
+    other = m3sense.windows([recording(dataset="other")], 20.0, {"eda": 4.0})
+    with refuses("data: they are of ['lab', 'other']; write a file for each data set"):
+        m3sense.write_windows(
+            tmp_path / "a.npz", m3sense.merge([m3sense.windows([labelled()], 20.0, {"eda": 4.0}), other])
+        )
+
+
+def test_times_of_arrays():
+    eda = {"eda": np.random.default_rng(0).normal(size=(4, 80))}
+    data = m3sense.from_arrays(
+        eda, None, list("aabb"), None, rates={"eda": 4.0}, begin=[0, 50, 0, 10], start=[START, START, 0, np.nan]
+    )
+    np.testing.assert_array_equal(data.coords["gap"], [np.nan, 30, np.nan, np.nan])
+    np.testing.assert_array_equal(data.coords["unix"], [START, START + 50, 0, np.nan])
+    for message, times in (
+        ("start: give begin, too", {"start": 0}),
+        ("begin: give a number of seconds for each of the 4 windows", {"begin": [1, 2]}),
+        ("begin, row 1: nan; give seconds", {"begin": [1, np.nan, 2, 3]}),
+    ):
+        with refuses(message):
+            m3sense.from_arrays(eda, None, list("aabb"), None, rates={"eda": 4.0}, **times)
+    with refuses("begin: the duration of a window is not known; give rates=, or seconds="):
+        m3sense.from_arrays(eda, None, list("aabb"), None, begin=range(4))
+
+
+def test_predictions_stand_on_the_clock_in_python_in_arviz_and_on_the_command_line(tmp_path):
+    data = m3sense.windows([labelled(), labelled(subject="S02")], 20.0, {"eda": 4.0})
+    model = zoo.create_model("m3sense", data, variant="latent", a_dim=2, q_hidden=4, **SMALL)
+    fit = zoo.fit(model, "paper", data, steps=2, progress=False)
+    found = zoo.predict(fit, data, draws=2)
+    assert list(found.columns[:6]) == ["subject", "begin", "end", "gap", "unix", "y_stress.label"]
+    assert found["begin"].tolist() == data.coords["begin"].tolist()
+    assert any(name.endswith("balanced_accuracy") for name in zoo.metrics(fit, data, draws=2))
+    posterior = zoo.to_arviz(fit, data, draws=2)["posterior"]
+    assert posterior["begin"].dims == ("window",)
+    assert posterior["subject"].values.tolist() == data.group_names("subject").tolist()
+    fit.save(tmp_path / "run")
+    m3sense.write_windows(tmp_path / "new.npz", data)
+    run, new, out = (str(tmp_path / name) for name in ("run", "new.npz", "p.csv"))
+    assert main(["predict", run, "--data", new, "--out", out]) == 0
+    written = pd.read_csv(tmp_path / "p.csv")
+    assert list(written.columns[:6]) == ["window", "subject", "begin", "end", "gap", "unix"]
+    assert written["subject"].tolist() == ["S01"] * 7 + ["S02"] * 7
+    assert written["unix"].tolist() == data.coords["unix"].tolist()
