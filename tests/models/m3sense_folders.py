@@ -38,11 +38,11 @@ def write_e4(folder: Path, seconds: float = 60, start: float = T0, decimals: boo
             values[:sentinel] = 382.18
         heads = [f"{begin:.6f}", f"{rate:.6f}"] if decimals else [f"{begin:.0f}", f"{rate}"]
         if kind == "ACC":
-            lines = [", ".join([h] * 3) for h in heads] + ["1,2,3"] * len(values)
+            lines = [", ".join([h] * 3) for h in heads] + [f"{k % 64},-5,64" for k in range(len(values))]
         else:
             lines = heads + [f"{v:.6f}" for v in values]
         (folder / f"{kind}.csv").write_text("\n".join(lines) + "\n")
-    (folder / "IBI.csv").write_text(f"{start:.6f}, IBI\n14.3,0.8\n")
+    (folder / "IBI.csv").write_text(f"{start:.6f}, IBI\n14.3,0.8\n15.1,0.9\n20.1,0.7\n")
     (folder / "tags.csv").write_text("")
     return folder
 

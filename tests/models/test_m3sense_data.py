@@ -127,8 +127,8 @@ def test_a_missing_or_empty_file_is_named(tmp_path):
         read_e4(tmp_path / "bad.zip")
     with refuses("there is no such folder or zip file", FileNotFoundError):
         read_e4(tmp_path / "none")
-    with refuses("modalities: 'acc'; choose among"):
-        read_e4(folder, modalities=("acc",))
+    with refuses("modalities: 'gyro'; choose among"):
+        read_e4(folder, modalities=("gyro",))
 
 
 def test_a_rate_that_does_not_match_the_other_channels_is_refused(tmp_path):
@@ -687,7 +687,7 @@ def test_a_recording_refuses_what_is_no_signal():
     for changes, message in (
         ({"subject": 15}, "subject 15: give a name, as a string ('15', not 15)"),
         ({"signals": {}}, "signals: there are none"),
-        ({"signals": {"eda": np.ones((3, 2))}}, "lab/A: eda: shape (3, 2)"),
+        ({"signals": {"eda": np.ones((3, 2, 1))}}, "lab/A: eda: shape (3, 2, 1); give samples (n,), or (n, channels)"),
         ({"signals": {"eda": np.ones(0)}}, "lab/A: eda: the channel is empty"),
         ({"signals": {"eda": np.array([1, np.nan])}}, "eda, sample 1: nan is not finite"),
         ({"signals": good, "rates": {}}, "eda: the rate is None"),

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from m3sense_folders import T0, refuses, signal, write_e4, zipped
 
 import pyrozoo as zoo
 from pyrozoo.cli.main import main
 from pyrozoo.models import m3sense
+from pyrozoo.models.m3sense.nets import UnimodalEncoder
 
 SMALL = {"embedding": 6, "lstm_layers": 1, "hidden": (6, 5), "head": 4}
 START = 1644227573.0  # 2022-02-07 09:52:53 in Dublin, in winter
@@ -213,3 +215,107 @@ def test_predictions_stand_on_the_clock_in_python_in_arviz_and_on_the_command_li
     assert list(written.columns[:6]) == ["window", "subject", "begin", "end", "gap", "unix"]
     assert written["subject"].tolist() == ["S01"] * 7 + ["S02"] * 7
     assert written["unix"].tolist() == data.coords["unix"].tolist()
+
+
+# ------------------------------------------------------------------ channels
+ALL = ("bvp", "eda", "temp", "hr", "acc", "ibi")
+HZ = {"bvp": 64.0, "eda": 4.0, "temp": 4.0, "hr": 1.0, "acc": 32.0, "ibi": 4.0}
+
+
+def test_every_sensor_of_an_export_is_read(tmp_path):
+    (found,) = m3sense.read_e4(write_e4(tmp_path / "S07"), modalities=ALL)
+    assert tuple(found.signals) == ALL
+    assert dict(found.rates) == HZ
+    assert found.start == T0 + 10  # the heart rate begins last
+    assert found.signals["acc"].shape == (50 * 32, 3)
+    np.testing.assert_allclose(found.signals["acc"][:2], [[0, -5 / 64, 1], [1 / 64, -5 / 64, 1]])
+    assert found.channels == {"acc": ("x", "y", "z")}
+    ibi = found.signals["ibi"]
+    assert len(ibi) == 50 * 4 + 4 * 10  # to the end of the signal that ends last
+    np.testing.assert_allclose(ibi[[0, 4, 30, -1]], [0.8, 0.8, np.interp(17.5, [15.1, 20.1], [0.9, 0.7]), 0.7])
+    assert found.notes["ibi: samples farther than 2 s from a beat, interpolated"] > 100
+    data = m3sense.windows([found], 20.0, HZ)
+    assert data["acc"].shape == (2, 640, 3)
+    assert data.dims["acc"] == ("acc_time", "acc_channel")
+    assert data.coords["acc_channel"].tolist() == ["x", "y", "z"]
+    smooth = m3sense.filtered([found], {"acc": 5.0})[0].signals["acc"]
+    assert smooth.shape == found.signals["acc"].shape
+    np.testing.assert_allclose(smooth[100:-100, 2], 1.0, atol=1e-6)
+
+
+def test_what_is_wrong_with_axes_and_intervals_is_named(tmp_path):
+    folder = write_e4(tmp_path / "S07")
+    head = f"{T0}, IBI\n"
+    for file, content, message in (
+        ("ACC.csv", "1,1\n32,32\n1,2\n", "ACC.csv: 2 columns, expected three: start, rate, then samples"),
+        ("ACC.csv", "1,1,1\n32,32,32\n1,2,x\n", "ACC.csv: row 3: 'x' is not a number"),
+        ("IBI.csv", "", "IBI.csv: row 1: ''; it holds the start"),
+        ("IBI.csv", head, "IBI.csv: the channel is empty"),
+        ("IBI.csv", f"{head}3,0.8\n2,0.9\n", "IBI.csv: row 3: '2,0.9'; expected seconds from the start, in order"),
+        ("IBI.csv", f"{head}3;0.8\n", "IBI.csv: row 2: '3;0.8'; expected seconds"),
+    ):
+        (folder / file).write_text(content)
+        with refuses(message):
+            m3sense.read_e4(folder, modalities=("eda", file[:3].lower()))
+
+
+def accelerated(n=12, seconds=5, rate=8, **options):
+    rng = np.random.default_rng(0)
+    signals = {
+        "acc": rng.normal(size=(n, seconds * rate, 3)) + np.array([0, 5, 9]),
+        "eda": rng.normal(size=(n, seconds * 4)),
+    }
+    names = {"channels": {"acc": "xyz"}, "rates": {"acc": rate, "eda": 4.0}}
+    return m3sense.from_arrays(signals, [0, 1] * (n // 2), ["a", "b", "b", "a"] * (n // 4), "load", **names | options)
+
+
+def test_arrays_may_have_channels():
+    data = accelerated()
+    assert data.coords["acc_channel"].tolist() == ["x", "y", "z"]
+    assert accelerated(channels=None).coords["acc_channel"].tolist() == ["0", "1", "2"]
+    own = m3sense.standardise(data)
+    for person in (0, 1):
+        np.testing.assert_allclose(own["acc"][own["subject"] == person].mean((0, 1)), 0, atol=1e-5)
+        np.testing.assert_allclose(own["acc"][own["subject"] == person].std((0, 1), correction=0), 1, atol=1e-4)
+    assert m3sense.at_rates(data, {"acc": 4.0, "eda": 4.0})["acc"].shape == (12, 20, 3)
+    features, names = m3sense.handcrafted(data)
+    assert names[:2] + names[8:9] + names[-1:] == ["acc_x_mean", "acc_x_sd", "acc_y_mean", "eda_mean_abs_diff"]
+    np.testing.assert_allclose(features[:, 8], data["acc"][..., 1].mean(1), rtol=1e-5)
+    both = m3sense.merge([data, accelerated(dataset="other")])
+    assert (both["acc"].shape, both.coords["acc_channel"].tolist()) == ((24, 40, 3), ["x", "y", "z"])
+    with refuses("cut all windows alike"):
+        m3sense.merge([data, accelerated(dataset="other", channels={"acc": "xzy"})])
+    with refuses("channels: acc has 3 channels; give as many names, not ['x', 'y']"):
+        accelerated(channels={"acc": "xy"})
+    with refuses("channels: 'eda' is no modality of several channels; those are ['acc']"):
+        accelerated(channels={"eda": ["one"]})
+
+
+@pytest.mark.parametrize("variant", ["latent", "generative", "unaligned"])
+def test_models_read_channels(variant):
+    data = m3sense.standardise(accelerated())
+    latents = {} if variant == "unaligned" else {"a_dim": 2, "q_hidden": 4}
+    model = zoo.create_model("m3sense", data, variant=variant, **SMALL, **latents)
+    fit = zoo.fit(model, "none" if variant == "unaligned" else "paper", data, steps=2, progress=False)
+    assert zoo.predict(fit, data, draws=2)["y_load.p[0]"].between(0, 1).all()
+    signals = {"acc": data["acc"][..., 0], "eda": data["eda"]}
+    flat = m3sense.from_arrays(signals, None, ["a"] * 12, None, standardised="subject")
+    with refuses("acc: windows of shape (40,); the model reads 3 channel(s)"):
+        model.encode(**flat)
+
+
+def test_an_encoder_reads_the_samples_of_each_channel_in_their_order():
+    torch.manual_seed(0)
+    encoder = UnimodalEncoder(5, 6, 1, "last", 0.0, 0.0, channels=3).eval()
+    x = torch.randn(2, 12, 3)
+    segments = torch.stack([x[:, 5 * k : 5 * k + 5].permute(0, 2, 1) for k in (0, 1)], 1)  # (B, segments, channels, 5)
+    embedded = torch.stack([encoder.embed(encoder.spatial(segments[:, k]).flatten(1)) for k in (0, 1)], 1)
+    torch.testing.assert_close(encoder(x), encoder.lstm(embedded)[0][:, -1])
+
+
+def test_files_of_windows_keep_channels(tmp_path):
+    data = accelerated()
+    m3sense.write_windows(tmp_path / "a.npz", data)
+    again = m3sense.read_windows(tmp_path / "a.npz")
+    assert again.coords["acc_channel"].tolist() == ["x", "y", "z"]
+    np.testing.assert_array_equal(again["acc"], data["acc"])

@@ -12,7 +12,7 @@ from ...data.batch import Batch
 from ...files import naming
 from ...inference.fitted import Fit
 from ...posterior.predicting import predict
-from .data.batches import modalities
+from .data.batches import channels, modalities
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
 from .generative import DomainGenerative, Generative
@@ -90,6 +90,9 @@ def _require_alike(batch: Batch, like: Batch) -> None:
         mine, others = batch[name].shape[1], like[name].shape[1]
         if mine != others:
             raise ValueError(f"array {name!r}: {mine} samples in a window, but {others} in training; cut windows alike")
+        mine, others = (channels(data).get(name, ["one"]) for data in (batch, like))
+        if mine != others:
+            raise ValueError(f"array {name!r}: its channels are {mine}, but {others} in training; give the same")
         mine, others = (data.info.get("rates", {}).get(name) for data in (batch, like))
         if mine is not None and others is not None and mine != others:
             raise ValueError(f"array 'rates_{name}': {mine:g} Hz, but {others:g} Hz in training; resample the windows")

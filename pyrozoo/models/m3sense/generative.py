@@ -54,6 +54,7 @@ class Generative(LatentModel):
         dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
         gamma: float = 1.0, signal_loc: Mapping[str, float] | None = None,
         signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
+        channels: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in AFFECT_SIZES))
@@ -66,7 +67,7 @@ class Generative(LatentModel):
     def _networks(self) -> None:
         self.class_logits = nn.ParameterList(nn.Parameter(torch.zeros(n)) for n in self.tasks.values())
         self.places = nn.ParameterList(nn.Parameter(torch.randn(n, self.a_dim)) for n in self.tasks.values())
-        n_summaries = len(SUMMARIES) * len(self.modalities)
+        n_summaries = len(SUMMARIES) * sum(self.channels.values())
         self.decoder = classifier(self.a_dim * len(self.tasks), self.head_width, n_summaries)
         self.f_log_sd = nn.Parameter(torch.zeros(n_summaries))
 
@@ -85,13 +86,14 @@ class Generative(LatentModel):
         return ZooModel.elbo(self, particles)
 
     def summaries(self, batch: Mapping[str, Any]) -> Tensor:
-        """Summaries that the latents explain, (B, 3 K): standardised level, log spread and log step per modality."""
+        """Summaries that the latents explain, (B, 3 C): standardised level, log spread and log step of each channel."""
         parts = []
         for i, name in enumerate(self.modalities):
-            signal = (batch[name] - self.signal_loc[i]) / self.signal_scale[i]
-            spread = (signal.var(1) + 1e-6).log()
-            step = (signal.diff(dim=1).square().mean(1) + 1e-8).log()
-            parts += [signal.mean(1), 0.5 * spread, 0.25 * step]
+            standardised = (batch[name] - self.signal_loc[i]) / self.signal_scale[i]
+            for signal in standardised[:, :, None].flatten(2).unbind(2):
+                spread = (signal.var(1) + 1e-6).log()
+                step = (signal.diff(dim=1).square().mean(1) + 1e-8).log()
+                parts += [signal.mean(1), 0.5 * spread, 0.25 * step]
         return torch.stack(parts, -1)
 
     def forward(self, sizes: Mapping[str, int], window: Tensor | None = None, **batch: Any) -> None:

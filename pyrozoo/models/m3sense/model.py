@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from .data.batches import modalities
 from .local_guide import PaperGuide
 from .nets import FROZEN, FUSIONS, UNIMODAL, Representation, classifier
 
@@ -28,8 +29,9 @@ def n_classes(data: Batch) -> dict[str, int]:
 class AffectModel(ZooModel):
     """Base of all variants: modalities, tasks, and the shared encoder, which runs once per step.
 
-    Shapes: a signal of each modality (B, samples); ``y_<task>`` (B,) with a mask of the windows where it is known;
-    window (B,); h (T, B, F), the representation X_T of every task, from `encode`.
+    Shapes: a signal of each modality (B, samples), or (B, samples, channels) where it has several channels;
+    ``y_<task>`` (B,) with a mask of the windows where it is known; window (B,); h (T, B, F), the representation X_T of
+    every task, from `encode`.
 
     Args:
         modalities: Names of the K modalities, which are tensors of the batch.
@@ -45,6 +47,7 @@ class AffectModel(ZooModel):
         frozen: Part that is not trained, see `transfer`: "none"; "encoders", the unimodal ones; "representation", all
             up to X_T. Its weights take no gradient, and its batch norm and dropout stay as in evaluation.
         signal_loc, signal_scale: Location and scale of each modality: networks see (signal - loc) / scale.
+        channels: Modality -> number of its channels, of those with several, such as three axes of acceleration.
 
     Raises:
         ValueError: An argument out of its range or choices; a signal shorter than a segment.
@@ -62,6 +65,7 @@ class AffectModel(ZooModel):
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str, fusion: str, segment: int,
         embedding: int, lstm_layers: int, hidden: tuple[int, int], head: int, dropout: float, lstm_dropout: float,
         frozen: str, signal_loc: Mapping[str, float] | None, signal_scale: Mapping[str, float] | None,
+        channels: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         chosen = (("unimodal", unimodal, UNIMODAL), ("fusion", fusion, FUSIONS), ("frozen", frozen, FROZEN))
@@ -76,12 +80,13 @@ class AffectModel(ZooModel):
         if single:
             raise ValueError(f"tasks: {single[0]!r} has one class, so there is nothing to tell apart; leave it out")
         self.modalities, self.tasks = tuple(modalities), dict(tasks)
+        self.channels = {modality: (channels or {}).get(modality, 1) for modality in self.modalities}
         self.segment, self.embedding, self.head_width = segment, embedding, head
         first, last = hidden
         self.out_dim = last
         self.representation = Representation(
             self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, (first, last), dropout,
-            lstm_dropout, frozen,
+            lstm_dropout, frozen, self.channels,
         )  # fmt: skip
         loc = [(signal_loc or {}).get(modality, 0.0) for modality in self.modalities]
         scale = [(signal_scale or {}).get(modality, 1.0) for modality in self.modalities]
@@ -95,14 +100,16 @@ class AffectModel(ZooModel):
         Raises:
             ValueError: A modality never changes; the data have no modality or no task.
         """
-        modalities = [name for name, dims in data.dims.items() if dims == (f"{name}_time",) and name in data]
+        names = modalities(data)
         loc, scale = {}, {}
-        for name in modalities:
+        for name in names:
             signal = data[name].double()
             loc[name], scale[name] = float(signal.mean()), float(signal.std())
             if not scale[name] > 1e-9 * max(1e-9, abs(loc[name])):
                 raise ValueError(f"{name}: it never changes; leave the modality out")
-        return {"modalities": tuple(modalities), "tasks": n_classes(data), "signal_loc": loc, "signal_scale": scale}
+        found = {"modalities": tuple(names), "tasks": n_classes(data), "signal_loc": loc, "signal_scale": scale}
+        several = {name: data[name].shape[2] for name in names if data[name].dim() == 3}
+        return {**found, "channels": several} if several else found
 
     def check(self, data: Batch) -> None:
         if data.n_rows < 2 and self.representation.frozen != "representation":
@@ -113,6 +120,12 @@ class AffectModel(ZooModel):
         for name in self.modalities:
             if name not in batch:
                 raise ValueError(f"{name}: the data lack this modality; make a model of those that are there")
+            shape = batch[name].shape[2:]
+            if (shape[0] if shape else 1) != self.channels[name]:
+                raise ValueError(
+                    f"{name}: windows of shape {tuple(batch[name].shape[1:])}; the model reads "
+                    f"{self.channels[name]} channel(s); give windows (N, samples, channels) with as many"
+                )
             if batch[name].shape[1] < self.segment:
                 raise ValueError(
                     f"{name}: windows of {batch[name].shape[1]} samples are shorter than a segment of {self.segment}"
@@ -180,7 +193,7 @@ class LatentModel(AffectModel):
 
 AFFECT_SIZES = (
     "modalities", "tasks", "unimodal", "fusion", "segment", "embedding", "lstm_layers", "hidden", "head", "dropout",
-    "lstm_dropout", "frozen", "signal_loc", "signal_scale",
+    "lstm_dropout", "frozen", "signal_loc", "signal_scale", "channels",
 )  # fmt: skip
 
 
@@ -221,6 +234,7 @@ class M3Sense(LatentModel):
         dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
         gamma: float | None = None, signal_loc: Mapping[str, float] | None = None,
         signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
+        channels: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in AFFECT_SIZES))
@@ -296,6 +310,7 @@ class Unaligned(AffectModel):
         dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none",
         signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
         priors: Mapping[str, Any] | None = None,
+        channels: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in AFFECT_SIZES))

@@ -18,7 +18,9 @@ CHANNELS = (64, 32)  # of the co-occurrence convolutions, kernels 1 and 3
 
 
 class UnimodalEncoder(nn.Module):
-    """Features of one modality, (B, samples) -> (B, E): segments, spatial encoder, LSTM, attention (eq. 2).
+    """Features of one modality, (B, samples) or (B, samples, channels) -> (B, E): segments to attention (eq. 2).
+
+    The stages are segments, spatial encoder, LSTM, attention over segments.
 
     Args:
         segment: Samples per segment; samples in an incomplete last segment are not used.
@@ -27,16 +29,18 @@ class UnimodalEncoder(nn.Module):
         attention: Attention over segments: "last" (the last state), "keyless" (eq. 3 to 5) or "self" (as in HAMLET,
             averaged over segments).
         dropout, lstm_dropout: Dropout probabilities after the embedding, and between LSTM layers.
+        channels: Number of channels of the modality, such as the three axes of acceleration.
     """
 
     def __init__(
-        self, segment: int, embedding: int, lstm_layers: int, attention: str, dropout: float, lstm_dropout: float
-    ) -> None:
+        self, segment: int, embedding: int, lstm_layers: int, attention: str, dropout: float, lstm_dropout: float,
+        channels: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
         first, second = CHANNELS
-        self.segment = segment
+        self.segment, self.channels = segment, channels
         self.spatial = nn.Sequential(
-            nn.Conv1d(1, first, 1), nn.BatchNorm1d(first), nn.ReLU(),
+            nn.Conv1d(channels, first, 1), nn.BatchNorm1d(first), nn.ReLU(),
             nn.Conv1d(first, second, 3), nn.BatchNorm1d(second), nn.ReLU(),
         )  # fmt: skip
         self.embed = nn.Sequential(
@@ -53,7 +57,7 @@ class UnimodalEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[1] // self.segment
-        segments = x[:, : n * self.segment].reshape(-1, 1, self.segment)
+        segments = x[:, : n * self.segment].reshape(-1, self.segment, self.channels).mT
         embedded = self.embed(self.spatial(segments).flatten(1)).reshape(len(x), n, -1)
         states, _ = self.lstm(embedded)
         if self.kind == "keyless":
@@ -107,7 +111,7 @@ class Fusion(nn.Module):
 
 
 class Representation(nn.Module):
-    """All networks up to X_T, {modality: (B, samples)} -> (T, B, F) (eq. 1); encoders are shared by all tasks.
+    """All networks up to X_T, {modality: (B, samples[, channels])} -> (T, B, F) (eq. 1); tasks share the encoders.
 
     Args:
         modalities: Names of the K modalities.
@@ -117,15 +121,22 @@ class Representation(nn.Module):
         hidden: Widths of the two fully connected layers after fusion; the last is F.
         frozen: Part that takes no gradient and stays in evaluation mode, whatever mode is set: "none", "encoders" or
             "representation" (all of it).
+        channels: Modality -> number of its channels, of those with several.
     """
 
     def __init__(
         self, modalities: tuple[str, ...], n_tasks: int, segment: int, embedding: int, lstm_layers: int, unimodal: str,
         fusion: str, hidden: tuple[int, int], dropout: float, lstm_dropout: float, frozen: str = "none",
+        channels: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoders = nn.ModuleDict(
-            {m: UnimodalEncoder(segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout) for m in modalities}
+            {
+                m: UnimodalEncoder(
+                    segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout, (channels or {}).get(m, 1)
+                )
+                for m in modalities
+            }
         )
         self.fusion = Fusion(fusion, embedding, len(modalities), n_tasks)
         out, (first, last) = self.fusion.out_dim, hidden

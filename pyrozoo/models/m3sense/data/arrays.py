@@ -15,13 +15,14 @@ from .batches import CLOCK, SEGMENT, Labels, build, class_order, clock, require_
 
 def from_arrays(
     signals: Mapping[str, Any], labels: Any, subject: Any, task: str | None, *, classes: Sequence[str] | None = None,
-    begin: Any = None, start: Any = None, dataset: str = "own", segment: int = SEGMENT,
-    dtype: torch.dtype | None = None, **info: Any,
+    begin: Any = None, start: Any = None, channels: Mapping[str, Sequence[str]] | None = None, dataset: str = "own",
+    segment: int = SEGMENT, dtype: torch.dtype | None = None, **info: Any,
 ) -> Batch:  # fmt: skip
     """Make a batch of windows that are already cut.
 
     Args:
-        signals: Modality -> windows, (N, samples); any names and numbers of samples.
+        signals: Modality -> windows, (N, samples), or (N, samples, channels) for a modality of several channels, such
+            as three axes of acceleration; any names and numbers of samples.
         labels: Whole numbers from 0, -1 where unknown, or names of classes, None or "" where unknown, (N,); None where
             no label is known.
         subject: Name of the person of each window, (N,); 15 and "15" are the same.
@@ -31,6 +32,7 @@ def from_arrays(
             With it the batch has the coordinates of `windows`; it needs ``rates`` or ``seconds``.
         start: Unix time of the start of the recording, one number or (N,), NaN where unknown. Windows of one person and
             one start are of one recording.
+        channels: Modality -> names of its channels, of those with several; by default their numbers.
         dataset: Name of the data set; people of data sets of different names are different people.
         segment: Samples in a segment of the encoder; a window has at least one segment.
         dtype: Floating type; torch's default where None.
@@ -59,7 +61,7 @@ def from_arrays(
     given = {} if task is None else {task: labels}
     batch, targets = checked(
         signals, subject, given, {} if classes is None else dict.fromkeys(given, classes), "labels", dataset, segment,
-        dtype, {"name": dataset, "simulated": False, **info}, begin, start,
+        dtype, {"name": dataset, "simulated": False, **info}, begin, start, channels,
     )  # fmt: skip
     require_classes(targets)
     return batch
@@ -68,7 +70,7 @@ def from_arrays(
 def checked(
     signals: Mapping[str, Any], subject: Any, labels: Mapping[str, Any], classes: Mapping[str, Sequence[str]],
     field: str, dataset: str, segment: int, dtype: torch.dtype | None, info: Mapping[str, Any], begin: Any = None,
-    start: Any = None,
+    start: Any = None, channels: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Batch, dict[str, Labels]]:  # fmt: skip
     """Check windows and labels; returns their batch and the labels by task. `field` names the labels in messages."""
     if not signals:
@@ -79,12 +81,15 @@ def checked(
     people = _values(subject, "subject")
     n, arrays = len(people), {name: _signal(name, value) for name, value in signals.items()}
     for name, array in arrays.items():
-        if array.ndim != 2 or len(array) != n or array.dtype.kind not in "fiu":
-            raise ValueError(f"{name}: {array.dtype} of shape {array.shape}; give numbers, ({n} windows, samples)")
-        if not array.shape[1]:
+        if array.ndim not in (2, 3) or len(array) != n or array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"{name}: {array.dtype} of shape {array.shape}; give numbers, ({n} windows, samples) or ({n} windows, "
+                "samples, channels)"
+            )
+        if not array[:1].size:
             raise ValueError(f"{name}: the channel is empty; leave the modality out")
         if not np.isfinite(array).all():
-            row, sample = np.argwhere(~np.isfinite(array))[0]
+            row, sample = np.argwhere(~np.isfinite(array))[0][:2]
             raise ValueError(
                 f"{name}, row {row}: sample {sample} is not finite; interpolate it or leave the window out"
             )
@@ -101,8 +106,20 @@ def checked(
         for task, given in labels.items()
     }
     signals = {name: array.astype(float) for name, array in arrays.items()}
+    named = _channel_names(arrays, channels or {})
     times = _times(begin, start, names, info.get("seconds"))
-    return build(signals, np.full(n, dataset), names, targets, dtype, times, **info), targets
+    return build(signals, np.full(n, dataset), names, targets, dtype, times, named, **info), targets
+
+
+def _channel_names(arrays: Mapping[str, np.ndarray], given: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Names of the channels of every modality (N, samples, channels): those given, or numbers."""
+    numbers = {name: array.shape[2] for name, array in arrays.items() if array.ndim == 3}
+    for name, own in given.items():
+        if name not in numbers:
+            raise ValueError(f"channels: {name!r} is no modality of several channels; those are {list(numbers)}")
+        if len(own) != numbers[name] or len(set(own)) != len(own):
+            raise ValueError(f"channels: {name} has {numbers[name]} channels; give as many names, not {list(own)}")
+    return {name: [str(c) for c in given.get(name, range(n))] for name, n in numbers.items()}
 
 
 def _times(begin: Any, start: Any, names: np.ndarray, seconds: float | None) -> dict[str, np.ndarray] | None:

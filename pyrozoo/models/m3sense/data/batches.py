@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
+from ....data.build import check_precision
 from .recordings import located
 from .simulator import CLASSES
 
@@ -19,7 +20,7 @@ Labels = tuple[tuple[str, ...], np.ndarray]  # names of classes; (N,) their numb
 
 
 def standardise(data: Batch, by: str = "subject") -> Batch:
-    """Subtract every signal's mean and divide by its standard deviation, per person or per window.
+    """Subtract every channel's mean and divide by its standard deviation, per person or per window.
 
     Standardising by person removes the differences between people. It uses all windows of a person but no labels:
     people for whom a fit predicts later must be standardised by their own windows, too.
@@ -50,15 +51,20 @@ def standardise(data: Batch, by: str = "subject") -> Batch:
     count, tensors = np.bincount(index), {}
     for name in modalities(data):
         signal = data[name].double().cpu().numpy()
-        mean = np.bincount(index, signal.mean(1)) / count
-        centred = signal - mean[index, None]
-        sd = np.sqrt(np.bincount(index, (centred**2).mean(1)) / count)
-        flat = ~(sd > 1e-9 * np.maximum(1e-9, np.abs(mean)))
-        if flat.any():
-            row = int((index == flat.argmax()).argmax())
-            whose = f"{by} {str(data.group_names(by)[row])!r}" if by == "subject" else f"window {row}"
-            raise ValueError(f"{name}, {whose}: it never changes; leave the {by} or the modality out")
-        tensors[name] = torch.as_tensor(centred / sd[index, None]).to(data[name])
+        out = np.empty_like(signal)
+        for k in range(1 if signal.ndim == 2 else signal.shape[2]):
+            own = signal if signal.ndim == 2 else signal[..., k]
+            mean = np.bincount(index, own.mean(1)) / count
+            centred = own - mean[index, None]
+            sd = np.sqrt(np.bincount(index, (centred**2).mean(1)) / count)
+            flat = ~(sd > 1e-9 * np.maximum(1e-9, np.abs(mean)))
+            if flat.any():
+                row = int((index == flat.argmax()).argmax())
+                whose = f"{by} {str(data.group_names(by)[row])!r}" if by == "subject" else f"window {row}"
+                channel = f", {channels(data)[name][k]}" if signal.ndim == 3 else ""
+                raise ValueError(f"{name}{channel}, {whose}: it never changes; leave the {by} or the modality out")
+            (out if signal.ndim == 2 else out[..., k])[:] = centred / sd[index, None]
+        tensors[name] = torch.as_tensor(out).to(data[name])
     data = data.with_tensors(tensors)
     return replace(data, info={**data.info, "standardised": by})
 
@@ -102,7 +108,12 @@ def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
 
 def modalities(data: Batch) -> list[str]:
     """List the names of the signals in a batch of windows."""
-    return [name for name, dims in data.dims.items() if dims == (f"{name}_time",) and name in data]
+    return [name for name, dims in data.dims.items() if dims[:1] == (f"{name}_time",) and name in data]
+
+
+def channels(data: Batch) -> dict[str, list[str]]:
+    """Map each modality of several channels to their names."""
+    return {name: data.coords[data.dims[name][1]].tolist() for name in modalities(data) if len(data.dims[name]) > 1}
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
@@ -135,12 +146,12 @@ def merge(batches: Sequence[Batch]) -> Batch:
     if not batches:
         raise ValueError("batches: there are none; give at least one")
     first, people = batches[0], set[str]()
-    shape = {m: first[m].shape[1] for m in modalities(first)}
+    shape = {m: _shape(first, m) for m in modalities(first)}
     for k, batch in enumerate(batches):
         with located(f"batch {k} ({batch.info.get('name', 'unnamed')})"):
             if batch.n_rows != batch.sizes[batch.rows]:
                 raise ValueError("it is a minibatch; give whole data sets, or parts made by subset")
-            own = {m: batch[m].shape[1] for m in modalities(batch)}
+            own = {m: _shape(batch, m) for m in modalities(batch)}
             if own != shape:
                 raise ValueError(f"samples in a window {own}, but {shape} in the first; cut all windows alike")
             for field in ("rates", "standardised"):
@@ -158,10 +169,17 @@ def merge(batches: Sequence[Batch]) -> Batch:
         {m: torch.cat([batch[m] for batch in batches]) for m in shape},
         np.concatenate([batch.coords["dataset_class"][batch["dataset"].cpu().numpy()] for batch in batches]),
         np.concatenate([batch.group_names("subject") for batch in batches]), targets, first.reference.dtype,
-        _joined_times(batches), name=" + ".join(str(batch.info.get("name", "unnamed")) for batch in batches),
+        _joined_times(batches), channels(first),
+        name=" + ".join(str(batch.info.get("name", "unnamed")) for batch in batches),
         simulated=any(batch.info.get("simulated", False) for batch in batches),
         info=info | {"parts": {str(batch.info.get("name", k)): dict(batch.info) for k, batch in enumerate(batches)}},
     )  # fmt: skip
+
+
+def _shape(data: Batch, modality: str) -> int | tuple[int, list[str]]:
+    """Return the number of samples in a window, and of several channels their names."""
+    samples = data[modality].shape[1]
+    return (samples, channels(data)[modality]) if modality in channels(data) else samples
 
 
 def _joined_times(batches: Sequence[Batch]) -> dict[str, np.ndarray]:
@@ -228,19 +246,39 @@ CLOCK = ("begin", "end", "gap", "unix")
 
 def build(
     signals: Mapping[str, Any], dataset: np.ndarray, subject: np.ndarray, targets: Mapping[str, Labels],
-    dtype: torch.dtype | None, times: Mapping[str, np.ndarray] | None = None, **info: Any,
+    dtype: torch.dtype | None, times: Mapping[str, np.ndarray] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None, **info: Any,
 ) -> Batch:  # fmt: skip
-    """Build the batch that the models of this entry read; `targets` are labels by task, `times` those of `clock`."""
+    """Build the batch that the models of this entry read.
+
+    Args:
+        signals: Modality -> windows, (N, samples) or (N, samples, channels).
+        dataset: Name of the data set of each window, (N,).
+        subject: Name of the person of each window, (N,).
+        targets: Task -> labels.
+        dtype: Floating type; torch's default where None.
+        times: Coordinates of the windows, see `clock`.
+        names: Modality of several channels -> their names.
+        **info: Provenance.
+    """
+    several = {f"{name}_channel": np.array(list(own)) for name, own in (names or {}).items()}
+    kind = dtype or torch.get_default_dtype()
+    for name, values in signals.items():  # of a signal as a whole: neighbouring windows differ by little
+        check_precision(name, torch.as_tensor(values).flatten(), kind)
+    axes = {name: [f"{name}_time", f"{name}_channel"] for name in signals}
     datasets = np.array(list(dict.fromkeys(dataset.tolist())))
     number = {name: k for k, name in enumerate(datasets.tolist())}
     return Batch.from_arrays(
         rows={
-            **signals, **{f"y_{task}": code for task, (_, code) in targets.items()},
+            **{name: torch.as_tensor(values).to(kind) for name, values in signals.items()},
+            **{f"y_{task}": code for task, (_, code) in targets.items()},
             "dataset": np.array([number[name] for name in dataset.tolist()]),
         },
         groups={"subject": subject}, labels={f"y_{task}": code >= 0 for task, (_, code) in targets.items()},
-        row_plate="window", dims={name: (f"{name}_time",) for name in signals},
+        row_plate="window",
+        dims={name: tuple(own if f"{name}_channel" in several else own[:1]) for name, own in axes.items()},
         coords={
+            **several,
             "subject": np.array(list(dict.fromkeys(subject.tolist()))), "dataset_class": datasets,
             **{f"y_{task}_class": np.array(names) for task, (names, _) in targets.items()},
         },

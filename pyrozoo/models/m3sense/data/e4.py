@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import re
@@ -29,7 +30,12 @@ from .recordings import (
     wanted,
 )
 
-CHANNELS = {"bvp": "BVP.csv", "eda": "EDA.csv", "temp": "TEMP.csv", "hr": "HR.csv"}
+CHANNELS = {
+    "bvp": "BVP.csv", "eda": "EDA.csv", "temp": "TEMP.csv", "hr": "HR.csv", "acc": "ACC.csv", "ibi": "IBI.csv",
+}  # fmt: skip
+AXES = ("x", "y", "z")
+IBI_HZ, _IBI_GAP_S = 4.0, 2.0  # rate at which intervals are interpolated; farther from a beat, samples are counted
+_G = 64.0  # units of acceleration in one g
 NURSE_LEVELS = ("level 0", "level 1", "level 2")
 _SESSION = re.compile(r"([0-9A-Za-z]{2})_(\d{9,11})")
 _SHORTEST, _GAP_S = 0.8, 20.0  # how much shorter than the longest a channel may be: by a fifth, and by 20 s
@@ -45,14 +51,16 @@ def read_e4(
     """Read one session as the Empatica E4 exports it: a folder or zip file with BVP.csv, EDA.csv, TEMP.csv ...
 
     A file has no header: its first row is the start (unix seconds), the second the rate [Hz], then come the samples.
-    All channels are cut to begin with the one that begins last (HR begins 10 s after the others). A first EDA sample of
+    ``acc`` is read in g, (n, 3). ``ibi``, the seconds between heart beats, has a line for each beat; it is interpolated
+    linearly at 4 Hz, and ``notes`` counts the samples farther than 2 s from a beat, often many under stress. All
+    channels are cut to begin with the one that begins last (HR begins 10 s after the others). A first EDA sample of
     zero and temperatures of 382.18 are artefacts and replaced; ``notes`` counts all of this. The tags of ``tags.csv``
     (or ``tags_S05.csv``) are read where there are any. Label the recording by `label_by_table` or `label_by_tags`.
 
     Args:
         path: Path of the folder or zip file.
         subject: Name of the person; by default that of the folder or file.
-        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr".
+        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr", "acc", "ibi".
         dataset: Name of the data set.
 
     Returns:
@@ -78,7 +86,9 @@ def read_e4(
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such folder or zip file")
     modalities = wanted(modalities, CHANNELS)
-    channels = {name: _channel(path, CHANNELS[name], name) for name in modalities}
+    channels = {name: _channel(path, CHANNELS[name], name) for name in modalities if name != "ibi"}
+    if "ibi" in modalities:
+        channels["ibi"] = _intervals(path, [begin + len(signal) / rate for begin, rate, signal, _ in channels.values()])
     start = max(begin for begin, _, _, _ in channels.values())
     signals, rates = {}, {}
     notes: dict[str, int] = {}
@@ -103,8 +113,45 @@ def read_e4(
         )
     if subject is None:
         subject = path.name if path.is_dir() else path.stem
-    tags = tuple(tag - start for tag in _tags(path))
-    return Recordings([Recording(subject, signals, rates, start=start, dataset=dataset, notes=notes, tags=tags)])
+    tags, axes = tuple(tag - start for tag in _tags(path)), {"acc": AXES} if "acc" in signals else {}
+    recording = Recording(
+        subject, {name: signals[name] for name in modalities}, rates, start=start, dataset=dataset, notes=notes,
+        tags=tags, channels=axes,
+    )  # fmt: skip
+    return Recordings([recording])
+
+
+def _intervals(path: Path, ends: Sequence[float]) -> tuple[float, float, np.ndarray, dict[str, int]]:
+    """Read start, rate, samples and notes from the intervals between beats, interpolated until the last end."""
+    with located(f"{path}/IBI.csv"):
+        lines = _member(path, "IBI.csv").decode("utf-8-sig", "replace").splitlines()
+        cells = [[cell.strip() for cell in line.split(",")] for line in lines]
+        try:
+            start = float(cells[0][0]) if cells else np.nan
+        except ValueError:
+            start = np.nan
+        if not 0 <= start <= _LAST_START:
+            raise ValueError(
+                f"row 1: {lines[0][:60] if lines else ''!r}; it holds the start in unix seconds, and 'IBI'"
+            )
+        values = np.full((len(cells) - 1, 2), np.nan)
+        for row, pair in enumerate(cells[1:]):
+            with contextlib.suppress(ValueError):
+                values[row] = [float(cell) for cell in pair]
+            if not (values[row] > 0).all() or not values[row, 0] > (values[row - 1, 0] if row else 0):
+                line = lines[row + 1][:60]
+                raise ValueError(
+                    f"row {row + 2}: {line!r}; expected seconds from the start, in order, and the interval"
+                )
+        if not len(values):
+            raise MissingDataError("the channel is empty: no interval follows the start; leave it or the recording out")
+        seconds = max([*(end - start for end in ends), values[-1, 0]])
+        time = np.arange(max(1, int(seconds * IBI_HZ))) / IBI_HZ
+        after = np.searchsorted(values[:, 0], time).clip(1, max(1, len(values) - 1))
+        nearest = np.abs(values[[after - 1, after.clip(max=len(values) - 1)], 0] - time).min(0)
+        far = int((nearest > _IBI_GAP_S).sum())
+        notes = {f"ibi: samples farther than {_IBI_GAP_S:g} s from a beat, interpolated": far} if far else {}
+        return start, IBI_HZ, np.interp(time, values[:, 0], values[:, 1]), notes
 
 
 def _tags(path: Path) -> list[float]:
@@ -140,26 +187,34 @@ def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray
         content = _member(path, file)
         if not content.strip():
             raise MissingDataError("the file is empty; leave it or the recording out")
-        columns, rows = content.partition(b"\n")[0].count(b",") + 1, max(content.count(end) for end in (b"\n", b"\r"))
-        if columns != 1:
-            raise ValueError(f"{columns} columns, expected one: start, rate, then samples")
+        width, rows = content.partition(b"\n")[0].count(b",") + 1, max(content.count(end) for end in (b"\n", b"\r"))
+        expected = len(AXES) if name == "acc" else 1
+        if width != expected:
+            word = "one" if expected == 1 else "three"
+            raise ValueError(f"{width} columns, expected {word}: start, rate, then samples")
         if rows > _MOST_ROWS:
             raise ValueError(f"{rows} rows, more than the {_MOST_ROWS} of a recording of several days; cut it in parts")
         try:
-            table = pd.read_csv(io.BytesIO(content.rstrip()), header=None, dtype=str, skip_blank_lines=False)
+            table = pd.read_csv(
+                io.BytesIO(content.rstrip()), header=None, dtype=str, skip_blank_lines=False, skipinitialspace=True
+            )
         except Exception as error:  # pandas raises many types of error for a damaged table
             raise ValueError(f"not one column of numbers ({error})") from None
-        values = pd.to_numeric(table[0], errors="coerce").to_numpy(float)
+        columns = [pd.to_numeric(table[k], errors="coerce").to_numpy(float) for k in range(expected)]
+        values = np.stack(columns, 1)
         if not np.isfinite(values).all():
-            row = int((~np.isfinite(values)).argmax())
-            word = str(table[0].iloc[row])[:60]
+            row, column = np.argwhere(~np.isfinite(values))[0].tolist()
+            word = str(table[column].iloc[row])[:60]
             raise ValueError(f"row {row + 1}: {word!r} is not a number; an E4 file holds start, rate, then samples")
         if len(values) < 3:
             raise MissingDataError("the channel is empty: no sample follows start and rate; leave the recording out")
-        if not (0 <= values[0] <= _LAST_START and 0 < values[1] <= _HIGHEST_RATE):
-            raise ValueError(f"start {values[0]:g}, rate {values[1]:g}; rows 1 and 2 hold unix seconds and Hz")
-        signal, notes = cleaned(name, values[2:], first_row=3)
-        return float(values[0]), float(values[1]), signal, notes
+        start, rate = values[:2, 0].tolist()
+        if not (0 <= start <= _LAST_START and 0 < rate <= _HIGHEST_RATE):
+            raise ValueError(f"start {start:g}, rate {rate:g}; rows 1 and 2 hold unix seconds and Hz")
+        if name == "acc":
+            return start, rate, values[2:] / _G, {}
+        signal, notes = cleaned(name, values[2:, 0], first_row=3)
+        return start, rate, signal, notes
 
 
 def _member(path: Path, file: str) -> bytes:
@@ -223,7 +278,7 @@ def read_nurses(
         sessions: "one" of each nurse, at random among the complete ones, as in the paper, or "all".
         labelled: Whether to read stress levels from SurveyResults.xlsx (needs openpyxl), as the task "nurse_stress"
             with classes `NURSE_LEVELS`. In the paper the data are unlabelled.
-        modalities: Modalities to read, some of "bvp", "eda", "temp", "hr".
+        modalities: Modalities to read, as in `read_e4`.
         seed: Random seed for the choice of sessions.
 
     Returns:

@@ -31,7 +31,8 @@ class Recording:
 
     Attributes:
         subject: Name of the person within the data set, a string even where it looks like a number.
-        signals: Modality -> samples, (n,): ``bvp`` in the device's units, ``eda`` in uS, ``temp`` in deg C.
+        signals: Modality -> samples, (n,), or (n, channels) where it has several: ``bvp`` in the device's units,
+            ``eda`` in uS, ``temp`` in deg C, ``acc`` in g, ``hr`` in beats per minute, ``ibi`` in seconds.
         rates: Modality -> samples per second.
         task: Name of the task that the labels belong to, such as "stress"; None where there are no labels.
         classes: Names of the task's classes, in the order of their numbers.
@@ -39,6 +40,7 @@ class Recording:
         start: Unix time of the first sample [s], 0 where unknown.
         dataset: Name of the data set.
         notes: Description of what the reader replaced or left out -> number of samples (or as the description says).
+        channels: Modality of several channels -> their names; numbers by default.
         tags: Moments at which the button of the device was pressed, in seconds from the start; see `label_by_tags`.
 
     Raises:
@@ -64,6 +66,7 @@ class Recording:
     dataset: str = "recordings"
     notes: Mapping[str, int] = field(default_factory=dict)
     tags: tuple[float, ...] = ()
+    channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with located(self.name):
@@ -78,6 +81,9 @@ class Recording:
             "labels": tuple(self.labels),
         }
         fixed["tags"] = tuple(float(tag) for tag in self.tags)
+        several = {name: range(signal.shape[1]) for name, signal in signals.items() if signal.ndim == 2}
+        names = {name: tuple(str(c) for c in self.channels.get(name, own)) for name, own in several.items()}
+        fixed["channels"] = MappingProxyType(names)
         for name in ("rates", "notes"):
             fixed[name] = MappingProxyType(dict(getattr(self, name)))
         for name, value in fixed.items():
@@ -153,12 +159,12 @@ def _check_signals(signals: Mapping[str, np.ndarray], rates: Mapping[str, float]
     if not signals:
         raise ValueError("signals: there are none; give at least one modality")
     for name, signal in signals.items():
-        if signal.ndim != 1:
-            raise ValueError(f"{name}: shape {signal.shape}; give one row of samples")
-        if not len(signal):
+        if signal.ndim not in (1, 2):
+            raise ValueError(f"{name}: shape {signal.shape}; give samples (n,), or (n, channels)")
+        if not signal.size:
             raise MissingDataError(f"{name}: the channel is empty; leave it or the recording out")
         if not np.isfinite(signal).all():
-            at = int((~np.isfinite(signal)).argmax())
+            at = int((~np.isfinite(signal.reshape(len(signal), -1))).any(1).argmax())
             raise ValueError(f"{name}, sample {at}: {signal[at]} is not finite; interpolate it or cut the recording")
         if not 0 < rates.get(name, 0.0) < np.inf:
             raise ValueError(f"{name}: the rate is {rates.get(name)}; give samples per second")

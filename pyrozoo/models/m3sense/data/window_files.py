@@ -12,7 +12,7 @@ import torch
 from ....data.batch import Batch
 from ....files import read_npz, replacing
 from .arrays import checked, from_arrays
-from .batches import SEGMENT, modalities, require_classes
+from .batches import SEGMENT, channels, modalities, require_classes
 from .recordings import located
 from .simulator import CLASSES, DEVICE_RATES
 
@@ -24,7 +24,8 @@ def read_windows(
     """Read windows that are already cut from one npz file of N windows, of any number of tasks.
 
     Its arrays: ``subject``, names of people as text or whole numbers, (N,); for every modality, under any name, its
-    windows (N, samples). It may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or
+    windows (N, samples) or (N, samples, channels), then with the names of the channels in ``channels_<modality>``. It
+    may have, for every task, ``label_<task>`` (N,), names of classes, "" where unknown, or
     whole numbers, -1 where unknown; ``rates_<modality>``, samples per second, for all modalities; ``begin`` and
     ``start``, seconds from the start of the recording and its unix time, (N,), see `from_arrays`; ``standardised``,
     "subject" or "window", where the signals are standardised already (`standardise`). No object is unpickled.
@@ -74,6 +75,7 @@ def read_windows(
         rates: dict[str, float] = {}
         labels: dict[str, Any] = {}
         signals: dict[str, np.ndarray] = {}
+        names: dict[str, Any] = {}
         for name, array in arrays.items():
             if name.startswith("label_"):
                 labels[name.removeprefix("label_")] = array
@@ -81,6 +83,8 @@ def read_windows(
                 if array.ndim or array.dtype.kind not in "fiu":
                     raise ValueError(f"array {name!r}: {array.dtype} of shape {array.shape}; give one number [Hz]")
                 rates[name.removeprefix("rates_")] = float(array)
+            elif name.startswith("channels_"):
+                names[name.removeprefix("channels_")] = array.reshape(-1).astype(str).tolist()
             elif name not in ("subject", "standardised", "begin", "start"):
                 signals[name] = array
         if rates:
@@ -89,7 +93,7 @@ def read_windows(
             labels = {task: labels.get(task) for task in classes}
         batch, targets = checked(
             signals, arrays["subject"], labels, classes or {}, "label_{task}", dataset, segment, dtype, info,
-            arrays.get("begin"), arrays.get("start"),
+            arrays.get("begin"), arrays.get("start"), names,
         )  # fmt: skip
         if classes is None:
             require_classes(targets)
@@ -123,6 +127,7 @@ def write_windows(path: str | Path, data: Batch) -> None:
     if len(datasets) > 1:
         raise ValueError(f"data: they are of {datasets}; write a file for each data set")
     arrays: dict[str, Any] = {name: data[name].cpu().numpy() for name in modalities(data)}
+    arrays |= {f"channels_{name}": np.array(own) for name, own in channels(data).items()}
     arrays["subject"] = np.array([name.partition("/")[2] for name in data.group_names("subject").tolist()])
     for target in data.labels:
         if not data.observed(target).any():

@@ -112,8 +112,10 @@ def filtered(recordings: Iterable[Recording], cutoffs: Mapping[str, float] = CUT
         signals = dict(recording.signals)
         for name in signals.keys() & cutoffs.keys():
             with located(f"{recording.name}, {name}"):
-                rate = recording.rates[name]
-                signals[name] = fir(low_pass(signals[name], rate, cutoffs[name]), rate, cutoffs[name])
+                rate, cutoff = recording.rates[name], cutoffs[name]
+                columns = np.atleast_2d(signals[name].T)
+                smooth = [fir(low_pass(column, rate, cutoff), rate, cutoff) for column in columns]
+                signals[name] = np.stack(smooth, 1) if signals[name].ndim == 2 else smooth[0]
         out.append(replace(recording, signals=signals))
     return out
 
@@ -144,10 +146,10 @@ def windows(
         dtype: Floating type; torch's default where None.
 
     Returns:
-        Batch: Windows along "window": a tensor (N, samples) for each modality, ``y_<task>`` (N,) with masks, `dataset`
-        (N,); the group "subject". ``info["dropped"]`` counts dropped windows by reason, and the seconds at the ends of
-        recordings that make no window; ``info["replaced"]`` counts what readers replaced or left out, and
-        ``info["skipped"]`` names the people and sessions that they left out. Coordinates of the windows
+        Batch: Windows along "window": a tensor (N, samples) or (N, samples, channels) for each modality, ``y_<task>``
+        (N,) with masks, `dataset` (N,); the group "subject". ``info["dropped"]`` counts dropped windows by reason, and
+        the seconds at the ends of recordings that make no window; ``info["replaced"]`` counts what readers replaced or
+        left out, and ``info["skipped"]`` names the people and sessions that they left out. Coordinates of the windows
         (`Batch.describe_rows`, columns of `predict`): ``begin`` and ``end``, seconds from the start of the recording;
         ``gap``, seconds since the end of the window before in the recording, NaN for the first; ``unix``, the unix time
         of the begin, NaN where the recording's start is not known.
@@ -175,6 +177,7 @@ def windows(
         raise ValueError("recordings: there are none; read at least one")
     if not 0.5 < min_share <= 1:
         raise ValueError(f"min_share: {min_share:g}; a share in (0.5, 1], so that one class has most of the window")
+    names = _channel_names(recordings, rates)
     classes = all_classes((r.task, r.classes) for r in recordings if r.task is not None)
     dropped: dict[str, float] = {"mixed": 0, "unlabelled": 0, "remainder_s": 0.0}
     notes: dict[str, int] = {}
@@ -183,8 +186,8 @@ def windows(
         with located(recording.name):
             signals = _at_rates(recording, rates, resample)
         added(notes, recording.notes)
-        names = classes.get(recording.task or "", ())
-        parts.append(_cut(recording, signals, counts, rates, seconds, step, min_share, keep_unlabelled, names, dropped))
+        own = classes.get(recording.task or "", ())
+        parts.append(_cut(recording, signals, counts, rates, seconds, step, min_share, keep_unlabelled, own, dropped))
     dropped["remainder_s"] = round(dropped["remainder_s"], 3)
     parts = [part for part in parts if len(part.code)]
     if not parts:
@@ -198,19 +201,19 @@ def windows(
     start = np.array([r.start or np.nan for r in of])
     times = clock(number, np.concatenate([part.begin for part in parts]), seconds, start)
     task, code = np.array([r.task or "" for r in of]), np.concatenate([part.code for part in parts])
-    targets = {t: (names, np.where(task == t, code, -1)) for t, names in classes.items()}
+    targets = {t: (own, np.where(task == t, code, -1)) for t, own in classes.items()}
     require_classes(targets)
     return build(
         {m: np.concatenate([part.signals[m] for part in parts]) for m in rates},
         np.array([r.dataset for r in of]), np.array([r.name for r in of]), targets, dtype, times,
-        name=name or " + ".join(dict.fromkeys(r.dataset for r in of)), simulated=False, seconds=seconds,
+        names, name=name or " + ".join(dict.fromkeys(r.dataset for r in of)), simulated=False, seconds=seconds,
         rates=dict(rates),
         info={"step": step, "dropped": dropped, "replaced": notes, "skipped": dict(getattr(recordings, "skipped", {}))},
     )  # fmt: skip
 
 
 class _Part(NamedTuple):
-    """Windows of one recording: begin [s], (n,); code (n,), -1 where unlabelled; signals (n, samples) by modality."""
+    """Windows of one recording: begin [s] and code, -1 where unlabelled, (n,); signals (n, samples[, channels])."""
 
     recording: Recording
     begin: np.ndarray
@@ -237,10 +240,11 @@ def _cut(
     dropped["unlabelled"] += int((~kept & (share == 0)).sum())
     starts = np.flatnonzero(kept)
     code = np.array([names.index(label[k]) if known[k] else -1 for k in starts], dtype=int)
-    pieces = {m: [s[k * round(step * rates[m]) :][: counts[m]] for k in starts] for m, s in signals.items()}
-    return _Part(
-        recording, starts * step, code, {m: np.reshape(p, (len(starts), counts[m])) for m, p in pieces.items()}
-    )
+    out = {}
+    for m, signal in signals.items():
+        first = starts[:, None] * round(step * rates[m]) + np.arange(counts[m])
+        out[m] = signal[first]  # (windows, samples[, channels])
+    return _Part(recording, starts * step, code, out)
 
 
 def _samples(seconds: float, step: float, rates: Mapping[str, float], segment: int) -> dict[str, int]:
@@ -258,6 +262,19 @@ def _samples(seconds: float, step: float, rates: Mapping[str, float], segment: i
     counts = {name: round(seconds * rate) for name, rate in rates.items()}
     require_segment(counts, segment)
     return counts
+
+
+def _channel_names(recordings: Sequence[Recording], modalities: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names of the channels of each modality that has several, the same in all recordings."""
+    out: dict[str, tuple[str, ...]] = {}
+    for recording in recordings:
+        for name in modalities:
+            own, first = recording.channels.get(name), recordings[0].channels.get(name)
+            if own != first and name in recording.signals:
+                raise ValueError(f"{recording.name}: {name} has channels {own}, but {first} in {recordings[0].name}")
+            if own is not None:
+                out[name] = own
+    return out
 
 
 def _at_rates(recording: Recording, rates: Mapping[str, float], resample: bool) -> dict[str, np.ndarray]:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from ....data.batch import Batch
-from ..data.batches import modalities
+from ..data.batches import channels, modalities
 
 STATISTICS = ("mean", "sd", "max", "min", "median", "iqr", "slope", "mean_abs_diff")
 SEED = 333  # the paper's
 
 
 def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
-    """Compute eight summaries of every window and modality.
+    """Compute eight summaries of every window and channel.
 
     They are mean, sd, max, min, median, iqr, slope and mean_abs_diff. The slope is the change of the least-squares line
     over the whole window, independent of the rate; mean_abs_diff is the mean absolute difference between neighbouring
@@ -26,7 +26,8 @@ def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
         data: Windows.
 
     Returns:
-        Features (N, 8 K) for K modalities, and their names such as "eda_slope".
+        Features (N, 8 C) of C channels in all, and their names such as "eda_slope" or, with several channels,
+        "acc_x_slope".
 
     Raises:
         ValueError: The batch holds no signals, or one of a single sample.
@@ -44,9 +45,13 @@ def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
     names = modalities(data)
     if not names:
         raise ValueError("the data hold no signals; give windows, as from windows() or from_arrays()")
-    columns = []
+    columns: list[np.ndarray] = []
+    signals: dict[str, np.ndarray] = {}
     for name in names:
-        signal = data[name].double().cpu().numpy()
+        values = data[name].double().cpu().numpy()
+        several = channels(data).get(name)
+        signals |= {f"{name}_{own}": values[..., k] for k, own in enumerate(several)} if several else {name: values}
+    for name, signal in signals.items():
         n = signal.shape[1]
         if n < 2:
             raise ValueError(f"{name}: a window has one sample; features need at least two")
@@ -56,7 +61,7 @@ def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
             signal.mean(1), signal.std(1), signal.max(1), signal.min(1), median, high - low,
             signal @ time / (time @ time), np.abs(np.diff(signal, axis=1)).mean(1),
         ]  # fmt: skip
-    return np.stack(columns, 1), [f"{name}_{statistic}" for name in names for statistic in STATISTICS]
+    return np.stack(columns, 1), [f"{name}_{statistic}" for name in signals for statistic in STATISTICS]
 
 
 def _pipeline(scaled: bool, classifier: Any) -> Any:
