@@ -41,7 +41,7 @@ _HOMES = {
     "criticism.ppc": ("ppc",),
     "criticism.reweighting": ("predict_by_importance",),
     "criticism.sbc": ("sbc",),
-    "criticism.scoring": ("compare", "coverage", "log_predictive", "metrics"),
+    "criticism.scoring": ("compare", "coverage", "log_predictive", "metrics", "pit"),
     "criticism.sensitivity": ("PriorSensitivity", "prior_sensitivity"),
     "store.rows": ("open_rows", "write_rows"),
     "experiments.jobs": ("JobError", "on_cluster", "run_jobs"),

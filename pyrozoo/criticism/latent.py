@@ -16,7 +16,8 @@ from torch.distributions import constraints
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit
-from ..posterior.traces import Pair, is_discrete, pair, plate_of, public_name
+from ..modeling.hidden import public_name
+from ..posterior.traces import Pair, is_discrete, pair, plate_of
 from . import scores
 
 

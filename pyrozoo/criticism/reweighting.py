@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
+from ..modeling.hidden import UNOBSERVED
 from ..posterior.columns import columns_of, summary
 from ..posterior.predicting import names_in
-from ..posterior.traces import UNOBSERVED, chunks, outside, pair
+from ..posterior.traces import chunks, outside, pair
 from .arguments import target_of
 from .importance import pareto_k
 

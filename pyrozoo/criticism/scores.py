@@ -1,4 +1,4 @@
-"""Scores of predictions: plain functions of ``(truth, prediction)`` that return one float (`reliability` a table).
+"""Scores of predictions: functions of ``(truth, prediction)`` that return a float; `reliability` and `pit` return more.
 
 The first axis of every argument has N rows; a pandas Series is taken by position, whatever its index. Arguments of
 different lengths, and empty, infinite or NaN values raise ``ValueError``: a score over the rows that are present would
@@ -20,8 +20,8 @@ from .class_scores import brier, ece, log_loss, reliability
 
 __all__ = [
     "accuracy", "balanced_accuracy", "brier", "coverage", "crps_normal", "crps_samples", "ece", "interval_score",
-    "interval_width", "log_loss", "macro_f1", "mae", "mape", "per_group", "r2", "reliability", "rmse", "summarise",
-    "wmape",
+    "interval_width", "log_loss", "macro_f1", "mae", "mape", "per_group", "pit", "r2", "reliability", "rmse",
+    "summarise", "wmape",
 ]  # fmt: skip
 
 
@@ -165,6 +165,33 @@ def crps_normal(truth: Any, mean: Any, sd: Any) -> float:
     z = (truth - mean) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     return float((sd * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))).mean())
+
+
+def pit(truth: Any, prediction: Any, seed: int = 0) -> np.ndarray:
+    """Randomised probability integral transform of each truth among its predictive draws, shape (N,), in (0, 1).
+
+    The rank of the truth among its S draws, with ties and the place between two draws chosen at random: exactly uniform
+    if truth and draws have one distribution, also for counts (Czado, Gneiting and Held 2009).
+
+    Args:
+        truth: True values, shape (N,).
+        prediction: Draws, shape (N, S).
+        seed: Random seed.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> rng = np.random.default_rng(0)
+        >>> u = zoo.scores.pit(rng.poisson(2.0, size=1000), rng.poisson(2.0, size=(1000, 99)))
+        >>> np.histogram(u, bins=4, range=(0, 1))[0].tolist()
+        [239, 249, 263, 249]
+    """
+    draws = check_finite(prediction, "prediction")
+    if draws.ndim != 2 or draws.shape[1] == 0:
+        raise ValueError(f"prediction has shape {draws.shape}: give draws as (rows, draws)")
+    truth = check_column(truth, "truth", len(draws))[:, None]
+    below, ties = (draws < truth).sum(1), (draws == truth).sum(1)
+    return (below + np.random.default_rng(seed).random(len(draws)) * (ties + 1)) / (draws.shape[1] + 1)
 
 
 def coverage(truth: Any, lower: Any, upper: Any) -> float:

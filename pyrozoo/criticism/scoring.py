@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import kstest
 from torch import Tensor
 
 from ..data.batch import Batch
@@ -15,7 +16,7 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit
 from ..posterior.columns import classes, column, component_values, interval_names, is_discrete, probabilities, tails
 from ..posterior.drawing import prior_predictive
-from ..posterior.predicting import predict, predict_with_draws, target_sites
+from ..posterior.predicting import Predicted, names_in, observed_target, predict, predict_with_draws, target_sites
 from ..posterior.traces import pair
 from . import scores
 from .arguments import target_of
@@ -27,10 +28,15 @@ LEVELS = (50, 80, 90)
 def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
     """Scores of the predictions on the rows of `test` whose targets are observed, in the units of the data.
 
-    Continuous: rmse, mae, crps (of a normal with the predictive mean and sd), crps_draws (of the predictive draws,
-    which also sees a shape that is not normal, but varies with the seed), nll (of the predictive mixture, nats per
-    row), cover50, cover80, cover90; several components are pooled. Discrete: accuracy, balanced_accuracy, macro_f1,
-    log_loss, brier, ece (calibration of the most probable class, see `scores.reliability`).
+    Numbers: rmse, mae, crps_draws (CRPS of the predictive draws, which varies with the seed), nll (of the predictive
+    mixture, nats per row), cover50, cover80, cover90; several components are pooled. On the whole real line also crps
+    (of a normal with the predictive mean and sd); for counts, whose intervals cover more than they say, also pit_ks
+    (distance of the randomised PIT from a uniform distribution, from 0 to 1, see `pit`). Classes: accuracy,
+    balanced_accuracy, macro_f1, log_loss, brier, ece (calibration of the most probable class, see
+    `scores.reliability`).
+
+    The truth is what the model observes of the target, where its site holds something else than the batch, e.g. a
+    logarithm.
 
     Args:
         fit: The fit; its best restart predicts.
@@ -61,14 +67,20 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
         seen = test.observed(target)
         if not seen.any():
             raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
-        truth, part = test[target].cpu().numpy()[seen], table[seen]
         if is_discrete(table, target):
-            out |= _discrete_scores(target, truth, part)
+            out |= _discrete_scores(target, test[target].cpu().numpy()[seen], table[seen])
         else:
+            truth = _truth(fit, test, target, seen)
             nll = -log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy()
-            own = drawn[target].movedim(0, -1).numpy()[seen]
-            out |= _continuous_scores(target, truth, part, own) | {f"{target}.nll": float(nll.mean())}
+            scored = _number_scores(truth, table[seen], target, drawn.get(target), seen, seed)
+            out |= {f"{target}.{name}": value for name, value in scored.items()} | {f"{target}.nll": float(nll.mean())}
     return out
+
+
+def _truth(fit: Fit, test: Batch, target: str, seen: np.ndarray) -> np.ndarray:
+    """What the model observes of a target of numbers on the rows `seen`, shape (n, J)."""
+    value = observed_target(fit.best, fit.prepare(test), target)
+    return value.double().cpu().numpy()[seen].reshape(seen.sum(), -1)
 
 
 def _quantiles(levels: Iterable[float]) -> tuple[float, ...]:
@@ -81,15 +93,23 @@ def _ends(table: pd.DataFrame, target: str, level: float) -> list[np.ndarray]:
     return [component_values(table, target, end).ravel() for end in interval_names(level / 100)]
 
 
-def _continuous_scores(target: str, truth: np.ndarray, part: pd.DataFrame, drawn: np.ndarray) -> dict[str, float]:
-    """Scores from the truth (N, J), the table of N predictions, and the draws (N, J, S) behind it."""
+def _number_scores(
+    truth: np.ndarray, part: pd.DataFrame, target: str, drawn: Predicted | None, seen: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Scores from the truth (n, J), the table of the n predictions, and the draws of all rows behind it."""
     truth, mean = truth.reshape(-1), component_values(part, target, "mean").ravel()
     out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
-    out["crps"] = scores.crps_normal(truth, mean, component_values(part, target, "sd").ravel())
-    out["crps_draws"] = scores.crps_samples(truth, drawn.reshape(-1, drawn.shape[-1]))
+    kind = "real" if drawn is None else drawn.kind
+    if kind == "real":
+        out["crps"] = scores.crps_normal(truth, mean, component_values(part, target, "sd").ravel())
+    if drawn is not None and drawn.values is not None:
+        values = drawn.values.movedim(0, -1).numpy()[seen].reshape(len(truth), -1)
+        out["crps_draws"] = scores.crps_samples(truth, values)
+        if kind == "counts":
+            out["pit_ks"] = float(kstest(scores.pit(truth, values, seed), "uniform").statistic)
     for level in LEVELS:
         out[f"cover{level}"] = scores.coverage(truth, *_ends(part, target, level))
-    return {f"{target}.{name}": value for name, value in out.items()}
+    return out
 
 
 def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
@@ -152,7 +172,7 @@ def coverage(
     table = table[seen]
     if is_discrete(table, target):
         raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")
-    truth = test[target].cpu().numpy()[seen].reshape(-1)
+    truth = _truth(fit, test, target, seen).ravel()
     rows = []
     for level in levels:
         low, high = _ends(table, target, level)
@@ -164,6 +184,53 @@ def coverage(
             }
         )
     return pd.DataFrame(rows)
+
+
+def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Probability integral transform of observed targets of numbers: uniform on [0, 1] if predictions are calibrated.
+
+    The share of predictive draws below the truth; ties, the rule for counts, are split at random (the randomised PIT of
+    Czado, Gneiting and Held 2009), so that counts are uniform, too. A U shape says that the predictions are too sure, a
+    hump that they are too unsure.
+
+    Args:
+        fit: The fit; its best restart predicts.
+        test: Labelled data that the fit has not seen; their targets are hidden from the guide.
+        target: Name of a target of numbers; by default the model's first in the data.
+        draws: Number of draws of the latents.
+        seed: Random seed for the draws, and for ties.
+
+    Returns:
+        One line per row where the target is observed and one column per component, named as in `predict`.
+
+    Raises:
+        ValueError: The target is one of classes, or the model predicts it by itself without draws.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import draw_labels
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer")
+        >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
+        >>> u = zoo.pit(fit, data.subset(np.flatnonzero(~seen)[::40]), draws=50)["y"]
+        >>> bool(((u < 0.1) | (u > 0.9)).mean() > 0.2)  # too sure: see the coverage
+        True
+    """
+    drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=(0.5,))[1]
+    target = target_of(fit.model, target, lambda name: name in test.labels and drawn[name].values is not None)
+    own = drawn[target].values if target in drawn else None
+    if own is None:
+        raise ValueError(f"target: {target!r} has no draws of numbers; see `scores.reliability` for classes")
+    seen = test.observed(target)
+    if not seen.any():
+        raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+    truth, values = _truth(fit, test, target, seen), own.movedim(0, -1).numpy()[seen]
+    columns = {
+        name: scores.pit(truth[:, j], values[:, j], seed + j)
+        for j, name in enumerate(names_in(fit, target, truth.shape[1]))
+    }
+    return pd.DataFrame(columns, index=pd.Index(test.names(test.rows), name=test.rows)[seen])
 
 
 def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, seed: int = 0) -> pd.Series:
@@ -212,7 +279,8 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
     if not seen.any():
         raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
     with isolated(seed), torch.no_grad():
-        data, truth = fit.prepare(test.hide()), fit.prepare(test)[target]
+        data, whole = fit.prepare(test.hide()), fit.prepare(test)
+        truth = whole[target] if target in fit.model.enumerated else observed_target(fit.best, whole, target)
         arguments = fit.model.arguments(data)
         terms = [_log_target(fit, arguments, target, truth) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
@@ -223,12 +291,18 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
 def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
     """Log density of a target's true values given one draw of the latents, with rows' enumerated latents summed out."""
     if not fit.model.enumerated:
-        return target_sites(fit.best, arguments)[target]["fn"].log_prob(truth)
+        fn = target_sites(fit.best, arguments)[target]["fn"]
+        return fn.log_prob(_in_shape(truth, fn))
     drawn = pair(fit.model, fit.guide, arguments, targets_only=True, hidden=fit.model.targets)
     if target in fit.model.enumerated:
         return drawn.log_conditional(target, truth)
     site = drawn.target(target)
-    return drawn.log_given(site, site["fn"].log_prob(truth))
+    return drawn.log_given(site, site["fn"].log_prob(_in_shape(truth, site["fn"])))
+
+
+def _in_shape(truth: Tensor, fn: Any) -> Tensor:
+    """Values (N, ...) in the event shape of a distribution: a column (N, 1) is not broadcast to numbers (N,)."""
+    return truth.reshape(len(truth), *fn.event_shape)
 
 
 def compare(

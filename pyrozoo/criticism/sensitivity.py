@@ -20,7 +20,7 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..modeling.priors import fit_to_site, moved, rescaled
 from ..posterior.predicting import target_sites
-from ..posterior.traces import Pair, is_discrete, pair, plates_of, squeezed
+from ..posterior.traces import Pair, class_support, is_discrete, moments, pair, plates_of, squeezed
 from .importance import pareto_k
 
 STEP = 0.01  # step of the power, for the sensitivity index
@@ -219,15 +219,13 @@ def _site_values(drawn: Pair, name: str, changed: Mapping[str, Ratio]) -> tuple[
 
 def _target_moments(site: Mapping[str, Any], n_rows: int) -> tuple[Tensor, Tensor]:
     """Mean and mean square (N, C) of a target given one draw of the latents; for classes, their indicators."""
-    value = site["value"]
-    if site["fn"].has_enumerate_support:
-        classes = len(site["fn"].enumerate_support(expand=False))
-        mean = second = torch.nn.functional.one_hot(value.long(), classes).double()
+    value, support = site["value"], class_support(site)
+    if support is not None:
+        mean = second = torch.nn.functional.one_hot(value.long(), len(support)).double()
     elif is_discrete(site):  # counts
         mean, second = value.double(), value.double() ** 2
     else:
-        mean = site["fn"].mean.double().expand(value.shape)
-        second = site["fn"].variance.double() + mean**2
+        mean, second = moments(site["fn"], value, value.shape).double()
     return mean.cpu().reshape(n_rows, -1), second.cpu().reshape(n_rows, -1)
 
 

@@ -182,7 +182,10 @@ def table_to_arrays(
     partial = observed.any(1) & ~observed.all(1)
     if partial.any():
         row = first(df.index, partial)
-        raise ValueError(f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none")
+        raise ValueError(
+            f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none, "
+            "or make each a target of its own by Batch.from_arrays(rows=..., labels={target: mask, ...})"
+        )
     coords: dict[str, Any] = {"input": xs, "target": ys, "row": df.index.to_numpy()}
     if units is not None:
         coords["unit"] = list(units)

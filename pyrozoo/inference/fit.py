@@ -151,7 +151,7 @@ def _prepared(
     data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
         result.prototype = prototype_of(data, run.model)
-        require_structure(run.model, some_rows(run.model, run.guide, data))
+        require_structure(run.model, some_rows(run.model, run.guide, data), data)
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
         start_from(run.model, run.guide, warm_start, few, train)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from . import priors as prior_tools
+from .hidden import Inside, masks_of
 
 M = TypeVar("M", bound=nn.Module)
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # whether Pyro's handlers are not told of networks
@@ -140,6 +141,7 @@ class ZooModel(LocalParams, PyroModule):
     coords: Mapping[str, Sequence[str]] = {}
     fit_defaults: Mapping[str, Any] = {}
     entry: tuple[str, str] | None = None
+    _plain: bool = False  # whether 0 is inside the support of every target, so that hidden entries stay as they are
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ZooModel:
         """Keep the constructor arguments as ``config``, from which `fresh` and a saved run build the model again."""
@@ -154,6 +156,16 @@ class ZooModel(LocalParams, PyroModule):
         }
         object.__setattr__(self, "config", arguments)
         return self
+
+    def __call__(self, *args: Any, **batch: Any) -> Any:
+        """Call `forward`; hidden entries of targets get a value inside their support, where 0 is none."""
+        masks = {} if self._plain or not poutine.runtime.am_i_wrapped() else masks_of(self.targets, batch)
+        if not masks:
+            return super().__call__(*args, **batch)
+        with Inside(self.rows, masks) as inside:
+            out = super().__call__(*args, **batch)
+        object.__setattr__(self, "_plain", inside.seen == masks.keys() - self.enumerated and not inside.needed)
+        return out
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.build import mask_alias
 from .base import ZooModel
-from .enumeration import require_enumerable
+from .enumeration import frames_of, require_enumerable
+from .hidden import public_name
 
 
 def require_sizes(model: ZooModel, data: Batch) -> None:
@@ -50,16 +53,17 @@ def _numbers(given: Any, found: Any) -> list[tuple[Any, int, int]]:
     return [pair for pair in pairs if all(type(number) is int for number in pair[1:])]
 
 
-def require_structure(model: ZooModel, few: Batch) -> None:
+def require_structure(model: ZooModel, few: Batch, train: Batch) -> None:
     """Refuse a model whose sites do not fit the data, or cannot be summed out; it runs once, with latents from priors.
 
     Args:
         model: The model.
         few: A few rows of the training data.
+        train: The training data, of which only the numbers of hidden rows are read.
 
     Raises:
-        ValueError: An observed site's event has another shape than its data, or an enumerated site cannot be summed out
-            within each row.
+        ValueError: An observed site's event has another shape than its data; targets are hidden in some rows, and the
+            model takes their place holders for data; or an enumerated site cannot be summed out within each row.
     """
     training = {part: part.training for part in model.modules()}
     names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
@@ -69,6 +73,9 @@ def require_structure(model: ZooModel, few: Batch) -> None:
             arguments = model.arguments(few)
             trace = poutine.trace(model).get_trace(**arguments)
             _require_shapes(trace)
+            hidden = [target for target, mask in train.labels.items() if train.sizes.get(f"un{mask}")]
+            if hidden:
+                _require_masks(model, hidden, poutine.trace(model).get_trace(**model.arguments(few.hide())))
             if model.enumerated:
                 require_enumerable(model, _enumerated(model, trace).get_trace(**arguments))
     finally:
@@ -85,6 +92,21 @@ def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
     }
     given = poutine.condition(model, data=latents)
     return poutine.trace(poutine.enum(given, first_available_dim=-1 - model.max_plate_nesting))
+
+
+def _require_masks(model: ZooModel, hidden: list[str], trace: poutine.Trace) -> None:
+    """Require that an observed site along the rows says nothing of rows whose target is hidden, which are all here."""
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or not site["is_observed"] or public_name(name) not in hidden:
+            continue
+        if site["infer"].get("_deterministic") or model.rows not in frames_of(site).values():
+            continue
+        density = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+        if bool((density != 0).any()):
+            raise ValueError(
+                f"{name}: it is hidden in some rows, and the model takes their place holders for data; give its "
+                f"distribution the mask, .mask({mask_alias(public_name(name))}), or leave these rows out"
+            )
 
 
 def _require_shapes(trace: poutine.Trace) -> None:

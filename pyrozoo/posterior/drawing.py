@@ -16,10 +16,10 @@ from ..data.tables import plain_names
 from ..inference.copies import isolated, reference_tensor, run_seed
 from ..inference.fitted import Fit, Run, holds_group
 from ..modeling.base import ZooModel
+from ..modeling.hidden import OBSERVED, public_name
 from .draws import Draws
 from .export import from_draws
 from .traces import (
-    OBSERVED,
     enumerated_values,
     event_dims,
     is_data,
@@ -30,7 +30,6 @@ from .traces import (
     pair,
     plates_of,
     predictive_trace,
-    public_name,
     squeezed,
     where_observed,
 )

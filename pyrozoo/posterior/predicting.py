@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -15,19 +16,23 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
+from ..inference.losses import validation
+from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
 from .columns import class_columns, columns_of, component_names, summary
 from .traces import (
     AT_ONCE,
-    UNOBSERVED,
     Pair,
     chunks,
+    class_support,
     enumerated_values,
     frames_of,
     is_discrete,
     is_enumerated,
+    moments,
     pair,
     predictive_trace,
     row_blocks,
+    squeezed,
     unmasked,
 )
 
@@ -45,7 +50,8 @@ def predict(
 
     The intervals are the model's own and may be too narrow: check them by `coverage` before you use them. Means and
     standard deviations are exact given each draw of the latents that are not summed out (law of total variance), and so
-    are the probabilities of a discrete target; quantiles come from the draws themselves.
+    are the probabilities of classes; quantiles, and the moments of a distribution that states none (one that is
+    transformed, for instance), come from the draws themselves.
 
     Args:
         fit: The fit; its best restart predicts.
@@ -57,8 +63,8 @@ def predict(
         **options: Further arguments of the model's own ``predict``, for a model that has one (e.g. by decoding).
 
     Returns:
-        One line per row: for a continuous target ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean`` where y has
-        several components); for a discrete one ``k.label`` and ``k.p[class]``. In the units of the data. If
+        One line per row: for a target of numbers, also counts, ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean``
+        where y has several components); for one of classes ``k.label`` and ``k.p[class]``. In the units of the data. If
         the batch has coordinates of rows, groups and coordinates of the row come first (`Batch.describe_rows`).
 
     Raises:
@@ -81,11 +87,8 @@ def predict(
 
 def predict_with_draws(
     fit: Fit, batch: Batch, *, draws: int, seed: int, quantiles: tuple[float, ...], **options: Any
-) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """The table of `predict`, and the draws of each continuous target behind it, (S, N, J).
-
-    A model that predicts by itself gives no draws.
-    """
+) -> tuple[pd.DataFrame, dict[str, Predicted]]:
+    """The table of `predict`, and what is behind it by target; a model that predicts by itself gives nothing."""
     batch = fit.as_batch(batch)
     table, samples = _predicted(fit, batch, draws, seed, quantiles, options)
     if batch.row_coords and len(table) == batch.n_rows:
@@ -96,7 +99,7 @@ def predict_with_draws(
 
 def _predicted(
     fit: Fit, batch: Batch, draws: int, seed: int, quantiles: tuple[float, ...], options: Mapping[str, Any]
-) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+) -> tuple[pd.DataFrame, dict[str, Predicted]]:
     """Return the columns of the targets, and the draws behind them."""
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
@@ -116,56 +119,83 @@ def _predicted(
         drawn = (_summed_out if fit.model.enumerated else _one_by_one)(fit.best, data, draws)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
-    samples = {t: values.reshape(*values.shape[:2], -1) for t, (values, _) in drawn.items() if values is not None}
-    for target, (_, exact) in drawn.items():
-        if target in samples:
-            columns |= _continuous(target, samples[target], exact, fit, quantiles)
+    for target, own in drawn.items():
+        if own.values is None:
+            columns |= _classes(target, own.exact, fit)
         else:
-            columns |= _classes(target, exact, fit)
-    return pd.DataFrame(columns, index=index), samples
+            columns |= _numbers(target, own, fit, quantiles)
+    return pd.DataFrame(columns, index=index), drawn
 
 
-Predicted = dict[str, tuple[Tensor | None, Tensor]]
+@dataclass(frozen=True)
+class Predicted:
+    """What draws say of a target.
 
-
-def _one_by_one(run: Run, data: Batch, draws: int) -> Predicted:
-    """Values (S, N, ...) of each continuous target with its first and second moments (2, N, ...), means over draws.
-
-    For a discrete target: None, and the probability of each value, (N, K).
+    Attributes:
+        values: Draws (S, N, J) of a target of numbers; None for classes.
+        exact: First and second moments (2, N, J), means over the draws; for classes the probability of each, (N, K).
+        kind: "real" (on the whole real line), "counts", "classes", or "other" (positive, bounded, ...).
     """
+
+    values: Tensor | None
+    exact: Tensor
+    kind: str
+
+
+def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
+    """What draws say of each target, one draw after the other."""
     samples: dict[str, list[Tensor]] = {}
     exact: dict[str, list[Tensor]] = {}
+    kinds: dict[str, str] = {}
     arguments = run.model.arguments(data)
     for _ in range(draws):
         for target, site in target_sites(run, arguments).items():
-            if is_discrete(site):
+            kinds[target] = kind_of(site)
+            if kinds[target] == "classes":
                 exact.setdefault(target, []).append(_shares(site))
             else:
                 samples.setdefault(target, []).append(site["value"])
-                exact.setdefault(target, []).append(_moments(site["fn"], site["value"].shape))
+                exact.setdefault(target, []).append(moments(site["fn"], site["value"], site["value"].shape))
     means = {target: torch.stack(values).double().mean(0).cpu() for target, values in exact.items()}
     stacked = {target: torch.stack(values).double().cpu() for target, values in samples.items()}
-    return {target: (stacked.get(target), mean) for target, mean in means.items()}
+    return {target: _predicted(stacked.get(target), mean, kinds[target]) for target, mean in means.items()}
+
+
+def _predicted(values: Tensor | None, exact: Tensor, kind: str) -> Predicted:
+    if values is None:
+        return Predicted(None, exact, kind)
+    return Predicted(values.reshape(*values.shape[:2], -1), exact.reshape(*exact.shape[:2], -1), kind)
+
+
+def kind_of(site: Mapping[str, Any]) -> str:
+    """Kind of a target, see `Predicted`."""
+    if is_enumerated(site) or class_support(site) is not None:
+        return "classes"
+    return "counts" if is_discrete(site) else "other" if inner_value(site["fn"]) is not None else "real"
 
 
 def _shares(site: Mapping[str, Any]) -> Tensor:
-    """Probability of each value of a discrete site, (N, K)."""
-    support = site["fn"].enumerate_support(expand=False).reshape(-1)
-    return torch.stack([site["fn"].log_prob(value).double() for value in support], -1).softmax(-1)
+    """Probability of each value of a site of classes, (N, K)."""
+    fn, support = site["fn"], class_support(site)
+    assert support is not None
+    shape = fn.batch_shape + fn.event_shape
+    return torch.stack([fn.log_prob(value.expand(shape)).double() for value in support], -1).softmax(-1)
 
 
-def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
+def _summed_out(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
     """Like `_one_by_one`, but with many draws at once and the enumerated sites summed out in each."""
     model, blocks = run.model, []
+    kinds: dict[str, str] = {}
     for block in row_blocks(data):
         arguments = model.arguments(block)
-        parts: list[Predicted] = []
+        parts: list[dict[str, tuple[Tensor | None, Tensor]]] = []
         # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
         for n in chunks(draws, block, 5 * AT_ONCE if model.targets_alone else None):
             drawn = pair(model, run.guide, arguments, copies=n, targets_only=True, hidden=model.targets)
             parts.append({target: _given(drawn, target) for target in model.targets})
+            kinds = {target: kind_of(drawn.target(target)) for target in model.targets}
         blocks.append(parts)
-    out: Predicted = {}
+    out: dict[str, Predicted] = {}
     for target in model.targets:
         found = [[part[target] for part in parts] for parts in blocks]
         sums = [cast(Tensor, sum(e for _, e in parts)) for parts in found]
@@ -173,12 +203,12 @@ def _summed_out(run: Run, data: Batch, draws: int) -> Predicted:
         whole = None
         if found[0][0][0] is not None:
             whole = torch.cat([torch.cat([v for v, _ in parts if v is not None]) for parts in found], 1)
-        out[target] = whole, exact
+        out[target] = _predicted(whole, exact, kinds[target])
     return out
 
 
 def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
-    """Values of a target, one per draw, (S, N, ...), and the sum over draws of its moments; see `_one_by_one`."""
+    """Values of a target, one per draw, (S, N, ...), and the sum over draws of its moments; see `Predicted`."""
     site = drawn.target(target)
     fn, event = site["fn"], site["fn"].event_dim
     if is_enumerated(site):
@@ -196,24 +226,22 @@ def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
 
     probability = flat(weights, shape)
     spread = probability.reshape(*probability.shape, *(1,) * event)
-    if is_discrete(site):
+    if class_support(site) is not None:
         shares = _shares(site)
         return None, (probability[..., None] * flat(shares, shape, shares.shape[-1:])).sum((0, 1)).cpu()
     which = torch.distributions.Categorical(probability.movedim(0, -1)).sample()
     choices = flat(values, shape, tail)
     index = which.reshape(1, *which.shape, *(1,) * event).expand(1, *choices.shape[1:])
-    moments = torch.stack([flat(m, shape, tail) for m in _moments(fn, (*shape, *tail))])
-    return choices.gather(0, index)[0].double().cpu(), (spread * moments).sum((1, 2)).double().cpu()
+    stated = torch.stack([flat(m, shape, tail) for m in moments(fn, values, (*shape, *tail))])
+    return choices.gather(0, index)[0].double().cpu(), (spread * stated).sum((1, 2)).double().cpu()
 
 
-def _moments(fn: Any, shape: tuple[int, ...]) -> Tensor:
-    return torch.stack([fn.mean.expand(shape), (fn.variance + fn.mean**2).expand(shape)])
-
-
-def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantiles: tuple) -> dict[str, np.ndarray]:
-    moments = moments.reshape(*moments.shape[:2], -1)
-    mean, sd = moments[0], (moments[1] - moments[0] ** 2).clamp(min=0).sqrt()
-    levels = torch.quantile(stacked, torch.tensor(quantiles, dtype=stacked.dtype), dim=0)
+def _numbers(target: str, own: Predicted, fit: Fit, quantiles: tuple) -> dict[str, np.ndarray]:
+    assert own.values is not None
+    mean, sd = own.exact[0], (own.exact[1] - own.exact[0] ** 2).clamp(min=0).sqrt()
+    between = "nearest" if own.kind == "counts" else "linear"  # a quantile of counts is a count
+    grid = torch.tensor(quantiles, dtype=own.values.dtype)
+    levels = torch.quantile(own.values, grid, dim=0, interpolation=between)
     out: dict[str, np.ndarray] = {}
     for j, name in enumerate(names_in(fit, target, mean.shape[1])):
         found = {q: level[:, j].numpy() for q, level in zip(quantiles, levels, strict=True)}
@@ -224,7 +252,8 @@ def _continuous(target: str, stacked: Tensor, moments: Tensor, fit: Fit, quantil
 def names_in(fit: Fit, target: str, size: int) -> list[str]:
     """Names of the components of a target in tables of a fit's predictions."""
     dims = fit.model.dims.get(target, ())
-    return component_names(target, size, fit.prototype.coords.get(dims[0]) if dims else None)
+    labels = {**fit.prototype.coords, **fit.model.coords}.get(dims[0]) if len(dims) == 1 else None
+    return component_names(target, size, list(labels) if labels is not None and len(labels) == size else None)
 
 
 def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarray]:
@@ -251,3 +280,20 @@ def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = 
     alone = {**arguments, **run.model.targets_alone}
     nodes = predictive_trace(run.model, guide_trace, alone, enumerated).nodes | guide_trace.nodes
     return {target: unmasked(nodes[name]) for target, name in names.items()}
+
+
+def observed_target(run: Run, data: Batch, target: str) -> Tensor:
+    """What the model observes of a target: the value of its site where that has data, else the batch's; (N, ...).
+
+    Args:
+        run: The restart.
+        data: Data from `Fit.prepare`.
+        target: Name of the target.
+    """
+    model, arguments = run.model, run.model.arguments(data)
+    with torch.no_grad(), torch.random.fork_rng(), validation(False):
+        drawn = poutine.replay(model, trace=poutine.trace(run.guide).get_trace(**arguments))
+        nodes = poutine.trace(drawn).get_trace(**arguments, **model.targets_alone).nodes
+    site = next((nodes[name] for name in (target + OBSERVED, target) if name in nodes), None)
+    held = site is not None and site["is_observed"] and not site["infer"].get("_deterministic")
+    return squeezed(site["value"], site) if site is not None and held else data[target]

@@ -23,8 +23,8 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, Factor, enumerated_plates, frames_of, is_enumerated, log_sum
+from ..modeling.hidden import UNOBSERVED, public_name
 
-OBSERVED, UNOBSERVED = "_observed", "_unobserved"
 AT_ONCE = 20_000  # largest number of rows times draws in memory, for rows of at most ROW_NUMBERS numbers
 ROW_NUMBERS = 1_000
 IMPOSSIBLE = -1e100  # a log density that stands for -inf where -inf has no derivative
@@ -324,12 +324,38 @@ def is_factor(site: Mapping[str, Any]) -> bool:
 
 def is_discrete(site: Mapping[str, Any]) -> bool:
     """Whether a site has a discrete support."""
-    return not site["value"].is_floating_point() or site["fn"].support.is_discrete
+    try:
+        return not site["value"].is_floating_point() or site["fn"].support.is_discrete
+    except NotImplementedError:
+        return False
 
 
-def public_name(name: str) -> str:
-    """Name of a site without a suffix of ``obs_mask``, which splits ``y`` into ``y_observed`` and ``y_unobserved``."""
-    return name.removesuffix(OBSERVED).removesuffix(UNOBSERVED)
+def class_support(site: Mapping[str, Any]) -> Tensor | None:
+    """Values (K,) of a site whose values are classes; None for counts and numbers, also of several components.
+
+    Raises:
+        ValueError: A site of several classes at once, whose codes are no numbers.
+    """
+    fn = base = site["fn"]
+    while isinstance(base, torch.distributions.Independent | dist.ExpandedDistribution):
+        base = base.base_dist
+    counts = hasattr(base, "total_count") or not base.has_enumerate_support or base.event_dim
+    if counts or not is_discrete(site):
+        return None
+    if fn.event_shape.numel() == 1:
+        return base.enumerate_support(expand=False).reshape(-1)
+    if isinstance(base, torch.distributions.Categorical):
+        raise ValueError(f"{site['name']}: it holds several classes at once; make each of them a target of its own")
+    return None
+
+
+def moments(fn: Any, value: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """First and second moments of a distribution, (2, *shape); of one draw, `value`, where it states none."""
+    try:
+        mean, square = fn.mean, fn.variance + fn.mean**2
+    except NotImplementedError:
+        mean, square = value.double(), value.double() ** 2
+    return torch.stack([mean.expand(shape), square.expand(shape)])
 
 
 def is_half(name: str, trace: Trace) -> bool:

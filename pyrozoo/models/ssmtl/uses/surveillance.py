@@ -13,7 +13,8 @@ from torch import Tensor
 from ....criticism.importance import over_rows
 from ....data.batch import Batch
 from ....inference.fitted import Fit
-from ....posterior.traces import OBSERVED, Pair
+from ....modeling.hidden import OBSERVED
+from ....posterior.traces import Pair
 
 KINDS = ("bias", "drift", "stuck")
 
