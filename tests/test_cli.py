@@ -396,7 +396,8 @@ def test_recordings_at_another_rate_are_refused(decoder, labelled, tmp_path, fai
 @pytest.mark.parametrize("option", [("--unit", "recording"), ("--x", "one"), ("--y", "label")])
 def test_recordings_have_no_columns_of_a_table(labelled, tmp_path, fail, option):
     message = fail("fit", "medication", "--data", labelled, *option, "--out", tmp_path / "run")
-    assert message == "--unit, --x and --y belong to a table; 'medication' reads recordings, see its README"
+    options = "--unit, --group, --x, --row and --y"
+    assert message == f"{options} belong to a table; 'medication' reads recordings, see its README"
     message = fail("fit", "medication", "--data", "simulated-pen", *option, "--out", tmp_path / "run")
     assert "'simulated-pen' is a data set of 'medication'" in message
 
@@ -646,8 +647,8 @@ def contract(entry, monkeypatch):
     def put(check):
         module = ModuleType("pyrozoo.contract")
         module.check = check
+        monkeypatch.setattr(zoo, "contract", module)  # first: it reads the true module, to put that back
         monkeypatch.setitem(sys.modules, "pyrozoo.contract", module)
-        monkeypatch.setattr(zoo, "contract", module, raising=False)
         entry()
 
     return put

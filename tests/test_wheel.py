@@ -73,6 +73,11 @@ def test_it_finds_its_data_and_reference(installed):
     assert status == "finished"
 
 
+def test_it_writes_a_new_entry(installed):
+    assert "wrote lake_levels" in run(installed, "new", "lake_levels")
+    assert (installed[2] / "elsewhere" / "lake_levels" / "lake_levels" / "model.py").is_file()
+
+
 @pytest.mark.slow
 def test_it_reproduces_the_dryer(installed):
     run(installed, "reproduce", "ssmtl", "dryer", "--profile", "smoke", "--out", "dryer")

@@ -1,4 +1,4 @@
-"""The command line: list, show, fit, predict, reproduce and check. Only the commands that compute import torch."""
+"""The command line: list, show, new, fit, predict, reproduce and check. Only the commands that compute import torch."""
 
 from .main import main
 

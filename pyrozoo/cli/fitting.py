@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import itertools
 import shlex
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..files import check_target, naming, one_line
+from ..files import check_target, one_line
 from ..modeling import registry
 from .arguments import unique
+from .columns import named, table_batch
 
 if TYPE_CHECKING:
     from ..data.batch import Batch
     from ..inference.fitted import Fit
     from ..modeling.base import ZooModel
+
+
+COLUMN_OPTIONS = "--unit, --group, --x, --row and --y"
 
 
 def fit_command(arguments: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def fit_command(arguments: argparse.Namespace) -> int:
     of = f", the best of {len(result.runs)} restarts" if len(result.runs) > 1 else ""
     print(f"ELBO {result.best.final_elbo:.4f} nats per row after {steps} steps{of}")
     print(f"saved in {arguments.out}")
-    print(_how_to_predict(arguments, result.data["columns"]))
+    print(_how_to_predict(arguments, result))
     return 0
 
 
@@ -80,9 +82,9 @@ def _check_folders(arguments: argparse.Namespace) -> None:
 
 def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     if arguments.data in card.datasets:
-        if arguments.unit or arguments.x or arguments.y:
+        if named(arguments):
             raise ValueError(
-                f"--unit, --x and --y belong to a table, but {arguments.data!r} is a data set of {card.name!r}; "
+                f"{COLUMN_OPTIONS} belong to a table, but {arguments.data!r} is a data set of {card.name!r}; "
                 f"leave them out (a file of that name is ./{arguments.data})"
             )
         if arguments.rate is not None:
@@ -90,21 +92,12 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
         data = registry.load_data(card.name, arguments.data)
         return data[0] if isinstance(data, tuple) else data
     if hasattr(registry.entry(card.name).parts, "read"):
-        if arguments.unit or arguments.x or arguments.y:
-            raise ValueError(f"--unit, --x and --y belong to a table; {card.name!r} reads recordings, see its README")
+        if named(arguments):
+            raise ValueError(f"{COLUMN_OPTIONS} belong to a table; {card.name!r} reads recordings, see its README")
         return recordings(arguments, card.name)
     if arguments.rate is not None:
         raise ValueError(f"--rate belongs to recordings; {card.name!r} is fitted to a table")
-    if not (arguments.unit and arguments.x):
-        raise ValueError(f"{arguments.data} is a table: name its columns by --unit COL and --x COL,COL")
-    from ..data.batch import Batch
-
-    x, y = (list(itertools.chain(*(names or []))) for names in (arguments.x, arguments.y))
-    from ..data.tables import read_table
-
-    table = read_table(arguments.data, arguments.unit, [*x, *y], arguments.sep, arguments.decimal)
-    with naming(arguments.data):
-        return Batch.from_dataframe(table, unit=arguments.unit, x=x, y=y or None, name=Path(arguments.data).name)
+    return table_batch(arguments, card)
 
 
 def recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
@@ -165,12 +158,12 @@ def _interrupted(arguments: argparse.Namespace, result: Fit) -> NoReturn:
     )
 
 
-def _how_to_predict(arguments: argparse.Namespace, columns: Mapping[str, Any] | None) -> str:
+def _how_to_predict(arguments: argparse.Namespace, result: Fit) -> str:
     out = shlex.quote(arguments.out)
     if hasattr(registry.entry(arguments.name).parts, "tables"):
         return f"decode with: pyrozoo predict {out} --data FILE --out labels.csv"
-    if not (columns and columns["y"]):
+    if not (result.data["columns"] and result.prototype.labels):
         return f"go on in Python: fit = pyrozoo.load({arguments.out!r})"
     imports = "".join(f" --import {shlex.quote(module)}" for module in arguments.modules)
-    table = arguments.data if arguments.x else "FILE.csv"
-    return f"predict with: pyrozoo predict {out} --data {shlex.quote(table)} --out predictions.csv{imports}"
+    table = shlex.quote(arguments.data) if named(arguments) else "FILE.csv"
+    return f"predict with: pyrozoo predict {out} --data {table} --out predictions.csv{imports}"

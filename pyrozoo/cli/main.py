@@ -18,6 +18,7 @@ from typing import Any
 from .. import __version__
 from ..files import one_line
 from .arguments import Parser, assignment, codes, column_names, natural, positive, separator, value_assignment
+from .creating import new_command
 from .fitting import fit_command
 from .predicting import predict_command
 from .running import check_command, reproduce_command
@@ -79,7 +80,7 @@ def _parser() -> Parser:
     _fit_options(add("fit", fit_command, "fit an entry to a table or to one of its data sets"))
     predict = add("predict", predict_command, "predict the targets of a table, or decode recordings, with a saved run")
     predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
-    columns = "a table with the run's unit and x columns, or a file in the entry's own format"
+    columns = "a table with the run's columns of groups and inputs, or a file in the entry's own format"
     predict.add_argument("--data", metavar="FILE", required=True, help=columns)
     predict.add_argument(
         "--out", metavar="FILE.csv", required=True,
@@ -88,6 +89,9 @@ def _parser() -> Parser:
     )  # fmt: skip
     _rate_option(predict)
     _dialect_options(predict)
+    new = add("new", new_command, "write a small package with an entry of your own, which passes `check`")
+    new.add_argument("name", metavar="NAME", help="of the entry and of its package, e.g. item_response")
+    new.add_argument("--out", metavar="DIR", help="folder to make; default: NAME")
     again = "run the same command again: finished jobs in the folder of --out are kept"
     reproduce = add("reproduce", reproduce_command, "reproduce a table or figure of the paper", hint=again)
     reproduce.add_argument("name", metavar="NAME")
@@ -124,13 +128,14 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _rate_option(fit)
     _dialect_options(fit)
-    fit.add_argument("--unit", metavar="COL", help="column of the table that names the unit of a row")
-    fit.add_argument(
-        "--x", action="append", type=column_names, metavar="COL,COL", help="input columns; may be repeated"
-    )
-    fit.add_argument(
-        "--y", action="append", type=column_names, metavar="COL", help="target column; empty where unlabelled"
-    )
+    fit.add_argument("--unit", metavar="COL", help="column that names the unit of a row; short for --group unit=COL")
+    for option, metavar, text in (
+        ("--group", "[NAME=]COL,...", "columns that name the groups of a row, e.g. person,item or person=pupil"),
+        ("--x", "COL,COL", "input columns, which the model takes together as x; may be repeated"),
+        ("--row", "[NAME=]COL,...", "further inputs of one number per row, e.g. exposure=hours"),
+        ("--y", "[TARGET=]COL", "target column; empty where unlabelled; may be repeated"),
+    ):
+        fit.add_argument(option, action="append", type=column_names, metavar=metavar, help=text)
     fit.add_argument("--variant", metavar="NAME", help="default: the first of the card")
     fit.add_argument("--guide", metavar="NAME", help="a guide of the card (default: the first), or a Pyro AutoGuide")
     fit.add_argument(

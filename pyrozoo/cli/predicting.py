@@ -36,28 +36,33 @@ def predict_command(arguments: argparse.Namespace) -> int:
     columns = fit.data["columns"]
     if columns is None:
         raise ValueError(f"{arguments.run} was not fitted to a table; use pyrozoo.predict in Python, with a Batch")
-    if not columns["y"]:
+    like = fit.prototype
+    if not like.labels:
         raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
-    unit = columns["unit"]
-    table = read_table(arguments.data, unit, columns["x"], arguments.sep, arguments.decimal)
-    known = {str(name): name for name in fit.prototype.coords["unit"].tolist()}  # a run may hold numbers as units
+    groups = {group: columns[group] for group in like.groups if group in columns}
+    given = [columns[name] for name in columns if name not in groups and name not in like.labels]
+    inputs = [column for own in given for column in (own if isinstance(own, list) else [own])]
+    table = read_table(arguments.data, list(groups.values()), inputs, arguments.sep, arguments.decimal)
+    names = {}
+    for group, column in groups.items():
+        known = {str(name): name for name in like.coords[group].tolist()}  # a run may hold numbers as names
+        names[column] = [known.get(name, name) for name in table[column]]
     with naming(arguments.data):
-        units = [known.get(name, name) for name in table[unit]]
-        batch = fit.batch(table.assign(**{unit: units}), labels=False)
+        batch = fit.batch(table.assign(**names), labels=False)
     predictions = predict(fit, batch)
-    result = _with_keys(predictions, table.drop(columns=columns["x"]), unit)
+    result = _with_keys(predictions, table.drop(columns=inputs), list(groups.values()))
     atomic_write_text(out, result.to_csv(index=False, lineterminator="\n"))
     print(f"{len(predictions)} rows predicted in {out}")
     return 0
 
 
-def _with_keys(predictions: pd.DataFrame, keys: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Predictions beside the row number and the columns of the input that are no inputs x, the unit first."""
+def _with_keys(predictions: pd.DataFrame, keys: pd.DataFrame, groups: list[str]) -> pd.DataFrame:
+    """Predictions beside the row number and the columns of the table that are no inputs, those of the groups first."""
     taken = [column for column in keys if column in predictions]
     if taken:
         raise ValueError(f"column {taken[0]!r} of the input has the name of a prediction; rename it")
     number = next(name for name in ("row", "index", "line number") if name not in keys)
-    keys = keys[[unit, *(column for column in keys if column != unit)]].reset_index(drop=True)
+    keys = keys[[*groups, *(column for column in keys if column not in groups)]].reset_index(drop=True)
     keys.insert(0, number, range(len(keys)))
     return keys.join(predictions.reset_index(drop=True))
 

@@ -13,7 +13,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import MCMC, NUTS, SVI, Predictive
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoContinuous, AutoNormal
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -151,8 +151,15 @@ def _log_joint(model: ZooModel, batch: Batch, values: Mapping[str, Tensor]) -> f
 def _log_guide(run: Run, batch: Batch, values: Mapping[str, Tensor]) -> float:
     """Log density of the guide at the latents; factors belong to its objective, not to its density."""
     drawn = trace_of(run.guide, run.model, batch)
-    fixed = Trace()
-    for name, site in latents(run.model, batch).items():
+    fixed, sites = Trace(), latents(run.model, batch)
+    autos: list[Any] = [part for part in run.guide.modules() if isinstance(part, AutoContinuous)]
+    for part in autos:
+        joint = f"_{part._pyro_name}_latent"
+        if joint in drawn.nodes:  # one site for all latents of an AutoGuide, from which it computes their values
+            names = [name for name, _ in part.prototype_trace.iter_stochastic_nodes()]
+            own = [biject_to(sites.pop(name)["fn"].support).inv(values[name]).flatten() for name in names]
+            fixed.add_node(joint, **{**drawn.nodes[joint], "value": torch.cat(own)})
+    for name, site in sites.items():
         value, inner = values[name], f"{name}_unconstrained"
         if inner in drawn.nodes:  # an AutoGuide's site, which it transforms to the latent's value
             name, value = inner, biject_to(site["fn"].support).inv(value)

@@ -42,7 +42,9 @@ def card_facts(subject: Subject) -> None:
         found = traced_sites(model, trace)
         if card.sites:
             _check_sites(card.sites[subject.variant], found, model)
-        plates = {plate for site in found.values() for plate in site.plates}
+        # Plates inside the rows may be the model's own, opened with pyro.plate at the size of what a row holds.
+        plates = {plate for site in found.values() for plate in site.plates if model.rows not in site.plates}
+        plates |= {plate for plate in batch.sizes for site in found.values() if plate in site.plates}
         require(plates <= set(model.plate_dims), f"plate_dims lacks {sorted(plates - set(model.plate_dims))}")
         for name in model.row_sites:
             on_rows = name in trace.nodes and model.rows in plates_of(trace.nodes[name])
@@ -132,7 +134,10 @@ def _check_plates(what: str, trace: Trace, model: ZooModel, part: Batch) -> None
     for name, node in trace.nodes.items():
         if node["type"] != "sample" or not site_is_subsample(node):
             continue
-        require(name in model.plate_dims, f"{what} opens plate {name!r}; plate_dims has {sorted(model.plate_dims)}")
+        if name not in model.plate_dims:
+            whole = name not in part.sizes and len(node["value"]) == node["fn"].size
+            require(whole, f"{what} opens plate {name!r}; plate_dims has {sorted(model.plate_dims)}")
+            continue
         expected = part[name] if name == model.rows else torch.arange(part.sizes[name])
         same = torch.equal(torch.as_tensor(node["value"]), expected)
         require(same, f"{what}: plate {name!r} runs over other indices than the batch's; open it with model.plate(...)")

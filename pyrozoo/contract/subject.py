@@ -181,7 +181,8 @@ def other_prior(default: Prior) -> Prior | None:
     """Another distribution of the same support and event shape, or None if the family has no such member.
 
     A StudentT if the support is the real line, given as a scalar so that it must be broadcast; otherwise the same
-    family with other parameters, so that a conjugate guide still applies.
+    family with other parameters, so that a conjugate guide still applies; None for a family that takes more than its
+    parameters, as LKJCholesky takes the size of the matrix.
     """
     if not isinstance(default, dist.Distribution):
         return lambda *parents: other_prior(default(*parents))
@@ -195,7 +196,8 @@ def other_prior(default: Prior) -> Prior | None:
         base = base.base_dist
     arguments = prior_tools.parameters(base)
     moved = {k: _moved(v.detach(), base.arg_constraints[k]) for k, v in arguments.items()}
-    if not any(torch.ne(moved[k], arguments[k]).any() for k in moved):
+    needed = {k for k, v in inspect.signature(type(base)).parameters.items() if v.default is v.empty}
+    if not any(torch.ne(moved[k], arguments[k]).any() for k in moved) or not needed <= set(moved):
         return None
     return type(base)(**moved).to_event(event_dims)
 

@@ -29,6 +29,7 @@ from .build import (
     blank,
     check_precision,
     columns_of,
+    columns_to_arrays,
     mask_alias,
     provenance,
     refuse_taken,
@@ -281,6 +282,67 @@ class Batch(Parts):
         """
         info = provenance("from_dataframe", ("unit", "x", "y", "units", "dtype"), facts, info)
         return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, dtype, info))
+
+    @classmethod
+    def from_columns(
+        cls,
+        df: pd.DataFrame,
+        *,
+        groups: Mapping[str, str] | None = None,
+        rows: Mapping[str, str | Sequence[str]] | None = None,
+        targets: Mapping[str, str | Sequence[str]] | None = None,
+        labels: bool = True,
+        names: Mapping[str, Sequence[Any]] | None = None,
+        dims: Mapping[str, tuple[str, ...]] | None = None,
+        dtype: torch.dtype | None = None,
+        info: Mapping[str, Any] | None = None,
+        **facts: Any,
+    ) -> Batch:
+        """Read a table with one observation per row, by the names that a model gives to groups, inputs and targets.
+
+        A column's name makes one number per row, shape (N,); a list of names makes a vector per row, shape (N, D).
+        Otherwise the rules are those of `from_dataframe`, which is this for one group ``unit``, inputs ``x`` and
+        targets ``y``.
+
+        Args:
+            df: The table, N rows.
+            groups: Group -> column that names the group of each row.
+            rows: Tensor -> numeric column or columns; they must be finite.
+            targets: Target -> numeric column or columns, NaN where it is not known.
+            labels: Whether the table has the targets; False reads none of them, as for new data to predict.
+            names: Group -> all its names in the order they should have; see ``units`` of `from_dataframe`.
+            dims: Tensor or target -> name of its dimension, where it has several columns.
+            dtype: Floating type; None for torch's default.
+            info: Provenance of any other name.
+            **facts: Provenance, as of `from_dataframe`.
+
+        Raises:
+            KeyError, TypeError, ValueError: As `from_dataframe`; ValueError also if neither `rows` nor `targets` name a
+                column. The message names column and row.
+
+        Example:
+            >>> import pandas as pd
+            >>> import pyrozoo as zoo
+            >>> table = pd.DataFrame({"pupil": list("aabb"), "task": [1, 2, 1, 2], "right": [1, 0, 1, None]})
+            >>> groups = {"person": "pupil", "item": "task"}
+            >>> data = zoo.Batch.from_columns(table, groups=groups, targets={"y": "right"}, name="answers")
+            >>> data["y"].tolist(), data["item"].tolist(), data["labelled"].tolist()
+            ([1.0, 0.0, 1.0, 0.0], [0, 1, 0, 1], [True, True, True, False])
+        """
+        for what, value in (("groups", groups), ("rows", rows), ("targets", targets), ("names", names), ("dims", dims)):
+            require_mapping(what, value)
+        arguments = ("groups", "rows", "targets", "labels", "names", "dims", "dtype")
+        info = provenance("from_columns", arguments, facts, info)
+        listed: list[dict[str, Any]] = [
+            {name: list(own) if pd.api.types.is_list_like(own) else own for name, own in (given or {}).items()}
+            for given in (rows, targets)
+        ]
+        return cls.from_arrays(
+            **columns_to_arrays(
+                df, groups=groups or {}, rows=listed[0], targets=listed[1], labels=labels, names=names or {},
+                dims=dims or {}, dtype=dtype, info=info,
+            )
+        )  # fmt: skip
 
     # ---------------------------------------------------------------- parts
     # ---------------------------------------------------------------- labels

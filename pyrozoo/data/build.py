@@ -164,40 +164,87 @@ def table_to_arrays(
     """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_dataframe`."""
     given: tuple[Any, Any] = (x, y)  # a name may be a number, too
     xs, ys = ([] if c is None else list(c) if pd.api.types.is_list_like(c) else [c] for c in given)
-    check_columns(df, unit, xs, ys)
-    missing = df[unit].isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"column {unit!r}, row {first(df.index, missing)!r}: the unit is missing; name it or drop the row"
-        )
-    if units is None and isinstance(df[unit].dtype, pd.CategoricalDtype):
-        units = df[unit].cat.remove_unused_categories().cat.categories
-    largest = torch.finfo(dtype or torch.get_default_dtype()).max
-    x_values, y_values = numeric(df, xs, largest), numeric(df, ys, largest, missing_allowed=True)
+    if not xs:
+        raise ValueError("x: name at least one input column")
+    arrays = columns_to_arrays(
+        df, groups={"unit": unit}, rows={"x": xs}, targets={"y": ys} if ys else {}, labels=True, dtype=dtype,
+        names={} if units is None else {"unit": units}, dims={"x": ("input",), "y": ("target",)}, info=info,
+    )  # fmt: skip
+    arrays["coords"].setdefault("target", [])
+    arrays["info"]["columns"].setdefault("y", [])
+    return arrays
+
+
+def columns_to_arrays(
+    df: pd.DataFrame,
+    *,
+    groups: Mapping[str, str],
+    rows: Mapping[str, str | list[str]],
+    targets: Mapping[str, str | list[str]],
+    labels: bool,
+    names: Mapping[str, Sequence[Any]],
+    dims: Mapping[str, tuple[str, ...]],
+    dtype: torch.dtype | None,
+    info: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_columns`."""
+    columns = {**groups, **rows, **targets}
+    listed = {name: own if isinstance(own, list) else [own] for name, own in columns.items()}
+    check_columns(df, [c for name, own in listed.items() if labels or name not in targets for c in own])
     kind = dtype or torch.get_default_dtype()
-    for columns, values in ((xs, x_values), (ys, y_values)):
-        for j, column in enumerate(columns):
-            check_precision(f"column {column!r}", values[:, j], kind)
-    observed = ~np.isnan(y_values)
-    partial = observed.any(1) & ~observed.all(1)
-    if partial.any():
-        row = first(df.index, partial)
-        raise ValueError(
-            f"row {row!r}: some of the targets {ys} are missing and some are not; give all or none, "
-            "or make each a target of its own by Batch.from_arrays(rows=..., labels={target: mask, ...})"
-        )
-    coords: dict[str, Any] = {"input": xs, "target": ys, "row": df.index.to_numpy()}
-    if units is not None:
-        coords["unit"] = list(units)
-    rows: dict[str, Any] = {"x": torch.as_tensor(x_values).to(kind)}
-    labels = None
-    if ys:
-        rows["y"], labels = torch.as_tensor(y_values).to(kind), {"y": observed.all(1)}
-    info = {"name": "data frame", "simulated": False, **info, "columns": {"unit": unit, "x": xs, "y": ys}}
+    coords: dict[str, Any] = {"row": df.index.to_numpy()}
+    for group, column in groups.items():
+        missing = df[column].isna().to_numpy()
+        if missing.any():
+            raise ValueError(
+                f"column {column!r}, row {first(df.index, missing)!r}: the {group} is missing; name it or drop the row"
+            )
+        if group in names:
+            coords[group] = list(names[group])
+        elif isinstance(df[column].dtype, pd.CategoricalDtype):
+            coords[group] = df[column].cat.remove_unused_categories().cat.categories
+    own_dims = dict(dims)
+    arrays: dict[str, Any] = {}
+    seen: dict[str, np.ndarray] = {}
+    for name in (*rows, *targets):
+        several = isinstance(columns[name], list)
+        if several:
+            own_dims.setdefault(name, (f"{name}_column",))
+            coords[own_dims[name][0]] = listed[name]
+        if name in targets and not labels:
+            values = torch.zeros(len(df), len(listed[name]))
+            seen[name] = np.zeros(len(df), bool)
+        else:
+            values = _numbers(df, listed[name], kind, name in targets)
+            if name in targets:
+                seen[name] = _labelled(df, name, listed[name], values)
+        arrays[name] = values.to(kind) if several else values.to(kind)[:, 0]
     return {
-        "rows": rows, "groups": {"unit": df[unit].to_numpy()}, "labels": labels, "coords": coords, "dtype": dtype,
-        "dims": {"x": ("input",), "y": ("target",)}, "info": info,
+        "rows": arrays, "groups": {group: df[column].to_numpy() for group, column in groups.items()},
+        "labels": seen or None, "coords": coords, "dtype": dtype, "dims": own_dims,
+        "info": {"name": "data frame", "simulated": False, **info, "columns": columns},
     }  # fmt: skip
+
+
+def _numbers(df: pd.DataFrame, columns: list[str], dtype: torch.dtype, missing_allowed: bool) -> Tensor:
+    """Columns as numbers in double precision, (N, D), which `dtype` can hold."""
+    values = numeric(df, columns, torch.finfo(dtype).max, missing_allowed)
+    for j, column in enumerate(columns):
+        check_precision(f"column {column!r}", values[:, j], dtype)
+    return torch.as_tensor(values)
+
+
+def _labelled(df: pd.DataFrame, target: str, columns: list[str], values: Tensor) -> np.ndarray:
+    """Where a target is known, (N,)."""
+    observed: np.ndarray = ~values.isnan().numpy()
+    partial = observed.any(axis=1) & ~observed.all(axis=1)
+    if partial.any():
+        row = first(df.index, np.asarray(partial))
+        raise ValueError(
+            f"row {row!r}: some of the targets {columns} are missing and some are not; give all or none, "
+            "or make each a target of its own by Batch.from_columns(targets={name: column, ...})"
+        )
+    return np.asarray(observed.all(axis=1))
 
 
 def mask_alias(target: str) -> str:

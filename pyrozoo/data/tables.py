@@ -33,33 +33,28 @@ def plain_names(names: np.ndarray) -> np.ndarray:
     return names if pd.Index(names, tupleize_cols=False).is_unique else np.arange(len(names))
 
 
-def check_columns(df: pd.DataFrame, unit: str, xs: list[str], ys: list[str]) -> None:
+def check_columns(df: pd.DataFrame, used: list[str]) -> None:
     """Check that every column is there once and that the table has rows.
 
     Args:
         df: The table.
-        unit: Column that names the unit of each row.
-        xs: Columns of the inputs.
-        ys: Columns of the targets.
+        used: Names of the columns that are read.
 
     Raises:
         TypeError: Not a data frame with one level of columns, or something that is no name of a column.
         KeyError: A column is not in the table.
-        ValueError: A column is used or present twice, there is no input column, or there are no rows.
+        ValueError: A column is used or present twice, or there are no rows.
     """
     if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
         what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
         raise TypeError(f"the table: {what}; give a data frame with one level of columns")
-    used = [unit, *xs, *ys]
     for column in used:
         if not isinstance(column, Hashable):
             raise TypeError(f"column {column!r}: a {type(column).__name__} is no name of a column")
         if column not in df.columns:
             raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
         if used.count(column) > 1 or (df.columns == column).sum() > 1:
-            raise ValueError(f"column {column!r} is used or present twice; each of unit, x and y needs its own")
-    if not xs:
-        raise ValueError("x: name at least one input column")
+            raise ValueError(f"column {column!r} is used or present twice; each group, input and target needs its own")
     if df.empty:
         raise ValueError("the table has no rows; give at least one")
 
@@ -122,13 +117,13 @@ def _has_decimal_commas(table: pd.DataFrame, numeric: Sequence[str]) -> bool:
 
 
 def read_table(
-    file: str, unit: str, numeric: Sequence[str], sep: str | None = None, decimal: str | None = None
+    file: str, groups: Sequence[str], numeric: Sequence[str], sep: str | None = None, decimal: str | None = None
 ) -> pd.DataFrame:
     """Read a CSV file: the columns of numbers with NaN where one is missing, all others as written (``007`` stays so).
 
     Args:
         file: Path of the file.
-        unit: Column that names the unit of each row.
+        groups: Columns that name the groups of each row, e.g. its unit.
         numeric: Columns that hold numbers.
         sep: Separator of columns; None guesses it from the header, where one of , ; tab | gives all these columns.
         decimal: Decimal mark; None takes a comma where the columns are separated otherwise and all numbers have it.
@@ -142,7 +137,7 @@ def read_table(
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:
-            sep = _separator(file, [unit, *numeric]) if sep is None else sep
+            sep = _separator(file, [*groups, *numeric]) if sep is None else sep
             first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, sep=sep)
             columns = pd.read_csv(file, nrows=0, index_col=False, sep=sep).columns
             read = functools.partial(
@@ -160,9 +155,10 @@ def read_table(
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
         header = first.iloc[0].tolist()
-        for column in (unit, *numeric):
+        for column in (*groups, *numeric):
             if header.count(column) != 1:
                 fault = "appears twice in" if column in header else "is not in"
                 raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
-    table[unit] = table[unit].mask(table[unit].str.strip() == "")
+    for column in groups:
+        table[column] = table[column].mask(table[column].str.strip() == "")
     return table

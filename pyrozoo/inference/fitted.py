@@ -161,7 +161,7 @@ class Fit:
 
         Args:
             df: The table, with the columns of the training table.
-            labels: Whether the table has the targets; False reads only units and inputs.
+            labels: Whether the table has the targets; False reads only groups and inputs.
 
         Raises:
             KeyError, TypeError, ValueError: As `Batch.from_dataframe`; ValueError also if the fit was not trained on a
@@ -180,17 +180,11 @@ class Fit:
         columns = self.data.get("columns")
         if columns is None:
             raise ValueError("this fit was not trained on a data frame; build the Batch yourself")
-        y = columns["y"] if labels else []
-        batch = Batch.from_dataframe(df, unit=columns["unit"], x=columns["x"], y=y or None)
-        if y:
-            return batch
-        blank = {name: torch.zeros(batch.n_rows, len(columns["y"])) for name in self.prototype.labels}
-        masks = {name: np.zeros(batch.n_rows, bool) for name in self.prototype.labels}
-        coords = {k: v for k, v in batch.coords.items() if k != "target"} | {"target": columns["y"]}
-        return Batch.from_arrays(
-            rows={"x": batch["x"], **blank}, groups={"unit": batch.group_names("unit")}, labels=masks, coords=coords,
-            dims=batch.dims, info=batch.info,
-        )  # fmt: skip
+        like = self.prototype
+        targets = {name: own for name, own in columns.items() if name in like.labels}
+        rows = {name: own for name, own in columns.items() if name not in (*like.groups, *targets) and own != []}
+        groups = {name: own for name, own in columns.items() if name in like.groups}
+        return Batch.from_columns(df, groups=groups, rows=rows, targets=targets, labels=labels, dims=like.dims)
 
     def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
         """Convert a batch to the layout of the training data: group positions, tables, support rows, device and type.

@@ -40,14 +40,17 @@ def check_record(record: Mapping[str, Any]) -> None:
         raise ValueError("'entry' of its record is not the name of an entry and a variant; save the run again")
     if record["dtype"] not in _DTYPES:
         raise ValueError(f"dtype {record['dtype'][:60]!r} is none of {list(_DTYPES)}; save the run again")
-    if columns is not None and not (
-        isinstance(columns, dict) and "unit" in columns and all(isinstance(columns.get(k), list) for k in ("x", "y"))
-    ):
-        raise ValueError("'columns' of its record's data does not name unit, x and y; save the run again")
+    if columns is not None and not (isinstance(columns, dict) and all(map(_is_column, columns.values()))):
+        raise ValueError("'columns' of its record's data does not name columns of a table; save the run again")
     if not record["runs"]:
         raise ValueError("'runs' of its record is empty; save the run again")
     for run in record["runs"]:
         _check_run(run)
+
+
+def _is_column(own: Any) -> bool:
+    """Whether it is the name of a column, or a list of names."""
+    return all(isinstance(name, str | int | float) for name in (own if isinstance(own, list) else [own]))
 
 
 def _check_run(run: Any) -> None:

@@ -155,23 +155,32 @@ def _model(record: dict, priors: Mapping[str, Any] | None, model: Any) -> Any:
             f"fitted with version {record['model_version']} of {type(found).__name__}, whose log density "
             f"differs from version {found.version} here; install the pyrozoo that wrote it, "
             f"{record['versions'].get('pyrozoo', 'of unknown version')} (with {record['versions']}), or fit again: "
-            f"{_command(record)}"
+            f"{_command(record, found)}"
         )
     return found
 
 
-def _command(record: dict) -> str:
+def _command(record: dict, found: Any) -> str:
     """The command, or the call in Python, that makes such a fit from its data."""
     (name, variant), settings = record["entry"] or ("MODEL", None), record["settings"]
     columns = record["data"].get("columns")
     if record["entry"] is None or not columns:
         return f"zoo.fit(zoo.create_model({name!r}, data, variant={variant!r}), {record['guide']!r}, data)"
-    words = ["pyrozoo", "fit", name, "--data", record["data"]["name"], "--unit", str(columns["unit"])]
-    for option in ("x", "y"):
-        words += [w for column in columns[option] for w in (f"--{option}", str(column))]
+    words = ["pyrozoo", "fit", name, "--data", record["data"]["name"]]
+    for key, own in columns.items():
+        option = _option(key, found)
+        for column in own if isinstance(own, list) else [own]:
+            words += [f"--{option}", str(column) if option in ("unit", "x") or key == "y" else f"{key}={column}"]
     words += ["--variant", variant, "--guide", record["guide"], "--seed", str(settings.get("seed", 0))]
     words += ["--steps", str(settings["steps"])] if settings.get("steps") else []
     return shlex.join([*words, "--out", "DIR"])
+
+
+def _option(name: str, model: Any) -> str:
+    """Option of `pyrozoo fit` for what a model calls by this name."""
+    if name in ("unit", "x"):
+        return name
+    return "y" if name == "y" or name in model.targets else "group" if name in model.plate_dims else "row"
 
 
 def _guide(record: dict, guide: Any, model: Any) -> Any:

@@ -288,7 +288,7 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
     """
     found = entry(name)
     variant = variant or next(iter(found.card.variants))
-    family = _named(found.parts.VARIANTS, variant, f"variant of {name!r}")
+    family = named(found.parts.VARIANTS, variant, f"variant of {name!r}")
     known = inspect.signature(family).parameters
     unknown = [key for key in arguments if key not in known]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
@@ -338,7 +338,7 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
                 f"guide {guide!r} does not suit variant {variant!r} of {name!r}, which has {list(allowed)}; it is one "
                 f"of variant {suits}"
             )
-        return _named(entry(name).parts.GUIDES, guide, f"guide of {name!r}")(model, **options)
+        return named(entry(name).parts.GUIDES, guide, f"guide of {name!r}")(model, **options)
     from pyro.infer.autoguide import AutoGuide
 
     if isinstance(guide, type) and issubclass(guide, AutoGuide):
@@ -372,10 +372,15 @@ def load_data(name: str, dataset: str | None = None, **options: Any) -> Any:
     """
     found = entry(name)
     dataset = dataset or next(iter(found.card.datasets))
-    return _named(found.parts.DATASETS, dataset, f"data set of {name!r}")(**options)
+    return named(found.parts.DATASETS, dataset, f"data set of {name!r}")(**options)
 
 
-def _named(table: dict[str, Any], key: str, what: str) -> Any:
+def named(table: dict[str, Any], key: str, what: str) -> Any:
+    """The part of this name.
+
+    Raises:
+        KeyError: There is none; the message lists those that there are.
+    """
     if key not in table:
         raise KeyError(f"{key!r} is no {what}; there are {sorted(table)}")
     return table[key]

@@ -197,7 +197,7 @@ def _read_folder(folder: Path) -> list[_Trial]:
     listing = folder / "trials.csv"
     if not listing.is_file():
         raise FileNotFoundError(f"{listing}: there is no such file; it lists the walks, see pyrozoo.models.auxvae.read")
-    table = read_table(str(listing), "participant", NUMBERS)
+    table = read_table(str(listing), ["participant"], NUMBERS)
     with naming(str(listing)):
         absent = [column for column in ("file", "style") if column not in table]
         if absent:
