@@ -90,14 +90,14 @@ def predict_with_draws(
 ) -> tuple[pd.DataFrame, dict[str, Predicted]]:
     """The table of `predict`, and what is behind it by target; a model that predicts by itself gives nothing."""
     batch = fit.as_batch(batch)
-    table, samples = _predicted(fit, batch, draws, seed, quantiles, options)
+    table, samples = _predictions(fit, batch, draws, seed, quantiles, options)
     if batch.row_coords and len(table) == batch.n_rows:
         described = batch.describe_rows()
         table = pd.concat([described.set_axis(table.index), table], axis=1)
     return table, samples
 
 
-def _predicted(
+def _predictions(
     fit: Fit, batch: Batch, draws: int, seed: int, quantiles: tuple[float, ...], options: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Predicted]]:
     """Return the columns of the targets, and the draws behind them."""
