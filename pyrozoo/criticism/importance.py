@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
+from ..posterior.new_groups import ready
 from ..posterior.traces import Pair, chunks, outside, pair, plates_of, squeezed
 
 ROUNDING = 1e-5
@@ -123,7 +124,7 @@ def log_density(
 
     Args:
         fit: The fit; its best restart is used.
-        batch: Rows of groups that the fit knows, or that its guide is amortised over.
+        batch: Rows; a group that the training data lack has latents from its prior, see `predict`.
         draws: Number S of importance draws per row.
         seed: Random seed for the draws.
         batch_size: Number of rows at once, which bounds the memory. Another value changes the result only as another
@@ -175,10 +176,10 @@ def over_rows(
             raise ValueError(f"{name}: {value}; at least 1 is needed")
     parts = []
     with isolated(seed), torch.no_grad():
-        data = fit.prepare(batch)
+        run, data = ready(fit, batch)
         with tqdm(total=draws * data.n_rows, desc=desc, disable=desc is None, unit="draw") as bar:
             for rows in torch.arange(data.n_rows).split(batch_size):
-                parts.append(reduce(_weighted_draws(fit.best, data.take(rows), draws, bar)))
+                parts.append(reduce(_weighted_draws(run, data.take(rows), draws, bar)))
     return torch.cat(parts)
 
 

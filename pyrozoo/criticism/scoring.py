@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..inference.copies import isolated
-from ..inference.fitted import Fit
+from ..inference.fitted import Fit, Run
 from ..posterior.columns import classes, column, component_values, interval_names, is_discrete, probabilities, tails
 from ..posterior.drawing import prior_predictive
+from ..posterior.new_groups import ready
 from ..posterior.predicting import Predicted, names_in, observed_target, predict, predict_with_draws, target_sites
 from ..posterior.traces import pair
 from . import scores
@@ -79,7 +80,7 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
 
 def _truth(fit: Fit, test: Batch, target: str, seen: np.ndarray) -> np.ndarray:
     """What the model observes of a target of numbers on the rows `seen`, shape (n, J)."""
-    value = observed_target(fit.best, fit.prepare(test), target)
+    value = observed_target(*ready(fit, test), target)
     return value.double().cpu().numpy()[seen].reshape(seen.sum(), -1)
 
 
@@ -279,22 +280,22 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
     if not seen.any():
         raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
     with isolated(seed), torch.no_grad():
-        data, whole = fit.prepare(test.hide()), fit.prepare(test)
-        truth = whole[target] if target in fit.model.enumerated else observed_target(fit.best, whole, target)
-        arguments = fit.model.arguments(data)
-        terms = [_log_target(fit, arguments, target, truth) for _ in range(draws)]
+        (run, data), (_, whole) = ready(fit, test.hide()), ready(fit, test)
+        truth = whole[target] if target in run.model.enumerated else observed_target(run, whole, target)
+        arguments = run.model.arguments(data)
+        terms = [_log_target(run, arguments, target, truth) for _ in range(draws)]
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
 
-def _log_target(fit: Fit, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
+def _log_target(run: Run, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
     """Log density of a target's true values given one draw of the latents, with rows' enumerated latents summed out."""
-    if not fit.model.enumerated:
-        fn = target_sites(fit.best, arguments)[target]["fn"]
+    if not run.model.enumerated:
+        fn = target_sites(run, arguments)[target]["fn"]
         return fn.log_prob(_in_shape(truth, fn))
-    drawn = pair(fit.model, fit.guide, arguments, targets_only=True, hidden=fit.model.targets)
-    if target in fit.model.enumerated:
+    drawn = pair(run.model, run.guide, arguments, targets_only=True, hidden=run.model.targets)
+    if target in run.model.enumerated:
         return drawn.log_conditional(target, truth)
     site = drawn.target(target)
     return drawn.log_given(site, site["fn"].log_prob(_in_shape(truth, site["fn"])))

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..modeling import priors as prior_tools
+from ..modeling import registry
 from ..modeling.base import ZooModel
 from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
@@ -221,10 +222,12 @@ class Fit:
                 support = {k: v for k, v in tables.items() if k.startswith("support_") and k in batch.tensors}
                 batch = batch.with_tables(group, {k: _merged(batch.tensors[k], v, places) for k, v in support.items()})
             else:
+                others = amortised_elsewhere(run.model, group)
+                remedy = f"fit with a guide that is amortised over {group}s ({str(others)[1:-1]} in this zoo), or "
                 raise KeyError(
                     f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
-                    f"{len(known)} {group}s it was trained on; fit with a guide that is amortised over {group}s "
-                    "('amortized' in this zoo), or include them in the training data"
+                    f"{len(known)} {group}s it was trained on; {remedy if others else ''}include them in the training "
+                    "data"
                 )
         tensor = reference_tensor(run.model)
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
@@ -287,6 +290,14 @@ def holds_group(model: ZooModel, group: str) -> bool:
     """
     taken = group in inspect.signature(model.forward).parameters
     return group in model.plate_dims or (taken and group not in model.open_groups)
+
+
+def amortised_elsewhere(model: ZooModel, group: str) -> list[str]:
+    """Names of the guides of the model's entry that are amortised over a group."""
+    if model.entry is None:
+        return []
+    found = getattr(registry.entry(model.entry[0]).parts, "GUIDES", {})
+    return [name for name, guide in found.items() if group in declared(guide, "amortized")]
 
 
 def _require_like(batch: Batch, known: Batch) -> None:

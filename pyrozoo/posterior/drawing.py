@@ -19,6 +19,7 @@ from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, public_name
 from .draws import Draws
 from .export import from_draws
+from .new_groups import ready
 from .traces import (
     enumerated_values,
     event_dims,
@@ -50,7 +51,9 @@ def draw(
 
     Args:
         fit: The fit; each restart is a chain.
-        batch: Data; a target that is not observed there is a latent and is drawn from the guide.
+        batch: Data; a target that is not observed there is a latent and is drawn from the guide. Latents of groups that
+            the training data lack are drawn from their prior given the global latents, see `predict`; the groups' axis
+            has those of the training data first.
         draws: Number of draws S per chain.
         seed: Random seed for the draws; the same seed gives equal draws, also after saving and loading.
         sites: Public names of the latent or observed sites to keep; all by default.
@@ -79,11 +82,11 @@ def draw(
     chains = []
     for index, run in enumerate(fit.runs if restarts else [fit.best]):
         with isolated(run_seed(seed, index)), torch.no_grad():
-            data = fit.prepare(batch, run)
-            arguments = run.model.arguments(data)
-            chains.append([_one_draw(run, arguments, sites, predictive) for _ in range(draws)])
+            ran, data = ready(fit, batch, run)
+            arguments = ran.model.arguments(data)
+            chains.append([_one_draw(ran, arguments, sites, predictive) for _ in range(draws)])
     with isolated(seed), torch.no_grad():
-        trace = model_trace(fit.model, fit.guide, data)
+        trace = model_trace(ran.model, ran.guide, data)
     found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
     if prior:
         extra = prior_predictive(fit, batch, draws=draws, seed=seed, sites=sites, restarts=restarts)

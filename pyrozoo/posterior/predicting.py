@@ -18,7 +18,8 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..inference.losses import validation
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
-from .columns import class_columns, columns_of, component_names, summary
+from .columns import class_columns, column, columns_of, component_names, summary
+from .new_groups import new_groups, ready
 from .traces import (
     AT_ONCE,
     Pair,
@@ -65,11 +66,14 @@ def predict(
     Returns:
         One line per row: for a target of numbers, also counts, ``y.mean``, ``y.sd``, ``y.q05`` ... (``y[name].mean``
         where y has several components); for one of classes ``k.label`` and ``k.p[class]``. In the units of the data. If
-        the batch has coordinates of rows, groups and coordinates of the row come first (`Batch.describe_rows`).
+        the batch has coordinates of rows, groups and coordinates of the row come first (`Batch.describe_rows`). Where a
+        group of some rows was not in the training data, and the guide has no answer of its own for it, its latents are
+        drawn from their prior given the global latents; the column ``<group>.new`` says for which rows.
 
     Raises:
         ValueError: The fit saw no label of a target, or the model has no target.
-        KeyError: A group was not in the training data, and the guide is not amortised over it.
+        KeyError: A group was not in the training data, and another guide of the entry is amortised over it, or the
+            model has parameters per group, or the guide draws its rows' latents in one with those of the groups.
         TypeError: Options for a model without a ``predict`` of its own.
 
     Example:
@@ -115,8 +119,8 @@ def _predictions(
                 f"no row of the training data was labelled with {target!r}, so it cannot be predicted; add labels"
             )
     with isolated(seed), torch.no_grad():
-        data = fit.prepare(batch.hide())
-        drawn = (_summed_out if fit.model.enumerated else _one_by_one)(fit.best, data, draws)
+        run, data = ready(fit, batch.hide())
+        drawn = (_summed_out if fit.model.enumerated else _one_by_one)(run, data, draws)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     for target, own in drawn.items():
@@ -124,6 +128,8 @@ def _predictions(
             columns |= _classes(target, own.exact, fit)
         else:
             columns |= _numbers(target, own, fit, quantiles)
+    for group, names in new_groups(fit, batch).items():
+        columns[column(group, "new")] = np.isin(batch.group_names(group), np.asarray(names))
     return pd.DataFrame(columns, index=index), drawn
 
 
