@@ -38,6 +38,7 @@ _HOMES = {
     "criticism.folds": ("fit_folds", "fold_data", "hold_out", "label_folds"),
     "criticism.importance": ("khat", "log_density"),
     "criticism.latent": ("latent_report",),
+    "criticism.loo": ("Loo", "loo"),
     "criticism.ppc": ("ppc",),
     "criticism.reweighting": ("predict_by_importance",),
     "criticism.sbc": ("sbc",),

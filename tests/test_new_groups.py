@@ -208,5 +208,5 @@ def test_latents_of_a_new_groups_rows_are_the_local_guides():
     held = zoo.draw(fit, fit.train, draws=300, predictive=False).groups["posterior"]
     sd = np.sqrt((held["mu"][0] + held["b"][0, :, 2]).var() + 0.25 + 1.0 + 0.01)
     assert table["y.sd"].item() == pytest.approx(sd, rel=5 / np.sqrt(200))
-    with pytest.raises(KeyError, match="unknown person: the guide 'Joint .own.' samples the rows' latents in one"):
+    with pytest.raises(KeyError, match=r"unknown person: the guide 'Joint .own.' samples the rows' latents in one"):
         zoo.predict(fitted(Rows, Joint), answers(["X"], ["c"]), draws=2)

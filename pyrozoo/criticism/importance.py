@@ -23,6 +23,7 @@ from ..posterior.traces import Pair, chunks, outside, pair, plates_of, squeezed
 
 ROUNDING = 1e-5
 GLOBAL = "global"  # judges all latents together
+BAD = 0.7  # k above which weights are not to be trusted
 NOISE = 0.5  # largest k of the inner estimates alone at which k still says something about the guide
 
 
@@ -76,9 +77,7 @@ def khat(
         >>> zoo.khat(fit, per="unit", only=[0, 2], draws=25).index.to_list()
         [0, 2]
     """
-    data = fit.train if data is None else data
-    if data is None or data.sha256 != fit.data["sha256"]:
-        raise ValueError("k-hat is about the data the guide was fitted to: pass the training data of this fit")
+    data = training_data(fit, data, "k-hat is about the data the guide was fitted to")
     if per not in (None, GLOBAL, *fit.model.plate_dims):
         raise ValueError(f"per: {per!r} is no plate of the model; plates are {sorted(fit.model.plate_dims)}")
     if draws < 25:
@@ -87,7 +86,7 @@ def khat(
         batch = fit.prepare(data)
         per, judged = _judged(fit.best, batch, per)
         if per == GLOBAL:
-            k = np.nan if _is_point(fit.best, batch) else pareto_k(_global_weights(fit.best, batch, draws))
+            k = np.nan if is_point(fit.best, batch) else pareto_k(_global_weights(fit.best, batch, draws))
             return _named(pd.Series([k], pd.Index(["all latents"], name="latents"), name="khat"), per, judged)
         names = batch.names(per)
         places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
@@ -96,10 +95,10 @@ def khat(
                 raise ValueError(f"only: {list(only)} are not all names of a group; per is {per!r}")
             batch = batch.take(np.flatnonzero(np.isin(batch[per].cpu().numpy(), places)))
         if per == fit.model.rows:
-            values = _shapes(_row_weights(fit.best, batch, draws), places)
+            values = shapes(row_weights(fit.best, batch, draws), places)
         else:
-            values = _shapes(_group_weights(fit.best, batch, per, draws, inner, vary=True), places)
-            noise = _shapes(_group_weights(fit.best, batch, per, draws, inner, vary=False), places)
+            values = shapes(_group_weights(fit.best, batch, per, draws, inner, vary=True), places)
+            noise = shapes(_group_weights(fit.best, batch, per, draws, inner, vary=False), places)
             untold = (noise > NOISE) | _at_a_point(fit.best, batch, per)[places]
             values = np.where(untold, np.nan, values)
     return _named(pd.Series(values, index=pd.Index(names[places], name=per), name="khat"), per, judged)
@@ -213,7 +212,20 @@ def pareto_k(log_weights: Tensor) -> float:
     return float(fit_generalized_pareto(excess)[0]) if len(excess) >= 5 else float("inf")
 
 
-def _shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
+def training_data(fit: Fit, data: Batch | None, why: str) -> Batch:
+    """The training data, as given or as the fit holds them.
+
+    Raises:
+        ValueError: Other data, or none.
+    """
+    data = fit.train if data is None else data
+    if data is None or data.sha256 != fit.data["sha256"]:
+        raise ValueError(f"{why}: pass the training data of this fit")
+    return data
+
+
+def shapes(log_weights: Tensor, places: np.ndarray) -> np.ndarray:
+    """Pareto k of log weights (S, N) at some positions."""
     return np.array([pareto_k(log_weights[:, i].double()) for i in places])
 
 
@@ -244,7 +256,7 @@ def _named(k: pd.Series, per: str, latents: tuple[str, ...]) -> pd.Series:
     return k
 
 
-def _is_point(run: Run, batch: Batch) -> bool:
+def is_point(run: Run, batch: Batch) -> bool:
     """Whether two draws of all latents agree."""
     first, second = (dict(pair(run.model, run.guide, batch).sites("guide")) for _ in range(2))
     return all(torch.equal(site["value"], second[name]["value"]) for name, site in first.items())
@@ -261,11 +273,11 @@ def _global_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     return torch.stack(out)
 
 
-def _row_weights(run: Run, batch: Batch, draws: int) -> Tensor:
+def row_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     """Log weights (S, N) of the rows' latents given one draw of everything else."""
     rows = run.model.rows
     fixed = outside(poutine.trace(run.guide).get_trace(**run.model.arguments(batch)), {rows})
-    return torch.cat([_log_weights(run, batch, fixed, n)[rows] for n in chunks(draws, batch)])
+    return torch.cat([log_weights(run, batch, fixed, n)[rows] for n in chunks(draws, batch)])
 
 
 def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, vary: bool) -> Tensor:
@@ -278,7 +290,7 @@ def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, var
     for _ in range(draws):
         group_draw = pair(run.model, run.guide, batch, outside(outer, {rows, per})).guide if vary else outer
         fixed = outside(group_draw, {rows})
-        terms = [_log_weights(run, batch, fixed, n) for n in chunks(inner, batch)]
+        terms = [log_weights(run, batch, fixed, n) for n in chunks(inner, batch)]
         others = {plate: term[:1] for plate, term in terms[0].items() if plate not in (rows, per)}
         first = first or others
         if any(not torch.allclose(term, first[plate]) for plate, term in others.items()):
@@ -302,7 +314,7 @@ def _at_a_point(run: Run, batch: Batch, per: str) -> np.ndarray:
     return (~moved).cpu().numpy()
 
 
-def _log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, Tensor]:
+def log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, Tensor]:
     """Log weights (S, ...) by plate, of the sites that are not fixed."""
     drawn = pair(run.model, run.guide, batch, fixed, copies=draws)
     p, q = drawn.by_plate("model"), drawn.by_plate("guide")
