@@ -129,7 +129,7 @@ def _predictions(
         else:
             columns |= _numbers(target, own, fit, quantiles)
     for group, names in new_groups(fit, batch).items():
-        columns[column(group, "new")] = np.isin(batch.group_names(group), np.asarray(names))
+        columns[column(group, "new")] = np.array([name in set(names) for name in batch.group_names(group).tolist()])
     return pd.DataFrame(columns, index=index), drawn
 
 
