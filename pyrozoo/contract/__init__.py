@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..modeling import registry
 from . import densities, fits, inference, sites
-from .causes import explained
+from .causes import explained, particles
 from .subject import Skipped, Subject, subjects
 
 __all__ = ["CHECKS", "Check", "Result", "Skipped", "Subject", "check", "label", "scoped", "subjects"]
@@ -23,7 +23,7 @@ class Check:
     """One clause of the contract.
 
     Attributes:
-        code: Code of the clause, C1 to C17.
+        code: Code of the clause, C1 to C19.
         statement: Statement that must hold.
         run: Function of a subject that raises AssertionError with what to fix, or `Skipped` with the reason why the
             clause does not apply.
@@ -84,6 +84,8 @@ _CHECKS = (
     Check("C15", "plain SVI, AutoNormal, Predictive and MCMC accept the model", inference.plain_pyro),
     Check("C16", "the log joint density at a fixed trace is the card's", densities.golden, "variant"),
     Check("C17", "simulation-based calibration of what the card names", inference.calibrated, "variant", slow=True),
+    Check("C18", "several draws at once have the densities of each alone", particles, "guide"),
+    Check("C19", "what a hidden label holds changes nothing", densities.hidden_labels, "guide"),
 )
 _DEPTHS = {"entry": 0, "variant": 1, "guide": 2, "subject": 3}
 CHECKS: dict[str, Check] = {clause.code: clause for clause in _CHECKS}

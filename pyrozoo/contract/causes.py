@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, frames_of, is_enumerated
+from .densities import require
 from .describing import density_sites
 from .subject import Skipped, Subject
 
@@ -57,12 +58,9 @@ def likely_cause(model: ZooModel, guide: Any, batch: Batch) -> str:
         batch: The data.
     """
     try:
-        arguments = model.arguments(batch)
-        drawn = poutine.trace(guide).get_trace(**arguments)
-        one = poutine.trace(poutine.condition(model, data=_unobserved(drawn))).get_trace(**arguments)
+        runs = _runs(model, guide, batch)
     except Exception:  # not even one draw works, which the error itself says
         return ""
-    runs = _Runs(model, batch, one, _unobserved(drawn) | _unobserved(one))
     for find in (_random, _enumerated, _out_of_scope, _across_rows, functools.partial(_particles, guide=guide)):
         try:
             cause = find(runs)
@@ -71,6 +69,16 @@ def likely_cause(model: ZooModel, guide: Any, batch: Batch) -> str:
         if cause:
             return cause
     return ""
+
+
+def particles(subject: Subject) -> None:
+    """C18: many draws at once, as vectorised particles and predictions take them, have the densities of each alone."""
+    with subject.built() as (model, guide, batch), torch.no_grad():
+        try:
+            cause = _particles(_runs(model, guide, batch), guide)
+        except _At as place:
+            cause = str(place)
+        require(not cause, cause)
 
 
 class _At(Exception):
@@ -122,6 +130,14 @@ class _Runs:
     def free(self) -> dict[str, Tensor]:
         """Values of the sites that are not enumerated."""
         return {name: value for name, value in self.values.items() if name not in self.model.enumerated}
+
+
+def _runs(model: ZooModel, guide: Any, batch: Batch) -> _Runs:
+    """One draw of the guide, and the model at its values."""
+    arguments = model.arguments(batch)
+    drawn = poutine.trace(guide).get_trace(**arguments)
+    one = poutine.trace(poutine.condition(model, data=_unobserved(drawn))).get_trace(**arguments)
+    return _Runs(model, batch, one, _unobserved(drawn) | _unobserved(one))
 
 
 class _Seen(Messenger):
@@ -217,9 +233,7 @@ def _across_rows(runs: _Runs) -> str:
 
 
 def _particles(runs: _Runs, guide: Any) -> str:
-    """Two draws at once have the densities of each alone; what is enumerated is predicted from many at once."""
-    if not runs.model.enumerated:
-        return ""
+    """Two draws at once have the densities of each alone."""
     nesting, when = runs.model.max_plate_nesting, "for two draws at once (particles)"
     with pyro.plate(COPIES, 2, dim=-1 - nesting):
         try:

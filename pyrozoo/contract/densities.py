@@ -22,10 +22,12 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..data.batch import Batch
+from ..data.build import mask_alias
 from ..inference.copies import default_dtype, isolated
 from ..inference.losses import Loss
 from ..inference.minibatches import can_take_present, rows_per_group, sample_minibatches
 from ..modeling.base import ZooModel
+from ..modeling.guides import with_support
 from .describing import density_sites, trace_of
 from .subject import Skipped, Subject
 
@@ -227,6 +229,26 @@ def assignments(model: ZooModel, batch: Batch, limit: int = 4096) -> Iterable[di
         for (name, i), value in zip(slots, values, strict=True):
             out[name][i] = value
         yield {name: value.reshape(sites[name]["value"].shape) for name, value in out.items()}
+
+
+# -------------------------------------------------------------------- C19
+def hidden_labels(subject: Subject) -> None:
+    """C19: with labels hidden in further rows, the ELBO does not depend on what these rows hold."""
+    with subject.built() as (model, guide, batch):
+        if not batch.labels:
+            raise Skipped("no target of the tiny data has a mask; give labels={target: mask} to have this checked")
+        for target, mask in batch.labels.items():
+            every_other = batch[mask].cumsum(0) % 2 == 0
+            hidden = with_support(guide, batch.relabel(every_other, target))
+            told = hidden.with_tensors({target: batch[target]})
+            drawn = latents_only(without_points(trace_of(guide, model, hidden)))
+            terms, others = (elbo_terms(model, poutine.replay(guide, trace=drawn), part) for part in (hidden, told))
+            for name, term in terms.items():
+                same = math.isclose(others[name], term, rel_tol=EXACT, abs_tol=EXACT)
+                require(
+                    same, f"{name} depends on the values of {target!r} in rows where it is hidden, which hold 0: a fit "
+                    f"would train on these; mask the site by {mask_alias(target)!r} (poutine.mask, .mask or obs_mask)",
+                )  # fmt: skip
 
 
 # -------------------------------------------------------------------- C16

@@ -7,6 +7,7 @@ import torch
 from entry_events import Conjugate, Events, tiny
 from entry_mixture import MeanField, Mixture
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 
 class BatchSizedPlate(Mixture):
@@ -86,6 +87,29 @@ class FirstClass(Reshaped):
 
     def means(self, k):
         return self.mu[k if k.dim() == 1 and len(k) > 1 else k.reshape(-1)[0]]
+
+
+class NoMask(Mixture):
+    """Takes the class of every row for a label, also of those where it is hidden."""
+
+    def forward(self, y, labelled=None, **batch):
+        super().forward(y=y, labelled=torch.ones_like(y, dtype=torch.bool), **batch)
+
+
+class OneDraw(Events):
+    """Right for one draw alone: the means of several are mixed up."""
+
+    def forward(self, duration, sizes, row=None, **batch):
+        rate = pyro.sample("rate", self.prior("rate"))
+        share = pyro.sample("share", self.prior("share"))
+        pieces = batch["lengths"].tolist()
+        kind = pad_sequence(batch["kind"].split(pieces), batch_first=True)
+        duration = pad_sequence(duration.split(pieces), batch_first=True, padding_value=1.0)
+        mask = torch.arange(kind.shape[1]) < batch["lengths"][:, None]
+        with self.plate("row", sizes=sizes, row=row):
+            kind = pyro.sample("kind", dist.Categorical(share[..., None, :]).mask(mask).to_event(1), obs=kind)
+            own = rate.reshape(-1)[kind]
+            pyro.sample("duration", dist.Exponential(own).mask(mask).to_event(1), obs=duration)
 
 
 class NoShare(Conjugate):
