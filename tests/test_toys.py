@@ -4,6 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pyrozoo as zoo
@@ -11,7 +12,7 @@ from pyrozoo import contract
 
 REPOSITORY = Path(__file__).parents[1]
 TOYS = sorted(path.stem for path in (REPOSITORY / "tests" / "toys").glob("*.py"))
-QUICK = ("C2", "C3", "C4", "C5", "C6", "C12", "C14", "C16")  # those without a fit or another process
+QUICK = ("C2", "C3", "C4", "C5", "C6", "C12", "C14", "C16", "C18", "C19")  # those without a fit or another process
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ def failed(name, **options):
 @pytest.mark.parametrize("toy", TOYS, indirect=True)
 def test_a_toy_keeps_the_clauses_of_its_density(toy):
     assert failed(toy.CARD.name, only=QUICK, fast=True) == []
+
+
+@pytest.mark.parametrize("toy", TOYS, indirect=True)
+def test_a_toy_is_fitted_and_predicts_its_hidden_rows(toy):
+    data, arguments = toy.tiny()
+    fit = zoo.fit(zoo.create_model(toy.CARD.name, data, **arguments), "normal", data, steps=3, progress=False)
+    table = zoo.predict(fit, data, draws=20)
+    assert len(table) == data.n_rows
+    assert np.isfinite(table.select_dtypes("number")).all(axis=None)
 
 
 @pytest.mark.slow
