@@ -8,11 +8,13 @@ traceback of any.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import __version__
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().parse_args(argv, arguments)
         for module in arguments.modules:
             _import(module)
-        return arguments.command(arguments)
+        with _warnings_once():
+            return arguments.command(arguments)
     except KeyboardInterrupt as interrupt:
         print(f"pyrozoo: interrupted; {interrupt if interrupt.args else arguments.hint}", file=sys.stderr)
         return 130
@@ -185,3 +188,19 @@ def _import(module: str) -> None:
         raise ValueError(f"--import {module}: there is no such module") from error
     except Exception as error:
         raise ValueError(f"--import {module}: {type(error).__name__}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _warnings_once() -> Iterator[None]:
+    """Show a warning once; Python alone shows it anew after every change of the filters, which Pyro makes often."""
+    seen: set[tuple[type[Warning], str]] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def once(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if (category, str(message)) not in seen:
+                seen.add((category, str(message)))
+                show(message, category, *where, **more)
+
+        warnings.showwarning = once
+        yield

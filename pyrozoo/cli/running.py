@@ -6,9 +6,8 @@ import argparse
 import contextlib
 import inspect
 import itertools
-import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..modeling import registry
 
@@ -46,9 +45,8 @@ def check_command(arguments: argparse.Namespace) -> int:
 
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     options = {name: getattr(arguments, name) for name in ("slow", "only", "fast", "stop")}
-    with _warnings_once():
-        for _, results in itertools.groupby(contract.check(arguments.name, **options), lambda result: result.code):
-            _print_clause(results, counts)
+    for _, results in itertools.groupby(contract.check(arguments.name, **options), lambda result: result.code):
+        _print_clause(results, counts)
     print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
     return 1 if counts["failed"] else 0
 
@@ -76,19 +74,3 @@ def _print_line(outcome: str, message: str, results: list[Result]) -> None:
     seconds = sum(result.seconds for result in results)
     note = f": {' '.join(message.split())}" if message else ""
     print(f"{outcome:7}  {results[0].code:3}  {what} ({seconds:.1f} s){note}", flush=True)
-
-
-@contextlib.contextmanager
-def _warnings_once() -> Iterator[None]:
-    """Show a warning once; Python alone shows it anew after every change of the filters, which Pyro makes often."""
-    seen: set[tuple[type[Warning], str]] = set()
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def once(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if (category, str(message)) not in seen:
-                seen.add((category, str(message)))
-                show(message, category, *where, **more)
-
-        warnings.showwarning = once
-        yield
