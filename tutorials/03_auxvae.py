@@ -176,8 +176,8 @@ with torch.no_grad():
     both = log_style + p.load_given(*p.load_head(z, every)).log_prob(part["y"]).T
     seen, own = part["style_labelled"], part["style"][:, None]
     targets = torch.where(seen, both.gather(1, own)[:, 0], both.logsumexp(1))
-    h_aux = by_participant(p.aux, p.standardise(part["x_aux"]), part["participant"])
-    log_x = p.recon_weight * p.reconstruct(z, h_aux).log_prob(part["x"])
+    h_aux = by_participant(p.aux, p.standardise(part["x_aux"], part["x_aux"]), part["participant"])
+    log_x = p.recon_weight * p.reconstruct(z, h_aux, p.units(part["x_aux"], part["participant"])).log_prob(part["x"])
     kl = p.beta * (q["fn"].log_prob(z) - p.prior("z").log_prob(z))
     by_hand = float((log_x + targets - kl).sum())
 print(f"styles known: {int(seen.sum())} of {part.n_rows}")

@@ -301,6 +301,56 @@ def test_without_noise_walks_of_a_condition_differ_only_where_they_begin():
     assert np.abs(x[:, 0] - x[:, 1]).max() > 1
 
 
+# ------------------------------------------------------------------ kinds of effect
+def test_coordination_moves_phases_and_hardly_anything_else():
+    gait = replace(simulator.GAITS["coordination"], effect=0.0)
+    quiet = replace(gait, trial=0.0, jitter=0.0, acc_noise=0.0, gyro_noise=0.0, misalignment_deg=0.0)
+    walks = simulate(1, 1, n_steps=80, duration_s=4.0, gait=quiet)
+    pelvis, thorax = (CHANNELS.index(f"{site}_gyro_z") for site in ("l5_s1", "t6"))
+    found = probe.spectrum(walks["x"].numpy(), pelvis)[:, 0, thorax]
+    own = probe.spectrum(walks["x_aux"].numpy(), pelvis)[0, 0, thorax]
+    shift = np.angle(found * own.conj()).reshape(4, 4)
+    assert (np.diff(np.abs(shift), axis=1) > 0).all()  # grows with the load
+    assert (np.sign(shift[RIGHT]) == -np.sign(shift[LEFT])).all()
+
+
+def test_squares_grow_faster_than_the_load():
+    quiet = {"trial": 0.0, "jitter": 0.0, "acc_noise": 0.0, "gyro_noise": 0.0, "misalignment_deg": 0.0}
+    lean = {}
+    for curvature in (0.0, 1.0):
+        walks = simulate(1, 1, n_steps=80, duration_s=4.0, gait=Gait(curvature=curvature, **quiet))
+        leans = np.degrees(np.arcsin(np.clip(means(walks, "t6_acc_y")[0, RIGHT], -1, 1)))
+        lean[curvature] = np.diff(np.abs(leans))
+    assert lean[0.0][2] / lean[0.0][0] == pytest.approx(2.0, rel=0.1)  # loads 10, 20, 30, 50: steps of 10 and 20
+    assert lean[1.0][2] / lean[1.0][0] == pytest.approx(16 / 3, rel=0.1)
+
+
+def test_a_heavier_walker_strikes_harder_where_the_mass_is_shown():
+    walks = simulate(0, 12, n_steps=80, duration_s=4.0, gait=Gait(mass_shown=4.0, mass_sd=15.0, between=0.1))
+    strength = walks["x_aux"][:, :, CHANNELS.index("left_shank_acc_z")].std(1)
+    assert np.corrcoef(strength, walks.truth["mass_kg"])[0, 1] > 0.9
+
+
+def test_the_kinds_have_names_and_another_is_refused():
+    assert set(simulator.GAITS) == {"linear", "coordination", "nonlinear", "mixed"}
+    linear = simulate(2, 1, n_steps=40, duration_s=3.0)
+    assert linear.sha256 == simulate(2, 1, n_steps=40, duration_s=3.0, gait=Gait()).sha256
+    assert linear.sha256 != simulate(2, 1, n_steps=40, duration_s=3.0, gait="mixed").sha256
+    with refuses("gait: 'cubic' is none of"):
+        simulate(gait="cubic")
+
+
+def test_phases_against_a_reference_do_not_depend_on_where_a_walk_begins():
+    time = np.arange(200) / 20
+    walks = [
+        np.stack([np.sin(6 * time + a), np.cos(6 * time + a + 1), np.cos(12 * time + 2 * a)], -1) for a in (0, 1, 2)
+    ]
+    found = probe.spectrum(np.stack(walks), 0)
+    turned = np.angle(found[1:] * found[:1].conj())
+    assert np.allclose(turned[:, 0, :2], 0, atol=0.01)
+    assert np.allclose(turned[:, 1, 2], 0, atol=0.01)
+
+
 # ------------------------------------------------------------------ resampling
 @pytest.mark.parametrize(("n", "steps"), [(800, 120), (1600, 800), (100, 60), (37, 36), (50, 2)])
 def test_a_constant_stays_constant(n, steps):

@@ -28,6 +28,12 @@ def built(data, variant="auxvae", guide="paper", **arguments):
     return model, module
 
 
+def standardised(model, data):
+    """x and x_aux as the networks see them."""
+    x, x_aux = data["x"], data["x_aux"]
+    return model.standardise(x, x_aux, data["participant"]), model.standardise(x_aux, x_aux)
+
+
 def loss_and_gradients(model, guide, data, seed=3):
     parameters = [p for p in (*model.parameters(), *guide.parameters()) if p.requires_grad]
     for parameter in parameters:
@@ -41,7 +47,14 @@ def loss_and_gradients(model, guide, data, seed=3):
 def by_hand(model, guide, data, seed=3):
     """Equation 14 written out, with the style summed out by logsumexp row by row where it is not known."""
     x, x_aux, who, y = data["x"], data["x_aux"], data["participant"], data["y"]
-    x_std, aux_std = ((v - model.x_loc) / model.x_scale for v in (x, x_aux))
+    if model.own_scale:
+        spread = ((x_aux - x_aux.mean(1, keepdim=True)) ** 2).mean(1, keepdim=True)
+        own_loc, own_scale = x_aux.mean(1, keepdim=True), (spread + 0.01 * model.x_scale**2) ** 0.5
+        x_std, aux_std = (x - own_loc[who]) / own_scale[who], (x_aux - own_loc) / own_scale
+        x_loc, x_scale = own_loc[who], own_scale[who]
+    else:
+        x_std, aux_std = ((v - model.x_loc) / model.x_scale for v in (x, x_aux))
+        x_loc, x_scale = model.x_loc, model.x_scale
     n = len(x)
     out = guide.head(guide.encoder(x_std, aux_std, who))
     loc, raw = out.chunk(2, -1)
@@ -50,8 +63,8 @@ def by_hand(model, guide, data, seed=3):
         z = q.rsample()
     kl = (q.log_prob(z) - torch.distributions.Normal(0.0, 1.0).log_prob(z)).sum(-1)
     h_aux = None if model.aux is None else model.aux(aux_std)[who]
-    mean = model.x_loc + model.x_scale * model.decoder(z, h_aux)
-    sd = model.x_scale * (0.5**0.5 if model.x_log_sd is None else 1e-3 + model.x_log_sd.exp())
+    mean = x_loc + x_scale * model.decoder(z, h_aux)
+    sd = x_scale * (0.5**0.5 if model.x_log_sd is None else 1e-3 + model.x_log_sd.exp())
     log_x = torch.distributions.Normal(mean, sd).log_prob(x).sum((-1, -2))
     seen = data["labelled"]
 
@@ -90,6 +103,21 @@ def test_the_elbo_and_its_gradients_are_those_of_a_hand_marginalised_loss(known,
     same(loss_and_gradients(model, guide, data), by_hand(model, guide, data))
 
 
+@pytest.mark.parametrize("fusion", ["cross", "concat", "none", "departure"])
+def test_walks_on_the_walkers_own_scale_have_the_loss_written_by_hand(fusion):
+    data = trials()
+    model, guide = built(data, fusion=fusion, own_scale=True, beta=0.3)
+    same(loss_and_gradients(model, guide, data), by_hand(model, guide, data))
+
+
+def test_an_absolute_error_in_lb_has_a_scale_of_one_lb():
+    data = trials()
+    model, _ = built(data, y_likelihood="mae_lb")
+    loc, scale = model.load_head(torch.zeros(3, model.z_dim, dtype=torch.float64), torch.zeros(3, dtype=torch.long))
+    p_y = model.load_given(loc, scale)
+    assert torch.allclose(p_y.log_prob(p_y.mean + 2.0), torch.tensor(-2.0 - math.log(2.0), dtype=torch.float64))
+
+
 @pytest.mark.parametrize("y_likelihood", ["laplace", "mae", "normal", "studentt"])
 @pytest.mark.parametrize("x_likelihood", ["normal", "mse"])
 def test_every_likelihood_is_the_one_it_is_called(y_likelihood, x_likelihood):
@@ -111,7 +139,7 @@ def test_the_papers_loss_is_a_mean_squared_error_a_cross_entropy_and_a_mean_abso
     model, guide = built(data, x_likelihood="mse", y_likelihood="mae")
     loss, _ = loss_and_gradients(model, guide, data)
     with torch.no_grad(), isolated(3):
-        x, aux = model.standardise(data["x"]), model.standardise(data["x_aux"])
+        x, aux = standardised(model, data)
         q = guide.posterior(guide.head(guide.encoder(x, aux, data["participant"]))).base_dist
         z = q.rsample()
         kl = (q.log_prob(z) - torch.distributions.Normal(0.0, 1.0).log_prob(z)).sum()
@@ -128,10 +156,10 @@ def test_a_style_dependent_prior_of_z_is_summed_over_with_the_style(known):
     model, guide = built(data, z_prior="style")
     loss, _ = loss_and_gradients(model, guide, data)
     with torch.no_grad(), isolated(3):
-        x, aux, who = model.standardise(data["x"]), model.standardise(data["x_aux"]), data["participant"]
+        (x, aux), who = standardised(model, data), data["participant"]
         q = guide.posterior(guide.head(guide.encoder(x, aux, who)))
         z = q.rsample()
-        p_x = model.reconstruct(z, model.aux(aux)[who])
+        p_x = model.reconstruct(z, model.aux(aux)[who], model.units(data["x_aux"], who))
         terms = []
         for k in range(4):
             p_z = dist.Normal(model.style_loc[k], model.style_log_sd[k].exp()).to_event(1)
@@ -153,13 +181,14 @@ def test_a_guide_with_its_own_style_averages_over_it(known):
     assert isinstance(guide, StyleAwareGuide)
     loss, _ = loss_and_gradients(model, guide, data)
     with torch.no_grad(), isolated(3):
-        x, aux, who = model.standardise(data["x"]), model.standardise(data["x_aux"]), data["participant"]
+        (x, aux), who = standardised(model, data), data["participant"]
         features = guide.encoder(x, aux, who)
         log_q = torch.log_softmax(guide.classifier(features), -1)
         q = guide.posterior(guide.head(features))
         z = q.rsample()
         log_pi = torch.log_softmax(model.classifier(z), -1)
-        total = model.recon_weight * model.reconstruct(z, model.aux(aux)[who]).log_prob(data["x"])
+        p_x = model.reconstruct(z, model.aux(aux)[who], model.units(data["x_aux"], who))
+        total = model.recon_weight * p_x.log_prob(data["x"])
         total = total + dist.Normal(0.0, 1.0).log_prob(z).sum(-1) - q.log_prob(z)
         for k in range(4):
             carried = torch.where(data["style_labelled"], data["style"], k)
@@ -194,7 +223,7 @@ def test_predictions_are_equation_15():
     table = zoo.predict(fit, data, draws=4000, seed=0)
     model, guide = fit.model, fit.guide
     with torch.no_grad(), isolated(5):
-        x, aux = model.standardise(data["x"]), model.standardise(data["x_aux"])
+        x, aux = standardised(model, data)
         z = guide.posterior(guide.head(guide.encoder(x, aux, data["participant"]))).sample((4000,))
         pi = torch.softmax(model.classifier(z), -1)
         mean = torch.stack([model.load_head(z, torch.full(z.shape[:-1], k))[0] for k in range(4)], -1)

@@ -14,6 +14,7 @@ from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
+from pyrozoo.models.auxvae.experiments.departure import calibrated
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
@@ -101,6 +102,30 @@ def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):
     assert errors["ridge: difference"] < errors["ridge: none"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["departure", "presets", "tuning", "losses"])
+def test_the_other_experiments_run_and_hold_every_error(name, tmp_path):
+    record = run("auxvae", name, profile="smoke", out=tmp_path)
+    assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
+    if name == "departure":
+        by_fold = record["extra"]["mae by fold"]
+        assert {row["model"]: row["mae"] for row in record["rows"]} == pytest.approx(
+            {model: np.mean(errors) for model, errors in by_fold.items()}, abs=1e-3
+        )
+
+
+def test_a_fold_is_calibrated_on_the_people_of_the_others_only():
+    rng = np.random.default_rng(0)
+    folds = [{"mae": 1.0, "errors": rng.uniform(0, k + 1, 40).tolist(), "sd": [2.0] * 40} for k in range(3)]
+    first = calibrated(folds)
+    others = np.sort(np.concatenate([folds[1]["errors"], folds[2]["errors"]]))
+    q = others[int(np.ceil(81 * 0.9)) - 1]
+    assert first[0]["width90"] == pytest.approx(4 * q)
+    assert first[0]["cover90"] == np.mean(np.array(folds[0]["errors"]) <= q)
+    folds[0]["errors"] = [9.0] * 40
+    assert calibrated(folds)[0]["width90"] == first[0]["width90"]
+
+
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
     run("auxvae", "figure6", profile="smoke", out=tmp_path)
     monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "epochs", 3)
@@ -128,6 +153,8 @@ def test_the_papers_profile_has_the_papers_sizes_and_every_configuration_of_its_
     total = sum(p.numel() for p in (*model.parameters(), *guide.parameters()))
     assert total == pytest.approx(2.88e6, rel=0.03)
     assert (model.z_dim, model.y_likelihood, model.beta) == (128, "mae", 1.0)
+    assert runs.arguments_of("5: cross-attention, style", "paper")[1]["y_likelihood"] == "mae_lb"
+    assert [runs.settings_of("5: cross-attention, style", "paper")["anneal"](p) for p in (0.0, 0.5, 1.0)] == [0, 0.5, 1]
     assert model.recon_weight == pytest.approx(1 / (800 * 72))
 
 

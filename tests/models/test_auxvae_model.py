@@ -14,11 +14,12 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.inference.copies import default_dtype, isolated
-from pyrozoo.models.auxvae.experiments.runs import PAPER_SIZES, SETTINGS, step_decay
+from pyrozoo.models.auxvae.experiments import probe
+from pyrozoo.models.auxvae.experiments.runs import DEPARTURES, PAPER_SIZES, SETTINGS, step_decay
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
 from pyrozoo.models.auxvae.local_guide import StyleAwareGuide
 from pyrozoo.models.auxvae.model import AuxVAE, warm_up
-from pyrozoo.models.auxvae.nets import Decoder, Encoder, Stream, by_participant, receptive_field
+from pyrozoo.models.auxvae.nets import Decoder, Departure, Encoder, Stream, by_participant, receptive_field, summaries
 
 
 def fitted(data, variant="auxvae", guide="paper", arguments=None, **settings):
@@ -61,6 +62,70 @@ def test_each_trial_gets_the_walk_of_its_own_participant():
     walks = torch.arange(4.0)[:, None, None].expand(4, 2, 1)
     found = by_participant(lambda w: w.mean((1, 2)), walks, torch.tensor([3, 0, 3, 2]))
     assert found.tolist() == [3.0, 0.0, 3.0, 2.0]
+
+
+# -------------------------------------------------------------------- a walker compared with himself
+def test_the_own_scale_is_that_of_the_unloaded_walk_with_a_floor():
+    data = trials()
+    still = data["x_aux"].clone()
+    still[1, :, 2] = 7.0  # a channel that does not move without a load
+    model = small_model(data, own_scale=True)
+    loc, scale = model.units(still)
+    assert torch.allclose(loc, still.mean(1))
+    assert scale[1, 2] == pytest.approx(0.1 * model.x_scale[2].item())
+    assert torch.allclose(scale[0] ** 2, still[0].var(0, unbiased=False) + 0.01 * model.x_scale**2)
+    own = model.standardise(still, still)
+    assert own.mean(1).abs().max() < 1e-9
+    assert own.std(1).max() < 1.03
+
+
+@pytest.mark.parametrize("own_scale", [True, False])
+def test_the_departure_of_the_own_unloaded_walk_is_the_same_for_everybody(own_scale):
+    data = trials()
+    encoder = small_model(data, fusion="departure", own_scale=own_scale).encoder_sizes
+    departure = Departure(encoder["n_channels"], 0.7).double().eval()
+    who = torch.tensor([2, 0, 1])
+    own = departure(data["x_aux"][who], data["x_aux"], who)
+    assert torch.equal(own[0], own[1])
+    assert torch.equal(own[0], own[2])
+
+
+def test_summaries_are_those_of_the_probe():
+    walk = torch.randn(3, 30, 4, dtype=torch.float64)
+    assert np.allclose(summaries(walk).numpy(), probe.features(walk.numpy()), atol=1e-6)
+
+
+def test_the_noise_is_there_in_training_only():
+    x, who = torch.randn(6, 20, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+    departure = Departure(2, 0.5).train()
+    assert not torch.equal(departure(x, x[:3], who), departure(x, x[:3], who))
+    departure.eval()
+    assert torch.equal(departure(x, x[:3], who), departure(x, x[:3], who))
+
+
+def test_the_scale_of_a_departure_is_the_walkers_own_unless_it_is_said_otherwise():
+    data = trials()
+    assert small_model(data, fusion="departure").own_scale
+    assert not small_model(data, fusion="departure", own_scale=False).own_scale
+    assert not small_model(data, fusion="cross").own_scale
+    with pytest.raises(ValueError, match="noise: -1"):
+        small_model(data, noise=-1)
+
+
+@pytest.mark.parametrize("own", [DEPARTURES["departure, style"], DEPARTURES["departure, no style"], {"fusion": "none"}])
+def test_every_form_on_the_own_scale_trains_and_predicts(own):
+    own = {"own_scale": True, **own}
+    data = trials(dtype=torch.float32)
+    fit = fitted(data, own.pop("variant", "auxvae"), arguments=own)
+    assert np.isfinite(zoo.predict(fit, data, draws=5)["y.mean"]).all()
+
+
+def test_the_baselines_take_the_own_scale():
+    data = trials(dtype=torch.float32)
+    fit = fitted(data, "sequence", "none", {"encoder": "tcn", "encoder_width": 4, "own_scale": True})
+    table = zoo.predict(fit, data)
+    moved = data.with_tensors({"x": data["x"] + 100, "x_aux": data["x_aux"] + 100})
+    assert np.allclose(table["y.mean"], zoo.predict(fit, moved)["y.mean"], atol=1e-2)
 
 
 # -------------------------------------------------------------------- configurations

@@ -12,12 +12,13 @@ _HOMES = {
     "guides": ("DeltaGuide", "LowRankGuide"),
     "local_guide": ("PaperGuide", "StyleAwareGuide"),
     "data.batches": ("check_disjoint", "participant_folds", "to_batch"),
-    "data.simulator": ("CHANNELS", "Gait", "LOADS_LB", "STYLES", "resample", "simulate"),
+    "data.simulator": ("CHANNELS", "GAITS", "Gait", "LOADS_LB", "STYLES", "resample", "simulate"),
     "data.readers": ("read",),
+    "uses.people": ("fit_people_folds",),
     "uses.latent": ("feature_probes", "features", "latent_probes"),
     "baselines.model": ("SequenceNet", "SequenceNetLoadOnly"),
-    "experiments.probe": ("ridge_probe",),
-    "experiments.runs": ("PAPER_LOSS", "PAPER_SIZES", "SETTINGS"),
+    "experiments.probe": ("departure_probe", "ridge_probe"),
+    "experiments.runs": ("DEPARTURE", "PAPER_LOSS", "PAPER_LOSS_LB", "PAPER_SIZES", "SETTINGS"),
     "baselines.sequence_nets": ("ENCODERS",),
 }
 _MODULES = {"nets": "nets", "sequence_nets": "baselines.sequence_nets"}

@@ -56,6 +56,10 @@ CARD = Card(
         "figure5": "simulated data: the latent space with and without the style, by style and by load",
         "figure6": "simulated data: features before and after cross-attention, by load",
         "ridge": "simulated data: what a linear model reads from x, from x_aux beside it, and from their difference",
+        "presets": "simulated data: what a line and trees read from every kind of simulated effect",
+        "departure": "simulated data: a walker compared with himself, beside setting 5, a line and trees",
+        "tuning": "simulated data: noise, KL weight and scale, chosen on development seeds",
+        "losses": "simulated data: the paper's loss in both readings of its absolute error",
         "reference": "simulated data: make the small trained fit that ships with the package",
     },
     limitations=(

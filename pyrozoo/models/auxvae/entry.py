@@ -33,6 +33,10 @@ EXPERIMENTS = {
     "figure5": f"{_FOLDER}.figures:figure5_experiment",
     "figure6": f"{_FOLDER}.figures:figure6_experiment",
     "ridge": f"{_FOLDER}.ridge:ridge_experiment",
+    "presets": f"{_FOLDER}.presets:presets_experiment",
+    "departure": f"{_FOLDER}.departure:departure_experiment",
+    "tuning": f"{_FOLDER}.choices:tuning_experiment",
+    "losses": f"{_FOLDER}.choices:losses_experiment",
     "reference": f"{_FOLDER}.figures:reference_experiment",
 }
 

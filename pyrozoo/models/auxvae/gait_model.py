@@ -16,12 +16,14 @@ from torch import Tensor
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
 
-Y_LIKELIHOODS = ("laplace", "mae", "normal", "studentt")
+Y_LIKELIHOODS = ("laplace", "mae", "mae_lb", "normal", "studentt")
+FIXED_SCALES = ("mae", "mae_lb")  # absolute errors: their intervals say nothing
 DEGREES_OF_FREEDOM = 4.0
+OWN_FLOOR = 0.1  # of a channel's own scale, in its standard deviations over all people
 
 
 class WalkNormal(dist.Independent):
-    """Normal distribution of walks (..., T, S) with one standard deviation per channel, (S,).
+    """Normal distribution of walks (..., T, S) with one standard deviation per channel, (S,) or for each walk (..., S).
 
     It equals ``Normal(loc, scale).to_event(2)``, whose log density would expand the scale to all trials and steps at
     the cost of a tenth of a training step.
@@ -29,7 +31,7 @@ class WalkNormal(dist.Independent):
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         self.channel_scale = scale
-        super().__init__(dist.Normal(loc, scale), 2, validate_args=validate_args)
+        super().__init__(dist.Normal(loc, scale.unsqueeze(-2)), 2, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> WalkNormal:
         """Return the same distribution with a larger batch shape."""
@@ -42,7 +44,7 @@ class WalkNormal(dist.Independent):
             self._validate_sample(value)
         loc, scale = self.base_dist.loc, self.channel_scale
         squares = (value - loc).square().sum(-2)  # over time first: what follows is of size S
-        constant = (scale.log() + 0.5 * math.log(2 * math.pi)).sum()
+        constant = (scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
         return -0.5 * (squares / scale**2).sum(-1) - loc.shape[-2] * constant
 
 
@@ -55,11 +57,14 @@ class GaitModel(ZooModel):
         aux_steps: T0, number of steps of an unloaded walk.
         n_styles: L, number of carrying styles.
         y_likelihood: "laplace", "normal" (eq. 5) or "studentt" (4 degrees of freedom), each with a scale from the
-            network; or "mae", a Laplace distribution of fixed scale: the paper's loss up to a constant.
+            network; or a Laplace distribution of fixed scale, which is the paper's absolute error up to a constant:
+            "mae" in standard deviations of the training loads, "mae_lb" in lb.
         floor: Smallest scale of the load, in standard deviations of the training loads.
         x_loc, x_scale, y_loc, y_scale: Location and scale per channel, (S,), and of the load, in the units of the data:
             networks see (x - x_loc) / x_scale of loaded and unloaded walks, while the sites x and y keep the units of
             the data.
+        own_scale: Whether networks see both walks in units of the walker's unloaded walk, see `units`, and not in those
+            of all people, in which the differences between people are larger than those that a load makes.
 
     Raises:
         ValueError: An argument is out of its range or none of its choices.
@@ -80,7 +85,7 @@ class GaitModel(ZooModel):
 
     def __init__(
         self, n_channels: int, n_steps: int, aux_steps: int, n_styles: int, y_likelihood: str, floor: float,
-        x_loc: Any, x_scale: Any, y_loc: float, y_scale: float,
+        x_loc: Any, x_scale: Any, y_loc: float, y_scale: float, own_scale: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("y_likelihood", y_likelihood, Y_LIKELIHOODS)
@@ -89,7 +94,7 @@ class GaitModel(ZooModel):
         if self.joint and n_styles < 2:
             raise ValueError(f"n_styles: {n_styles}; use variant 'load-only' (or 'sequence-load-only') without styles")
         self.n_channels, self.n_steps, self.aux_steps, self.n_styles = n_channels, n_steps, aux_steps, n_styles
-        self.y_likelihood, self.floor = y_likelihood, floor
+        self.y_likelihood, self.floor, self.own_scale = y_likelihood, floor, own_scale
         self.set_standardisation("x", x_loc, x_scale, n_channels)
         self.set_standardisation("y", y_loc, y_scale, ())
 
@@ -146,13 +151,33 @@ class GaitModel(ZooModel):
                 "leave one trial over"
             )
 
-    def standardise(self, walk: Tensor) -> Tensor:
-        """Standardise a walk, (..., S), for the networks: (walk - x_loc) / x_scale."""
-        return (walk - self.x_loc).div_(self.x_scale)
+    def units(self, x_aux: Tensor, participant: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Location and scale of every channel in which networks see the walks of each participant or trial.
+
+        With `own_scale` they are the mean m_aux and sqrt(sd_aux^2 + (x_scale / 10)^2) of the unloaded walk over time: a
+        channel that hardly moves without a load is not blown up. Otherwise they are x_loc and x_scale.
+
+        Args:
+            x_aux: Unloaded walks, (M, T0, S).
+            participant: Index of each trial's participant, (B,); None for the units of the participants.
+
+        Returns:
+            Location and scale, each (M, S) or (B, S); without `own_scale` (S,).
+        """
+        if not self.own_scale:
+            return self.x_loc, self.x_scale
+        loc = x_aux.mean(-2)
+        scale = (x_aux.var(-2, unbiased=False) + (OWN_FLOOR * self.x_scale) ** 2).sqrt()
+        return (loc, scale) if participant is None else (loc[participant], scale[participant])
+
+    def standardise(self, walk: Tensor, x_aux: Tensor, participant: Tensor | None = None) -> Tensor:
+        """Walks as networks see them, in `units`: x (B, T, S) of these participants, or x_aux itself (M, T0, S)."""
+        loc, scale = self.units(x_aux, participant)
+        return (walk - loc.unsqueeze(-2)).div_(scale.unsqueeze(-2))
 
     def load_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
         """p(y | style, z) in the units of the data, from a standardised location and scale (eq. 5)."""
-        loc, scale = self.y_loc + self.y_scale * loc, self.y_scale * scale
+        loc, scale = self.y_loc + self.y_scale * loc, scale if self.y_likelihood == "mae_lb" else self.y_scale * scale
         if self.y_likelihood == "normal":
             return dist.Normal(loc, scale)
         if self.y_likelihood == "studentt":

@@ -49,7 +49,8 @@ class PaperGuide(ZooGuide):
     ) -> None:  # fmt: skip
         model = self.model
         model.require_shapes(x, x_aux)
-        features = self.encoder(model.standardise(x), model.standardise(x_aux), participant)  # eq. 10
+        own = model.standardise(x_aux, x_aux)
+        features = self.encoder(model.standardise(x, x_aux, participant), own, participant)  # eq. 10
         with model.plate("row", sizes=sizes, row=row):
             with poutine.scale(scale=model.beta):
                 pyro.sample("z", self.posterior(self.head(features)))  # eq. 9

@@ -13,7 +13,7 @@ from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .gait_model import GaitModel, WalkNormal, one_of
+from .gait_model import FIXED_SCALES, GaitModel, WalkNormal, one_of
 from .local_guide import PaperGuide, StyleAwareGuide
 from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant, fill_style, head, receptive_field
 
@@ -22,8 +22,16 @@ Z_PRIORS = ("standard", "aux", "style")
 
 
 def warm_up(progress: float) -> float:
-    """Weight of the KL term at a share `progress` of training: linear from 0 to 1 in the first 60 % (section 3.2.2)."""
+    """Weight of the KL term at a share `progress` of training: linear from 0 to 1 in the first 60 %.
+
+    The paper lets it grow over all epochs (section 3.4): `whole_training`.
+    """
     return min(1.0, progress / 0.6)
+
+
+def whole_training(progress: float) -> float:
+    """Weight of the KL term at a share `progress` of training, as in the paper: linear from 0 to 1 (section 3.4)."""
+    return progress
 
 
 class AuxVAE(GaitModel):
@@ -45,9 +53,10 @@ class AuxVAE(GaitModel):
 
         y_hat = 1/S sum_s sum_l pi_l(z_s) mu_y(l, z_s),   z_s ~ q(z | x, x_aux)
 
-    The paper's loss is ``recon_weight=None`` (a mean over T S), ``x_likelihood="mse"``, ``y_likelihood="mae"`` and
-    ``beta=1``. A strict ELBO has ``recon_weight=1`` and ``beta=1``, with any likelihoods; otherwise the density of x is
-    tempered and the objective is no bound of the evidence.
+    The paper's loss is ``recon_weight=None`` (a mean over T S), ``x_likelihood="mse"``, ``beta=1``, and
+    ``y_likelihood="mae_lb"`` or ``"mae"``: the text does not name the unit of the absolute error. A strict ELBO has
+    ``recon_weight=1`` and ``beta=1``, with any likelihoods; otherwise the density of x is tempered and the objective is
+    no bound of the evidence.
 
     Shapes: x (B, T, S), x_aux (M, T0, S) with one walk per participant, participant (B,), y (B,) [lb], style (B,), the
     masks y_labelled (B,) and style_labelled (B,), row (B,), for a minibatch of B out of N trials.
@@ -66,7 +75,9 @@ class AuxVAE(GaitModel):
         heads: Number of attention heads (the paper: 4).
         segments: Number of parts of a walk over which the fused features are averaged before q(z) reads them.
         width: Number of hidden units of the predictors of style and load.
-        fusion: "cross" (the paper), "concat" (setting 3 of table 2) or "none" (settings 1 and 2: no x_aux at all).
+        fusion: "cross" (the paper), "concat" (setting 3 of table 2) or "none" (settings 1 and 2: no x_aux at all). Or
+            "departure", which is not in the paper: q(z) reads only how summaries of a walk differ from those of the
+            walker's unloaded walk, see `Departure`.
         attention_residual: "none" (the paper) or "difference", see `CrossAttention`.
         x_likelihood: "normal", with a learned standard deviation per channel; or "mse", with variance 1/2 in
             standardised units.
@@ -77,6 +88,9 @@ class AuxVAE(GaitModel):
         z_prior: "standard" (eq. 2); "aux" for p(z | x_aux); "style" for p(style) p(z | style) in place of
             p(z) p(style | z).
         priors: Distribution ``{"z": ...}`` that replaces the standard normal prior.
+        own_scale: Whether networks see walks in units of the walker's unloaded walk, see `GaitModel`; None: only with
+            "departure". With "none", x_aux then enters by this scale alone.
+        noise: Standard deviation of the noise on the standardised departures in training.
 
     Raises:
         ValueError: An argument is out of its range, or arguments do not fit together.
@@ -103,8 +117,12 @@ class AuxVAE(GaitModel):
         x_likelihood: str = "normal", y_likelihood: str = "laplace", recon_weight: float | None = None,
         beta: float = 0.3, z_prior: str = "standard", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None,
         y_loc: float = 0.0, y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
+        own_scale: bool | None = None, noise: float = 0.7,
     ) -> None:  # fmt: skip
-        super().__init__(n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale)
+        own_scale = fusion == "departure" if own_scale is None else own_scale
+        super().__init__(
+            n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale, own_scale
+        )
         one_of("fusion", fusion, FUSIONS)
         one_of("attention_residual", attention_residual, RESIDUALS)
         one_of("x_likelihood", x_likelihood, X_LIKELIHOODS)
@@ -112,13 +130,15 @@ class AuxVAE(GaitModel):
         for name, weight in (("beta", beta), ("recon_weight", recon_weight)):
             if weight is not None and not weight > 0:
                 raise ValueError(f"{name}: {weight}; a positive weight is needed, however small")
+        if not noise >= 0:
+            raise ValueError(f"noise: {noise}; a standard deviation of at least 0 is needed")
         self.z_dim, self.z_prior, self.beta = z_dim, z_prior, beta
         self._require_sizes(channels, d_model, kernel, pool, heads, segments, fusion)
         self._require_prior(z_prior, fusion, beta)
         self.recon_weight = 1.0 / (n_steps * n_channels) if recon_weight is None else recon_weight
         self.encoder_sizes = {
             "n_channels": n_channels, "channels": tuple(channels), "d_model": d_model, "kernel": kernel, "pool": pool,
-            "heads": heads, "segments": segments, "fusion": fusion, "residual": attention_residual,
+            "heads": heads, "segments": segments, "fusion": fusion, "residual": attention_residual, "noise": noise,
         }  # fmt: skip
         use_aux = fusion != "none"
         self.aux = Stream(n_channels, tuple(channels), d_model, kernel, pool) if use_aux else None
@@ -126,7 +146,7 @@ class AuxVAE(GaitModel):
         self.x_log_sd = nn.Parameter(torch.zeros(n_channels)) if x_likelihood == "normal" else None
         if self.joint and z_prior != "style":
             self.classifier = head(z_dim, n_styles, width)
-        self.load_head = LoadHead(z_dim, n_styles if self.joint else 0, width, floor, y_likelihood != "mae")
+        self.load_head = LoadHead(z_dim, n_styles if self.joint else 0, width, floor, y_likelihood not in FIXED_SCALES)
         if z_prior == "aux":
             self.aux_prior = head(d_model, 2 * z_dim, width)
         if z_prior == "style":
@@ -189,11 +209,15 @@ class AuxVAE(GaitModel):
         return dist.Normal(self.style_loc[style], self.style_log_sd[style].exp()).to_event(1)
 
     # ---------------------------------------------------------------- likelihoods
-    def reconstruct(self, z: Tensor, h_aux: Tensor | None) -> dist.Distribution:
-        """p(x | x_aux, z) in the units of the data, given z (..., B, K) and features h_aux (B, T0', D) (eq. 3, 6)."""
+    def reconstruct(self, z: Tensor, h_aux: Tensor | None, units: tuple[Tensor, Tensor]) -> dist.Distribution:
+        """p(x | x_aux, z) in the units of the data, given z (..., B, K) and features h_aux (B, T0', D) (eq. 3, 6).
+
+        `units` are those of the trials, see `GaitModel.units`.
+        """
         mean = self.decoder(z, h_aux)
         sd = mean.new_tensor(0.5**0.5) if self.x_log_sd is None else 1e-3 + self.x_log_sd.exp()
-        return WalkNormal(torch.addcmul(self.x_loc, self.x_scale, mean), self.x_scale * sd)
+        loc, scale = units
+        return WalkNormal(torch.addcmul(loc.unsqueeze(-2), scale.unsqueeze(-2), mean), scale * sd)
 
     def forward(
         self, x: Tensor, x_aux: Tensor, participant: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
@@ -203,7 +227,7 @@ class AuxVAE(GaitModel):
         self.require_shapes(x, x_aux)
         h_aux = None
         if self.aux is not None and (self.z_prior == "aux" or not targets_only):
-            h_aux = by_participant(self.aux, self.standardise(x_aux), participant)
+            h_aux = by_participant(self.aux, self.standardise(x_aux, x_aux), participant)
         with self.plate("row", sizes=sizes, row=row):
             parents: tuple[Tensor | None, ...] = (h_aux,) if self.z_prior == "aux" else ()
             if self.z_prior == "style":
@@ -212,7 +236,7 @@ class AuxVAE(GaitModel):
                 z = pyro.sample("z", self.prior("z", *parents))  # eq. 2
             if not targets_only:
                 with poutine.scale(scale=self.recon_weight):
-                    pyro.sample("x", self.reconstruct(z, h_aux), obs=x)  # eq. 3, 6
+                    pyro.sample("x", self.reconstruct(z, h_aux, self.units(x_aux, participant)), obs=x)  # eq. 3, 6
             carried: Tensor | None = None
             if self.z_prior == "style":
                 carried = parents[0]

@@ -6,11 +6,13 @@ T' and T0' steps after pooling, D model dimension, K latent dimension, L carryin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FUSIONS = ("none", "concat", "cross")
+FUSIONS = ("none", "concat", "cross", "departure")
 RESIDUALS = ("none", "difference")
 
 
@@ -60,11 +62,11 @@ class Stream(nn.Module):
         return self.pool(self.project(self.blocks(x.mT))).mT
 
 
-def by_participant(function: nn.Module, x_aux: Tensor, participant: Tensor) -> Tensor:
+def by_participant(function: Callable[[Tensor], Tensor], x_aux: Tensor, participant: Tensor) -> Tensor:
     """Apply a network once to the unloaded walk of each participant in the batch, and return the result per trial.
 
     Args:
-        function: Network that maps walks (P, T0, S) to (P, ...).
+        function: Network or function that maps walks (P, T0, S) to (P, ...).
         x_aux: Unloaded walks of all participants, (M, T0, S).
         participant: Index of each trial's participant, (B,).
 
@@ -99,6 +101,31 @@ class CrossAttention(nn.Module):
         return attended, attended_aux
 
 
+def summaries(walk: Tensor) -> Tensor:
+    """Mean, log standard deviation and log mean absolute step of every channel: (..., T, S) -> (..., 3 S)."""
+    mean, step = walk.mean(-2), walk.diff(dim=-2).abs().mean(-2)
+    spread = (walk - mean.unsqueeze(-2)).square().mean(-2).sqrt()
+    return torch.cat([mean, *(part.clamp(min=1e-6).log() for part in (spread, step))], -1)
+
+
+class Departure(nn.Module):
+    """How a walk departs from the walker's unloaded one: differences of their `summaries`, (B, 3 S); not in the paper.
+
+    The differences are standardised over the training trials, by batch norm without parameters of its own. In training,
+    noise is added to them: it restrains what is learned from N trials as a ridge penalty of N noise^2 does.
+    """
+
+    def __init__(self, n_channels: int, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+        self.norm = nn.BatchNorm1d(3 * n_channels, affine=False, momentum=None)
+
+    def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
+        """Departures of walks x (B, T, S) from the unloaded ones x_aux (M, T0, S) of their participants: (B, 3 S)."""
+        out = self.norm(summaries(x) - by_participant(summaries, x_aux, participant))
+        return out + self.noise * torch.randn_like(out) if self.training and self.noise else out
+
+
 class Encoder(nn.Module):
     """Features of a loaded walk beside the walker's unloaded one, from which q(z | X, X_aux) is read (eq. 9, 10).
 
@@ -110,16 +137,21 @@ class Encoder(nn.Module):
         channels, d_model, kernel, pool: Sizes of each `Stream`: channels of its blocks, D, kernel size, pooling window.
         heads: Number of attention heads.
         segments: Number of parts of each walk.
-        fusion: "cross", "concat" (X_aux is concatenated to X as further channels) or "none" (X alone).
+        fusion: "cross", "concat" (X_aux is concatenated to X as further channels), "none" (X alone) or "departure",
+            see `Departure`, which uses none of the sizes.
         residual: "none" or "difference", see `CrossAttention`.
+        noise: Standard deviation of the noise of `Departure`.
     """
 
     def __init__(
         self, n_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int,
-        segments: int, fusion: str, residual: str,
+        segments: int, fusion: str, residual: str, noise: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.fusion = fusion
+        if fusion == "departure":
+            self.departure, self.out_dim = Departure(n_channels, noise), 3 * n_channels
+            return
         self.loaded = Stream(n_channels * (2 if fusion == "concat" else 1), channels, d_model, kernel, pool)
         if fusion == "cross":
             self.aux = Stream(n_channels, channels, d_model, kernel, pool)
@@ -139,6 +171,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
         """Encode trials: x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
+        if self.fusion == "departure":
+            return self.departure(x, x_aux, participant)
         _, fused = self.sequences(x, x_aux, participant)
         return torch.cat([self.reduce(h.mT).flatten(1) for h in fused], -1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..gait_model import GaitModel, one_of
+from ..gait_model import FIXED_SCALES, GaitModel, one_of
 from ..nets import LoadHead, head
 from .sequence_nets import ENCODERS
 
@@ -49,9 +49,11 @@ class SequenceNet(GaitModel):
         self, n_channels: int, n_steps: int, aux_steps: int, n_styles: int = 4, encoder: str = "tcn",
         use_aux: bool = True, encoder_width: int = 32, encoder_depth: int = 2, width: int = 64,
         y_likelihood: str = "laplace", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None, y_loc: float = 0.0,
-        y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
+        y_scale: float = 1.0, priors: Mapping[str, Any] | None = None, own_scale: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale)
+        super().__init__(
+            n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale, own_scale
+        )
         one_of("encoder", encoder, tuple(ENCODERS))
         if use_aux and n_steps != aux_steps:
             raise ValueError(
@@ -62,14 +64,16 @@ class SequenceNet(GaitModel):
         self.encoder = ENCODERS[encoder](n_channels * (1 + use_aux), n_steps, encoder_width, encoder_depth)
         if self.joint:
             self.classifier = head(self.encoder.out_dim, n_styles, width)
-        self.load_head = LoadHead(self.encoder.out_dim, 0, width, floor, y_likelihood != "mae")
+        self.load_head = LoadHead(self.encoder.out_dim, 0, width, floor, y_likelihood not in FIXED_SCALES)
         self.set_priors(priors)
 
     def encode(self, x: Tensor, x_aux: Tensor, participant: Tensor, **_: Any) -> Tensor:
         """Features of each trial, (B, F), from x (B, T, S), x_aux (M, T0, S) and participant (B,)."""
         self.require_shapes(x, x_aux)
-        x = self.standardise(x)
-        return self.encoder(torch.cat([x, self.standardise(x_aux)[participant]], -1) if self.use_aux else x)
+        loaded = self.standardise(x, x_aux, participant)
+        if not self.use_aux:
+            return self.encoder(loaded)
+        return self.encoder(torch.cat([loaded, self.standardise(x_aux, x_aux)[participant]], -1))
 
     def forward(
         self, x: Tensor, x_aux: Tensor, participant: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,

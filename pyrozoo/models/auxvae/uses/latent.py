@@ -99,8 +99,9 @@ def features(fit: Fit, batch: Batch) -> dict[str, np.ndarray]:
         raise ValueError("fit: features before and after attention need a fit with fusion='cross'")
     data = fit.prepare(batch)
     with torch.no_grad():
-        walks = (fit.model.standardise(data[name]) for name in ("x", "x_aux"))
-        before, after = encoder.sequences(*walks, data["participant"])
+        x, x_aux, participant = data["x"], data["x_aux"], data["participant"]
+        walks = fit.model.standardise(x, x_aux, participant), fit.model.standardise(x_aux, x_aux)
+        before, after = encoder.sequences(*walks, participant)
     return dict(zip(STAGES, (h.cpu().numpy() for h in (*before, after[0])), strict=True))
 
 

@@ -1,0 +1,128 @@
+"""A walker compared with himself: departures beside a line and trees that read the same summaries."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....criticism.conformal import rank
+from ....criticism.scores import mae
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
+from ....posterior.predicting import predict
+from ..card import CARD
+from .probe import departures, left_out_ridge, trees
+from .runs import DEPARTURES, PROFILES, configuration, data_of, fitted, fold_of, scored
+
+OURS, ALONE = DEPARTURES
+LINE, TREES = "ridge on departures", "extra trees on departures"
+CALIBRATED = f"{OURS}, calibrated on people"
+FIRST_SEED = 200  # simulations on which nothing was chosen
+LEVEL = 0.9
+NOTE = (
+    "Simulated gait, people left out: five folds of people in every simulation, the same for every row. Mean and "
+    "standard error over the folds of all seeds. The ridge and the trees read the same summaries of a departure as the "
+    "model; the difficulty of the simulator was set by them. KL weight and noise are those of the tuning record, on "
+    "other seeds. 'calibrated on people': the same fits; the intervals of a fold are mean ± q sd, with q from the "
+    "people of the other folds, each scored by the fit that had left him out. cover90_min: the worst fold."
+)
+SHOWN = ("model", "mae", "accuracy", "cover90", "cover90_min", "width90", "active", "kl", "seconds")
+
+
+def probe_fold(seed: int, fold: int, profile: str) -> dict[str, Any]:
+    """Errors [lb] of a line and of trees on the departures, for the people of one fold."""
+    started = time.perf_counter()
+    train, test = fold_of(seed, fold, profile)
+    table, other = departures(train)["summaries"], departures(test)["summaries"]
+    y, people = train["y"].numpy().astype(float), train["participant"].numpy()
+    line = left_out_ridge(table, y, people).predict(other)
+    many = trees(seed).fit(table, y).predict(other)
+    truth = test["y"].numpy().astype(float)
+    return {LINE: mae(truth, line), TREES: mae(truth, many), "seconds": round(time.perf_counter() - started, 2)}
+
+
+def departure_run(model: str, seed: int, fold: int, profile: str) -> dict[str, Any]:
+    """Scores of one fit on the people of one fold; also every trial's error in predicted sd, and that sd [lb]."""
+    started = time.perf_counter()
+    train, test = fold_of(seed, fold, profile)
+    found = fitted(model, train, profile, seed)
+    seconds = round(time.perf_counter() - started, 2)
+    table = predict(found, test, draws=200, seed=seed)
+    errors = np.abs(test["y"].numpy() - table["y.mean"].to_numpy()) / table["y.sd"].to_numpy()
+    return {
+        **scored(found, test, seed), "seconds": seconds, "errors": errors.tolist(), "sd": table["y.sd"].tolist(),
+    }  # fmt: skip
+
+
+def calibrated(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scores of every fold of one simulation with intervals calibrated on the people of its other folds."""
+    out = []
+    for k, own in enumerate(found):
+        others = np.sort(np.concatenate([one["errors"] for j, one in enumerate(found) if j != k]))
+        q = others[rank(len(others), LEVEL) - 1]
+        inside = np.asarray(own["errors"]) <= q
+        kept: dict[str, Any] = {name: own[name] for name in ("mae", "accuracy") if name in own}
+        out.append({**kept, "cover90": float(inside.mean()), "width90": float(2 * q * np.mean(own["sd"]))})
+    return out
+
+
+def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
+    """Departures from the walker's unloaded walk beside a ridge regression and extra trees on the same summaries.
+
+    Args:
+        out: Folder for record.json and table.csv.
+        profile: "smoke", "quick" (T = 120, 5 folds, 5 seeds from 200 on) or "paper" (T = 800).
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
+    """
+    numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
+    folds = range(PROFILES[profile]["folds"])
+    places = [(seed, fold) for seed in numbers for fold in folds]
+    data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
+    settings = configuration(DEPARTURES, profile)
+    resumed = claim(CARD, out, data, settings)
+    names = {f"departure-{k}": model for k, model in enumerate(DEPARTURES)}
+    plan = {
+        f"{name}-{seed}-{fold}": {"model": model, "seed": seed, "fold": fold, "profile": profile}
+        for name, model in names.items() for seed, fold in places
+    }  # fmt: skip
+    fits = run_jobs(departure_run, plan, out / "jobs", n_jobs=jobs)
+    plain = {f"probe-{seed}-{fold}": {"seed": seed, "fold": fold, "profile": profile} for seed, fold in places}
+    probes = run_jobs(probe_fold, plain, out / "jobs", n_jobs=jobs)
+
+    errors = {name: [probes[job][name] for job in plain] for name in (LINE, TREES)}
+    rows: list[dict[str, Any]] = [{"model": name, **averages([{"mae": e} for e in errors[name]])} for name in errors]
+    found = {model: [fits[f"{name}-{seed}-{fold}"] for seed, fold in places] for name, model in names.items()}
+    by_seed = [found[OURS][k : k + len(folds)] for k in range(0, len(places), len(folds))]
+    found[CALIBRATED] = [one for each in by_seed for one in calibrated(each)]
+    for name, each in found.items():
+        numbers_only = [{k: v for k, v in one.items() if k not in ("errors", "sd")} for one in each]
+        errors[name] = [one["mae"] for one in each]
+        rows.append({"model": name, **averages(numbers_only), "cover90_min": min(one["cover90"] for one in each)})
+    pairs = [(OURS, LINE), (OURS, TREES), (OURS, ALONE)]
+    means = {name: np.reshape(values, (len(numbers), -1)).mean(1) for name, values in errors.items()}
+    extra = {
+        "note": NOTE, "configuration": settings,
+        "differences": {f"MAE of {a} - {b}": paired_difference(errors[a], errors[b]) for a, b in pairs},
+        "differences over seeds": {f"MAE of {a} - {b}": paired_difference(means[a], means[b]) for a, b in pairs},
+        "folds": [f"seed {seed}, fold {fold}" for seed, fold in places],
+        "mae by fold": {name: [round(value, 4) for value in values] for name, values in errors.items()},
+        "cover90 by fold": {name: [round(one["cover90"], 4) for one in each] for name, each in found.items()},
+    }  # fmt: skip
+    text = departure_text(rows, extra)
+    return Outcome(rows, data, list(numbers), extra | timing({**fits, **probes}, resumed), text)
+
+
+def departure_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
+    """Return the table for the terminal, with the paired differences below."""
+    kept = [{k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row} for row in rows]
+    lines = [format_table(kept), ""]
+    for what, (value, error) in extra["differences"].items():
+        seeds = extra["differences over seeds"][what][1]
+        over_folds = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
+        lines.append(f"{what}: {value:+.2f}{over_folds}" + ("" if seeds is None else f", ± {seeds:.2f} over seeds"))
+    return "\n".join(lines)
