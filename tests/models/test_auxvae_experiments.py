@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from auxvae_small import SIZES, trials
@@ -14,10 +15,11 @@ from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
-from pyrozoo.models.auxvae.experiments.departure import calibrated
+from pyrozoo.models.auxvae.experiments.departure import calibrated, personalised
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
+from pyrozoo.models.auxvae.uses.personal import PersonEffect
 
 
 def test_a_ratio_of_paired_errors_has_the_error_of_the_delta_method():
@@ -103,7 +105,7 @@ def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["departure", "presets", "tuning", "losses"])
+@pytest.mark.parametrize("name", ["departure", "beyond", "presets", "tuning", "losses"])
 def test_the_other_experiments_run_and_hold_every_error(name, tmp_path):
     record = run("auxvae", name, profile="smoke", out=tmp_path)
     assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
@@ -114,16 +116,50 @@ def test_the_other_experiments_run_and_hold_every_error(name, tmp_path):
         )
 
 
+def folds_of_trials(rng, offset_sd=4.0, people=5):
+    """Three folds of people with an offset of their own, whose spread is three times the rest."""
+    out = []
+    for k in range(3):
+        truth = np.tile([10.0, 20.0, 30.0, 50.0], 4 * people)
+        person = np.repeat([f"{k}-{p}" for p in range(people)], 16)
+        mean = truth - np.repeat(offset_sd * rng.normal(size=people), 16) + rng.normal(0, 1.3, len(truth))
+        trials = {"truth": truth, "mean": mean, "sd": np.full(len(truth), 2.0), "person": person}
+        out.append({"mae": 1.0, "trials": {name: values.tolist() for name, values in trials.items()}})
+    return out
+
+
 def test_a_fold_is_calibrated_on_the_people_of_the_others_only():
-    rng = np.random.default_rng(0)
-    folds = [{"mae": 1.0, "errors": rng.uniform(0, k + 1, 40).tolist(), "sd": [2.0] * 40} for k in range(3)]
+    folds = folds_of_trials(np.random.default_rng(0))
     first = calibrated(folds)
-    others = np.sort(np.concatenate([folds[1]["errors"], folds[2]["errors"]]))
-    q = others[int(np.ceil(81 * 0.9)) - 1]
+    errors = [np.abs(np.subtract(one["trials"]["truth"], one["trials"]["mean"])) / 2.0 for one in folds]
+    q = np.sort(np.concatenate(errors[1:]))[int(np.ceil(161 * 0.9)) - 1]
     assert first[0]["width90"] == pytest.approx(4 * q)
-    assert first[0]["cover90"] == np.mean(np.array(folds[0]["errors"]) <= q)
-    folds[0]["errors"] = [9.0] * 40
-    assert calibrated(folds)[0]["width90"] == first[0]["width90"]
+    assert first[0]["cover90"] == np.mean(errors[0] <= q)
+    folds[0]["trials"]["mean"] = [100.0] * 80
+    assert calibrated(folds)[0]["width90"] == pytest.approx(first[0]["width90"])
+
+
+def test_own_trials_take_off_what_is_a_persons_own():
+    rng = np.random.default_rng(1)
+    found = [one for seed in range(4) for one in personalised(folds_of_trials(rng), seed)]
+    by_number = {n: np.mean([one[n] for one in found]) for n in (0, 1, 2, 4)}
+    assert by_number[0] > 1.8 * by_number[1] > 1.8 * by_number[4]
+    assert by_number[4] == pytest.approx(1.3 * np.sqrt(2 / np.pi), rel=0.2)
+
+
+def test_an_effect_of_people_is_learned_as_it_was_made():
+    trials = [one["trials"] for one in folds_of_trials(np.random.default_rng(2), people=40)]
+    effect = PersonEffect.learn(
+        *(np.concatenate([one[name] for one in trials]) for name in ("truth", "mean", "person"))
+    )
+    assert effect.offset_sd == pytest.approx(4.0, rel=0.15)
+    assert effect.sd == pytest.approx(1.3, rel=0.1)
+    assert effect.slope_sd < 0.05
+    mean, sd = effect.corrected(np.array([20.0]), np.zeros(0), np.zeros(0))
+    assert mean.tolist() == [20.0]
+    assert sd[0] == pytest.approx(np.hypot(effect.offset_sd, effect.sd), rel=0.1)
+    with pytest.raises(ValueError, match="at least two"):
+        PersonEffect.learn(np.ones(3), np.ones(3), np.zeros(3))
 
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
@@ -232,3 +268,28 @@ def test_the_command_line_fits_and_predicts_trials_in_files(tmp_path):
     header, *lines = table.read_text().splitlines()
     assert header.startswith("row,participant,y.mean,y.sd,y.q05")
     assert len(lines) == n
+
+
+def test_predictions_of_a_folder_are_listed_by_file_and_line(tmp_path):
+    from pyrozoo.cli import main
+
+    walks = auxvae.simulate(n_participants=2, n_steps=120, duration_s=3.0)
+    kept = np.r_[0:2, 16:18]
+    signal = [*walks["x_aux"][..., [0, 20]].numpy(), *walks["x"][kept][..., [0, 20]].numpy()]
+    order = [3, 0, 2, 1, 5, 4]  # unloaded walks lie among the others
+    table = pd.DataFrame({
+        "file": [f"w{k}.csv" for k in range(6)], "participant": ["P01", "P02", "P01", "P01", "P02", "P02"],
+        "style": ["", "", "sling", "box", "sling", "box"], "load_lb": [0, 0, 10, 20, 30, 10], "rate_hz": 40.0,
+    }).iloc[order]  # fmt: skip
+    table.to_csv(tmp_path / "trials.csv", index=False)
+    for k, one in enumerate(signal):
+        pd.DataFrame(one, columns=["t6_acc_x", "t6_gyro_x"]).to_csv(tmp_path / f"w{k}.csv", index=False)
+    small = [part for name in ("width", "z_dim") for part in ("--set", f"{name}=4")]
+    assert main(["fit", "auxvae", "--data", str(tmp_path), *small, "--set", "fusion=departure", "--steps", "4",
+                 "--out", str(tmp_path / "run")]) == 0  # fmt: skip
+    assert main(["predict", str(tmp_path / "run"), "--data", str(tmp_path), "--out", str(tmp_path / "loads.csv")]) == 0
+    found = pd.read_csv(tmp_path / "loads.csv")
+    assert found[["file", "line", "participant"]].to_numpy().tolist() == [
+        ["w3.csv", 2, "P01"], ["w2.csv", 4, "P01"], ["w5.csv", 6, "P02"], ["w4.csv", 7, "P02"]
+    ]  # fmt: skip
+    assert set(found["style.label"]) <= {"box", "sling"}

@@ -15,6 +15,7 @@ _HOMES = {
     "data.simulator": ("CHANNELS", "GAITS", "Gait", "LOADS_LB", "STYLES", "resample", "simulate"),
     "data.readers": ("read",),
     "uses.people": ("fit_people_folds",),
+    "uses.personal": ("PersonEffect", "learn_person_effect", "personalise"),
     "uses.latent": ("feature_probes", "features", "latent_probes"),
     "baselines.model": ("SequenceNet", "SequenceNetLoadOnly"),
     "experiments.probe": ("departure_probe", "ridge_probe"),

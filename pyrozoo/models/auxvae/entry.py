@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "ridge": f"{_FOLDER}.ridge:ridge_experiment",
     "presets": f"{_FOLDER}.presets:presets_experiment",
     "departure": f"{_FOLDER}.departure:departure_experiment",
+    "beyond": f"{_FOLDER}.beyond:beyond_experiment",
     "tuning": f"{_FOLDER}.choices:tuning_experiment",
     "losses": f"{_FOLDER}.choices:losses_experiment",
     "reference": f"{_FOLDER}.figures:reference_experiment",
@@ -91,9 +92,12 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
 
 
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
-    """Tables that the command line writes: load and style of every trial."""
+    """Tables that the command line writes: load and style of every trial, by its file and line where it has them."""
     table = predict(found, batch)
     table.insert(0, "participant", batch.group_names("participant"))
+    if "lines" in batch.info:
+        table.insert(0, "line", [batch.info["lines"][name] for name in table.index])
+        table.index.name = "file"
     return {"": table.reset_index()}
 
 

@@ -12,7 +12,8 @@ from ....data.batch import Batch
 
 def to_batch(
     *, x: np.ndarray, y: np.ndarray, style: np.ndarray, participant: Any, x_aux: np.ndarray, participants: Any,
-    channels: Sequence[str] | np.ndarray, styles: Sequence[str] | np.ndarray, **info: Any,
+    channels: Sequence[str] | np.ndarray, styles: Sequence[str] | np.ndarray, names: Sequence[str] | None = None,
+    **info: Any,
 ) -> Batch:  # fmt: skip
     """Make a batch of trials: rows are loaded walks, and a table holds the one unloaded walk of every participant.
 
@@ -25,6 +26,7 @@ def to_batch(
         participants: Names of the participants, (M,).
         channels: Names of the S channels.
         styles: Names of the L carrying styles.
+        names: Names of the N trials, such as those of their files, by which predictions are listed; None numbers them.
         **info: Further arguments of `Batch.from_arrays`: truth, truth_along, name, simulated ...
 
     Raises:
@@ -64,6 +66,7 @@ def to_batch(
         dims={"x": ("time", "channel"), "x_aux": ("aux_time", "channel")},
         coords={
             "participant": np.asarray(participants), "channel": np.asarray(channels), "style_class": np.asarray(styles),
+            **({} if names is None else {"row": np.asarray(names)}),
         },
         **info,
     )  # fmt: skip

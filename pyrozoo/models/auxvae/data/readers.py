@@ -34,9 +34,10 @@ class _Trial:
     rate: float
     channels: list[str]
     signal: np.ndarray
+    line: int = 0  # of trials.csv
 
 
-def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = STYLES) -> Batch:
+def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] | None = None) -> Batch:
     """Read recorded trials from a folder or an npz file.
 
     * A folder holds ``trials.csv`` and a CSV file per walk, with a header of channel names and a line per sample.
@@ -48,17 +49,20 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = ST
       samples of each walk; ``participant``, ``style`` and ``load_lb`` (n,) as above, with NaN for an unknown load;
       ``channels`` (S,); ``rate_hz``, a number; optionally ``acc_unit`` and ``gyro_unit``.
 
-    Every participant has exactly one unloaded walk, and all walks have the same channels and rate. Channels with "acc"
+    Every participant has at least one unloaded walk; several become one, see `spliced`. All walks have the same
+    channels and rate. Channels with "acc"
     in their name are accelerations, those with "gyro" angular velocities; units other than g and deg/s are converted.
     Walks are resampled to `n_steps` whatever their duration.
 
     Args:
         path: Folder or npz file.
         n_steps: T, number of steps after resampling.
-        styles: Names of the carrying styles, in the order of their indices.
+        styles: Names of the carrying styles, in the order of their indices. None takes the paper's four, `STYLES`, or
+            if none of them is in the table the names there, in alphabetical order.
 
     Returns:
-        The loaded walks as rows, x (N, T, S), and the unloaded walks as x_aux (M, T, S), see `to_batch`.
+        The loaded walks as rows, x (N, T, S), and the unloaded walks as x_aux (M, T, S), see `to_batch`. The trials of
+        a folder have the names of their files, and ``info["lines"]`` maps these to lines of ``trials.csv``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -90,20 +94,68 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] = ST
             raise FileNotFoundError(f"{path}: there is no such file or folder")
         raise ValueError(f"{path}: neither a folder with trials.csv nor an .npz file")
     with naming(str(path)):
+        styles = _styles(trials) if styles is None else styles
         for trial in trials:
             _check(trial, trials[0], n_steps, styles)
         own, loaded = _unloaded(trials), [trial for trial in trials if trial.load != 0]
         missing = [participant for participant in own if not any(participant == t.participant for t in loaded)]
         if missing:
             raise ValueError(f"participant {missing[0]!r} has only an unloaded walk; add a loaded one or leave it out")
+        named: dict[str, Any] = {}
+        if path.is_dir():
+            lines = {trial.where: trial.line for trial in loaded}
+            named = {"names": list(lines), "info": {"lines": lines}}
         return to_batch(
             x=np.stack([resample(trial.signal, n_steps) for trial in loaded]),
             y=np.array([trial.load for trial in loaded]),
             style=np.array([styles.index(t.style) if t.style else -1 for t in loaded]),
             participant=[trial.participant for trial in loaded],
-            x_aux=np.stack([resample(trial.signal, n_steps) for trial in own.values()]), participants=list(own),
-            channels=trials[0].channels, styles=styles, name=path.name, simulated=False,
+            x_aux=np.stack([resample(spliced([t.signal for t in walks]), n_steps) for walks in own.values()]),
+            participants=list(own), channels=trials[0].channels, styles=styles, name=path.name, simulated=False,
+            **named,
         )  # fmt: skip
+
+
+def spliced(walks: Sequence[np.ndarray]) -> np.ndarray:
+    """Join several walks of a person to one of the length of the shortest, to which each gives an equal part.
+
+    Each part begins where its walk goes on most as the walk before it ended: at the offset at which the samples before
+    it, over an eighth of the part, differ least from those at the end of the part before.
+
+    Args:
+        walks: Walks, (T_i, S) each.
+
+    Returns:
+        The joined walk, (min T_i, S); a single walk is returned as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.auxvae.data.readers import spliced
+        >>> time = np.arange(200) / 10
+        >>> joined = spliced([np.sin(time)[:, None], np.sin(time + 1)[:, None]])
+        >>> bool(np.abs(np.diff(joined[:, 0])).max() < 0.12)  # no jump: steps of a sine are at most 0.1
+        True
+    """
+    if len(walks) == 1:
+        return walks[0]
+    length = min(len(walk) for walk in walks)
+    part = length // len(walks)
+    before = max(1, part // 8)
+    scale = np.concatenate(walks).std(0) + 1e-12
+    out = walks[0][: part + length % len(walks)]
+    for walk in walks[1:]:
+        starts = range(before, len(walk) - part + 1) if len(walk) - part > before else [len(walk) - part]
+        tail = out[-before:] / scale
+        costs = [np.square(walk[max(0, k - before) : k] / scale - tail[-min(k, before) :]).sum() for k in starts]
+        start = starts[int(np.argmin(costs))]
+        out = np.concatenate([out, walk[start : start + part]])
+    return out
+
+
+def _styles(trials: Sequence[_Trial]) -> tuple[str, ...]:
+    """The paper's styles, or the names in the table where it has others only."""
+    found = sorted({trial.style for trial in trials if trial.style})
+    return STYLES if not found or set(found) & set(STYLES) else tuple(found)
 
 
 # -------------------------------------------------------------------- checks
@@ -161,9 +213,9 @@ def _different(channels: list[str], expected: list[str]) -> str:
     )
 
 
-def _unloaded(trials: Sequence[_Trial]) -> dict[str, _Trial]:
-    """The unloaded walk of each participant, by participant, in the order of their first walks."""
-    out: dict[str, _Trial] = {}
+def _unloaded(trials: Sequence[_Trial]) -> dict[str, list[_Trial]]:
+    """The unloaded walks of each participant, by participant, in the order of their first walks."""
+    out: dict[str, list[_Trial]] = {}
     for participant in dict.fromkeys(trial.participant for trial in trials):
         own = [trial for trial in trials if trial.participant == participant and trial.load == 0]
         if not own:
@@ -171,11 +223,7 @@ def _unloaded(trials: Sequence[_Trial]) -> dict[str, _Trial]:
                 f"participant {participant!r} has no unloaded walk (load_lb 0), which the model compares the others "
                 "with; add one or leave the participant out"
             )
-        if len(own) > 1:
-            raise ValueError(
-                f"participant {participant!r} has {len(own)} unloaded walks ({own[0].where}, {own[1].where}); keep one"
-            )
-        out[participant] = own[0]
+        out[participant] = own
     return out
 
 
@@ -231,7 +279,7 @@ def _read_folder(folder: Path) -> list[_Trial]:
         trials.append(
             _Trial(
                 name, _text(line["participant"]), words["style"][row].strip(), numbers["load_lb"][row],
-                numbers["rate_hz"][row], channels, signal,
+                numbers["rate_hz"][row], channels, signal, row + 2,
             )
         )  # fmt: skip
     return trials

@@ -11,10 +11,11 @@ import numpy as np
 from ....criticism.conformal import rank
 from ....criticism.scores import mae
 from ....experiments.jobs import run_jobs
-from ....experiments.record import format_table, paired_difference
+from ....experiments.record import format_table, mean_se, paired_difference
 from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ....posterior.predicting import predict
 from ..card import CARD
+from ..uses.personal import PersonEffect
 from .probe import departures, left_out_ridge, trees
 from .runs import DEPARTURES, PROFILES, configuration, data_of, fitted, fold_of, scored
 
@@ -23,6 +24,8 @@ LINE, TREES = "ridge on departures", "extra trees on departures"
 CALIBRATED = f"{OURS}, calibrated on people"
 FIRST_SEED = 200  # simulations on which nothing was chosen
 LEVEL = 0.9
+OWN_TRIALS = (0, 1, 2, 4)
+PARTS = ("truth", "mean", "person")
 NOTE = (
     "Simulated gait, people left out: five folds of people in every simulation, the same for every row. Mean and "
     "standard error over the folds of all seeds. The ridge and the trees read the same summaries of a departure as the "
@@ -46,15 +49,17 @@ def probe_fold(seed: int, fold: int, profile: str) -> dict[str, Any]:
 
 
 def departure_run(model: str, seed: int, fold: int, profile: str) -> dict[str, Any]:
-    """Scores of one fit on the people of one fold; also every trial's error in predicted sd, and that sd [lb]."""
+    """Scores of one fit on the people of one fold, and every trial's person, load, predicted mean and sd [lb]."""
     started = time.perf_counter()
     train, test = fold_of(seed, fold, profile)
     found = fitted(model, train, profile, seed)
     seconds = round(time.perf_counter() - started, 2)
     table = predict(found, test, draws=200, seed=seed)
-    errors = np.abs(test["y"].numpy() - table["y.mean"].to_numpy()) / table["y.sd"].to_numpy()
     return {
-        **scored(found, test, seed), "seconds": seconds, "errors": errors.tolist(), "sd": table["y.sd"].tolist(),
+        **scored(found, test, seed), "seconds": seconds, "trials": {
+            "person": test.group_names("participant").tolist(), "truth": test["y"].tolist(),
+            "mean": table["y.mean"].tolist(), "sd": table["y.sd"].tolist(),
+        },
     }  # fmt: skip
 
 
@@ -62,11 +67,39 @@ def calibrated(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Scores of every fold of one simulation with intervals calibrated on the people of its other folds."""
     out = []
     for k, own in enumerate(found):
-        others = np.sort(np.concatenate([one["errors"] for j, one in enumerate(found) if j != k]))
+        others = np.sort(np.concatenate([_errors(one["trials"]) for j, one in enumerate(found) if j != k]))
         q = others[rank(len(others), LEVEL) - 1]
-        inside = np.asarray(own["errors"]) <= q
+        inside = _errors(own["trials"]) <= q
         kept: dict[str, Any] = {name: own[name] for name in ("mae", "accuracy") if name in own}
-        out.append({**kept, "cover90": float(inside.mean()), "width90": float(2 * q * np.mean(own["sd"]))})
+        out.append({**kept, "cover90": float(inside.mean()), "width90": float(2 * q * np.mean(own["trials"]["sd"]))})
+    return out
+
+
+def _errors(trials: dict[str, Any]) -> np.ndarray:
+    """Absolute errors in predicted standard deviations, (n,)."""
+    truth, mean, sd = (np.asarray(trials[name]) for name in ("truth", "mean", "sd"))
+    return np.abs(truth - mean) / sd
+
+
+def personalised(found: list[dict[str, Any]], seed: int) -> list[dict[int, float]]:
+    """Errors [lb] of every fold of one simulation after some own trials of each person, by their number.
+
+    The own trials are drawn at random; all numbers are scored on the trials that are none of the most. The effect of a
+    person is learned from the people of the other folds, each predicted by the fit that had left him out.
+    """
+    out = []
+    for k, held in enumerate(found):
+        others = [one["trials"] for j, one in enumerate(found) if j != k]
+        effect = PersonEffect.learn(*(np.concatenate([one[name] for one in others]) for name in PARTS))
+        truth, mean, person = (np.asarray(held["trials"][name]) for name in PARTS)
+        errors: dict[int, list[np.ndarray]] = {n: [] for n in OWN_TRIALS}
+        for name in np.unique(person):
+            rows = np.random.default_rng([seed, k]).permutation(np.flatnonzero(person == name))
+            own, scored_on = rows[: max(OWN_TRIALS)], rows[max(OWN_TRIALS) :]
+            for n in OWN_TRIALS:
+                better, _ = effect.corrected(mean[scored_on], mean[own[:n]], truth[own[:n]])
+                errors[n].append(np.abs(better - truth[scored_on]))
+        out.append({n: float(np.mean(np.concatenate(each))) for n, each in errors.items()})
     return out
 
 
@@ -100,15 +133,20 @@ def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = 
     by_seed = [found[OURS][k : k + len(folds)] for k in range(0, len(places), len(folds))]
     found[CALIBRATED] = [one for each in by_seed for one in calibrated(each)]
     for name, each in found.items():
-        numbers_only = [{k: v for k, v in one.items() if k not in ("errors", "sd")} for one in each]
+        numbers_only = [{k: v for k, v in one.items() if k != "trials"} for one in each]
         errors[name] = [one["mae"] for one in each]
         rows.append({"model": name, **averages(numbers_only), "cover90_min": min(one["cover90"] for one in each)})
     pairs = [(OURS, LINE), (OURS, TREES), (OURS, ALONE)]
+    own = [one for seed, each in zip(numbers, by_seed, strict=True) for one in personalised(each, seed)]
     means = {name: np.reshape(values, (len(numbers), -1)).mean(1) for name, values in errors.items()}
     extra = {
         "note": NOTE, "configuration": settings,
         "differences": {f"MAE of {a} - {b}": paired_difference(errors[a], errors[b]) for a, b in pairs},
         "differences over seeds": {f"MAE of {a} - {b}": paired_difference(means[a], means[b]) for a, b in pairs},
+        "mae after own trials": {str(n): mean_se([one[n] for one in own]) for n in OWN_TRIALS},
+        "mae after own trials less that without": {
+            str(n): paired_difference([one[n] for one in own], [one[0] for one in own]) for n in OWN_TRIALS[1:]
+        },
         "folds": [f"seed {seed}, fold {fold}" for seed, fold in places],
         "mae by fold": {name: [round(value, 4) for value in values] for name, values in errors.items()},
         "cover90 by fold": {name: [round(one["cover90"], 4) for one in each] for name, each in found.items()},
@@ -125,4 +163,8 @@ def departure_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
         seeds = extra["differences over seeds"][what][1]
         over_folds = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
         lines.append(f"{what}: {value:+.2f}{over_folds}" + ("" if seeds is None else f", ± {seeds:.2f} over seeds"))
+    lines.append("")
+    for n, (value, error) in extra["mae after own trials"].items():
+        spread = "" if error is None else f" ± {error:.2f}"
+        lines.append(f"MAE of {OURS} after {n} own trials of each person, on the others: {value:.2f}{spread}")
     return "\n".join(lines)

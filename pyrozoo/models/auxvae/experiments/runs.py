@@ -166,8 +166,8 @@ def table_run(
     return scored(found, test, seed) | {"seconds": seconds}
 
 
-def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str, Any]:
-    """Score a fit on trials of other people; see `table_run`."""
+def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200, latent: bool = True) -> dict[str, Any]:
+    """Score a fit on trials of other people; see `table_run`. `latent`: with active units and KL of z."""
     levels = (0.5, 0.8, 0.9)
     quantiles = tuple(sorted(q for level in levels for q in tails(level)))
     table = predict(found, test, draws=draws, seed=seed, quantiles=quantiles)
@@ -181,7 +181,7 @@ def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200) -> dict[str
             bounds = [table[column("y", end)].to_numpy() for end in interval_names(level)]
             out[f"cover{round(100 * level)}"] = coverage(truth, *bounds)
         out["width90"] = float((table["y.q95"] - table["y.q05"]).mean())
-    if "z" in found.model.row_sites:
+    if latent and "z" in found.model.row_sites:
         report = latent_report(found, test, "z", draws=5, seed=seed)
         out |= {"active": report.active, "kl": float(report.table["kl"].sum(skipna=False))}
     return out
