@@ -28,7 +28,7 @@ from ....inference.settings import Settings
 from ....modeling.base import ZooModel
 from ....modeling.guides import declared
 from ..guides import C_SCALE, ContextGuide, PaperGuide
-from .objective import ROWS_AT_ONCE, require_finite, unit_objective
+from .objective import ROWS_AT_ONCE, require_batch, require_finite, unit_objective
 
 MODES = ("supervised", "unsupervised", "semi-supervised")
 PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4
@@ -131,8 +131,7 @@ def calibrate(
             raise ValueError(f"{name}: {number}; at least 1 is needed")
     if lr <= 0 or (alpha is not None and alpha < 0):
         raise ValueError(f"lr {lr} must be positive, alpha {alpha} must not be negative")
-    if not isinstance(data, Batch):
-        raise TypeError(f"data: {type(data).__name__}; give a Batch, of a data frame fit.batch(df)")
+    require_batch("data", data)
     started = time.perf_counter()
     train = _rows_of(fit.model, data, mode)
     settings = {"mode": mode, "method": method, "alpha": alpha, "seed": seed}

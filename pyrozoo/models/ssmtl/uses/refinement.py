@@ -20,7 +20,7 @@ from ....inference.fitted import Fit, Run
 from ....modeling.base import ZooModel
 from ..guides import MVNGuide
 from .calibration import CalibratedFit, context_draws, frozen
-from .objective import by_unit, pieces, row_terms
+from .objective import by_unit, pieces, require_batch, row_terms
 
 
 def refine(
@@ -74,8 +74,8 @@ def refine(
     if "c" not in fit.model.priors():
         raise ValueError(f"fit: {type(fit.model).__name__} has no context c to refine")
     data = fit.train if data is None else data
-    if data is not None and not isinstance(data, Batch):
-        raise TypeError(f"data: {type(data).__name__}; give the Batch that the fit was calibrated on")
+    if data is not None:
+        require_batch("data", data)
     if data is None or data.sha256 != fit.data["sha256"]:
         raise ValueError(
             "refine is about the data the contexts were fitted to: pass the training data of this fit (of calibrate(): "

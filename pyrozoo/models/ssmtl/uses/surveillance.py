@@ -15,6 +15,7 @@ from ....data.batch import Batch
 from ....inference.fitted import Fit
 from ....modeling.hidden import OBSERVED
 from ....posterior.traces import Pair
+from .objective import require_batch
 
 KINDS = ("bias", "drift", "stuck")
 
@@ -149,9 +150,9 @@ def monitor(
         raise ValueError(f"monitor needs a density of the inputs, which {type(fit.model).__name__} lacks; fit SSMTL")
     if window < 1 or window != int(window):
         raise ValueError(f"window: {window}; a whole number of rows from 1 is needed")
-    for name, given in (("batch", batch), ("reference", reference)):
-        if given is not None and not isinstance(given, Batch):
-            raise TypeError(f"{name}: {type(given).__name__}; give a Batch, of a data frame fit.batch(df)")
+    require_batch("batch", batch)
+    if reference is not None:
+        require_batch("reference", reference)
     targets = _has_targets(batch, "batch") and bool(fit.model.y_dim)
     if reference is not None and (_has_targets(reference, "reference") and bool(fit.model.y_dim)) != targets:
         raise ValueError("reference: rows with and without targets have scores of their own; call .hide() on both")
