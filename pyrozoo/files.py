@@ -44,6 +44,35 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def reserved(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep a folder for the block: whoever reserves it meanwhile is refused. The end of the process frees it, too.
+
+    Args:
+        folder: The folder; made if missing.
+
+    Raises:
+        BlockingIOError: It is reserved by another process or thread.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has other locks, which leave a file behind
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder} is in use by another fit; wait for its end, or choose another") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def check_target(path: str | os.PathLike) -> None:
     """Check that a file or folder can be made at `path`, before the work whose result it is to hold.
 

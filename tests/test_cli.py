@@ -1,6 +1,7 @@
 import itertools
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -570,6 +571,14 @@ def test_an_interrupted_fit_resumes_from_its_checkpoint(csv, run, tmp_path, monk
     assert not out.exists()
     assert main([*arguments, "--resume"]) == 0
     assert list(zoo.load(out).history["elbo"]) == list(zoo.load(run).history["elbo"])
+
+
+def test_a_terminated_command_ends_as_an_interrupted_one(csv, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training.Training, "_one_epoch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["fit", "ssmtl", *columns(csv, *QUICK, "--out", str(tmp_path / "run"))]) == 143
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "pyrozoo: terminated; nothing was saved: no epoch was finished"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_an_interrupted_fit_without_checkpoint_is_saved(csv, tmp_path, monkeypatch, capsys):

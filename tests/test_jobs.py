@@ -20,6 +20,14 @@ def run(function, jobs, out, **options):
     return run_jobs(function, jobs, out, progress=False, **options)
 
 
+def test_a_folder_that_cannot_be_made_is_found_before_any_job_runs(tmp_path):
+    (tmp_path / "out").touch()
+    jobs = {"a": {"a": 1, "b": 2, "log": str(tmp_path / "log")}}
+    with pytest.raises(NotADirectoryError, match="out is a file; choose another folder"):
+        run(job_functions.log_and_add, jobs, tmp_path / "out")
+    assert not (tmp_path / "log").exists()
+
+
 def test_results_and_files(tmp_path):
     results = run(job_functions.add, JOBS, tmp_path / "new" / "folder")
     assert results == {"ssmtl-seed=0": {"sum": 1}, "ssmtl-seed=1": {"sum": 2}, "ssmtl-seed=2": {"sum": 3}}

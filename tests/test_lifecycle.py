@@ -17,6 +17,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 import pyrozoo as zoo
 from pyrozoo.cli import main
 from pyrozoo.data.tables import read_table
+from pyrozoo.files import reserved
 from pyrozoo.models import m3sense
 from pyrozoo.models.ssmtl import SSMTL
 from pyrozoo.store import directory
@@ -249,6 +250,21 @@ def test_a_kill_between_two_renames_loses_nothing_and_the_next_save_cleans_up(tm
     assert fit.status == "finished"
     fit.save(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_checkpoint_that_another_fit_is_using_is_refused(tmp_path):
+    with reserved(tmp_path / "c"), pytest.raises(BlockingIOError, match=r"c is in use by another fit; wait"):
+        fitted(checkpoint=tmp_path / "c", resume=True)
+    refused = []
+
+    def second(row):
+        with pytest.raises(BlockingIOError) as caught:
+            fitted(checkpoint=tmp_path / "c", resume=True)
+        refused.append(caught.value)
+
+    found = fitted(checkpoint=tmp_path / "c", callback=second)
+    assert len(refused) == len(found.history) == 5
+    assert fitted(checkpoint=tmp_path / "c", resume=True).history.equals(found.history)
 
 
 # ---------------------------------------------------------------- copies, processes, threads

@@ -1,3 +1,4 @@
+import errno
 import json
 import pickle
 import subprocess
@@ -130,6 +131,16 @@ def test_a_change_in_memory_does_not_reach_the_files(tmp_path):
 
 
 # ---------------------------------------------------------------- errors
+def test_a_disk_that_is_full_at_once_leaves_no_folder(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyrozoo.store.rows.atomic_write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_bad_value_names_chunk_row_and_column_and_leaves_nothing(tmp_path):
     df = table()
     df.loc[300, "p"] = np.nan

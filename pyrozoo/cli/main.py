@@ -1,8 +1,8 @@
 """Commands and options of the command line, and what becomes of errors.
 
 Exit codes: 0 for success; 1 for a failed check; 2 for bad usage, bad input or any other error, with one line on
-standard error; 130 if interrupted. An error that no input should cause is named with its type; --debug shows the
-traceback of any.
+standard error; 130 if interrupted, 143 if terminated. An error that no input should cause is named with its type;
+--debug shows the traceback of any.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import argparse
 import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -39,16 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = argparse.Namespace(debug=False, hint="nothing was started")
+    arguments, terminated = argparse.Namespace(debug=False, hint="nothing was started"), threading.Event()
     try:
-        _parser().parse_args(argv, arguments)
-        for module in arguments.modules:
-            _import(module)
-        with _warnings_once():
+        with _terminable(terminated), _warnings_once():
+            _parser().parse_args(argv, arguments)
+            for module in arguments.modules:
+                _import(module)
             return arguments.command(arguments)
     except KeyboardInterrupt as interrupt:
-        print(f"pyrozoo: interrupted; {interrupt if interrupt.args else arguments.hint}", file=sys.stderr)
-        return 130
+        code, what = (143, "terminated") if terminated.is_set() else (130, "interrupted")
+        print(f"pyrozoo: {what}; {interrupt if interrupt.args else arguments.hint}", file=sys.stderr)
+        return code
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
@@ -60,6 +63,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         printable = text.encode(errors="backslashreplace").decode()  # a name of a file need not be UTF-8
         print(f"pyrozoo: error: {printable}", file=sys.stderr)
         return 2
+
+
+@contextlib.contextmanager
+def _terminable(terminated: threading.Event) -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that a scheduler's end of a command leaves what it can go on from."""
+
+    def interrupt(*_: Any) -> None:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _parser() -> Parser:

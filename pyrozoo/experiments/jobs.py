@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from ..files import atomic_write_json, jsonable, read_json_object
+from ..files import atomic_write_json, check_target, jsonable, read_json_object
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -109,6 +109,7 @@ def run_jobs(
         ValueError: `function` is not importable by its name, a job's name is no plain file name, a result file is
             truncated, foreign, or of a job with other arguments, or a worker of the cluster has several threads.
             Nothing has been run.
+        OSError: `out` is a file, or may not be made or written to. Nothing has been run.
         ImportError: The cluster needs packages that are not installed. Nothing has been run.
         ConnectionError: No scheduler answers at the address. Nothing has been run. Or the connection to it was lost:
             finished jobs are kept.
@@ -127,6 +128,8 @@ def run_jobs(
     """
     identities = _identify(function, jobs)
     paths = {name: Path(out) / f"{name}.json" for name in jobs}
+    for path in [*paths.values()][:1]:
+        check_target(path)
     results = {name: _read_result(paths[name], identities[name]) for name in jobs if paths[name].exists()}
     arguments = {name: identities[name]["arguments"] for name in jobs if name not in results}
     failed = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
-from ..files import check_target
+from ..files import check_target, reserved
 from ..modeling.base import ZooModel
 from ..modeling.checks import require_sizes, require_structure
 from ..modeling.guides import declared, with_support
@@ -81,6 +82,7 @@ def fit(
             ``clip`` or ``schedule``.
         KeyError: A group of `valid` is not in `train`, and the guide is not amortised over it.
         ValueError, TypeError: An argument does not fit the data or the model.
+        OSError: The checkpoint's folder cannot be made, or another fit is using it.
         RuntimeError: ``distributed=True`` in a process that ``torchrun`` did not start.
 
     Example:
@@ -108,7 +110,10 @@ def fit(
     if checkpoint is not None:
         check_target(checkpoint)
     result = Fit([], guide_label(guide), options.as_json() | {"seed": seed}, identity(train), train, train=train)
-    with joined(options.distributed, options.device) as processes:
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(joined(options.distributed, options.device))
+        if checkpoint is not None and processes.first:
+            stack.enter_context(reserved(checkpoint))
         for index in range(restarts):
             own_seed = run_seed(seed, index)
             file = None if checkpoint is None else Path(checkpoint) / f"run-{index}.safetensors"

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import replacing
+from ..files import one_line, replacing
 from .draws import SAMPLE_DIMS, Draws, plain_attrs
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
         idata: An ArviZ object, e.g. of `to_arviz`.
         path: File to write, or to replace.
 
+    Raises:
+        OSError: The file cannot be written.
+
     Example:
         >>> import pathlib, tempfile
         >>> import numpy as np
@@ -83,7 +86,10 @@ def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
     """
     tree = idata if _arviz_major() >= 1 else idata.to_datatree()
     with replacing(path) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf")
+        try:
+            tree.to_netcdf(temporary, engine="h5netcdf")
+        except RuntimeError as error:  # HDF5's own, in several lines, if the disk is full
+            raise OSError(f"{path} cannot be written; is the disk full? ({one_line(error)})") from error
 
 
 def load_netcdf(path: str | os.PathLike) -> Any:

@@ -283,8 +283,14 @@ def _prepare(folder: Path, overwrite: bool) -> None:
         if not ours or (complete and not overwrite):
             remedy = ", or overwrite=True" if ours else ""
             raise FileExistsError(f"{folder} exists; choose another folder{remedy}")
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(header, {"format": FORMAT, "complete": False})
+    try:
+        atomic_write_json(header, {"format": FORMAT, "complete": False})
+    except BaseException:
+        if new:
+            folder.rmdir()
+        raise
     _remove(folder, keep=HEADER)
 
 
