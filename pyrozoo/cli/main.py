@@ -133,6 +133,9 @@ def _parser() -> Parser:
     reproduce.add_argument(
         "--data", metavar="PATH", help="your own copy of the recordings, where an experiment takes one"
     )
+    reproduce.add_argument(
+        "--split", metavar="SPLIT", help="how to split the data, where an experiment offers a choice"
+    )
     reproduce.add_argument("--out", metavar="DIR", help="folder; default: results/NAME-EXPERIMENT")
     check = add("check", check_command, "check an entry against the contract of the zoo")
     check.add_argument("name", metavar="NAME")

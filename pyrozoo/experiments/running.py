@@ -1,9 +1,9 @@
 """The runner of the entries' experiments, and what these share.
 
 An experiment is a function ``(out, profile="quick", ...) -> Outcome``. It also has a parameter for each of the options
-`seeds`, `jobs` and `data` that it takes; `run` refuses the others. It claims its folder (`claim`), runs its jobs
-(`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with several records returns a dict of
-outcomes by the subfolder of `out` for each record.
+`seeds`, `jobs`, `data` and `split` that it takes; `run` refuses the others. It claims its folder (`claim`), runs its
+jobs (`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with several records
+returns a dict of outcomes by the subfolder of `out` for each record.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Outcome:
 
 def run(
     name: str, experiment: str, *, profile: str | None = None, seeds: int | None = None, jobs: int | None = None,
-    out: Path | str | None = None, data: str | None = None,
+    out: Path | str | None = None, data: str | None = None, split: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run an experiment of an entry, print its table and write its record.
 
@@ -60,6 +60,8 @@ def run(
         jobs: Number of worker processes; None means 1.
         out: Folder of the results; None means ``results/<name>-<experiment>``.
         data: Path of your own copy of the recordings.
+        split: How an experiment that offers a choice splits its data, such as "subject" or "window"; None takes the
+            default.
 
     Returns:
         The record. Where an experiment writes several, a dict of them by their subfolder of `out`.
@@ -74,7 +76,7 @@ def run(
     profile = taken["profile"].default if profile is None else profile
     if profile not in PROFILES:
         raise ValueError(f"profile: {profile!r} is none of {list(PROFILES)}")
-    given = {k: v for k, v in {"seeds": seeds, "jobs": jobs, "data": data}.items() if v is not None}
+    given = {k: v for k, v in {"seeds": seeds, "jobs": jobs, "data": data, "split": split}.items() if v is not None}
     if refused := [option for option in given if option not in taken]:
         raise ValueError(f"{', '.join(refused)}: {experiment!r} of {name!r} takes none; leave it out")
     out = Path(out or f"results/{name}-{experiment}")

@@ -1,16 +1,19 @@
 """Recordings of one's own: labels from tables and tags, and windows that know their time and person."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from m3sense_folders import T0, refuses, signal, write_e4, zipped
+from m3sense_folders import T0, refuses, signal, write_e4, write_stress_predict, zipped
 
 import pyrozoo as zoo
 from pyrozoo.cli.main import main
+from pyrozoo.experiments import run
 from pyrozoo.models import m3sense
+from pyrozoo.models.m3sense.experiments import runs, tables
 from pyrozoo.models.m3sense.nets import UnimodalEncoder
 
 SMALL = {"embedding": 6, "lstm_layers": 1, "hidden": (6, 5), "head": 4}
@@ -319,3 +322,78 @@ def test_files_of_windows_keep_channels(tmp_path):
     again = m3sense.read_windows(tmp_path / "a.npz")
     assert again.coords["acc_channel"].tolist() == ["x", "y", "z"]
     np.testing.assert_array_equal(again["acc"], data["acc"])
+
+
+# ------------------------------------------------------------------ unlabelled recordings, and the paper's split
+def test_exports_in_a_folder_are_unlabelled_windows_of_a_study(tmp_path):
+    write_e4(tmp_path / "e4/Ann/monday")
+    zipped(write_e4(tmp_path / "Bo")).rename(tmp_path / "e4/Bo.zip")
+    write_e4(tmp_path / "e4/Cy")
+    (tmp_path / "e4/Cy/EDA.csv").write_text("")
+    found = m3sense.read_e4_folder(tmp_path / "e4")
+    assert [r.name for r in found] == ["e4/Ann", "e4/Bo"]
+    assert list(found.skipped) == ["a file is missing or empty"]
+    write_stress_predict(tmp_path / "stress_predict")
+    data = m3sense.read_study(tmp_path, (("eda", 4.0), ("temp", 4.0)), seconds=10.0)
+    assert data.coords["dataset_class"].tolist() == ["stress_predict", "e4"]
+    assert data.observed("y_stress").tolist() == (data["dataset"] == 0).tolist()
+    assert int((data["dataset"] == 1).sum()) == 12
+    (tmp_path / "empty").mkdir()
+    with refuses("no export of an E4 is in it"):
+        m3sense.read_e4_folder(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("split", ["subject", "window"])
+def test_the_papers_split_reaches_every_job(tmp_path, monkeypatch, split):
+    jobs = {}
+
+    def noted(function, plan, folder, n_jobs=1):
+        jobs.update(plan)
+        scores, timed = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "majority"), 0.5), {"seconds": 1}
+        return {
+            name: {f"{t}.{s}": v for t in own.get("tasks", [own.get("task")]) for s, v in scores.items()} | timed
+            for name, own in plan.items()
+        }
+
+    monkeypatch.setattr(tables, "run_jobs", noted)
+    outcome = tables.table2_experiment(tmp_path, "smoke", split=split)
+    by_window = {"M3Sense (CAM), by window", "extra trees, by window"}
+    models = {row["model"] for row in outcome.rows}
+    if split == "window":
+        assert all(arguments["split"] == "window" for arguments in jobs.values())
+        assert not models & by_window
+        assert outcome.extra["configuration"]["split"] == "window"
+        assert "every row is by window" in outcome.extra["note"]
+    else:
+        assert models > by_window
+        leaking = [arguments for arguments in jobs.values() if "split" in arguments]
+        assert {arguments["model"] for arguments in leaking} == {"M3Sense (CAM)", "extra trees"}
+    assert "random forest (published, 10-fold CV)" in outcome.text
+    assert "HAMLET (published, own data)" in outcome.text
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    unknown = refuses("split: 'time' is none of ['subject', 'window']")
+    with unknown:
+        tables.table2_experiment(tmp_path, "smoke", split="time")
+    with unknown:
+        runs.parts_of(0, "smoke", None, "time")
+    with refuses("split: 'table6' of 'm3sense' takes none"):
+        run("m3sense", "table6", out=tmp_path, split="window")
+
+
+def test_a_long_recording_is_cut_within_a_few_times_the_memory_of_its_windows():
+    n = 1_000_000
+    signals = {name: np.sin(np.arange(n) * (k + 1) / 40) for k, name in enumerate("abcd")}
+    rates = dict.fromkeys(signals, 64.0)
+    own = ((0.0, 7000.0, "low"), (7000.0, 15600.0, "high"))
+    long = m3sense.Recording("S01", signals, rates, "load", ("low", "high"), own)
+    tracemalloc.start()
+    try:
+        data = m3sense.windows([long], 20.0, rates)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data["a"].shape == (780, 1280)
+    assert peak < 3 * 4 * n * 8  # three times the signals in double precision
+    np.testing.assert_allclose(data["d"][700], signals["d"][700 * 1280 : 701 * 1280], atol=1e-6)

@@ -14,7 +14,7 @@ _HOMES = {
     "local_guide": ("PaperGuide",),
     "data.arrays": ("from_arrays",),
     "data.batches": ("at_rates", "merge", "standardise"),
-    "data.e4": ("read_e4", "read_nurses"),
+    "data.e4": ("read_e4", "read_e4_folder", "read_nurses"),
     "data.folders": ("read_study",),
     "data.labelling": ("label_by_table", "label_by_tags"),
     "data.kemocon": ("read_kemocon",),

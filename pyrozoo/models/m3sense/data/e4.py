@@ -121,6 +121,56 @@ def read_e4(
     return Recordings([recording])
 
 
+def read_e4_folder(root: str | Path, *, modalities: Sequence[str] = MODALITIES, dataset: str = "e4") -> Recordings:
+    """Read all E4 exports in a folder: ``<person>.zip``, ``<person>/`` or ``<person>/<session>``, zip files or folders.
+
+    Sessions with a missing or empty file are left out, see ``skipped``.
+
+    Args:
+        root: Path of the folder.
+        modalities: Modalities to read, as in `read_e4`.
+        dataset: Name of the data set.
+
+    Returns:
+        Recordings: One recording per session, without labels, of the person after whom the first folder or zip file
+        below `root` is named.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds no export, none is complete, or a file is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import read_e4_folder
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for session in ("Ann/monday", "Ann/tuesday", "Bo"):
+        ...         Path(root, session).mkdir(parents=True)
+        ...         for name, rate in {"BVP": 64, "EDA": 4, "TEMP": 4}.items():
+        ...             np.savetxt(Path(root, session, f"{name}.csv"), [1.6e9, rate, *[32.5] * (10 * rate)])
+        ...     recordings = read_e4_folder(root)
+        >>> [recording.subject for recording in recordings]
+        ['Ann', 'Ann', 'Bo']
+    """
+    root = folder_of(root)
+    files = wanted(modalities, CHANNELS)
+    paths = {path.parent for name in files for path in find(root, CHANNELS[name])} | set(find(root, "*.zip"))
+    if not paths - {root}:
+        raise ValueError(f"{root}: no export of an E4 is in it; put a folder or zip file for each person there")
+    out = Recordings()
+    for path in sorted(paths - {root}):
+        first = path.relative_to(root).parts[0]
+        subject = first.removesuffix(".zip") if path == root / first else first
+        try:
+            out += read_e4(path, subject=subject, modalities=modalities, dataset=dataset)
+        except MissingDataError as error:
+            out.skip("a file is missing or empty", f"{dataset}/{subject}: {error}")
+    if not out:
+        raise ValueError(f"{root}: no session is complete; {out.skipped['a file is missing or empty'][0]}")
+    return out
+
+
 def _intervals(path: Path, ends: Sequence[float]) -> tuple[float, float, np.ndarray, dict[str, int]]:
     """Read start, rate, samples and notes from the intervals between beats, interpolated until the last end."""
     with located(f"{path}/IBI.csv"):

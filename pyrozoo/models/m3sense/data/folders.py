@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ....data.batch import Batch
-from .e4 import read_nurses
+from .e4 import read_e4_folder, read_nurses
 from .kemocon import read_kemocon
 from .recordings import Recordings
 from .stress_predict import read_stress_predict
@@ -21,6 +21,7 @@ READERS: Mapping[str, Callable[..., Recordings]] = {
     "wesad": read_wesad,
     "nurses": read_nurses,
     "stress_predict": read_stress_predict,
+    "e4": read_e4_folder,
 }
 
 
@@ -30,6 +31,7 @@ def read_study(root: str | Path, rates: tuple[tuple[str, float], ...], seconds: 
 
     Args:
         root: Folder with one folder per data set, named as in `READERS`; those that are missing are left out.
+            Exports of your own wristbands, in ``e4``, are unlabelled windows (`read_e4_folder`).
         rates: (modality, samples per second) to resample to.
         seconds: Duration of a window [s].
 

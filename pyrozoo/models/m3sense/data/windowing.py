@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ....data.batch import Batch
 from .arrays import from_arrays
@@ -242,8 +243,8 @@ def _cut(
     code = np.array([names.index(label[k]) if known[k] else -1 for k in starts], dtype=int)
     out = {}
     for m, signal in signals.items():
-        first = starts[:, None] * round(step * rates[m]) + np.arange(counts[m])
-        out[m] = signal[first]  # (windows, samples[, channels])
+        views = sliding_window_view(signal, counts[m], axis=0) if len(starts) else np.empty((0, counts[m]))
+        out[m] = np.moveaxis(views[starts * round(step * rates[m])], -1, 1)  # (windows, samples[, channels])
     return _Part(recording, starts * step, code, out)
 
 

@@ -15,7 +15,7 @@ from ....experiments.running import Outcome, averages, claim, timing
 from ..card import CARD
 from ..uses.aligning import alignment
 from .runs import TASKS, chosen, configuration, fitted, parts_of, probabilities_of
-from .tables import CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name
+from .tables import BY_WINDOW, CAM, NOTE, REAL, SEEDS, SIMULATED, data_identity, job_name, split_setting
 
 ALIGNED = (CAM, "latent (CAM)")
 EPOCHS = {"smoke": (1, 2), "quick": (1, 2, 4, 8, 16, 32), "paper": (1, 2, 4, 8, 16, 32, 64)}
@@ -66,10 +66,12 @@ def alignment_experiment(out: Path, profile: str = "quick", seeds: int | None = 
     return Outcome(rows, identity, list(numbers), extra, format_table(rows))
 
 
-def calibration_run(model: str, tasks: list[str], seed: int, profile: str) -> dict[str, Any]:
+def calibration_run(
+    model: str, tasks: list[str], seed: int, profile: str, data: str | None = None, split: str = "subject"
+) -> dict[str, Any]:
     """Return the class probabilities of a fit on the test windows of each task, and the true classes."""
     started = time.perf_counter()
-    train, test = parts_of(seed, profile)
+    train, test = parts_of(seed, profile, data, split)
     found = fitted(model, chosen(train, tasks, model != "Keyless"), profile, tasks, seed)
     out: dict[str, Any] = {}
     for task in tasks:
@@ -79,21 +81,25 @@ def calibration_run(model: str, tasks: list[str], seed: int, profile: str) -> di
     return {**out, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def calibration_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
+def calibration_experiment(
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None,
+    split: str = "subject",
+) -> Outcome:  # fmt: skip
     """Are class probabilities right on people left out? Reliability curves and expected calibration errors per task.
 
-    The arguments are those of `alignment_experiment`. Curves pool the windows of all seeds.
+    The arguments are those of table 2. Curves pool the windows of all seeds.
     """
     from .report import reliability_figure
 
     numbers = range(seeds or SEEDS[profile])
-    identity = data_identity(numbers, profile, None)
-    settings = configuration(CALIBRATED, profile)
+    identity = data_identity(numbers, profile, data)
+    settings = configuration(CALIBRATED, profile) | split_setting(split)
+    place = {**({} if data is None else {"data": data}), **split_setting(split)}
     resumed = claim(CARD, out, identity, settings)
     single, *multi = CALIBRATED
     parts = [*((single, [task]) for task in TASKS), *((model, list(TASKS)) for model in multi)]
     plan = {
-        job_name(model, *tasks, seed): {"model": model, "tasks": tasks, "seed": seed, "profile": profile}
+        job_name(model, *tasks, seed): {"model": model, "tasks": tasks, "seed": seed, "profile": profile, **place}
         for model, tasks in parts for seed in numbers
     }  # fmt: skip
     results = run_jobs(calibration_run, plan, out / "jobs", n_jobs=jobs)
@@ -112,7 +118,8 @@ def calibration_experiment(out: Path, profile: str = "quick", seeds: int | None 
     rows.sort(key=lambda row: TASKS.index(row["task"]))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     reliability_figure(curves).savefig(out / "figures" / "calibration.png", dpi=110)
-    extra = {"note": SIMULATED + NOTE, "configuration": settings, **timing(results, resumed)}
+    note = (SIMULATED if data is None else REAL) + NOTE + BY_WINDOW[split]
+    extra = {"note": note, "configuration": settings, **timing(results, resumed)}
     extra["reliability"] = {f"{task}: {model}": table.to_dict("list") for (task, model), table in curves.items()}
     return Outcome(rows, identity, list(numbers), extra, format_table(rows))
 

@@ -17,7 +17,7 @@ from ....inference.fitted import Fit
 from ..card import CARD
 from ..uses.transferring import transfer
 from .runs import TASKS, chosen, classical_scores, configuration, fitted, names_of, parts_of, scored
-from .tables import CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name
+from .tables import BY_WINDOW, CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name, split_setting
 
 FEW = {"smoke": (8,), "quick": (8, 24, 72), "paper": (8, 24, 72, 216)}
 STEPS = {"smoke": 4, "quick": 200, "paper": 400}
@@ -36,14 +36,14 @@ NOTE_7 = (
 )
 
 
-def transfer_run(task: str, seed: int, profile: str, data: str | None = None) -> dict[str, Any]:
+def transfer_run(task: str, seed: int, profile: str, data: str | None = None, split: str = "subject") -> dict[str, Any]:
     """Learn one task from few labels in every way, and score each on the test people.
 
     Returns:
         ``<method>|<labels>|<score>`` -> value, and seconds.
     """
     started = time.perf_counter()
-    train, test = parts_of(seed, profile, data)
+    train, test = parts_of(seed, profile, data, split)
     others = [other for other in TASKS if other != task]
     pair = fitted(CAM, chosen(train, others), profile, others, seed)
     everything = fitted(CAM, chosen(train, TASKS), profile, TASKS, seed)
@@ -99,8 +99,9 @@ def _score(found: Fit, few: Batch, test: Batch, task: str, seed: int) -> dict[st
 
 
 def figure7_experiment(
-    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
-) -> Outcome:
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None,
+    split: str = "subject",
+) -> Outcome:  # fmt: skip
     """Figure 7: transfer to a task that was not in training, by number of labelled windows.
 
     Args:
@@ -108,15 +109,17 @@ def figure7_experiment(
         profile: "smoke", "quick" (8, 24 and 72 labels) or "paper" (the paper's sizes).
         seeds: Number of seeds; None takes the profile's.
         jobs: Number of worker processes.
-        data: Folder of real data sets (see `study.read_study`); None simulates them.
+        data: Folder of real data sets (see `read_study`); None simulates them.
+        split: "subject" or "window", as in table 2.
     """
     from .report import transfer_figure
 
     numbers = range(seeds or SEEDS[profile])
     identity = data_identity(numbers, profile, data)
     settings = configuration((SINGLE, CAM), profile) | {"transfer": f"{STEPS[profile]} steps, labels {FEW[profile]}"}
+    settings |= split_setting(split)
     resumed = claim(CARD, out, identity, settings)
-    place = {} if data is None else {"data": data}
+    place = {**({} if data is None else {"data": data}), **split_setting(split)}
     plan = {
         job_name(task, seed): {"task": task, "seed": seed, "profile": profile, **place}
         for task in TASKS for seed in numbers
@@ -141,7 +144,7 @@ def figure7_experiment(
     (out / "figures").mkdir(parents=True, exist_ok=True)
     transfer_figure(rows).savefig(out / "figures" / "figure7.png", dpi=110)
     extra = {
-        "note": (SIMULATED if data is None else "") + NOTE_7 + NOTE, "configuration": settings,
+        "note": (SIMULATED if data is None else "") + NOTE_7 + NOTE + BY_WINDOW[split], "configuration": settings,
         "differences": differences, **timing(results, resumed),
     }  # fmt: skip
     return Outcome(rows, identity, list(numbers), extra, format_table(rows))

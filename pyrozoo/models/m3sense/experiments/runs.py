@@ -87,6 +87,8 @@ def parts_of(seed: int, profile: str, data: str | None = None, split: str = "sub
     Half of the simulated people are for testing, since more can be simulated; of real people a quarter.
     """
     windows = data_of(seed, profile, data)
+    if split not in ("subject", "window"):
+        raise ValueError(f"split: {split!r} is none of ['subject', 'window']")
     if split == "window":
         parts = split_windows(windows, seed)
         return parts.semi_supervised, parts.test
