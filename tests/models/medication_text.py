@@ -17,9 +17,12 @@ def normal_cdf(x):
 
 
 class Text:
-    """p(z_t | z_{1:t-1}) of a random small problem; ages above the caps count as the caps."""
+    """p(z_t | z_{1:t-1}) of a random small problem; ages above the caps count as the caps.
 
-    def __init__(self, rng, n_steps, reading, caps, allow_end=True):
+    With `touching`, steps may follow each other directly: the gap of a pair is empty with probability `direct`.
+    """
+
+    def __init__(self, rng, n_steps, reading, caps, allow_end=True, touching=False):
         self.n_steps, self.reading, self.caps = n_steps, reading, caps
         self.labels = n_steps + 1
         allowed = rng.random((self.labels, self.labels)) < 0.7
@@ -33,6 +36,16 @@ class Text:
         self.gap = rng.uniform(1, 4, (self.labels, self.labels)), rng.uniform(0.7, 2, (self.labels, self.labels))
         self.start = rng.uniform(0.1, 0.6)
         self.initial = rng.dirichlet(np.ones(self.labels))
+        self.direct = np.zeros((self.labels, self.labels))
+        if touching:
+            self.direct = rng.random((self.labels, self.labels)) * (1 - np.eye(self.labels)) * (self.D > 0)
+            self.direct[0] = 0.0
+
+    def given_gap(self, h):
+        """D[h] and its end, given that the gap after step h is not empty; and the probability of that."""
+        kept = self.D[h] * (1 - self.direct[h])
+        total = kept.sum() + self.end[h]
+        return kept / total, self.end[h] / total, total
 
     def mass(self, mean, sd, d):
         """P(exactly d) and P(at least d) of the rounded Gaussian without what is below one frame."""
@@ -65,10 +78,11 @@ class Text:
         """Probability to enter step k from the gap after h that is g frames long."""
         g = min(g, self.caps[1 if h else 2])
         own, _ = self.gap_terms(h, k, g)
+        d, end, _ = self.given_gap(h)
         if self.reading == CDF:
-            return self.D[h, k] * own
-        waiting = sum(self.D[h, j] * self.gap_terms(h, j, g)[1] for j in range(1, self.labels))
-        return self.D[h, k] * own / (waiting + self.end[h])
+            return d[k] * own
+        waiting = sum(d[j] * self.gap_terms(h, j, g)[1] for j in range(1, self.labels))
+        return d[k] * own / (waiting + end)
 
     def step(self, previous, h, run, now):
         """p(z_t = now | z_{t-1} = previous, last step h, run frames of z_{t-1} so far)."""
@@ -77,7 +91,10 @@ class Text:
                 return self.enter(h, now, run)
             return 1 - sum(self.enter(h, k, run) for k in range(1, self.labels))
         leave = self.leave(previous, run)
-        return 1 - leave if now == previous else leave if now == 0 else 0.0
+        if now == previous:
+            return 1 - leave
+        way = self.given_gap(previous)[2] if now == 0 else self.D[previous, now] * self.direct[previous, now]
+        return leave * way
 
     def probability(self, z):
         """p(z_1) Π p(z_t | z_{1:t-1})."""
@@ -104,7 +121,7 @@ class Text:
             "duration_mean": double(self.duration[0][1:]), "duration_sd": double(self.duration[1][1:]),
             "gap_mean": double(self.gap[0][at]), "gap_sd": double(self.gap[1][at]),
             "initial": double(self.initial),
-        }  # fmt: skip
+        } | ({"direct": double(self.direct[at])} if self.direct.any() else {})  # fmt: skip
 
 
 def build(values, pairs, reading, caps):
@@ -116,7 +133,7 @@ def build(values, pairs, reading, caps):
     gap = law(values["gap_mean"], values["gap_sd"], caps[1] + 1)
     step = law(values["duration_mean"], values["duration_sd"], caps[0] + 1)
     d, end = values["D"].log(), values["end"].log()
-    return zoo.semi_markov_process(pairs, d, end, start, gap, step, values["initial"], reading)
+    return zoo.semi_markov_process(pairs, d, end, start, gap, step, values["initial"], reading, values.get("direct"))
 
 
 def enumerated(text, log_score):

@@ -545,6 +545,54 @@ def test_steps_are_separated_in_the_recordings_of_a_minibatch():
     assert data.separate_steps(batch.take([1, 0]))["label"].tolist() == [0, 1, 1, 0, 2, 0]
 
 
+@pytest.mark.parametrize(
+    ("short", "expected", "counts"),
+    [
+        ("borrow", [1, 1, 0, 2, 0, 1, 0], {"separated": 2, "borrowed": 1, "merged": 0}),
+        ("merge", [1, 1, 0, 2, 2, 2, 0], {"separated": 1, "borrowed": 0, "merged": 1}),
+    ],
+)
+def test_short_steps_borrow_or_merge(short, expected, counts):
+    label = [1, 1, 2, 2, 2, 1, 0]
+    apart = data.separate_steps(build([np.full((7, 3), 0.3)], [label]), short=short)
+    assert apart["label"].tolist() == expected
+    assert {name: apart.info[name] for name in counts} == counts
+    check_labels(apart)
+
+
+def test_a_short_step_needs_something_to_borrow():
+    batch = build([np.full((3, 3), 0.3)], [[1, 2, 0]])
+    with refuses("recording 'ann', frame 1: 'press' follows 'shake'"):
+        data.separate_steps(batch, short="borrow")
+    with refuses("short: 'drop' is none of"):
+        data.separate_steps(batch, short="drop")
+
+
+def test_missing_frames_and_unknown_labels_are_kept():
+    score = np.full((4, 3), 0.3)
+    score[2] = np.nan
+    batch = build([score], [[0, -1, 1, -1]])
+    assert batch["score"][2].tolist() == [data.MISSING] * 3
+    assert batch["label"].tolist() == [0, -1, 1, -1]
+    assert not build([score], [[-1] * 4])["labelled"].any()
+    score[1, 2] = np.nan
+    with refuses(
+        "recording 'ann', frame 1: the score of 'press', nan, is not finite; give all scores of a frame, or NaN"
+    ):
+        build([score])
+
+
+def test_recordings_without_non_event_have_steps_only():
+    score = [np.full((3, 2), 0.5)]
+    batch = data.recordings(score, [[1, 2, 1]], labels=LABELS[1:], rate=1, non_event=False)
+    assert batch.columns("score") == ["non-event", "shake", "press"]
+    assert batch["score"][0].tolist() == [0.0, 0.5, 0.5]
+    with refuses(
+        "frame 0: the label 0 is none of 1..2; give -1 where the label is not known, and number the steps from 1"
+    ):
+        data.recordings(score, [[0, 1, 1]], labels=LABELS[1:], rate=1, non_event=False)
+
+
 def test_nothing_is_separated_where_there_is_nothing_to():
     apart, unlabelled = build(label=[[1, 0], [2]]), build()
     for batch in (apart, unlabelled, simulator.simulate("pen", 2, n_unlabelled=1), datasets.watch_sessions_all()):
@@ -563,7 +611,8 @@ def test_nothing_is_separated_where_there_is_nothing_to():
         (
             [[0, 0], [1, 2, 2, 1]],
             "recording 'bob', frame 3: 'shake' follows 'press' without a non-event frame between them and has this "
-            "frame only, so that it would vanish; label a frame beside it non-event or leave the recording out",
+            "frame only, so that it would vanish; give short='borrow' or short='merge', label a frame beside it "
+            "non-event, or leave the recording out",
         ),
     ],
 )

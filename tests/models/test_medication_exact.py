@@ -12,14 +12,18 @@ from pyrozoo.models.medication.process.process import MarkovChain, next_step
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
+TOUCHING = 20
 PROBLEMS = [(reading, seed) for reading in (HAZARD, CDF) for seed in range(30)]
 
 
 def problem(reading, seed):
-    """A random process of two or three steps, its caps so low that tails matter, and scores of some frames."""
+    """A random process of two or three steps, its caps so low that tails matter, and scores of some frames.
+
+    Seeds from 20 on have steps that may follow each other directly.
+    """
     rng = np.random.default_rng(seed)
     n_steps = int(rng.integers(2, 4))
-    text = Text(rng, n_steps, reading, tuple(rng.integers(1, 5, size=3).tolist()))
+    text = Text(rng, n_steps, reading, tuple(rng.integers(1, 5, size=3).tolist()), touching=seed >= TOUCHING)
     scale = rng.choice([0.3, 3.0])
     log_score = scale * rng.normal(size=(7 if n_steps == 2 else 6, n_steps + 1))
     return text, log_score, rng
@@ -49,6 +53,56 @@ def test_equals_the_enumeration_of_all_sequences(reading, seed):
     [mea] = decode.decode([log_score], process, "mea")
     assert by_hand[np.arange(len(log_score)), mea].sum() == pytest.approx(accuracy.max(), abs=1e-10)
     assert text.probability(mea.tolist()) > 0
+
+
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS[::4])
+def test_missing_frames_and_known_labels_equal_enumeration(reading, seed):
+    text, log_score, rng = problem(reading, seed)
+    process, (n_frames, n_labels) = text.process(), log_score.shape
+    paths, value = enumerated(text, log_score)
+    missing = rng.random(n_frames) < 0.3
+    value = value - np.where(missing, log_score[np.arange(n_frames), paths], 0.0).sum(1)
+    truth = paths[rng.integers(len(paths))]  # a possible sequence, of which some labels are known
+    known = np.where(rng.random(n_frames) < 0.4, truth, -1)
+    value = np.where(((known < 0) | (paths == known)).all(1), value, -np.inf)
+    given = [np.where(missing[:, None], np.nan, log_score)], process
+    weight = np.exp(value - np.logaddexp.reduce(value))
+
+    [(labels, best)] = decode.most_probable(*given, known=[known])
+    assert best == pytest.approx(value.max(), abs=1e-10)
+    assert tuple(labels) == tuple(paths[value.argmax()])
+    [total] = decode.log_evidence(*given, known=[known])
+    assert total == pytest.approx(np.logaddexp.reduce(value), abs=1e-10)
+    by_hand = np.stack([(weight[:, None] * (paths == k)).sum(0) for k in range(n_labels)], 1)
+    np.testing.assert_allclose(decode.marginals(*given, known=[known])[0], by_hand, atol=1e-10)
+    performed = np.array([weight[(paths == k).any(1)].sum() for k in range(1, n_labels)])
+    np.testing.assert_allclose(decode.step_performed(*given, known=[known])[0], performed, atol=1e-10)
+    for decoder in ("mea", "map"):
+        [own] = decode.decode(*given, decoder, known=[known])
+        assert ((known < 0) | (own == known)).all()
+        assert text.probability(own.tolist()) > 0
+    [drawn] = decode.sample_paths(*given, 4000, known=[known])
+    assert ((known < 0) | (drawn == known)).all()
+    frequency = np.stack([(drawn == k).mean(0) for k in range(n_labels)], 1)
+    np.testing.assert_allclose(frequency, by_hand, atol=0.05)
+
+    lengths = torch.tensor([n_frames])
+    marginal = SemiMarkov(process, lengths).log_prob(torch.as_tensor(known)[None]).item()
+    without_scores = np.logaddexp.reduce(
+        np.where(((known < 0) | (paths == known)).all(1), enumerated(text, np.zeros_like(log_score))[1], -np.inf)
+    )
+    assert marginal == pytest.approx(without_scores, abs=1e-9)
+
+
+@pytest.mark.parametrize("reading", [HAZARD, CDF])
+def test_no_empty_gap_is_the_process_of_the_text(reading):
+    text, log_score, _ = problem(reading, 1)
+    process = text.process()
+    zero = text.process(direct=torch.zeros(len(process.pairs.later)))
+    evidence, gamma = ([f([log_score], p)[0] for p in (process, zero)] for f in (decode.log_evidence, decode.marginals))
+    assert evidence[0] == pytest.approx(evidence[1], abs=1e-12)
+    np.testing.assert_allclose(*gamma, atol=1e-12)
+    assert len(zero.source) > len(process.source)
 
 
 @pytest.mark.parametrize(("reading", "seed"), PROBLEMS)
@@ -178,9 +232,10 @@ def test_gradients_equal_plain_autograd(reading, seed):
         np.testing.assert_allclose(own.numpy(), other[name].numpy(), atol=1e-8, err_msg=name)
 
 
+@pytest.mark.parametrize("seed", [3, 23])
 @pytest.mark.parametrize("reading", [HAZARD, CDF])
-def test_sampled_paths_have_the_posterior_frequencies(reading):
-    text, log_score, _ = problem(reading, 3)
+def test_sampled_paths_have_the_posterior_frequencies(reading, seed):
+    text, log_score, _ = problem(reading, seed)
     paths, value = enumerated(text, log_score)
     weight = np.exp(value - np.logaddexp.reduce(value))
     n = 40_000
@@ -195,9 +250,10 @@ def test_sampled_paths_have_the_posterior_frequencies(reading):
     assert np.sqrt((z**2).mean()) == pytest.approx(1.0, abs=0.35)
 
 
+@pytest.mark.parametrize("seed", [4, 24])
 @pytest.mark.parametrize("reading", [HAZARD, CDF])
-def test_simulated_sequences_have_the_frequencies_of_the_process(reading):
-    text, log_score, _ = problem(reading, 4)
+def test_simulated_sequences_have_the_frequencies_of_the_process(reading, seed):
+    text, log_score, _ = problem(reading, seed)
     n_frames = len(log_score)
     paths, value = enumerated(text, np.zeros_like(log_score))
     n = 40_000
@@ -212,10 +268,11 @@ def test_simulated_sequences_have_the_frequencies_of_the_process(reading):
     assert abs(z).max() < 4.5
 
 
-def test_long_recordings_with_sharp_scores_keep_their_precision():
+@pytest.mark.parametrize("touching", [False, True])
+def test_long_recordings_with_sharp_scores_keep_their_precision(touching):
     """Scores far beyond the range of doubles, so that windows are moved, refreshed and taken in the log domain."""
     rng = np.random.default_rng(0)
-    text = Text(rng, 3, HAZARD, (12, 15, 9))
+    text = Text(rng, 3, HAZARD, (12, 15, 9), touching=touching)
     process = text.process()
     log_score = rng.normal(scale=40.0, size=(150, 4)) - 300 * (rng.random((150, 4)) < 0.3)
     values = {name: v.clone().requires_grad_() for name, v in text.tensors(process.pairs).items()}

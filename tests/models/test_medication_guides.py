@@ -14,7 +14,8 @@ import pyrozoo as zoo
 from pyrozoo.modeling.guides import ComposedGuide
 from pyrozoo.models.medication import FrameHMM, StepProcess, recordings
 from pyrozoo.models.medication.decoding import log_scores
-from pyrozoo.models.medication.guides import MaximumLikelihood, fit_power
+from pyrozoo.models.medication.guides import MaximumLikelihood
+from pyrozoo.models.medication.power import fit_power
 from pyrozoo.models.medication.process import decode
 from pyrozoo.models.medication.process.counts import labelled_sequences
 

@@ -428,10 +428,10 @@ def test_steps_without_a_gap_are_refused_with_the_remedy():
     bad, good = made(DIRECT), made(SMALL)
     message = (
         r"recording 'b', frame 4: 'one' goes straight to 'two', which has probability 0 .* "
-        r"medication.separate_steps\(batch\)"
+        r"medication.separate_steps\(batch\), or take a model"
     )
     with pytest.raises(ValueError, match=message):
-        zoo.create_model("medication", bad)
+        zoo.create_model("medication", bad, variant="paper")
     for guide in ("closed-form", "ml", "normal"):
         with pytest.raises(ValueError, match=message):
             zoo.fit(zoo.create_model("medication", good), guide, bad, progress=False)

@@ -18,6 +18,7 @@ _HOMES = {
     "process.evidence": ("FrameChain", "SemiMarkov", "log_evidence"),
     "process.process": ("MarkovChain", "Pairs", "SemiMarkovProcess"),
     "decoding": ("Decoded",),
+    "online": ("Alarm", "LiveDecoding"),
     "uses.decoding": ("decode_recordings", "plug_in"),
     "uses.replication": ("replicate",),
     "uses.stream_tables": ("read_performed", "read_segments"),

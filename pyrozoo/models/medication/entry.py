@@ -57,7 +57,11 @@ def recovery(seed: int) -> dict[str, float]:
 
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
     """Read recordings for the command line; at prediction, with the labels of the training data `like`."""
-    labels = None if like is None else list(like.coords["label_class"])
+    if like is None:
+        return readers.read(path, rate=rate)
+    labels = [str(name) for name in like.coords["label_class"]]
+    if like.info.get("without_non_event"):
+        return readers.read(path, rate=rate, labels=labels[1:], non_event=False)
     return readers.read(path, rate=rate, labels=labels)
 
 
@@ -71,25 +75,41 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
 
 
 def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
-    """Decode a tiny case by the exact algorithms and by enumeration of all sequences: pairs that must be equal."""
-    model, process, rng = _small(variant, seed)
+    """Decode tiny cases by the exact algorithms and by enumeration of all sequences: pairs that must be equal.
+
+    Also with a frame that is missing and one whose label is known; and for processes of steps, with steps that follow
+    each other directly.
+    """
+    touching = {} if variant == "frame-hmm" else {"direct": 0.4}
+    cases = {"": _exact(variant, seed), "a missing and a known frame: ": _exact(variant, seed, True, **touching)}
+    if touching:
+        cases["touching steps: "] = _exact(variant, seed, **touching)
+    return {case + name: pair for case, pairs in cases.items() for name, pair in pairs.items()}
+
+
+def _exact(variant: str, seed: int, partial: bool = False, **arguments: Any) -> dict[str, tuple[Any, Any]]:
+    """Compare one case; `partial`: frame 1 is missing, and the label of frame 3 known."""
+    model, process, rng = _small(variant, seed, **arguments)
     n_frames, n_labels = 6, model.n_labels
-    log_score = rng.normal(size=(n_frames, n_labels))
+    log_score, known = rng.normal(size=(n_frames, n_labels)), np.full(n_frames, -1)
     paths = np.array(list(itertools.product(range(n_labels), repeat=n_frames)))
     prior = process.log_prob(paths.ravel(), np.full(len(paths), n_frames)).numpy()
     value = prior + log_score[np.arange(n_frames), paths].sum(1)
+    if partial:
+        value = np.where(paths[:, 3] == 1, value - log_score[1, paths[:, 1]], -np.inf)
+        log_score[1], known[3] = np.nan, 1
     total = np.logaddexp.reduce(value)
     weight = np.exp(value - total)
     gamma = np.stack([(weight[:, None] * (paths == k)).sum(0) for k in range(n_labels)], 1)
-    [(labels, best)] = decode.most_probable([log_score], process)
+    [(labels, best)] = decode.most_probable([log_score], process, known=[known])
     performed = [weight[(paths == k).any(1)].sum() for k in range(1, n_labels)]
     return {
         "probability of all sequences": (np.exp(prior).sum(), 1.0),
         "most probable sequence": (labels, paths[value.argmax()]),
         "its score": (best, value.max()),
-        "log evidence": (decode.log_evidence([log_score], process)[0], total),
-        "marginals": (decode.marginals([log_score], process)[0], gamma),
-        "steps performed": (decode.step_performed([log_score], process)[0], performed),
+        "log evidence": (decode.log_evidence([log_score], process, known=[known])[0], total),
+        "marginals": (decode.marginals([log_score], process, known=[known])[0], gamma),
+        "steps performed": (decode.step_performed([log_score], process, known=[known])[0], performed),
     }
 
 
@@ -133,11 +153,11 @@ def ranks(variant: str, seed: int = 0, simulations: int = 300, draws: int = 99) 
     return out
 
 
-def _small(variant: str, seed: int) -> tuple[LabelModel, Any, np.random.Generator]:
+def _small(variant: str, seed: int, **given: Any) -> tuple[LabelModel, Any, np.random.Generator]:
     """Make a model of two steps, the process at one draw from its priors, and a random generator."""
     names, rng = ["non-event", "one", "two"], np.random.default_rng(seed)
     arguments = {} if variant == "frame-hmm" else {"typical": [3.0, 2.0], "caps": [5, 4, 3], "initial": [0.6, 0.2, 0.2]}
-    model = VARIANTS[variant](names, **({"alpha": 1.0} | arguments))
+    model = VARIANTS[variant](names, **({"alpha": 1.0} | arguments | given))
     with isolated(seed), torch.no_grad():
         values = {site: prior.sample().double() for site, prior in model.priors().items()}
         return model, model.process(model.parameters_of(values)), rng

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
-import scipy
 import torch
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
@@ -19,11 +18,12 @@ from ...data.batch import Batch
 from ...modeling.guides import ZooGuide, auto
 from .label_model import LabelModel
 from .model import FrameHMM, StepProcess
+from .power import held_out_power
 from .process.counts import Counts, labelled_sequences
-from .process.decode import log_evidence
+from .process.evidence import log_probability
 
 LEAST_SD = 0.5  # frames; smaller standard deviations are hidden by the rounding to whole frames
-POWERS = 1e-3, 10.0  # bounds of the search for the power
+FOLD_STEPS = 30  # iterations of L-BFGS for the process of a fold
 
 
 class ClosedForm(ZooGuide):
@@ -37,7 +37,8 @@ class ClosedForm(ZooGuide):
     parameters by moments, too: with ``duration="cdf"`` this is its model, which its own durations contradict (see the
     README); guide ``ml`` fits that reading by its likelihood.
 
-    The posterior of the power is normal in its logarithm, with the mode and curvature of p(labels | scores).
+    The posterior of the power is normal in its logarithm: the mode of p(labels | scores) of subjects, recordings or
+    blocks that the process was learned without, and the error of that mode; see `power.held_out_power`.
 
     Only labelled recordings are used; `solve` computes the posterior.
 
@@ -75,14 +76,27 @@ class ClosedForm(ZooGuide):
             ValueError: No recording is labelled.
         """
         model = self.model
-        for name, value in statistics(model, train).items():
-            self._update(name, *value)
+        self._learn(_labelled(train))
         if "power" in self.families:
-            parameters, _ = model.mean_parameters(self, train)
-            found = fit_power(model, parameters, train)
+            found = held_out_power(model, train, self._fold)
             if found is not None:
                 self.power_loc.fill_(found[0])
                 self.power_scale.fill_(found[1])
+
+    def means(self) -> dict[str, Tensor]:
+        """Compute the means of the sites; those of D are at the means of its sticks, which are independent."""
+        return {
+            site: family(*(getattr(self, f"{site}_{name}") for name in ARGUMENTS[family])).mean
+            for site, family in self.families.items()
+        }
+
+    def _fold(self, seen: list[np.ndarray]) -> dict[str, Tensor]:
+        return self.model.parameters_of(ClosedForm(self.model)._learn(seen).means())
+
+    def _learn(self, seen: list[np.ndarray]) -> ClosedForm:
+        for name, value in statistics(self.model, seen).items():
+            self._update(name, *value)
+        return self
 
     def _update(self, site: str, *statistic: np.ndarray) -> None:
         if site not in self.families:
@@ -120,14 +134,15 @@ def _labelled(train: Batch) -> list[np.ndarray]:
     return seen
 
 
-def statistics(model: LabelModel, train: Batch) -> dict[str, tuple]:
-    """Compute site -> increments of its prior's parameters by labelled data; for LogNormal sites (estimate, error)."""
-    seen = _labelled(train)
+def statistics(model: LabelModel, seen: list[np.ndarray]) -> dict[str, tuple]:
+    """Compute site -> increments of its prior's parameters by label sequences; for LogNormal (estimate, error)."""
     if isinstance(model, FrameHMM):
         moves = np.zeros((model.n_labels, model.n_labels))
         for labels in seen:
-            np.add.at(moves, (labels[:-1], labels[1:]), 1)
-        return {"A": (moves,), "initial": (np.bincount([z[0] for z in seen], minlength=model.n_labels),)}
+            both = (labels[:-1] >= 0) & (labels[1:] >= 0)
+            np.add.at(moves, (labels[:-1][both], labels[1:][both]), 1)
+        first = [z[0] for z in seen if z[0] >= 0]
+        return {"A": (moves,), "initial": (np.bincount(first, minlength=model.n_labels),)}
     return _of_steps(model, Counts.of(seen, model.n_labels - 1))
 
 
@@ -135,17 +150,19 @@ def _of_steps(model: StepProcess, counts: Counts) -> dict[str, tuple]:
     h, k = model.pairs.h, model.pairs.k
     n = np.array([counts.transitions.get(pair, 0) for pair in zip(h.tolist(), k.tolist(), strict=True)], dtype=float)
     later = np.array([n[i + 1 :][h[i + 1 :] == h[i]].sum() for i in range(len(n))])
+    later = later + (counts.ends[h] if model.end else 0)
     waits = np.array(counts.waits, dtype=float)
     pairs = [(int(h[i]), int(k[i])) for i in model.pairs.later]
     out: dict[str, tuple] = {
-        "stick": (n, later + counts.ends[h]),
+        "stick": (n[model.open], later[model.open]),
         "start_rate": (len(waits), (waits - 0.5).sum() / model.rate),  # half a frame: the wait began within a frame
     }
     for kind, segments in (("duration", counts.durations), ("gap", [counts.gaps.get(pair, []) for pair in pairs])):
         found = np.array([_moments(np.array(own, dtype=float) / model.rate, model.rate) for own in segments])
         found = found.reshape(-1, 2, 2)  # also where there is no pair of steps
         out |= {f"{kind}_mean": tuple(found[:, 0].T), f"{kind}_sd": tuple(found[:, 1].T)}
-    return out
+    empty = np.array([counts.direct.get(pairs[i], 0) for i in model.pairs.touching], dtype=float)
+    return out | {"direct": (empty, n[model.pairs.later][model.pairs.touching] - empty)}
 
 
 def _moments(seconds: np.ndarray, rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -160,48 +177,14 @@ def _moments(seconds: np.ndarray, rate: float) -> tuple[tuple[float, float], tup
     return (math.log(mean), sd / mean / math.sqrt(n)), (math.log(sd), 1 / math.sqrt(2 * (n - 1)))
 
 
-def fit_power(
-    model: LabelModel, parameters: dict[str, Tensor], train: Batch, penalty: float = 1.0
-) -> tuple[float, float] | None:
-    """Maximise p(labels | scores, power) times the power's prior raised to `penalty`, with the process held fixed.
-
-    Args:
-        model: Model with a fitted power.
-        parameters: Parameters of the process.
-        train: Recordings; labelled ones are used.
-        penalty: Exponent of the prior; 0 for maximum likelihood.
-
-    Returns:
-        Logarithm of the power at the maximum, and its error; None if no recording is labelled or scores are not finite.
-    """
-    lengths, labelled = train["lengths"].tolist(), train["labelled"].tolist()
-    potentials = model.log_potentials(train["score"]).cpu().split(lengths)
-    labels = train["label"].cpu().split(lengths)
-    own = [(q.numpy(), z.numpy()) for q, z, seen in zip(potentials, labels, labelled, strict=True) if seen]
-    if not own or not all(np.isfinite(q).all() for q, _ in own):
-        return None
-    process, prior = model.process(parameters), model.prior("power")
-    chosen = sum(q[np.arange(len(z)), z].sum() for q, z in own)
-
-    def loss(log_power: float) -> float:
-        power = math.exp(log_power)
-        total = log_evidence([power * q for q, _ in own], process).sum()
-        density = float(prior.log_prob(torch.tensor(power))) + log_power  # of the logarithm
-        return total - power * chosen - (penalty * density if penalty else 0.0)
-
-    best = scipy.optimize.minimize_scalar(loss, bounds=np.log(POWERS), method="bounded", options={"xatol": 1e-3}).x
-    step = 0.02
-    curvature = (loss(best + step) - 2 * loss(best) + loss(best - step)) / step**2
-    return float(best), float(max(curvature, 1.0) ** -0.5)
-
-
 class MaximumLikelihood(ZooGuide):
     """A point estimate: the maximum of the labels' likelihood times the priors on the scale of logarithms and logits.
 
     On that scale weak priors keep parameters finite for which there are only one or two observations (a gap seen once
-    has no spread). The likelihood includes the segments that ends of recordings cut off. The process is fitted by
-    L-BFGS, then the power to p(labels | scores). Only labelled recordings are used; to use unlabelled ones, too, take
-    ``AutoDelta`` and SVI.
+    has no spread). The likelihood includes the segments that ends of recordings cut off, and sums unknown labels out.
+    The process is fitted by L-BFGS, then the power as by `ClosedForm`, for which every fold is fitted anew, by
+    `FOLD_STEPS` iterations that start at the whole fit. Only labelled recordings are used; to use unlabelled ones,
+    too, take ``AutoDelta`` and SVI.
 
     Args:
         model: Model whose parameters the guide covers.
@@ -238,36 +221,53 @@ class MaximumLikelihood(ZooGuide):
         sites = [site for site in self.transforms if site != "power"]
         start = {site: getattr(self, f"at_{site}") for site in sites}
         inner = {site: value.detach().double().requires_grad_() for site, value in start.items()}
-        self._maximise(model, inner, np.concatenate(seen), np.array([len(z) for z in seen]))
+        self._maximise(model, inner, np.concatenate(seen), np.array([len(z) for z in seen]), self.steps)
         for site, value in inner.items():
             if not self.penalty and site.endswith("_sd"):
                 least = self.transforms[site].inv(torch.full_like(value, LEAST_SD / model.rate))
                 value = torch.maximum(value, least)
             start[site].data.copy_(value.detach())
         if "power" in self.transforms:
-            with torch.no_grad():
-                found = fit_power(model, model.parameters_of(self.values()), train, self.penalty)
+            found = held_out_power(model, train, self._fold, self.penalty)
             if found is not None:
                 value = torch.tensor(found[0]).exp().to(self.at_power)
                 self.at_power.data.copy_(self.transforms["power"].inv(value))
 
-    def _maximise(self, model: LabelModel, inner: dict[str, Tensor], labels: np.ndarray, lengths: np.ndarray) -> None:
+    def _fold(self, seen: list[np.ndarray]) -> dict[str, Tensor]:
+        """Fit the process to some label sequences, from the whole fit on."""
+        inner = {
+            site: getattr(self, f"at_{site}").detach().double().requires_grad_()
+            for site in self.transforms
+            if site != "power"
+        }
+        lengths = np.array([len(z) for z in seen])
+        self._maximise(self.model, inner, np.concatenate(seen), lengths, FOLD_STEPS)
+        with torch.no_grad():
+            return self.model.parameters_of(self._bounded(self.model, inner))
+
+    def _bounded(self, model: LabelModel, inner: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Values of the sites; without a penalty, standard deviations of at least half a frame."""
+        values = {site: self.transforms[site](u) for site, u in inner.items()}
+        if not self.penalty:
+            low = LEAST_SD / model.rate
+            values = {site: v.clamp(min=low) if site.endswith("_sd") else v for site, v in values.items()}
+        return values
+
+    def _maximise(
+        self, model: LabelModel, inner: dict[str, Tensor], labels: np.ndarray, lengths: np.ndarray, steps: int
+    ) -> None:
         optimiser = torch.optim.LBFGS(
-            list(inner.values()), max_iter=self.steps, line_search_fn="strong_wolfe", tolerance_change=1e-10
+            list(inner.values()), max_iter=steps, line_search_fn="strong_wolfe", tolerance_change=1e-10
         )
 
         def loss() -> Tensor:
             optimiser.zero_grad()
-            values, density = {}, torch.zeros(())
-            for site, u in inner.items():
-                values[site] = self.transforms[site](u)
-                if self.penalty:
-                    jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
-                    density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
-                elif site.endswith("_sd"):  # for equal durations the likelihood has no maximum: sd goes to zero
-                    values[site] = values[site].clamp(min=LEAST_SD / model.rate)
+            values, density = self._bounded(model, inner), torch.zeros(())  # equal durations have no maximum in sd
+            for site, u in inner.items() if self.penalty else ():
+                jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
+                density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
             process = model.process(model.parameters_of(values))
-            value = -process.log_prob(labels, lengths).sum() - self.penalty * density
+            value = -log_probability(process, labels, lengths).sum() - self.penalty * density
             value.backward()
             return value
 

@@ -19,7 +19,8 @@ from ...data.batch import Batch
 from ...modeling.base import ZooModel
 from .data.validation import check_labels
 from .decoding import decode_with
-from .process.evidence import PAD, LabelSequences, log_evidence, log_potentials
+from .online import LiveDecoding, live_decoding
+from .process.evidence import PAD, LabelSequences, log_conditional, log_evidence, log_potentials
 from .process.process import Process
 
 EMISSIONS = ("score", "beta", "scaled")
@@ -154,13 +155,8 @@ class LabelModel(ZooModel):
         if self._uses_labelled(labelled):
             assert label is not None  # some recording is labelled
             own, n, cut = label[of_frame], lengths[labelled], process.detach()
-            chosen = power[..., None] * potentials[of_frame].gather(-1, own[:, None])[:, 0]
-            total = torch.zeros(*chosen.shape[:-1], len(n), dtype=chosen.dtype, device=score.device)
-            recording = torch.arange(len(n), device=score.device).repeat_interleave(n)
-            total = total.index_add(-1, recording, chosen)
-            prior = cut.log_prob(own.cpu().numpy(), n.cpu().numpy())
             scaled = power[..., None, None] * potentials[of_frame]
-            out[..., labelled] = total + prior - log_evidence(scaled, n, cut)  # log f(label) − log Z
+            out[..., labelled] = log_conditional(scaled, own, n, cut)  # log f(label) − log Z
         if self._uses_unlabelled(labelled):
             scaled = power.detach()[..., None, None] * potentials[~of_frame]
             out[..., ~labelled] = log_evidence(scaled, lengths[~labelled], process)  # log Z
@@ -202,6 +198,10 @@ class LabelModel(ZooModel):
         nodes = poutine.trace(guide).get_trace(**self.arguments(data)).nodes
         events = {site: prior.event_dim for site, prior in self.priors().items()}
         return {site: outside_plate(nodes[site]["value"], events[site]) for site in events}
+
+    def stream(self, guide: nn.Module, data: Batch, **options: Any) -> LiveDecoding:
+        """Decode while frames arrive; for the options see `online.live_decoding`."""
+        return live_decoding(self, guide, data, **options)
 
     def predict(self, guide: nn.Module, data: Batch, draws: int = 200, decoder: str | None = None) -> pd.DataFrame:
         """Decode every recording: one line per frame, with the label and the posterior marginals of all labels.

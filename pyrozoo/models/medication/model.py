@@ -18,7 +18,7 @@ from ...data.batch import Batch
 from .data.validation import check_labels
 from .label_model import LabelModel
 from .process import durations
-from .process.counts import Counts, labelled_sequences
+from .process.counts import SEVERAL, Counts, labelled_sequences
 from .process.evidence import FrameChain, SemiMarkov
 from .process.process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
 
@@ -32,7 +32,8 @@ class StepProcess(LabelModel):
 
         first label ~ initial
         before the first step: a geometric wait of mean 1 / start_rate
-        after step h:  k ~ D[h], or no further step;  gap ~ N(gap_mean[h, k], gap_sd[h, k]^2), in whole frames
+        after step h:  k ~ D[h], or no further step
+        gap:           empty with probability direct[h, k], else ~ N(gap_mean[h, k], gap_sd[h, k]^2), in whole frames
         step k:        duration ~ N(duration_mean[k], duration_sd[k]^2), in whole frames
         the end of the recording cuts off whatever is going on
 
@@ -41,6 +42,11 @@ class StepProcess(LabelModel):
 
         p(z_t = k | gap after h, g frames long) = D[h, k] Φ_hk(g + 1)       p(stay) = 1 − Σ_k D[h, k] Φ_hk(g + 1)
         p(z_t = 0 | step k, d frames long) = Ψ_k(d + 1)                     p(stay) = 1 − Ψ_k(d + 1)
+
+    The text has ``direct`` 0 (eq. 2, last case). Where it is not, a step h that ends, in either reading, goes straight
+    to step k with probability D[h, k] direct[h, k], and into its gap otherwise, where D and its end are those given
+    that the gap is not empty. The site ``direct`` exists if the argument of that name is above 0 and below 1, as it is
+    made from labelled recordings in which a step follows another one directly.
 
     See `LabelModel` for the scores. D is computed from `stick`: the share that a pair takes of the probability that the
     earlier pairs of its row have left, so that Beta sticks make Dirichlet rows (row h: the pairs (h, k), and no further
@@ -63,7 +69,13 @@ class StepProcess(LabelModel):
             scores.)
         share: Share of each label among the classifier's training frames, shape (K,), for emission "scaled".
         initial: Probability of a recording's first label, shape (K,); by default a recording begins in non-event.
-        alpha: Concentration of every entry of a row of D, the end included.
+        alpha: Concentration of every entry of a row of D, or of the entry of each pair, shape (P,).
+        direct: Probability, before any data, that the gap of a pair of different steps is empty: 0 in the text; 1 if
+            there is never a gap.
+        end: Concentration of the end, "no further step", of every row of D; `alpha`, or its mean, where None. 0: the
+            procedure goes on for as long as the recording does.
+        cyclic: Whether recordings hold the procedure over and over: `end` is 0, and a step without a next one is
+            followed by the first ones.
         typical: Typical duration and gap in seconds, the medians of their priors.
         caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which on hazards are
             constant (from data, the last is at most 500, since every frame of it costs time).
@@ -103,23 +115,28 @@ class StepProcess(LabelModel):
         self, names: Sequence[str], pairs: Sequence[Sequence[int]] | None = None, rate: float = 1.0,
         duration: str | None = None, law: str = "normal", emission: str = "score", power: float | str | None = None,
         unlabelled: bool = False, floor: float | None = None, share: Sequence[float] | None = None,
-        initial: Sequence[float] | None = None, alpha: float = 0.5, typical: Sequence[float] = (5.0, 3.0),
-        caps: Sequence[int] | None = None, duration_table: Sequence[Sequence[float]] | None = None,
-        gap_table: Sequence[Sequence[float]] | None = None, priors: Mapping[str, Any] | None = None,
+        initial: Sequence[float] | None = None, alpha: float | Sequence[float] = 0.5,
+        typical: Sequence[float] = (5.0, 3.0), caps: Sequence[int] | None = None,
+        duration_table: Sequence[Sequence[float]] | None = None, gap_table: Sequence[Sequence[float]] | None = None,
+        priors: Mapping[str, Any] | None = None, direct: float = 0.0, end: float | None = None, cyclic: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self._set_up(names, emission, power, unlabelled, floor, share)
         n_steps = self.n_labels - 1
         every = [(h, k) for h in range(self.n_labels) for k in range(1, self.n_labels)]
-        self.pairs = Pairs.of(every if pairs is None else pairs, n_steps)
+        pairs = every if pairs is None else [(int(h), int(k)) for h, k in pairs]
+        self.pairs = Pairs.of([*pairs, *_returns(pairs, n_steps)] if cyclic else pairs, n_steps)
         self.reading = duration or self.reading
         if self.reading not in durations.READINGS or law not in durations.LAWS:
             raise ValueError(
                 f"duration: {self.reading!r} of {list(durations.READINGS)}, law: {law!r} of {sorted(durations.LAWS)}"
             )
-        if not (math.isfinite(rate) and rate > 0 and alpha > 0 and len(typical) == 2 and min(typical) > 0):
+        concentration = np.broadcast_to(np.asarray(alpha, dtype=float), (len(pairs),) if np.ndim(alpha) else ())
+        positive = [rate, *np.ravel(concentration), *typical]
+        if len(typical) != 2 or not all(0 < value < math.inf for value in positive):
             raise ValueError(f"rate {rate}, alpha {alpha}, typical {list(typical)}: positive numbers are needed")
-        self.rate, self.law, self.alpha = float(rate), law, float(alpha)
+        self._set_up_order(pairs, concentration, direct, end, cyclic)
+        self.rate, self.law, self.alpha = float(rate), law, alpha
         self.register_buffer("typical", torch.tensor(typical))
         usual = [max(2, int(10 * self.rate * t)) for t in typical]
         self.caps = [*usual, usual[1]] if caps is None else [int(c) for c in caps]
@@ -136,18 +153,44 @@ class StepProcess(LabelModel):
         if self.reading == "cdf" and any(table is not None for table in self._tables.values()):
             raise ValueError("duration_table and gap_table are laws of durations; they need duration='hazard'")
         labels = self.names
-        self.coords = {
-            "step": list(labels[1:]), "pair": self.pairs.names(labels),
-            "gap": [self.pairs.names(labels)[i] for i in self.pairs.later],
-        }  # fmt: skip
+        of_pairs = self.pairs.names(labels)
+        gaps = [of_pairs[i] for i in self.pairs.later]
+        self.coords = {"step": list(labels[1:]), "pair": of_pairs, "gap": gaps}
+        if self.end == 0:
+            self.dims = {**self.dims, "stick": ("open_pair",)}
+            self.coords["open_pair"] = [of_pairs[i] for i in self.open]
+        if self.direct > 0:
+            self.dims = {**self.dims, "direct": ("touching",)}
+            self.coords["touching"] = [gaps[i] for i in self.pairs.touching]
         self.set_priors(priors)
+
+    def _set_up_order(
+        self, pairs: Sequence[tuple[int, int]], alpha: np.ndarray, direct: float, end: float | None, cyclic: bool
+    ) -> None:
+        """Set `direct`, `end`, the concentration of every pair, and the positions of the pairs that have a stick."""
+        if not 0 <= direct <= 1:
+            raise ValueError(f"direct: {direct} is not a probability")
+        if end is not None and not (math.isfinite(end) and end >= 0):
+            raise ValueError(f"end: {end}; a concentration of 0 or more is needed, or None")
+        if cyclic and end:
+            raise ValueError(f"end: {end}, but cyclic recordings have no end; leave one of the two out")
+        p = self.pairs
+        given = dict(zip(pairs, alpha.tolist() if alpha.ndim else [float(alpha)] * len(pairs), strict=True))
+        usual = float(alpha.mean()) if len(pairs) else 0.0
+        of_pair = [given.get(pair, usual) for pair in zip(p.h.tolist(), p.k.tolist(), strict=True)]
+        self.direct, self.end = float(direct), 0.0 if cyclic else usual if end is None else float(end)
+        self.register_buffer("concentration", torch.tensor(of_pair), persistent=False)
+        last = np.r_[p.h[1:] != p.h[:-1], True]  # of its row: without an end, it takes all that is left
+        self.open = np.flatnonzero(~last) if self.end == 0 else np.arange(len(p.h))
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
         """Read names and rate, and from the labelled recordings: pairs that occur, first labels, typical times, caps.
 
-        Raises:
-            ValueError: Two steps follow each other without a non-event frame between them.
+        Where steps follow each other directly, also their share (`direct`). Where no recording ends in non-event after
+        a step, `end` is 0. Where recordings hold several passes of the procedure, every step may follow every other
+        one, pairs that were not seen with the little probability that the number of pairs seen once suggests (A.
+        Turing's estimate), and `end` is as rare as it was.
         """
         names = [str(name) for name in data.coords["label_class"]]
         rate = float(data.info.get("rate", 1.0))
@@ -155,36 +198,43 @@ class StepProcess(LabelModel):
         seen = labelled_sequences(data)
         if not seen:
             return out
-        check_labels(data)
-        summary = Counts.of(seen, len(names) - 1)
-        first = np.bincount([labels[0] for labels in seen], minlength=len(names)) + 0.5
-        frames = np.bincount(np.concatenate(seen), minlength=len(names)) + 1.0
+        n_steps = len(names) - 1
+        summary = Counts.of(seen, n_steps)
+        first = np.bincount([own[0] for own in seen if own[0] >= 0], minlength=len(names)) + 0.5
+        known = np.concatenate(seen)
+        frames = np.bincount(known[known >= 0], minlength=len(names)) + 1.0
         lengths = (summary.durations, summary.gaps.values(), [summary.waits])
         longest = [max([10, *map(max, filter(len, found))]) for found in lengths]
         times = [np.concatenate([np.ones(1), *found]) for found in (summary.durations, summary.gaps.values())]
-        return out | {
+        out |= {
             "pairs": [list(map(int, pair)) for pair in sorted(summary.transitions)] or None,
             "initial": (first / first.sum()).tolist(),
             "share": (frames / frames.sum()).tolist(),
             "typical": [float(np.median(t)) / rate for t in times],
             "caps": [int(1.5 * n) for n in longest[:2]] + [min(int(1.5 * longest[2]), LONGEST_WAIT)],
         }
+        return out | _touching(data, summary, out) | _going_on(summary, n_steps, not data.info.get("without_non_event"))
 
     def priors(self) -> dict[str, dist.Distribution]:
         """Priors of the sites; means and standard deviations in seconds, start_rate per second."""
         like, p = self.typical, self.pairs
-        position = np.arange(len(p.h)) - np.searchsorted(p.h, p.h)
-        later = np.bincount(p.h, minlength=p.n_steps + 1)[p.h] - position  # pairs after this one, and the end
-        alpha = like.new_full((len(p.h),), self.alpha)
-        found = {
-            "stick": dist.Beta(alpha, alpha * torch.as_tensor(later, device=like.device)).to_event(1),
-            "start_rate": dist.Gamma(like.new_tensor(1.0), like.new_tensor(10.0)),
+        alpha = self.concentration
+        later = [float(alpha[i + 1 :][torch.as_tensor(p.h[i + 1 :] == p.h[i])].sum()) + self.end for i in self.open]
+        found: dict[str, dist.Distribution] = {
+            "stick": dist.Beta(alpha[torch.as_tensor(self.open)], like.new_tensor(later)).to_event(1)
         }
-        for kind, n, typical in (("duration", p.n_steps, like[0]), ("gap", len(p.later), like[1])):
+        if not len(self.open):
+            del found["stick"]
+        found["start_rate"] = dist.Gamma(like.new_tensor(1.0), like.new_tensor(10.0))
+        n_gaps = len(p.later) if self.direct < 1 else 0
+        for kind, n, typical in (("duration", p.n_steps, like[0]), ("gap", n_gaps, like[1])):
             if self._tables["step" if kind == "duration" else kind] is None and n:
                 centre, spread = typical.log().expand(n), like.new_ones(n)
                 found[f"{kind}_mean"] = dist.LogNormal(centre, spread).to_event(1)
                 found[f"{kind}_sd"] = dist.LogNormal(centre + math.log(0.3), spread).to_event(1)
+        if 0 < self.direct < 1 and len(p.touching):
+            share = like.new_full((len(p.touching),), self.direct)
+            found["direct"] = dist.Beta(share, 1 - share).to_event(1)
         return found | self.power_prior()
 
     def name_parameters(self, parameters: Mapping[str, Tensor]) -> None:
@@ -193,9 +243,18 @@ class StepProcess(LabelModel):
 
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute D (P,) and the end (S + 1,) from the sticks; the sites of durations and gaps are kept (eq. 2)."""
-        log_d, log_end = next_step(values["stick"], self.pairs)
+        any_site = values["start_rate"]
+        stick = values["stick"] if len(self.open) else any_site.new_zeros(*any_site.shape, 0)
+        if self.end == 0:
+            whole = stick.new_ones(*stick.shape[:-1], len(self.pairs.h))
+            stick = whole.index_copy(-1, torch.as_tensor(self.open, device=stick.device), stick)
+        log_d, log_end = next_step(stick, self.pairs)
+        end = log_end.exp()
+        if self.end == 0:
+            end = end.new_ones(end.shape)
+            end[..., np.unique(self.pairs.h)] = 0.0
         others = {site: value for site, value in values.items() if site not in ("stick", "power")}
-        return {"D": log_d.exp(), "end": log_end.exp(), **others}
+        return {"D": log_d.exp(), "end": end, **others}
 
     def process(self, parameters: Mapping[str, Tensor]) -> SemiMarkovProcess:
         """Build the process with these parameters, times in seconds (eq. 2)."""
@@ -211,14 +270,31 @@ class StepProcess(LabelModel):
             return law(frames[f"{name}_mean"], frames[f"{name}_sd"], cap + 1, self.law)
 
         step, p = tables("step", "duration", self.caps[0]), self.pairs  # eq. 2: Ψ
-        nothing = self.initial.new_zeros(0, self.caps[1] + 1)
-        gap = tables("gap", "gap", self.caps[1]) if len(p.later) else (nothing, nothing)  # eq. 2: Φ
         rate = parameters["start_rate"].double()
         each_frame = -torch.expm1(-rate / self.rate)[..., None].expand(*rate.shape, len(p.h) - len(p.later))
         start = memoryless(each_frame, self.caps[2] + 1)
+        nothing = self.initial.new_zeros(0, self.caps[1] + 1)
+        if not len(p.later):
+            gap = nothing, nothing
+        elif self.direct == 1 and "gap_mean" not in frames:  # never used
+            gap = memoryless(self.initial.new_full((len(p.later),), 0.5), 3)
+        else:
+            gap = tables("gap", "gap", self.caps[1])  # eq. 2: Φ
         tiny = torch.finfo(torch.double).tiny
         log_d, log_end = (parameters[name].double().clamp(min=tiny).log() for name in ("D", "end"))  # eq. 2: D
-        return semi_markov_process(p, log_d, log_end, start, gap, step, self.initial, self.reading)
+        if self.end == 0:
+            log_end = torch.where(parameters["end"] == 0, -torch.inf, log_end)
+        direct = self._direct(parameters)
+        return semi_markov_process(p, log_d, log_end, start, gap, step, self.initial, self.reading, direct)
+
+    def _direct(self, parameters: Mapping[str, Tensor]) -> Tensor | None:
+        """Probability of an empty gap for every pair with h > 0, 0 if a step follows itself; None if all are 0."""
+        p = self.pairs
+        if self.direct == 0 or not len(p.touching):
+            return None
+        own = parameters["direct"].double() if "direct" in parameters else self.initial.new_ones(len(p.touching))
+        every = own.new_zeros(*own.shape[:-1], len(p.later))
+        return every.index_copy(-1, torch.as_tensor(p.touching, device=own.device), own)
 
     def label_distribution(self, process: Process, lengths: Tensor) -> SemiMarkov:
         """Distribution of the recordings' labels, p(z_1, ..., z_T) of eq. 2."""
@@ -247,6 +323,16 @@ class PaperProcess(StepProcess):
     default_decoder = "paper"
     default_power = 1.0
     default_floor = 1e-4
+
+    @classmethod
+    def sizes_from(cls, data: Batch) -> dict[str, Any]:
+        """Read sizes as `StepProcess` does, but none that the text does not have.
+
+        Raises:
+            ValueError: Two steps follow each other without a non-event frame between them.
+        """
+        check_labels(data)
+        return {k: v for k, v in super().sizes_from(data).items() if k not in ("direct", "end", "cyclic", "alpha")}
 
 
 class FrameHMM(LabelModel):
@@ -305,7 +391,8 @@ class FrameHMM(LabelModel):
         """Read names, rate, and each label's share of the labelled frames."""
         names, rate = [str(name) for name in data.coords["label_class"]], float(data.info.get("rate", 1.0))
         seen = labelled_sequences(data)
-        frames = np.bincount(np.concatenate(seen), minlength=len(names)) + 1.0 if seen else None
+        known = np.concatenate(seen) if seen else np.zeros(0, int)
+        frames = np.bincount(known[known >= 0], minlength=len(names)) + 1.0 if seen else None
         return {"names": names, "rate": rate} | ({} if frames is None else {"share": (frames / frames.sum()).tolist()})
 
     def priors(self) -> dict[str, dist.Distribution]:
@@ -349,6 +436,49 @@ class FrameHMM(LabelModel):
                 on = (z == torch.arange(len(A), device=z.device)).to(c)
                 with classes:
                     pyro.sample(f"c_{t}", dist.Beta(1 + on, 2 - on), obs=c[:, t])  # note to eq. 1: q(z_t)
+
+
+def _returns(pairs: Sequence[tuple[int, int]], n_steps: int) -> list[tuple[int, int]]:
+    """Pairs that lead from the steps without a next one to the first ones, or where none is known, to every other."""
+    first = [k for h, k in pairs if h == 0]
+    last = sorted(set(range(1, n_steps + 1)) - {h for h, _ in pairs})
+    every = range(1, n_steps + 1)
+    return [(h, k) for h in last for k in (first or [k for k in every if k != h or n_steps == 1])]
+
+
+def _touching(data: Batch, summary: Counts, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Share of the transitions between steps that are direct, if any is; 1, and no first label 0, without non-event."""
+    if data.info.get("without_non_event"):
+        initial = np.array(found["initial"]) * (np.arange(len(found["initial"])) > 0)
+        return {"direct": 1.0, "initial": (initial / initial.sum()).tolist()}
+    direct, total = (sum(n for (h, _), n in own.items() if h) for own in (summary.direct, summary.transitions))
+    return {"direct": float(np.clip(direct / total, 0.02, 0.98))} if direct else {}
+
+
+def _going_on(summary: Counts, n_steps: int, non_event: bool) -> dict[str, Any]:
+    """Arguments for recordings that hold several passes, or that do not end in non-event after a step."""
+    ends, n = float(summary.ends[1:].sum()), len(summary.passes)
+    several = n > 0 and float(np.mean(summary.passes)) >= SEVERAL
+    if not n or (ends and not several and non_event):
+        return {}
+    if not several and non_event:
+        return {"end": 0.0}
+    counts = {pair: m for pair, m in summary.transitions.items() if pair[0]}
+    total, once = sum(counts.values()), sum(m == 1 for m in counts.values())
+    unseen_share = (once + 0.5) / (total + 1)
+    pairs, alpha = [], []
+    for h in range(n_steps + 1):
+        row = {k: m for (own, k), m in summary.transitions.items() if own == h}
+        if h == 0 and not (row or summary.ends[0]) and not non_event:
+            continue  # no recording begins in non-event
+        others = [k for k in range(1, n_steps + 1) if k not in row and (k != h or n_steps == 1)]
+        weight = unseen_share * (sum(row.values()) + 0.5 * len(row)) / (1 - unseen_share) if row else 0.5 * len(others)
+        for k in range(1, n_steps + 1):
+            if k in row or k in others:
+                pairs.append([h, k])
+                alpha.append(0.5 if k in row else float(np.clip(weight / len(others), 1e-3, 0.5)))
+    out: dict[str, Any] = {"pairs": pairs, "alpha": alpha}
+    return out | {"end": 0.5 * ends / sum(summary.passes) if non_event else 0.0}
 
 
 def _user_table(table: Sequence[Sequence[float]] | None, n_rows: int, name: str) -> Tensor | None:

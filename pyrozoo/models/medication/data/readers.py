@@ -17,18 +17,21 @@ from .protocols import NON_EVENT
 from .recordings import recordings
 
 
-def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float | None = None) -> Batch:
+def read(
+    path: str | Path, *, labels: Sequence[str] | None = None, rate: float | None = None, non_event: bool | None = None
+) -> Batch:
     """Read recordings from an ``.npz`` or ``.csv`` file; no code in it is run.
 
     The frames of a recording are consecutive rows, in order of time.
 
-    * npz: ``score`` (N, K) of all frames; ``recording`` (N,), the name of each frame's recording; optionally ``label``
-      (N,), whole numbers 0..K-1, or -1 throughout a recording without labels; ``labels`` (K,), their names; ``rate``,
-      frames per second.
+    * npz: ``score`` (N, K) of all frames, NaN in all columns of a missing one; ``recording`` (N,), the name of each
+      frame's recording; optionally ``label`` (N,), whole numbers 0..K-1, or -1 in frames without a label; ``labels``
+      (K,), their names; ``rate``, frames per second; ``non_event``, False where every label is a step (`recordings`),
+      which ``label`` then numbers from 1.
     * csv: one line for each frame, with the columns ``recording``; optionally ``label``, the name or number of the
-      label, or empty throughout a recording without labels; optionally ``frame``, which must increase within a
-      recording and is not used otherwise; and every other column holds the scores of the label that is its header,
-      non-event first.
+      label, or empty where there is none; optionally ``frame``, which must increase within a recording and is not used
+      otherwise; and every other column holds the scores of the label that is its header, non-event first, all of them
+      empty in a missing frame.
 
     Args:
         path: Path of the file.
@@ -37,6 +40,7 @@ def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float |
             has none, ``"non-event"``, ``"step 1"``, ...
         rate: Frames per second, for a file that has no rate. Without any, 1 is assumed, and ``info`` has
             ``rate_assumed=True``: order and labels are right then, but times are in frames.
+        non_event: Whether the first label is the non-event, see `recordings`; by default what the file says, or True.
 
     Returns:
         Batch: Recordings in the layout that `recordings` makes.
@@ -64,9 +68,13 @@ def read(path: str | Path, *, labels: Sequence[str] | None = None, rate: float |
         raise ValueError(f"{path}: a file {path.suffix or 'without ending'}; give one of ['.csv', '.npz']")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    arrays = read_npz(path, ["score", "recording"], ["label", "labels", "rate"]) if ending == ".npz" else None
+    arrays = (
+        read_npz(path, ["score", "recording"], ["label", "labels", "rate", "non_event"]) if ending == ".npz" else None
+    )
     with naming(str(path)):
-        fields = _csv_fields(path) if arrays is None else _npz_fields(**arrays)
+        fields = _csv_fields(path, non_event is False) if arrays is None else _npz_fields(**arrays)
+        if non_event is not None and fields.setdefault("non_event", non_event) != non_event:
+            raise ValueError(f"field 'non_event': {not non_event}, but the argument says {non_event}")
         # Positions in arrays count from 0, lines of a table from 1.
         return _from_fields(fields, labels, rate, path, first_row=int(ending == ".csv"))
 
@@ -77,16 +85,19 @@ def _from_fields(
 ) -> Batch:
     """Cut the frames of a file into recordings."""
     score, label, named = fields["score"], fields.get("label"), fields.get("labels")
+    non_event = fields.get("non_event", True)
+    first = 0 if non_event else 1
     if labels is not None and named is not None:
         order = _order(named, list(labels))
         score, place = score[:, order], np.argsort(order)
-        label = None if label is None else np.where(label >= 0, place[np.maximum(label, 0)], -1)
+        label = None if label is None else np.where(label >= 0, place[np.maximum(label - first, 0)] + first, -1)
     if labels is None:
-        labels = named or [NON_EVENT, *(f"step {k}" for k in range(1, score.shape[1]))]
+        steps = [f"step {k}" for k in range(1, score.shape[1] + first)]
+        labels = named or ([NON_EVENT, *steps] if non_event else steps)
     names, start, stop = _cut(fields["recording"], first_row)
     pieces: list[np.ndarray | None] = [None] * len(names)
     if label is not None:
-        pieces = [_whole(names[i], label[start[i] : stop[i]], start[i] + first_row) for i in range(len(names))]
+        pieces = [label[a:b] for a, b in zip(start, stop, strict=True)]
     known = fields.get("rate")
     if rate is not None and known is not None and rate != known:
         raise ValueError(f"field 'rate': {known:g}, but the argument rate says {rate:g}; leave the wrong one out")
@@ -94,7 +105,7 @@ def _from_fields(
     assumed: dict[str, Any] = {"rate_assumed": True} if rate is None else {}
     return recordings(
         [score[a:b] for a, b in zip(start, stop, strict=True)], pieces,
-        labels=labels, rate=1.0 if rate is None else rate, names=names,
+        labels=labels, rate=1.0 if rate is None else rate, names=names, non_event=non_event,
         name=path.stem, simulated=False, source=path.name, info=assumed,
     )  # fmt: skip
 
@@ -127,23 +138,10 @@ def _cut(recording: np.ndarray, first_row: int) -> tuple[list[str], np.ndarray, 
     return names, start, stop
 
 
-def _whole(name: str, label: np.ndarray, row: int) -> np.ndarray | None:
-    """Return the labels of one recording, or None if it has none; ValueError if it is labelled in part."""
-    missing = label == -1
-    if missing.all():
-        return None
-    if missing.any():
-        raise ValueError(
-            f"field 'label', row {row + int(missing.argmax())}: recording {name!r} is labelled in part; label it "
-            "whole or not at all"
-        )
-    return label
-
-
 # ------------------------------------------------------------------ inside: npz
 def _npz_fields(
     score: np.ndarray, recording: np.ndarray, label: np.ndarray | None = None, labels: np.ndarray | None = None,
-    rate: np.ndarray | None = None,
+    rate: np.ndarray | None = None, non_event: np.ndarray | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Check types and lengths of the arrays of an npz file, and return them as fields."""
     if score.ndim != 2 or score.dtype.kind not in "fiu":
@@ -154,8 +152,13 @@ def _npz_fields(
             "frames' recording as text or a whole number"
         )
     out: dict[str, Any] = {"score": score, "recording": recording.astype(str)}
+    if non_event is not None:
+        if non_event.size != 1 or non_event.item() not in (0, 1):
+            raise ValueError(f"field 'non_event': {non_event.tolist()}; give True or False")
+        out["non_event"] = bool(non_event.item())
     if label is not None:
-        out["label"] = _whole_numbers(label, len(score), score.shape[1])
+        first = int(not out.get("non_event", True))
+        out["label"] = _whole_numbers(label, len(score), first, score.shape[1] + first)
     if labels is not None:
         if labels.shape != (score.shape[1],) or labels.dtype.kind not in "US":
             raise ValueError(f"field 'labels': shape {labels.shape}; give the names of the {score.shape[1]} scores")
@@ -167,23 +170,23 @@ def _npz_fields(
     return out
 
 
-def _whole_numbers(label: np.ndarray, n_frames: int, n_labels: int) -> np.ndarray:
+def _whole_numbers(label: np.ndarray, n_frames: int, first: int, stop: int) -> np.ndarray:
     if label.shape != (n_frames,) or label.dtype.kind not in "iu":
         raise ValueError(
             f"field 'label': {label.dtype} of shape {label.shape}; give a whole number for each of {n_frames} frames"
         )
-    wrong = (label < -1) | (label >= n_labels)
+    wrong = (label != -1) & ((label < first) | (label >= stop))
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"field 'label', row {row}: {label[row]} is none of 0..{n_labels - 1}; give the position of a label, or "
-            "-1 throughout a recording without labels"
+            f"field 'label', row {row}: {label[row]} is none of {first}..{stop - 1}; give the number of a label, or -1 "
+            "where there is none"
         )
     return label.astype(np.int64)
 
 
 # ------------------------------------------------------------------ inside: csv
-def _csv_fields(path: Path) -> dict[str, Any]:
+def _csv_fields(path: Path, steps_only: bool = False) -> dict[str, Any]:
     """Read the fields of a csv file. Rows count from 1, without the line of headers."""
     table = _csv_table(path)
     if "recording" not in table:
@@ -193,13 +196,17 @@ def _csv_fields(path: Path) -> dict[str, Any]:
         raise ValueError(f"{len(named)} columns of scores {named}; give one for non-event and one for each step")
     if table.empty:
         raise ValueError("there are no frames; give at least one row")
-    score = np.column_stack([_numbers(table, column, "give a score between 0 and 1") for column in named])
+    missing = table[named].isna().all(axis=1)
+    present = table[~missing]
+    score = np.full((len(table), len(named)), np.nan)
+    remedy = "give a score between 0 and 1 (or leave all scores of a missing frame empty)"
+    score[~missing.to_numpy()] = np.column_stack([_numbers(present, column, remedy) for column in named])
     recording = table["recording"].fillna("").to_numpy(dtype=str)
     if "frame" in table:
         _check_frame(_numbers(table, "frame", "number the frames"), recording)
     out: dict[str, Any] = {"score": score, "recording": recording, "labels": named}
     if "label" in table:
-        out["label"] = _label_cells(table["label"], named)
+        out["label"] = _label_cells(table["label"], named, int(steps_only))
     return out
 
 
@@ -246,17 +253,17 @@ def _check_frame(frame: np.ndarray, recording: np.ndarray) -> None:
         )
 
 
-def _label_cells(cells: pd.Series, named: list[str]) -> np.ndarray:
-    """Convert the labels of the frames, names or numbers, to numbers; -1 where the cell is empty."""
-    place = {name: k for k, name in enumerate(named)}
+def _label_cells(cells: pd.Series, named: list[str], first: int) -> np.ndarray:
+    """Convert the labels of the frames, names or numbers from `first` on, to numbers; -1 where the cell is empty."""
+    place = {name: k for k, name in enumerate(named, first)}
     codes = {}
     for cell in cells.dropna().unique():
         name = cell.strip()
         number = pd.to_numeric(name, errors="coerce")
-        codes[cell] = place.get(name, int(number) if number in range(len(named)) else None)
+        codes[cell] = place.get(name, int(number) if number in place.values() else None)
         if codes[cell] is None:
             raise ValueError(
                 f"column 'label', row {(cells == cell).idxmax()}: {cell!r} is neither one of the labels {named} nor "
-                f"one of their numbers 0..{len(named) - 1}"
+                f"one of their numbers {first}..{len(named) - 1 + first}"
             )
     return cells.map(codes).fillna(-1).to_numpy(dtype=np.int64)

@@ -10,15 +10,15 @@ from ..process.counts import Counts
 
 
 def check_labels(data: Batch, model: ZooModel | None = None) -> None:
-    """Check that a process of steps and gaps, or this model, can generate the labelled recordings.
+    """Check that the text's process of steps and gaps, or this model, can generate the labelled recordings.
 
     Args:
         data: Recordings, labelled or not.
         model: Model whose labels, rate and pairs are checked, too.
 
     Raises:
-        ValueError: Two steps without a non-event frame between them; with `model`: another number of labels, or a pair
-            of steps or a first label that the model rules out.
+        ValueError: Two steps without a non-event frame between them, unless the model allows them; with `model`:
+            another number of labels, or a pair of steps or a first label that the model rules out.
     """
     if model is not None and data["score"].shape[1] != model.n_labels:
         raise ValueError(
@@ -38,13 +38,17 @@ def check_labels(data: Batch, model: ZooModel | None = None) -> None:
         if not seen:
             continue
         labels = part.numpy()
+        if getattr(model, "direct", 0) > 0:
+            _check_pairs(recording, labels, model)
+            continue
         direct = np.flatnonzero((labels[1:] != labels[:-1]) & (labels[1:] > 0) & (labels[:-1] > 0))
         if len(direct):
             t = int(direct[0]) + 1
             raise ValueError(
                 f"recording {recording!r}, frame {t}: {names[labels[t - 1]]!r} goes straight to {names[labels[t]]!r}, "
                 "which has probability 0 in this process: two steps need a non-event frame between them. Give the "
-                "boundary to the non-event: medication.separate_steps(batch)"
+                "boundary to the non-event, medication.separate_steps(batch), or take a model that has such pairs: "
+                "create it from these recordings (variant 'semi-markov', in the text's reading with duration='cdf')"
             )
         if model is not None and pairs is not None:
             _check_pairs(recording, labels, model)
@@ -77,7 +81,7 @@ def _check_pairs(recording: object, labels: np.ndarray, model: ZooModel) -> None
                 f"recording {recording!r}: {model.names[k]!r} follows {last!r}, a pair that the model does not have; "
                 f"create it with pairs that hold {(h, k)}, e.g. from data that do"
             )
-    if model.initial[labels[0]] == 0:
+    if labels[0] >= 0 and model.initial[labels[0]] == 0:
         raise ValueError(
             f"recording {recording!r} begins with {model.names[labels[0]]!r}, which `initial` gives probability 0"
         )

@@ -23,18 +23,23 @@ def checked_chain(initial: Any, transition: Any) -> tuple[np.ndarray, np.ndarray
 
 
 def check_scores(
-    log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None
-) -> list[np.ndarray]:
+    log_scores: Sequence[np.ndarray], n_labels: int, names: Sequence[str] | None = None,
+    known: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray]:  # fmt: skip
     """Check log scores of recordings and convert them to contiguous double arrays.
 
     Args:
-        log_scores: Log scores of each recording, shapes (T, K).
+        log_scores: Log scores of each recording, shapes (T, K). A frame whose scores are all NaN is missing: it gives
+            no evidence, and becomes a frame of zeros.
         n_labels: Number K of labels.
         names: Names of the recordings, for messages.
+        known: Labels of each recording that are known, shapes (T,), -1 where they are not: all others are ruled out by
+            a log score of -inf.
 
     Raises:
         TypeError: `log_scores` is no list of arrays.
-        ValueError: A recording has no frame, another number of columns, NaN, +inf, or -inf (a score of zero).
+        ValueError: A recording has no frame, another number of columns, NaN in a part of a frame, +inf, or -inf (a
+            score of zero); or known labels of another length, or that are none.
         MemoryError: A recording needs more memory than the machine has.
     """
     if isinstance(log_scores, np.ndarray):
@@ -47,12 +52,33 @@ def check_scores(
             raise ValueError(f"{which}: scores of shape {own.shape}; give (frames, {n_labels}), one column per label")
         if not len(own):
             raise ValueError(f"{which}: there are no frames; leave it out")
+        missing = np.isnan(own).all(1)
+        if missing.any():
+            own = np.where(missing[:, None], 0.0, own)
         if not np.isfinite(own).all():
             t, k = np.argwhere(~np.isfinite(own))[0].tolist()
-            remedy = "a score of zero; raise it to a floor, e.g. 1e-4" if own[t, k] == -np.inf else "impute it"
+            remedy = (
+                "a score of zero; raise it to a floor, e.g. 1e-4"
+                if own[t, k] == -np.inf
+                else "give all scores of a frame, or NaN for all of them where it is missing"
+            )
             raise ValueError(f"{which}, frame {t}, label {k}: the log score is {own[t, k]}; {remedy}")
         require_memory(which, len(own), n_labels)
-        out.append(own)
+        out.append(own if known is None else clamped(own, known[i], which))
+    return out
+
+
+def clamped(log_score: np.ndarray, known: np.ndarray, which: str = "recording") -> np.ndarray:
+    """Rule out all labels but the known one, in the frames (T, K) that have one: -inf; `known` (T,) is -1 elsewhere."""
+    known = np.asarray(known)
+    if known.shape != log_score.shape[:1] or known.dtype.kind not in "iu":
+        raise ValueError(f"{which}: known labels of shape {known.shape}; give one for each frame, -1 if unknown")
+    if not ((known >= -1) & (known < log_score.shape[1])).all():
+        raise ValueError(f"{which}: known labels outside 0..{log_score.shape[1] - 1}, and not -1")
+    out = log_score.copy()
+    frames = np.flatnonzero(known >= 0)
+    out[frames] = -np.inf
+    out[frames, known[frames]] = log_score[frames, known[frames]]
     return out
 
 

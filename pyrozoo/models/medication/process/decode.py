@@ -1,6 +1,7 @@
 """Decode log scores of frames to labels, exactly; pure functions on lists of arrays of different lengths.
 
-A recording is an array of finite log scores log q(z_t) of eq. 1 and 2, shape (T, K), already multiplied by the power. A
+A recording is an array of log scores log q(z_t) of eq. 1 and 2, shape (T, K), already multiplied by the power; they are
+finite, or all NaN in a frame that is missing, which then gives no evidence. Labels that are known may be held fixed. A
 process is one of `process.SemiMarkovProcess`, `process.MarkovChain` (without leading shape), or the arrays of one:
 `kernels.Graph`, or a tuple ``(initial, transition)`` of probabilities. Recordings are independent; one of a million
 frames needs O(T K) memory.
@@ -37,7 +38,7 @@ class NoPossiblePath(ValueError):
 
 def decode(
     log_scores: Scores, process: Any, decoder: str = "map", *, marginals: Scores | None = None,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | None = None, known: Scores | None = None,
 ) -> list[np.ndarray]:  # fmt: skip
     """Decode recordings.
 
@@ -47,6 +48,7 @@ def decode(
         decoder: A name in `DECODERS`; "paper" needs the process of steps, "viterbi" the chain.
         marginals: Posterior marginals, shapes (T, K), if already computed; for "marginal" and "mea".
         names: Names of the recordings, for messages.
+        known: Labels that are known and held fixed, shapes (T,), -1 where they are not.
 
     Returns:
         Labels of each recording, shapes (T,).
@@ -69,7 +71,7 @@ def decode(
     if decoder not in able:
         what = "a process of steps" if isinstance(arrays, Graph) else "a frame-level chain"
         raise ValueError(f"decoder: {decoder!r} does not decode {what}; choose one of {list(able)}")
-    checked = check_scores(log_scores, _n_labels(arrays), names)
+    checked = check_scores(log_scores, _n_labels(arrays), names, known)
     if decoder == "argmax":
         return [own.argmax(1) for own in checked]
     if decoder in ("marginal", "mea"):
@@ -77,13 +79,14 @@ def decode(
             marginals = _each(checked, arrays, lambda own: _posterior(own, arrays)[1], names)
         if decoder == "marginal":
             return [own.argmax(1) for own in marginals]
-        checked, arrays = check_scores(marginals, _n_labels(arrays), names), _legality(arrays)
+        checked, arrays = check_scores(marginals, _n_labels(arrays), names, known), _legality(arrays)
     return [labels for labels, _ in _paths(checked, arrays, decoder == "paper", names)]
 
 
 def most_probable(
-    log_scores: Scores, process: Any, *, single_history: bool = False, names: Sequence[str] | None = None
-) -> list[tuple[np.ndarray, float]]:
+    log_scores: Scores, process: Any, *, single_history: bool = False, names: Sequence[str] | None = None,
+    known: Scores | None = None,
+) -> list[tuple[np.ndarray, float]]:  # fmt: skip
     """Find the most probable labels of each recording, those that maximise f of eq. 1 or 2, and their log score.
 
     Args:
@@ -91,6 +94,7 @@ def most_probable(
         process: Process over labels, see the module.
         single_history: Whether to use the text's approximate recursion; the score is then that of the path it finds.
         names: Names of the recordings, for messages.
+        known: Labels that are known and held fixed, shapes (T,), -1 where they are not.
 
     Returns:
         For each recording its labels, shape (T,), and log f = log p(labels) + sum of their log scores.
@@ -108,12 +112,13 @@ def most_probable(
         ([0, 0, 0], True)
     """
     arrays = _arrays(process)
-    return _paths(check_scores(log_scores, _n_labels(arrays), names), arrays, single_history, names)
+    return _paths(check_scores(log_scores, _n_labels(arrays), names, known), arrays, single_history, names)
 
 
 def log_evidence(
-    log_scores: Scores, process: Any, *, without: int | None = None, names: Sequence[str] | None = None
-) -> np.ndarray:
+    log_scores: Scores, process: Any, *, without: int | None = None, names: Sequence[str] | None = None,
+    known: Scores | None = None,
+) -> np.ndarray:  # fmt: skip
     """Compute log Z of each recording, the log of the sum of f (eq. 1 or 2) over all label sequences.
 
     Args:
@@ -121,6 +126,7 @@ def log_evidence(
         process: Process over labels, see the module.
         without: A step that is left out: sequences that hold it are not summed.
         names: Names of the recordings, for messages.
+        known: Labels that are known and held fixed, shapes (T,), -1 where they are not.
 
     Returns:
         log Z, shape (recordings,); -inf where no sequence is possible.
@@ -134,7 +140,7 @@ def log_evidence(
         True
     """
     arrays = _arrays(process)
-    checked = check_scores(log_scores, _n_labels(arrays), names)
+    checked = check_scores(log_scores, _n_labels(arrays), names, known)
     if isinstance(arrays, Graph):
         blocked = -1 if without is None else _n_labels(arrays) - 1 + without
         return np.array([kernels.semi_markov_forward(own, arrays, blocked)[0] for own in checked])
@@ -144,13 +150,16 @@ def log_evidence(
     return np.array([chain.evidence(own, initial, transition) for own in checked])
 
 
-def marginals(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> list[np.ndarray]:
+def marginals(
+    log_scores: Scores, process: Any, *, names: Sequence[str] | None = None, known: Scores | None = None
+) -> list[np.ndarray]:
     """Compute the posterior probability of every label in every frame.
 
     Args:
         log_scores: Log scores of each recording, shapes (T, K).
         process: Process over labels, see the module.
         names: Names of the recordings, for messages.
+        known: Labels that are known and held fixed, shapes (T,), -1 where they are not.
 
     Returns:
         Probabilities for each recording, shapes (T, K); rows sum to 1.
@@ -167,13 +176,14 @@ def marginals(log_scores: Scores, process: Any, *, names: Sequence[str] | None =
         ((3, 2), True)
     """
     arrays = _arrays(process)
-    checked = check_scores(log_scores, _n_labels(arrays), names)
+    checked = check_scores(log_scores, _n_labels(arrays), names, known)
     return _each(checked, arrays, lambda own: _posterior(own, arrays)[1], names)
 
 
 def sample_paths(
-    log_scores: Scores, process: Any, n: int = 100, *, seed: int = 0, names: Sequence[str] | None = None
-) -> list[np.ndarray]:
+    log_scores: Scores, process: Any, n: int = 100, *, seed: int = 0, names: Sequence[str] | None = None,
+    known: Scores | None = None,
+) -> list[np.ndarray]:  # fmt: skip
     """Draw label sequences from the posterior, exactly and independently.
 
     Args:
@@ -182,6 +192,7 @@ def sample_paths(
         n: Number of draws for each recording.
         seed: Random seed for the draws.
         names: Names of the recordings, for messages.
+        known: Labels that are known and held fixed, shapes (T,), -1 where they are not.
 
     Returns:
         Label sequences for each recording, shapes (n, T).
@@ -204,20 +215,23 @@ def sample_paths(
 
     def draw(own: np.ndarray) -> np.ndarray | None:
         if isinstance(arrays, Graph):
-            log_z, start, tail, cum = kernels.semi_markov_forward(own, arrays, -1)
-            return None if log_z == -np.inf else sampling.sample(arrays, log_z, start, tail, cum, n, rng)
+            log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
+            return None if log_z == -np.inf else sampling.sample(arrays, log_z, *state, n, rng)
         return chain.sample(own, *arrays, n, rng)
 
-    return _each(check_scores(log_scores, _n_labels(arrays), names), arrays, draw, names)
+    return _each(check_scores(log_scores, _n_labels(arrays), names, known), arrays, draw, names)
 
 
-def step_performed(log_scores: Scores, process: Any, *, names: Sequence[str] | None = None) -> np.ndarray:
+def step_performed(
+    log_scores: Scores, process: Any, *, names: Sequence[str] | None = None, known: Scores | None = None
+) -> np.ndarray:
     """Compute the posterior probability that each step was performed at all, 1 − Z(without k) / Z.
 
     Args:
         log_scores: Log scores of each recording, shapes (T, K).
         process: Process over labels, see the module.
         names: Names of the recordings, for messages.
+        known: Labels that are known and held fixed, shapes (T,), -1 where they are not.
 
     Returns:
         Probabilities, shape (recordings, K − 1).
@@ -234,11 +248,11 @@ def step_performed(log_scores: Scores, process: Any, *, names: Sequence[str] | N
         >>> p.shape, bool(p[0, 0] < 0.1), bool(p[1, 0] > 0.5)
         ((2, 1), True, True)
     """
-    total = log_evidence(log_scores, process, names=names)
+    total = log_evidence(log_scores, process, names=names, known=known)
     if (total == -np.inf).any():
         raise NoPossiblePath(_impossible(int(np.argmax(total == -np.inf)), names))
     steps = range(1, _n_labels(_arrays(process)))
-    without = np.stack([log_evidence(log_scores, process, without=k) for k in steps], 1)
+    without = np.stack([log_evidence(log_scores, process, without=k, known=known) for k in steps], 1)
     return -np.expm1(np.minimum(without - total[:, None], 0.0))
 
 
@@ -296,7 +310,10 @@ def _paths(checked: Scores, arrays: Any, single: bool, names: Sequence[str] | No
 
 def _impossible(i: int, names: Sequence[str] | None) -> str:
     which = repr(names[i]) if names is not None else i
-    return f"recording {which}: the process allows no label sequence of its length; allow more pairs or first labels"
+    return (
+        f"recording {which}: the process allows no label sequence of its length, with the labels that are known, if "
+        "any; allow more pairs or first labels"
+    )
 
 
 def _legality(arrays: Any) -> Any:
@@ -311,12 +328,12 @@ def _legality(arrays: Any) -> Any:
 
 
 def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
-    """Tables of log p(z_t | h, g), the cases of eq. 2, for `paths.single_history`.
+    """Tables of log p(z_t | h, g), the cases of eq. 2, for `sampling.single_history`.
 
     Returns:
         Log probability of the first label (K,); of staying in step k, 1 − Ψ_k (K, C); of leaving it, Ψ_k (K, C); of
-        staying in the gap after h, 1 − Σ_k D[h, k] Φ_hk (K, C); of entering step k from it, D[h, k] Φ_hk (K, K, C).
-        The last axis is the age.
+        staying in the gap after h, 1 − Σ_k D[h, k] Φ_hk (K, C); of entering step k from it, D[h, k] Φ_hk (K, K, C);
+        of going from step j straight to step k (K, K, C). The last axis is the age.
     """
     n_labels = int(graph.label.max()) + 1
     width = graph.log_survive.shape[1]
@@ -332,11 +349,13 @@ def history_tables(graph: Graph) -> tuple[np.ndarray, ...]:
     by_label = np.full((n_labels, width), -np.inf)
     by_label[1:] = stay[n_labels:]  # eq. 2, k = k': 1 − Ψ
     out = np.full((n_labels, width), -np.inf)
-    enter = np.full((n_labels, n_labels, width), -np.inf)
+    enter, straight = (np.full((n_labels, n_labels, width), -np.inf) for _ in range(2))
     for a, (source, target) in enumerate(zip(graph.source, graph.target, strict=True)):
         if source < n_labels:
             enter[source, graph.label[target]] = leave[a]  # eq. 2, non-event to step k: D Φ
+        elif target >= n_labels:
+            straight[graph.label[source], graph.label[target]] = leave[a]
         else:
             out[graph.label[source]] = leave[a]  # eq. 2, step to non-event: Ψ
     initial = np.r_[graph.log_initial[0], graph.log_initial[n_labels:]]
-    return initial, by_label, out, stay[:n_labels], enter
+    return initial, by_label, out, stay[:n_labels], enter, straight

@@ -16,6 +16,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from . import chain, kernels, sampling
+from .checks import clamped
 from .process import MarkovChain, Process, SemiMarkovProcess
 
 NO_SHAPE = torch.Size()
@@ -66,12 +67,12 @@ def _one(log_score: np.ndarray, arrays: Any, with_gradient: bool) -> tuple:
     if np.isnan(log_score).any():
         return (np.nan, log_score * np.nan, _like_tables(arrays, np.nan))
     if isinstance(arrays, kernels.Graph):
-        log_z, start, tail, cum = kernels.semi_markov_forward(log_score, arrays, -1)
+        log_z, *state = kernels.semi_markov_forward(log_score, arrays, -1)
         if not with_gradient:
             return (log_z,)
         if log_z == -np.inf:
             return (log_z, np.zeros((n_frames, n_labels)), _like_tables(arrays, 0.0))
-        marginals, counts = kernels.semi_markov_backward(arrays, log_z, start, tail, cum)
+        marginals, counts = kernels.semi_markov_backward(arrays, log_z, *state)
         return (log_z, marginals, counts)
     initial, transition = arrays
     if not with_gradient:
@@ -97,7 +98,8 @@ def log_evidence(log_score: Tensor, lengths: Tensor, process: Process) -> Tensor
 
     Args:
         log_score: Log potentials of the labels in every frame, recordings end to end, shape (*lead, F, K), where a
-            leading shape is that of the process or absent; finite (a zero needs a floor).
+            leading shape is that of the process or absent; -inf rules a label out in its frame (a score of zero needs a
+            floor).
         lengths: Frames of each recording, shape (B,), at least 1 each.
         process: Process over labels.
 
@@ -124,6 +126,56 @@ def log_evidence(log_score: Tensor, lengths: Tensor, process: Process) -> Tensor
     if process.lead != lead:
         raise ValueError(f"scores have the leading shape {tuple(lead)}, the process has {tuple(process.lead)}")
     return _LogEvidence.apply(flat, lengths.cpu().numpy(), process, *tables).reshape(*lead, len(lengths))
+
+
+def log_probability(process: Process, labels: np.ndarray, lengths: np.ndarray) -> Tensor:
+    """Compute the log probability of label sequences end to end, unknown labels (-1) summed out.
+
+    Args:
+        process: Process over labels.
+        labels: Labels of all recordings, shape (F,), -1 where unknown.
+        lengths: Frames of each recording, shape (B,).
+
+    Returns:
+        Log probabilities, shape (*lead, B), differentiable in the process.
+    """
+    recording = np.repeat(np.arange(len(lengths)), lengths)
+    whole = np.bincount(recording, labels < 0, len(lengths)) == 0
+    if whole.all():
+        return process.log_prob(labels, lengths)
+    part = ~whole[recording]
+    score = torch.as_tensor(clamped(np.zeros((int(part.sum()), process.n_labels)), labels[part]))
+    summed = log_evidence(score.expand(*process.lead, *score.shape), torch.as_tensor(lengths[~whole]), process)
+    out = torch.zeros(*process.lead, len(lengths), dtype=summed.dtype, device=summed.device)
+    out = out.index_copy(-1, torch.as_tensor(np.flatnonzero(~whole), device=out.device), summed)
+    if whole.any():
+        known = process.log_prob(labels[~part], lengths[whole]).to(out)
+        out = out.index_copy(-1, torch.as_tensor(np.flatnonzero(whole), device=out.device), known)
+    return out
+
+
+def log_conditional(log_score: Tensor, labels: Tensor, lengths: Tensor, process: Process) -> Tensor:
+    """Compute log p(labels | scores) of recordings: log f(labels) − log Z (eq. 1 or 2), unknown labels summed out.
+
+    Args:
+        log_score: Log potentials times the power, shape (*lead, F, K).
+        labels: Labels of all frames, shape (F,), -1 where unknown.
+        lengths: Frames of each recording, shape (B,).
+        process: Process over labels.
+
+    Returns:
+        Log probabilities, shape (*lead, B).
+    """
+    numbers, n = labels.cpu().numpy(), lengths.cpu().numpy()
+    if (numbers < 0).any():
+        ruled_out = torch.as_tensor(clamped(np.zeros((len(numbers), process.n_labels)), numbers))
+        joint = log_evidence(log_score + ruled_out.to(log_score.device), lengths, process)
+    else:
+        chosen = log_score.gather(-1, labels[:, None].expand(*log_score.shape[:-1], 1))[..., 0]
+        joint = torch.zeros(*chosen.shape[:-1], len(n), dtype=chosen.dtype, device=chosen.device)
+        recording = torch.arange(len(n), device=chosen.device).repeat_interleave(lengths.to(chosen.device))
+        joint = joint.index_add(-1, recording, chosen) + process.log_prob(numbers, n)
+    return joint - log_evidence(log_score, lengths, process)
 
 
 class LabelSequences(TorchDistribution):
@@ -167,12 +219,15 @@ class LabelSequences(TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of label sequences (..., B, T), the end censored; -inf where one is impossible."""
+        """Log probability of label sequences (..., B, T), the end censored; -inf where one is impossible.
+
+        Labels of -1 before a recording's end are unknown: they are summed out.
+        """
         mask, lengths = self.event_mask.cpu(), self.lengths.cpu().numpy()
         if not bool(self.support.check(value).all()):
             raise ValueError(f"labels outside 0..{self.process.n_labels - 1}, or -1 beyond a recording's end")
         leads = value.reshape(-1, *value.shape[-2:]).cpu()
-        found = torch.stack([self.process.log_prob(own[mask].numpy(), lengths) for own in leads])
+        found = torch.stack([log_probability(self.process, own[mask].numpy(), lengths) for own in leads])
         if len(found) > 1 and self.process.lead:
             # One value for each leading position: of each, the log probability under its own process.
             own = found.reshape(len(found), -1, found.shape[-1])
@@ -247,8 +302,12 @@ def log_potentials(score: Tensor, emission: str, floor: float, share: Tensor | N
         share: Share of each label among the frames on which the classifier was trained, shape (K,), for "scaled".
 
     Returns:
-        Log potentials, shape (F, K), in double precision.
+        Log potentials, shape (F, K), in double precision; 0 in frames that are missing, whose scores are negative.
     """
+    missing = score[:, :1] < 0
+    if bool(missing.any()):
+        present = log_potentials(torch.where(missing, 0.5, score), emission, floor, share)
+        return torch.where(missing, 0.0, present)
     score = score.double()
     if emission == "beta":
         score = score.clamp(floor, 1 - floor)

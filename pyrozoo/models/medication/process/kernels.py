@@ -26,8 +26,9 @@ LOWEST = 1e-170  # a linear sum below this may have lost terms; see `_log_dot`
 class Graph(NamedTuple):
     """The process of eq. 2 as nodes and arcs, which the kernels read. Ages and lengths d = 1..C are at index d - 1.
 
-    A node is h and z_{t-1} of eq. 2 together, an age is g. Every node of a step has one arc, to the gap after that
-    step, which is entered from nowhere else; arcs are in order of their source.
+    A node is h and z_{t-1} of eq. 2 together, an age is g. The first arc of a step goes to the gap after that step,
+    which is entered from nowhere else; further ones go straight to another step, and there are none in the text's
+    process. Arcs are in order of their source.
 
     Attributes:
         label: Label of a node, shape (N,).
@@ -102,13 +103,42 @@ def _arcs_into(graph):
 
 @njit(cache=True)
 def _cumulative(log_score):
-    """Sum of each label's scores over the frames before t, shape (K, T + 1)."""
+    """Sum of each label's scores over the frames before t, shape (K, T + 1); those of ruled-out labels count as 0."""
     n_frames, n_labels = log_score.shape
     total = np.zeros((n_labels, n_frames + 1))
     for k in range(n_labels):
         for t in range(n_frames):
-            total[k, t + 1] = total[k, t] + log_score[t, k]
+            total[k, t + 1] = total[k, t] + (log_score[t, k] if log_score[t, k] > -np.inf else 0.0)
     return total
+
+
+@njit(cache=True)
+def _earliest(log_score):
+    """First frame at which a segment of label k that holds frame t may begin, shape (K, T).
+
+    It is t + 1, so that there is none, where the label is ruled out by a log score of -inf. The shape is (K, 0) if no
+    label is ruled out anywhere: every segment may then begin at 0.
+    """
+    n_frames, n_labels = log_score.shape
+    ruled_out = False
+    for t in range(n_frames):
+        for k in range(n_labels):
+            ruled_out = ruled_out or log_score[t, k] == -np.inf
+    if not ruled_out:
+        return np.zeros((n_labels, 0), np.int64)
+    earliest = np.zeros((n_labels, n_frames), np.int64)
+    for k in range(n_labels):
+        begin = 0
+        for t in range(n_frames):
+            if log_score[t, k] == -np.inf:
+                begin = t + 1
+            earliest[k, t] = begin
+    return earliest
+
+
+@njit(cache=True, inline="always")
+def _begin(earliest, k, t):
+    return earliest[k, t] if earliest.shape[1] > 0 else 0
 
 
 @njit(cache=True)
@@ -211,7 +241,7 @@ def semi_markov_map(log_score, graph):
     """Find the most probable labels, which maximise f of eq. 2, and their log score; exact.
 
     Args:
-        log_score: Finite log scores of the labels in each frame, shape (T, K), T at least 1.
+        log_score: Log scores of the labels in each frame, shape (T, K), T at least 1; -inf rules a label out.
         graph: Process over labels.
 
     Returns:
@@ -219,7 +249,7 @@ def semi_markov_map(log_score, graph):
     """
     n_frames = log_score.shape[0]
     n_nodes, width = graph.log_survive.shape
-    cum = _cumulative(log_score)
+    cum, earliest = _cumulative(log_score), _earliest(log_score)
     start = np.full((n_nodes, n_frames + 1), -np.inf)  # best score of a segment starting at t, less cum at t
     tail = np.full((n_nodes, n_frames), -np.inf)  # best score of being in a segment of age cap or more at t
     tail_start = np.zeros((n_nodes, n_frames), np.int64)
@@ -229,12 +259,15 @@ def semi_markov_map(log_score, graph):
     start[:, 0] = graph.log_initial
     for t in range(n_frames):
         for n in range(n_nodes):
-            cap = graph.cap[n]
+            cap, begin = graph.cap[n], _begin(earliest, graph.label[n], t)
+            if begin > t:  # ruled out: no segment holds this frame
+                ahead[graph.first_arc[n] : graph.first_arc[n + 1]] = -np.inf
+                continue
             if t > 0:
                 tail[n, t] = tail[n, t - 1] + graph.log_stay[n]
                 tail_start[n, t] = tail_start[n, t - 1]
             s = t - cap + 1
-            if s >= 0 and start[n, s] + graph.log_survive[n, cap - 1] > tail[n, t]:
+            if s >= begin and start[n, s] + graph.log_survive[n, cap - 1] > tail[n, t]:
                 tail[n, t], tail_start[n, t] = start[n, s] + graph.log_survive[n, cap - 1], s
             for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
                 to = graph.target[a]
@@ -245,7 +278,7 @@ def semi_markov_map(log_score, graph):
     node, begin, best = -1, 0, -np.inf
     for n in range(n_nodes):
         at_end = cum[graph.label[n], n_frames]
-        for d in range(1, min(graph.cap[n] - 1, n_frames) + 1):
+        for d in range(1, min(graph.cap[n] - 1, n_frames - _begin(earliest, graph.label[n], n_frames - 1)) + 1):
             value = start[n, n_frames - d] + graph.log_survive[n, d - 1] + at_end
             if value > best:
                 node, begin, best = n, n_frames - d, value
@@ -262,7 +295,7 @@ def semi_markov_map(log_score, graph):
         for a in arcs_into[first_into[to] : first_into[to + 1]]:
             n = graph.source[a]
             level = cum[graph.label[n], stop]
-            for d in range(1, min(graph.cap[n] - 1, stop) + 1):
+            for d in range(1, min(graph.cap[n] - 1, stop - _begin(earliest, graph.label[n], stop - 1)) + 1):
                 v = start[n, stop - d] + graph.log_length[a, d - 1] + level
                 if v > value:
                     node, begin, value = n, stop - d, v
@@ -278,17 +311,18 @@ def semi_markov_forward(log_score, graph, blocked):
     """Compute the log evidence log Z, the log of the sum of f of eq. 2 over all label sequences.
 
     Args:
-        log_score: Finite log scores, shape (T, K), T at least 1.
+        log_score: Log scores, shape (T, K), T at least 1; -inf rules a label out in that frame.
         graph: Process over labels.
         blocked: Node that no path may enter, or -1.
 
     Returns:
         log Z; start (N, T + 1): log weight of all paths up to a segment that starts at t, less the node's cumulative
-        score at t; tail (N, T): of being at age cap or more; and the cumulative scores (K, T + 1).
+        score at t; tail (N, T): of being at age cap or more; the cumulative scores (K, T + 1); and the first frame at
+        which a segment that holds t may begin (K, T), or (K, 0) if no label is ruled out.
     """
     n_frames = log_score.shape[0]
     n_nodes, width = graph.log_survive.shape
-    cum = _cumulative(log_score)
+    cum, earliest = _cumulative(log_score), _earliest(log_score)
     start, tail = np.full((n_nodes, n_frames + 1), -np.inf), np.full((n_nodes, n_frames), -np.inf)
     linear, reference = np.zeros((n_nodes, n_frames)), np.full(n_nodes, -np.inf)
     seen = np.full(n_nodes, -width - 1)  # last frame at which a segment of the node could start
@@ -306,11 +340,13 @@ def semi_markov_forward(log_score, graph, blocked):
             linear[n, t], reference[n] = _push(start[n, t], linear[n], first, t, reference[n])
             if start[n, t] > -np.inf:
                 seen[n] = t
-            s = t - cap + 1
+            s, begin = t - cap + 1, _begin(earliest, graph.label[n], t)
+            if begin > t:
+                continue
             grown = tail[n, t - 1] + graph.log_stay[n] if t > 0 else -np.inf
-            tail[n, t] = _log_add(grown, start[n, s] + graph.log_survive[n, cap - 1]) if s >= 0 else grown
+            tail[n, t] = _log_add(grown, start[n, s] + graph.log_survive[n, cap - 1]) if s >= begin else grown
         for n in range(n_nodes):
-            m = min(graph.cap[n] - 1, t + 1)
+            m = min(graph.cap[n] - 1, t + 1 - _begin(earliest, graph.label[n], t))
             for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
                 to = graph.target[a]
                 if to == blocked:
@@ -325,14 +361,14 @@ def semi_markov_forward(log_score, graph, blocked):
     log_z = -np.inf
     for n in range(n_nodes):
         value = tail[n, n_frames - 1]
-        for d in range(1, min(graph.cap[n] - 1, n_frames) + 1):
+        for d in range(1, min(graph.cap[n] - 1, n_frames - _begin(earliest, graph.label[n], n_frames - 1)) + 1):
             value = _log_add(value, start[n, n_frames - d] + graph.log_survive[n, d - 1])
         log_z = _log_add(log_z, value + cum[graph.label[n], n_frames])
-    return log_z, start, tail, cum
+    return log_z, start, tail, cum, earliest
 
 
 @njit(cache=True)
-def semi_markov_backward(graph, log_z, start, tail, cum):
+def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
     """Compute posterior marginals of every frame's label, and expected counts, from `semi_markov_forward`'s results.
 
     Returns:
@@ -343,66 +379,111 @@ def semi_markov_backward(graph, log_z, start, tail, cum):
     log_length, log_survive = np.zeros((n_arcs, width)), np.zeros((n_nodes, width))
     log_stay, log_leave = np.zeros(n_nodes), np.zeros(n_arcs)
     table, _ = _linear_tables(graph.log_length, graph.cap[graph.source])
-    # All that enter a node have the same label: a gap follows its step, and steps follow gaps.
-    entered_from, reach = np.zeros(n_nodes, np.int64), np.zeros(n_nodes, np.int64)
-    for a in range(n_arcs):
-        source, to = graph.source[a], graph.target[a]
-        entered_from[to], reach[to] = graph.label[source], max(reach[to], graph.cap[source])
-    # Log weight of all that follows the entry into a node at frame t, plus the previous label's cumulative score at t.
-    after, linear = np.full((n_nodes, n_frames + 1), -np.inf), np.zeros((n_nodes, n_frames + 1))
-    reference, seen = np.full(n_nodes, -np.inf), np.full(n_nodes, n_frames + width + 1)
+    into, entry, entered_from, reach = _entries(graph)
+    n_entries = into.shape[0]
+    # Log weight of all that follows an entry at frame t, plus the previous label's cumulative score at t.
+    after, linear = np.full((n_entries, n_frames + 1), -np.inf), np.zeros((n_entries, n_frames + 1))
+    reference, seen = np.full(n_entries, -np.inf), np.full(n_entries, n_frames + width + 1)
     old = np.full(n_nodes, -np.inf)  # log weight of all that follows age cap or more at the current frame, with cum
     rest = np.full((n_nodes, width), -np.inf)  # this weight at frame t, at index t modulo the width
     begun = np.zeros((n_nodes, n_frames))  # posterior probability that a segment starts at t
+    touching = n_entries > n_nodes  # steps may follow steps, so that the gaps do not tell where a step ends
+    ended = np.zeros((n_nodes if touching else 0, n_frames + 1))  # posterior probability that a segment ends before t
+    following = np.full(n_nodes, -np.inf)  # log weight of all that follows the start of a segment at the current frame
+    closed = np.full(cum.shape[0], n_frames)  # first frame from the current one on where the label is ruled out
     for s in range(n_frames - 1, -1, -1):
+        for k in range(cum.shape[0]):
+            if _begin(earliest, k, s) > s:
+                closed[k] = s
         for n in range(n_nodes):
-            cap, level = graph.cap[n], cum[graph.label[n], n_frames]
+            cap, level, open_to = graph.cap[n], cum[graph.label[n], n_frames], closed[graph.label[n]]
             first, last = graph.first_arc[n], graph.first_arc[n + 1]
             if s == n_frames - 1:
                 old[n] = level
             else:
                 before = tail[n, s] - log_z
-                stay = graph.log_stay[n] + old[n]
+                stay = graph.log_stay[n] + old[n] if open_to > s + 1 or open_to == s else -np.inf
                 log_stay[n] += _probability(before + stay)
                 old[n] = stay
                 for a in range(first, last):
-                    leave = graph.log_leave[a] + after[graph.target[a], s + 1]
+                    leave = graph.log_leave[a] + after[entry[a], s + 1]
                     log_leave[a] += _probability(before + leave)
+                    if touching:
+                        ended[n, s + 1] += _probability(before + leave)
                     old[n] = _log_add(old[n], leave)
             rest[n, s % width] = old[n]
             left = n_frames - s
             d = min(left, cap)
             value = graph.log_survive[n, d - 1] + (level if left < cap else rest[n, (s + cap - 1) % width])
+            if open_to < s + d:
+                value = -np.inf
             weight = start[n, s] - log_z
             log_survive[n, d - 1] += _probability(weight + value)
-            m = min(cap - 1, left - 1)
+            m = min(cap - 1, left - 1, open_to - s)
             for a in range(first, last):
-                to = graph.target[a]
+                to = entry[a]
                 if m > 0 and seen[to] - s <= m:
                     value = _log_dot(
                         value, after[to], linear[to], s + 1, s + 1 + m, reference[to], graph.log_length[a], table[a], 0
                     )
-            after[n, s] = value - cum[graph.label[n], s] + cum[entered_from[n], s]
+            following[n] = value - cum[graph.label[n], s]
             begun[n, s] = _probability(weight + value)
             if begun[n, s] == 0.0 or m == 0:
                 continue
             for a in range(first, last):
-                to = graph.target[a]
+                to = entry[a]
                 if seen[to] - s <= m:
                     i, j = s + 1, s + 1 + m
                     _count(
                         log_length[a, :m], weight, after[to, i:j], linear[to, i:j], reference[to],
                         graph.log_length[a, :m], table[a, :m],
                     )  # fmt: skip
-        for n in range(n_nodes):
-            if after[n, s] > -np.inf:
-                seen[n] = s
-            stop = min(n_frames, s + reach[n])
+                    if touching:
+                        _count(
+                            ended[n, i:j], weight, after[to, i:j], linear[to, i:j], reference[to],
+                            graph.log_length[a, :m], table[a, :m],
+                        )  # fmt: skip
+        for e in range(n_entries):
+            after[e, s] = following[into[e]] + cum[entered_from[e], s]
+            if after[e, s] > -np.inf:
+                seen[e] = s
+            stop = min(n_frames, s + reach[e])
             if s % width == 0:
-                reference[n] = _refresh(after[n, s + 1 : stop], linear[n, s + 1 : stop])
-            linear[n, s], reference[n] = _push(after[n, s], linear[n], s + 1, stop, reference[n])
-    initial = begun[:, 0].copy()
-    return _marginals(graph, begun, cum.shape[0]), ExpectedCounts(initial, log_length, log_survive, log_stay, log_leave)
+                reference[e] = _refresh(after[e, s + 1 : stop], linear[e, s + 1 : stop])
+            linear[e, s], reference[e] = _push(after[e, s], linear[e], s + 1, stop, reference[e])
+    marginals = _marginals(graph, begun, ended, cum.shape[0])
+    return marginals, ExpectedCounts(begun[:, 0].copy(), log_length, log_survive, log_stay, log_leave)
+
+
+@njit(cache=True)
+def _entries(graph):
+    """Ways to enter a node: one for each label from which it is entered, since scores are cumulated by label.
+
+    A gap is entered from its step and a step from gaps, so that the first N entries, one for each node, are all; only
+    steps that follow steps directly have further ones.
+
+    Returns:
+        Node of each entry (E,); entry of each arc (A,); label before each entry (E,); and the largest cap among the
+        nodes from which it is used (E,).
+    """
+    n_nodes, n_arcs = graph.label.shape[0], graph.source.shape[0]
+    into, before = np.empty(n_nodes + n_arcs, np.int64), np.zeros(n_nodes + n_arcs, np.int64)
+    reach, entry = np.zeros(n_nodes + n_arcs, np.int64), np.empty(n_arcs, np.int64)
+    into[:n_nodes] = np.arange(n_nodes)
+    used, n = np.zeros(n_nodes, np.bool_), n_nodes
+    for a in range(n_arcs):
+        to, k = graph.target[a], graph.label[graph.source[a]]
+        own = -1
+        if not used[to]:
+            own, used[to], before[to] = to, True, k
+        for e in range(n):
+            if own < 0 and into[e] == to and before[e] == k and used[to]:
+                own = e
+        if own < 0:
+            own, into[n], before[n] = n, to, k
+            n += 1
+        entry[a], reach[own] = own, max(reach[own], graph.cap[graph.source[a]])
+    return into[:n].copy(), entry, before[:n].copy(), reach[:n].copy()
 
 
 @njit(cache=True, inline="always")
@@ -418,8 +499,11 @@ def _count(out, weight, logs, linear, reference, log_table, table):
 
 
 @njit(cache=True)
-def _marginals(graph, begun, n_labels):
-    """Frame marginals from the posterior probabilities of starts: a step ends where the gap after it starts."""
+def _marginals(graph, begun, ended, n_labels):
+    """Frame marginals from the posterior probabilities of starts, and of ends.
+
+    `ended` has no rows if no step follows a step directly: a step then ends where the gap after it starts.
+    """
     n_nodes, n_frames = begun.shape
     out = np.zeros((n_frames, n_labels))
     for n in range(n_nodes):
@@ -429,7 +513,8 @@ def _marginals(graph, begun, n_labels):
         gap = graph.target[graph.first_arc[n]]
         running = 0.0
         for t in range(n_frames):
-            running += begun[n, t] - (begun[gap, t] if t > 0 else 0.0)
+            over = ended[n, t] if ended.shape[0] > 0 else begun[gap, t]
+            running += begun[n, t] - (over if t > 0 else 0.0)
             out[t, k] = min(max(running, 0.0), 1.0)
     for t in range(n_frames):
         total = 0.0

@@ -64,6 +64,11 @@ class Pairs:
         """Positions of the pairs with h > 0, each of which has a law of its gap."""
         return np.flatnonzero(self.h > 0)
 
+    @property
+    def touching(self) -> np.ndarray:
+        """Positions, among the pairs with h > 0, of those that may follow each other without a gap: not (k, k)."""
+        return np.flatnonzero(self.h[self.later] != self.k[self.later])
+
     def names(self, labels: Sequence[str]) -> list[str]:
         """Names of the pairs, e.g. "remove cap → shake"; labels (S + 1,) start with the non-event."""
         return [f"{labels[h] if h else 'start'} → {labels[k]}" for h, k in zip(self.h, self.k, strict=True)]
@@ -94,7 +99,8 @@ def next_step(stick: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
 class SemiMarkovProcess:
     """The process of steps, gaps and durations (eq. 2) as tables; fields as in `kernels.Graph`, with a leading shape.
 
-    Nodes 0..S are the gaps after step h (h = 0: before the first step), nodes S + k the steps k = 1..S.
+    Nodes 0..S are the gaps after step h (h = 0: before the first step), nodes S + k the steps k = 1..S. Where a pair of
+    steps may follow each other without a gap, there is an arc from step to step; the text's process has none.
 
     Example:
         >>> import numpy as np
@@ -140,10 +146,10 @@ class SemiMarkovProcess:
         return np.r_[np.zeros(self.n_labels, np.int64), np.arange(1, self.n_labels)]
 
     @cached_property
-    def arc_into(self) -> np.ndarray:
-        """Arc from the gap after h into step k, -1 where there is none, shape (S + 1, S + 1)."""
-        arc = np.full((self.n_labels, self.n_labels), -1)
-        arc[self.pairs.h, self.pairs.k] = np.arange(len(self.pairs.h))
+    def arc_between(self) -> np.ndarray:
+        """Arc from one node to another, -1 where there is none, shape (N, N)."""
+        arc = np.full((len(self.label), len(self.label)), -1)
+        arc[self.source, self.target] = np.arange(len(self.source))
         return arc
 
     def graph(self, index: int = 0) -> Graph:
@@ -174,9 +180,8 @@ class SemiMarkovProcess:
         # A gap belongs to the step before it in its recording: h of eq. 2.
         previous = np.where(first, 0, np.r_[0, label[:-1]])
         node = np.where(label > 0, self.pairs.n_steps + label, previous)
-        following = np.r_[label[1:], 0]
-        arc = np.where(label > 0, len(self.pairs.h) + label - 1, self.arc_into[previous, following])
-        illegal = ~last & (((label > 0) & (following > 0)) | (arc < 0))  # eq. 2, last case: probability 0
+        arc = self.arc_between[node, np.r_[node[1:], 0]]
+        illegal = ~last & (arc < 0)
         arc = np.where(last | illegal, 0, arc)
         cap, width = self.cap[node], self.log_survive.shape[-1]
         old, extra = n >= cap, np.maximum(n - cap, 0)
@@ -199,7 +204,7 @@ class SemiMarkovProcess:
 
 def semi_markov_process(
     pairs: Pairs, log_d: Tensor, log_end: Tensor, start: Law, gap: Law, step: Law, initial: Tensor,
-    reading: str = "hazard",
+    reading: str = "hazard", direct: Tensor | None = None,
 ) -> SemiMarkovProcess:  # fmt: skip
     """Build the process from the laws of its steps and gaps.
 
@@ -207,6 +212,10 @@ def semi_markov_process(
     probability ``end`` no step follows; in the ``cdf`` reading (the text, eq. 2) the pairs of a row compete in every
     frame with D[h, k] Φ_hk(g + 1). The last tabulated age but one is the cap of its kind: from there on hazards are
     constant.
+
+    With `direct`, step h, when it ends (by Ψ_h in either reading), goes straight to step k with probability
+    D[h, k] direct[h, k], and to its gap otherwise; there D and the end are those given that the gap is not empty. The
+    text's process is the case where `direct` is 0.
 
     Args:
         pairs: Pairs of steps that may follow each other.
@@ -218,29 +227,70 @@ def semi_markov_process(
         initial: Probability of a recording's first label, shape (K,).
         reading: "hazard": the tables are log P(exactly d) and log P(at least d); "cdf": log Φ(d + 1) and
             log (1 − Φ(d + 1)).
+        direct: Probability that the gap of a pair with h > 0 is empty, shape (..., P − P0), 0 for pairs of a step with
+            itself; None: no gap is.
     """
     n_labels, first = pairs.n_steps + 1, len(pairs.h) - len(pairs.later)
     h = torch.as_tensor(pairs.h, device=log_d.device)
+    n_arcs, source = n_labels - 1, np.arange(n_labels, 2 * n_labels - 1)
+    target = np.arange(1, n_labels)
+    if direct is not None:
+        touching = pairs.touching
+        log_d, log_end, way_out = _direct(log_d, log_end, direct.double(), pairs, touching)
+        source = np.r_[source, pairs.n_steps + pairs.h[pairs.later][touching]]
+        target = np.r_[target, pairs.n_steps + pairs.k[pairs.later][touching]]
+        order = np.argsort(source, kind="stable")  # of a step: the gap first
+        source, target, n_arcs = source[order], target[order], len(source)
+        of_step, way_out = source - n_labels, way_out[..., torch.as_tensor(order, device=log_d.device)]
     kinds = [  # eq. 2: z_{t−1} = 1, in the wait and in a gap (D Φ, and 1 − Σ D Φ); z_{t−1} = k' > 1 (Ψ, and 1 − Ψ)
         _Ends.of(*_mixed(start, log_d[..., :first], h[:first], log_end[..., :1]), reading, h[:first]),
         _Ends.of(*_mixed(gap, log_d[..., first:], h[first:] - 1, log_end[..., 1:]), reading, h[first:] - 1),
-        _Ends.of(*step, reading),
+        _Ends.of(*step, reading) if direct is None else _Ends.of(*step, reading).split(of_step, way_out),
     ]
     log_initial = torch.full((2 * n_labels - 1,), -torch.inf, dtype=log_d.dtype, device=log_d.device)
     log_initial[0], log_initial[n_labels:] = initial[0].log(), initial[1:].log()
     lead, sizes = log_d.shape[:-1], (1, n_labels - 1, n_labels - 1)
-    arcs = (first, len(pairs.h) - first, n_labels - 1)
+    arcs = (first, len(pairs.h) - first, n_arcs)
     return SemiMarkovProcess(
         pairs,
         cap=np.repeat([kind.cap for kind in kinds], sizes),
-        source=np.r_[pairs.h, np.arange(n_labels, 2 * n_labels - 1)],
-        target=np.r_[pairs.n_steps + pairs.k, np.arange(1, n_labels)],
+        source=np.r_[pairs.h, source],
+        target=np.r_[pairs.n_steps + pairs.k, target],
         log_initial=log_initial.expand(*lead, -1),
         log_length=_stacked([kind.length for kind in kinds], lead, arcs),
         log_survive=_stacked([kind.survive for kind in kinds], lead, sizes),
         log_stay=_stacked([kind.stay[..., kind.cap - 1, None] for kind in kinds], lead, sizes)[..., 0],
         log_leave=_stacked([kind.leave[..., kind.cap - 1, None] for kind in kinds], lead, arcs)[..., 0],
     )
+
+
+def _direct(
+    log_d: Tensor, log_end: Tensor, direct: Tensor, pairs: Pairs, touching: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Split D by whether the gap is empty.
+
+    Returns:
+        log D (..., P) and the log probability that no step follows (..., S + 1), given that the gap is not empty; and
+        the log probability of each way out of a step (..., S + touching pairs): its gap, then the next steps.
+    """
+    later = torch.as_tensor(pairs.later, device=log_d.device)
+    row = torch.as_tensor(pairs.h[pairs.later] - 1, device=log_d.device)
+    lead = torch.broadcast_shapes(log_d.shape[:-1], direct.shape[:-1])
+    log_next, log_end = log_d[..., later].expand(*lead, -1), log_end.expand(*lead, -1)
+    empty, gap = log_next + _log(direct), log_next + _log(1 - direct)
+    to_gap = _log(log_end[..., 1:].exp().index_add(-1, row, gap.exp()))
+    # Where a gap is never entered, its tables may be any: those of D itself.
+    entered = to_gap > -torch.inf
+    share = torch.where(entered, to_gap, 0.0)
+    first = log_d[..., : len(pairs.h) - len(later)].expand(*lead, -1)
+    new_d = torch.cat([first, torch.where(entered[..., row], gap - share[..., row], log_next)], -1)
+    new_end = torch.cat([log_end[..., :1], log_end[..., 1:] - share], -1)
+    return new_d, new_end, torch.cat([to_gap, empty[..., torch.as_tensor(touching, device=log_d.device)]], -1)
+
+
+def _log(p: Tensor) -> Tensor:
+    """Log of a probability; -inf, with gradient 0, where it is 0."""
+    return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -torch.inf)
 
 
 def _mixed(law: Law, log_d: Tensor, row: Tensor, log_end: Tensor) -> Law:
@@ -272,6 +322,12 @@ class _Ends:
     def cap(self) -> int:
         """Age from which on hazards are constant: the last tabulated but one."""
         return self.length.shape[-1] - 1
+
+    def split(self, source: np.ndarray, log_p: Tensor) -> _Ends:
+        """Give each segment several ways out, of these log probabilities; `source` is the segment each one leaves."""
+        way = torch.as_tensor(source, device=self.length.device)
+        length, leave = (table[..., way, :] + log_p[..., None] for table in (self.length, self.leave))
+        return _Ends(length, self.survive, self.stay, leave)
 
     @classmethod
     def of(cls, first: Tensor, second: Tensor, reading: str, source: Tensor | slice = slice(None)) -> _Ends:

@@ -8,11 +8,11 @@ import numpy as np
 from numba import njit
 
 from .chain import traced_back
-from .kernels import _arcs_into
+from .kernels import _arcs_into, _begin
 
 
 @njit(cache=True)
-def sample(graph, log_z, start, tail, cum, n_paths, rng):
+def sample(graph, log_z, start, tail, cum, earliest, n_paths, rng):
     """Draw label sequences from the posterior, shape (n_paths, T), backwards from the end (exact, independent)."""
     n_nodes, n_frames = tail.shape
     first_into, arcs_into = _arcs_into(graph)
@@ -22,7 +22,7 @@ def sample(graph, log_z, start, tail, cum, n_paths, rng):
         node, begin, total, in_tail = -1, 0, 0.0, False
         for n in range(n_nodes):
             level = cum[graph.label[n], n_frames] - log_z
-            for d in range(1, min(graph.cap[n] - 1, n_frames) + 1):
+            for d in range(1, min(graph.cap[n] - 1, n_frames - _begin(earliest, graph.label[n], n_frames - 1)) + 1):
                 p = math.exp(start[n, n_frames - d] + graph.log_survive[n, d - 1] + level)
                 if p > 0.0 and total <= u:
                     node, begin, in_tail = n, n_frames - d, False
@@ -36,9 +36,9 @@ def sample(graph, log_z, start, tail, cum, n_paths, rng):
             if in_tail:  # begin is a frame at which the age is cap or more: draw the frame at which the segment began
                 cap = graph.cap[node]
                 while True:
-                    s = begin - cap + 1
+                    s, open_from = begin - cap + 1, _begin(earliest, graph.label[node], begin)
                     entered = start[node, s] + graph.log_survive[node, cap - 1]
-                    if math.exp(entered - tail[node, begin]) > rng.random() or begin == cap - 1:
+                    if math.exp(entered - tail[node, begin]) > rng.random() or s == open_from:
                         begin = s
                         break
                     begin -= 1
@@ -51,7 +51,7 @@ def sample(graph, log_z, start, tail, cum, n_paths, rng):
             for a in arcs_into[first_into[to] : first_into[to + 1]]:
                 n = graph.source[a]
                 level = cum[graph.label[n], stop] - scale
-                for d in range(1, min(graph.cap[n] - 1, stop) + 1):
+                for d in range(1, min(graph.cap[n] - 1, stop - _begin(earliest, graph.label[n], stop - 1)) + 1):
                     p = math.exp(start[n, stop - d] + graph.log_length[a, d - 1] + level)
                     if p > 0.0 and total <= u:
                         node, begin, in_tail = n, stop - d, False
@@ -103,7 +103,7 @@ def simulate_process(graph, n_frames, rng):
 
 
 @njit(cache=True)
-def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
+def single_history(log_score, log_initial, stay, leave, stay_gap, enter, straight):
     """Decode by the text's approximate recursion to eq. 2: h and g are those of the one best history of each state.
 
     Args:
@@ -113,6 +113,7 @@ def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
         leave: Log p of going over from step k at age d to non-event, shape (K, C).
         stay_gap: Log p of going on with the gap after h at age g, shape (K, C).
         enter: Log p of entering step k from the gap after h at age g, shape (K, K, C).
+        straight: Log p of going over from step j at age d straight to step k, shape (K, K, C); -inf in the text.
 
     Returns:
         Labels (T,), -1 if no path is left, and the log score of the recursion's path.
@@ -136,7 +137,7 @@ def single_history(log_score, log_initial, stay, leave, stay_gap, enter):
                 elif k == 0:
                     p = leave[j, age]  # Ψ
                 else:
-                    p = -np.inf
+                    p = straight[j, k, age]  # eq. 2, last case
                 if s[j] + p > new_s[k]:
                     new_s[k], u[t, k] = s[j] + p, j  # recursion to eq. 2: s_{t,k}, u_{t,k}
             j = u[t, k]

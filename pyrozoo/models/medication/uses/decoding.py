@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ....data.batch import Batch
@@ -38,22 +39,24 @@ def plug_in(fit: Fit, batch: Batch, draws: int = 200, seed: int = 0) -> tuple[Pr
 
 
 def decode_recordings(
-    fit: Fit, batch: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0, seed: int = 0
-) -> Decoded:
+    fit: Fit, batch: Batch, decoder: str | None = None, *, draws: int = 200, average: int = 0, seed: int = 0,
+    known: bool = False,
+) -> Decoded:  # fmt: skip
     """Decode recordings with a fit.
 
     Args:
         fit: A fit of a model of this entry.
-        batch: Recordings; labels, where there are any, are not used.
+        batch: Recordings; labels, where there are any, are used only if `known`.
         decoder: A name in `decode.DECODERS`; the model's default where None.
         draws: Number of posterior draws for the means of the parameters, which the decoders use.
         average: Number of posterior draws over which marginals and step probabilities are averaged instead of computed
             at the means, for the decoders "marginal" and "mea"; 0 for the means. Every draw costs a decoding; it
             matters most where few recordings were labelled.
         seed: Random seed for the draws.
+        known: Whether the labels that `batch` has are held fixed, so that only the frames without one are decoded.
 
     Raises:
-        ValueError: The decoder does not suit the model, or scores are not finite.
+        ValueError: The decoder does not suit the model.
         decode.NoPossiblePath: The process cannot generate any label sequence for a recording.
 
     Example:
@@ -67,5 +70,16 @@ def decode_recordings(
         >>> decoded.scores(test)["segment_f1"]
         1.0
     """
+    labels = known_labels(batch) if known else None
     with isolated(seed), torch.no_grad():
-        return decode_with(fit.model, fit.guide, fit.prepare(batch.hide()), decoder, draws=draws, average=average)
+        data = fit.prepare(batch.hide())
+        return decode_with(fit.model, fit.guide, data, decoder, draws=draws, average=average, known=labels)
+
+
+def known_labels(batch: Batch) -> list[np.ndarray]:
+    """List the labels of every recording, shapes (T,), -1 in frames without one."""
+    lengths, seen = batch["lengths"].tolist(), batch["labelled"].tolist()
+    if "label" not in batch:
+        return [np.full(n, -1) for n in lengths]
+    parts = batch["label"].cpu().split(lengths)
+    return [part.numpy() if own else np.full(len(part), -1) for part, own in zip(parts, seen, strict=True)]
