@@ -34,6 +34,7 @@ _HOMES = {
     "posterior.export": ("load_netcdf", "save_netcdf", "summary"),
     "posterior.predicting": ("predict",),
     "posterior.predicting_rows": ("predict_rows",),
+    "posterior.streaming": ("Stream", "stream"),
     "criticism.conformal": ("Conformal", "conformal", "cross_conformal"),
     "criticism.folds": ("fit_folds", "fold_data", "hold_out", "label_folds"),
     "criticism.importance": ("khat", "log_density"),

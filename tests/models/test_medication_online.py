@@ -1,0 +1,104 @@
+"""Decoding while frames arrive: equal to the exact decoding of the frames so far."""
+
+import numpy as np
+import pytest
+
+import pyrozoo as zoo
+from pyrozoo.models import medication
+from pyrozoo.models.medication import decode_recordings, plug_in, recordings, simulate
+from pyrozoo.models.medication.process import decode
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+NAMES = ["non-event", "one", "two", "three"]
+TOUCHING = [[0, 1, 1, 2, 2, 2, 0, 3, 3, 1, 1, 1, 0, 2, 2, 3, 0], [1, 1, 2, 0, 0, 3, 3, 3, 1, 2, 2, 0, 3, 3]]
+
+
+def made(labels=TOUCHING, seed=0):
+    rng = np.random.default_rng(seed)
+    score = [0.5 * rng.dirichlet(np.ones(4), len(z)) + 0.5 * np.eye(4)[z] for z in labels]
+    return recordings(score, labels, labels=NAMES, rate=2.0)
+
+
+@pytest.fixture(scope="module", params=["semi-markov", "frame-hmm"])
+def fit(request):
+    data = made()
+    model = zoo.create_model("medication", data, variant=request.param, power=0.7)
+    return zoo.fit(model, "closed-form", data, progress=False)
+
+
+def test_every_frame_is_that_of_the_exact_decoding_so_far(fit):
+    data, lag = made(TOUCHING[:1], seed=1), 3
+    score = data["score"].numpy()
+    score[5] = np.nan
+    live = zoo.stream(fit, lag=lag / 2.0)
+    process, power = plug_in(fit, data)
+    potentials = np.where(np.isnan(score), 0.0, power * np.log(np.maximum(score, fit.model.floor)))
+    for t, frame in enumerate(score):
+        settled = live.push(frame)
+        so_far = [potentials[: t + 1]]
+        [gamma] = decode.marginals(so_far, process)
+        np.testing.assert_allclose(live.now, gamma[-1], atol=1e-9)
+        np.testing.assert_allclose(live.performed, decode.step_performed(so_far, process)[0], atol=1e-9)
+        assert settled.index.tolist() == ([t - lag] if t >= lag else [])
+        if t >= lag:
+            np.testing.assert_allclose(settled.iloc[0, 1:].astype(float), gamma[-1 - lag], atol=1e-9)
+    rest = live.finish()
+    np.testing.assert_allclose(rest.iloc[:, 1:].astype(float), gamma[-lag:], atol=1e-9)
+    assert rest.index.tolist() == list(range(len(score) - lag, len(score)))
+
+
+def test_a_full_lag_gives_the_table_of_predict(fit):
+    data = made(TOUCHING[:1], seed=2)
+    live = zoo.stream(fit, lag=100.0)
+    assert live.push(data["score"][:4]).empty
+    assert live.push(data["score"][4:]).empty
+    expected = decode_recordings(fit, data, "marginal").frames()
+    found = live.finish()
+    assert list(found) == list(expected)
+    np.testing.assert_allclose(found.iloc[:, 1:].astype(float), expected.iloc[:, 1:].astype(float), atol=1e-6)
+    assert found["label.label"].tolist() == expected["label.label"].tolist()
+
+
+def test_memory_does_not_grow(fit):
+    live = zoo.stream(fit, lag=1.0)
+    score = made()["score"].numpy()
+    sizes = []
+    for _ in range(3):
+        live.push(score)
+        sizes.append((len(live._window), len(live._short), sum(state.size for state in live._states)))
+    assert len(set(sizes)) == 1
+    assert live.frame == 3 * len(score)
+
+
+def test_omitted_and_too_short_steps_raise_an_alarm():
+    train = simulate("pen", 20, "easy", seed=0, rate=2.0)
+    fit = zoo.fit(zoo.create_model("medication", train), "closed-form", train, progress=False)
+    names = list(fit.model.names)
+    long, short, wait = [0] * 6, [0] * 6, [0] * 12
+    for k in range(1, len(names)):
+        if k != 3:
+            long += [k] * 12 + [0] * 6
+        short += [k] * (1 if k == 2 else 12) + [0] * 6
+    eye = np.eye(len(names))
+    live = zoo.stream(fit, lag=2.0)
+    live.push(0.02 + 0.8 * eye[long + wait])
+    assert ("omitted", names[3]) in [(alarm.kind, alarm.step) for alarm in live.alarms]
+    assert {alarm.kind for alarm in live.alarms if alarm.step == names[1]} == set()
+
+
+def test_bad_samples_and_options_are_refused(fit):
+    live = zoo.stream(fit)
+    with pytest.raises(ValueError, match=r"recording 'live'.* 2 scores in a frame for 4 labels"):
+        live.push(np.full((2, 2), 0.5))
+    assert live.push(np.zeros((0, 4))).empty
+    with pytest.raises(ValueError, match="lag: -1"):
+        zoo.stream(fit, lag=-1)
+    with pytest.raises(ValueError, match="alarm: 2"):
+        zoo.stream(fit, alarm=2)
+    assert medication.LiveDecoding.__name__ == type(live).__name__
+
+
+def test_a_model_that_predicts_no_stream_says_so():
+    with pytest.raises(TypeError, match="SSMTL does not predict online"):
+        zoo.stream(zoo.load_reference("ssmtl/dryer"))
