@@ -218,7 +218,7 @@ def test_prior_draws_of_a_model_leave_the_caller_alone(data):
     assert not list(pyro.get_param_store().keys())
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
     assert {g: set(v) for g, v in first.groups.items()} == {
-        "prior": {"c"}, "prior_predictive": {"y"}, "observed_data": {"y"},
+        "prior": {"c"}, "prior_predictive": {"y"}, "observed_data": {"y"}, "constant_data": {"unit_idx"},
     }  # fmt: skip
     np.testing.assert_array_equal(first.groups["prior_predictive"]["y"], again.groups["prior_predictive"]["y"])
     # Every row has a drawn y, also those whose label is known.

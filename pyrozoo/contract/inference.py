@@ -26,7 +26,9 @@ from ..inference.fitted import Run
 from ..modeling.base import ZooModel
 from ..modeling.guides import auto, with_support
 from ..modeling.registry import create_guide
-from ..posterior.drawing import to_arviz
+from ..posterior.drawing import draw, to_arviz
+from ..posterior.draws import Draws
+from ..posterior.observed import CHECKED
 from ..posterior.traces import where_observed
 from .densities import latents, log_densities, require
 from .describing import trace_of
@@ -42,21 +44,23 @@ def arviz_object(subject: Subject) -> None:
     with default_dtype(torch.float64):
         train = subject.data()
         found = short_fit(subject, train, restarts=2)
-        idata = to_arviz(found, train, draws=N_DRAWS, prior=True)
-        _check_groups(subject, idata, found.model, train)
+        drawn = draw(found, train, draws=N_DRAWS, prior=True)
+        idata = to_arviz(drawn, observed_only=False)
+        _check_groups(subject, idata, drawn, found.model, train)
+        _check_observed(to_arviz(drawn), idata, drawn)
         for chain, run in enumerate(found.runs):
             with isolated(0), torch.no_grad():
                 _check_draws(run, found.prepare(train, run), idata, chain)
 
 
-def _check_groups(subject: Subject, idata: Any, model: ZooModel, batch: Batch) -> None:
+def _check_groups(subject: Subject, idata: Any, drawn: Draws, model: ZooModel, batch: Batch) -> None:
     sites = subject.sites
     of = lambda *kinds: {name for name, site in sites.items() if site.kind in kinds}  # noqa: E731
     trace = trace_of(model, model, batch)
-    drawn = {name for name in of("partly observed") if f"{name}_unobserved" in trace.nodes}
+    missing = {name for name in of("partly observed") if f"{name}_unobserved" in trace.nodes}
     unknown, data = of("latent", "enumerated", "deterministic"), of("observed", "partly observed")
     groups = {
-        "posterior": unknown | drawn, "posterior_predictive": data, "log_likelihood": data, "observed_data": data,
+        "posterior": unknown | missing, "posterior_predictive": data, "log_likelihood": data, "observed_data": data,
         "prior": unknown, "prior_predictive": data, "sample_stats": {"lp", "lq"},
     }  # fmt: skip
     for group, names in groups.items():
@@ -69,11 +73,24 @@ def _check_groups(subject: Subject, idata: Any, model: ZooModel, batch: Batch) -
             site = sites.get(name)
             dims = () if site is None else site.plates if group == "log_likelihood" else site.plates + site.dims
             expected = dims if group == "observed_data" else ("chain", "draw", *dims)
-            found = dataset[name].dims
+            found = drawn.axes(group, name)
             require(found == expected, f"{group}/{name} has dims {found}, expected {expected}")
         for dim in set(dataset.coords) & set(batch.coords):
             same = np.array_equal(dataset.coords[dim].values, batch.coords[dim])
             require(same, f"{group}: coordinate {dim!r} differs from the data's")
+
+
+def _check_observed(idata: Any, full: Any, drawn: Draws) -> None:
+    """Compare the targets at their observed entries, as ArviZ gets them, with the entries that have a value."""
+    for group in CHECKED:
+        for name in idata[group].data_vars if group in idata else ():
+            array = np.array(idata[group][name].values, dtype=float)
+            require(not np.isnan(array).any(), f"{group}/{name} has entries that were not observed")
+            if group in ("observed_data", "log_likelihood"):
+                every = np.array(full[group][name].values, dtype=float)
+                lead = () if group == "observed_data" else every.shape[:2]
+                kept = every[~np.isnan(every)].reshape(*lead, -1)
+                require(np.array_equal(kept, array.reshape(*lead, -1)), f"{group}/{name} is not what was observed")
 
 
 def _check_draws(run: Run, batch: Batch, idata: Any, chain: int) -> None:

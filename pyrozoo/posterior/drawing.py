@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 
 from ..data.batch import Batch
+from ..data.build import FRAMES
 from ..data.tables import plain_names
 from ..inference.copies import isolated, reference_tensor, run_seed
 from ..inference.fitted import Fit, Run, holds_group
@@ -24,6 +25,7 @@ from .traces import (
     enumerated_values,
     event_dims,
     is_data,
+    is_discrete,
     is_half,
     model_trace,
     named_sites,
@@ -62,8 +64,10 @@ def draw(
         restarts: Whether to use every restart; False for the best one only.
 
     Returns:
-        Groups posterior, posterior_predictive, log_likelihood (NaN where unobserved), sample_stats (lp: log joint
-        density; lq: log density of the guide), observed_data (NaN where unobserved), and prior groups if asked for.
+        Groups posterior, posterior_predictive, log_likelihood (NaN where unobserved), log_prior (log density of the
+        latents that have a prior, summed over event axes), sample_stats (lp: log joint density; lq: log density of the
+        guide), observed_data (NaN where unobserved), constant_data (inputs, group tables and each row's position in its
+        groups, as ``<group>_idx``; with `sites` only what is named, and positions), and prior groups if asked for.
         Arrays of draws have shape (chains, S, plates..., event...). For a partly observed site ``y`` (one with an
         ``obs_mask``), the posterior holds the observed values at the observed entries.
 
@@ -72,8 +76,10 @@ def draw(
         >>> fit = zoo.load_reference("ssmtl/dryer")
         >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
         >>> drawn = zoo.draw(fit, data, draws=10)
-        >>> list(drawn.groups)
-        ['posterior', 'log_likelihood', 'sample_stats', 'posterior_predictive', 'observed_data']
+        >>> sorted(drawn.groups)[:4]
+        ['constant_data', 'log_likelihood', 'log_prior', 'observed_data']
+        >>> sorted(drawn.groups)[4:]
+        ['posterior', 'posterior_predictive', 'sample_stats']
         >>> drawn.groups["posterior"]["c"].shape  # chains, draws, units, dimensions of the context
         (1, 10, 71, 8)
         >>> drawn.dims["c"]
@@ -154,14 +160,25 @@ def prior_predictive(
     return _collect(chains, trace, models[-1], data, sites, {"guide": "none: draws from the prior"})
 
 
-def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: int = 0, **options: Any) -> Any:
+def to_arviz(
+    fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: int = 0, observed_only: bool = True, **options: Any
+) -> Any:
     """Make an ArviZ object of a fit, by drawing from its guide, or of draws made before.
 
+    The groups that ArviZ's checks compare (``observed_data``, ``log_likelihood``, ``posterior_predictive``,
+    ``prior_predictive``) hold a target ``y`` where it was observed, since ArviZ makes NaN, or an error, of a missing
+    entry. Two targets may be observed on different rows, so the axis of rows is the target's own there: ``y_row``, with
+    the names of the rows. Targets whose rows are observed in part, such as padded recordings, lie along ``y_entry``,
+    and a target that is observed nowhere is predicted for all rows. A single target has no axis of length one, and a
+    discrete one is a whole number.
+
     Args:
-        fit_or_draws: A fit, or a `Draws`, which is converted as it is.
+        fit_or_draws: A fit, or a `Draws`.
         batch: Data to draw for; required for a fit, left out for a `Draws`.
         draws: Number of draws per chain; a chain is one restart of the fit.
         seed: Random seed for the draws.
+        observed_only: Whether to leave out what was not observed. If not, NaN stands there, along the plates' axes, and
+            the predictions of all rows are kept; ArviZ's checks then fail or mislead.
         **options: Further arguments of `pyrozoo.draw`.
 
     Returns:
@@ -180,14 +197,16 @@ def to_arviz(fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: in
         ('chain', 'draw', 'unit', 'context')
         >>> idata["posterior"]["c"].sel(unit=3).shape
         (1, 10, 8)
+        >>> idata["observed_data"]["y"].dims
+        ('y_row',)
     """
     if isinstance(fit_or_draws, Draws):
         if batch is not None or options:
             raise TypeError("these draws are already made: batch and options go with a fit")
-        return from_draws(fit_or_draws)
+        return from_draws(fit_or_draws, observed_only)
     if batch is None:
         raise TypeError("give the data to draw for: to_arviz(fit, batch)")
-    return from_draws(draw(fit_or_draws, batch, draws=draws, seed=seed, **options))
+    return from_draws(draw(fit_or_draws, batch, draws=draws, seed=seed, **options), observed_only)
 
 
 def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
@@ -221,6 +240,9 @@ def _collect(
         if is_data(site) and _wanted(name, sites)
     }
     dims = {public_name(name): (*plates_of(site), *event_dims(model, name, site)) for name, site in named_sites(trace)}
+    plates = {plate for _, site in named_sites(trace) for plate in plates_of(site)}
+    groups["constant_data"], constant_dims = _constants(data, dims, sites)
+    dims |= constant_dims
     used = {d for v in dims.values() for d in v}
     own = {k: np.asarray(v) for k, v in model.coords.items()}
     coords = {k: v for k, v in {**data.coords, **own}.items() if k in used}
@@ -236,15 +258,35 @@ def _collect(
     kept = {k: v for k, v in groups.items() if v}
     variables = {v for group in kept.values() for v in group}
     dims |= {"lp": (), "lq": ()}
+    targets = tuple(name for name in model.targets if name in variables)
     dims = {k: v for k, v in dims.items() if k in variables} | dict.fromkeys(beside, (data.rows,))
-    return Draws(kept, dims, coords, attrs)
+    return Draws(kept, dims, coords, attrs, tuple(sorted(plates)), targets)
+
+
+def _constants(
+    data: Batch, sites_dims: Mapping[str, Any], sites: list[str] | None
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """Inputs, group tables and positions in the groups, with the names of their axes; all that is no site."""
+    found: dict[str, np.ndarray] = {}
+    dims: dict[str, tuple[str, ...]] = {}
+    masks = {*data.labels.values(), data.rows, "weight"}
+    for name, tensor in data.tensors.items():
+        if name in data.groups:
+            found[f"{name}_idx"], dims[f"{name}_idx"] = tensor.cpu().numpy(), (data.rows,)
+        elif name not in sites_dims and name not in masks and not name.startswith("support_") and _wanted(name, sites):
+            along = "all_frames" if data.along[name] == FRAMES else data.along[name]  # flat, not cut into rows
+            named = tuple(data.dims.get(name, ()))
+            extra = tensor.dim() - 1
+            event = named if len(named) == extra else tuple(f"{name}_dim_{i}" for i in range(extra))
+            found[name], dims[name] = tensor.cpu().numpy(), (along, *event)
+    return found, dims
 
 
 def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool) -> dict[str, dict]:
     model = run.model
     drawn = pair(model, run.guide, arguments)
     enumerated = enumerated_values(model, drawn.guide, arguments)
-    out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "sample_stats": {}}
+    out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "log_prior": {}, "sample_stats": {}}
     for name, site in named_sites(drawn.model):
         if name in enumerated and _wanted(name, sites):
             out["posterior"][name] = squeezed(enumerated[name], site).cpu().numpy()
@@ -254,6 +296,11 @@ def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, p
         if _wanted(name, sites):
             site = drawn.model.nodes[name]
             out["log_likelihood"][public_name(name)] = where_observed(site, value, density=True).cpu().numpy()
+    with_prior = model.priors().keys() - set(model.enumerated)
+    for name, site in drawn.sites("model"):
+        density = drawn.log_density(site) if name in with_prior and _wanted(name, sites) else None
+        if density is not None and density.dim() <= drawn.nesting:  # else it depends on an enumerated site
+            out["log_prior"][name] = squeezed(density, site, density=True).cpu().numpy()
     for key, part in (("lp", "model"), ("lq", "guide")):
         total = sum(term.sum() for term in drawn.by_plate(part).values())
         out["sample_stats"][key] = np.asarray(float(total))
@@ -268,7 +315,9 @@ def _values(trace: Trace, sites: list[str] | None, observed: bool) -> dict[str, 
         was_data = bool(site["infer"].get("was_observed")) and not site["infer"].get("_deterministic")
         is_target = site["infer"].get("_deterministic") and name + OBSERVED in trace.nodes
         if _wanted(name, sites) and not is_half(name, trace) and bool(was_data or is_target) is observed:
-            out[name] = squeezed(site["value"], site).cpu().numpy()
+            value = squeezed(site["value"], site)
+            whole = observed and was_data and is_discrete(site) and value.is_floating_point()
+            out[name] = (value.long() if whole else value).cpu().numpy()
     return out
 
 

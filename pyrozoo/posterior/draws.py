@@ -34,6 +34,8 @@ class Draws:
         coords: Axis name -> its labels, one per entry. An axis without labels is numbered from 0. Further entries
             describe the entries of an axis, which ``dims`` names for them.
         attrs: Facts about the run (model, guide, seed, ...), each a scalar or a string; other values are kept as JSON.
+        plates: Names of the axes that are plates; the others are event axes.
+        targets: Variables that may be observed in part, see `pyrozoo.to_arviz`.
 
     Raises:
         ValueError: An array or a coordinate holds Python objects other than strings.
@@ -59,6 +61,8 @@ class Draws:
     dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     coords: dict[str, np.ndarray] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
+    plates: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         groups = {
@@ -69,6 +73,8 @@ class Draws:
         object.__setattr__(self, "dims", {name: tuple(names) for name, names in self.dims.items()})
         object.__setattr__(self, "coords", {n: _as_array(v, f"coordinate {n!r}") for n, v in self.coords.items()})
         object.__setattr__(self, "attrs", dict(self.attrs))
+        for name in ("plates", "targets"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def axes(self, group: str, name: str) -> tuple[str, ...]:
         """Names of all axes of one array, (chain, draw) included."""
@@ -139,6 +145,8 @@ class Draws:
             "dims": self.dims,
             "coords": list(self.coords),
             "attrs": plain_attrs(self.attrs),
+            "plates": self.plates,
+            "targets": self.targets,
         }
         arrays = {f"groups/{g}/{n}": a for g, variables in self.groups.items() for n, a in variables.items()}
         arrays |= {f"coords/{n}": a for n, a in self.coords.items()}
@@ -163,6 +171,8 @@ class Draws:
                 dims=header["dims"],
                 coords={n: stored[f"coords/{n}"] for n in header["coords"]},
                 attrs=header["attrs"],
+                plates=header.get("plates", ()),  # files of earlier versions have neither
+                targets=header.get("targets", ()),
             )
             draws.validate()
         except Exception as error:  # a header of another origin may raise any type of error

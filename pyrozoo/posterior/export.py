@@ -4,22 +4,13 @@ All ArviZ calls of the package are in this file. ``arviz`` and ``xarray`` are im
 neither torch nor Pyro is needed, so draws that were saved with `Draws.save` can be turned into an ArviZ object
 on a machine that has only ArviZ.
 
-Names in both versions:
-
-=====================  ======================  ==================
-here                   ArviZ 0.x               ArviZ 1.x
-=====================  ======================  ==================
-`from_draws`           ``InferenceData``       ``DataTree``
-`summary`              ``summary``             ``summary``
-`plot_forest`          ``plot_forest``         ``plot_forest``
-`plot_trace`           ``plot_trace``          ``plot_trace_dist``
-`plot_dist`            ``plot_posterior``      ``plot_dist``
-`plot_ppc`             ``plot_ppc``            ``plot_ppc_dist``
-=====================  ======================  ==================
+What differs between the versions is settled here: the kind of object, and where a statistic lies. Pictures that are
+the same under both are in `pyrozoo.plots`; every plot of the installed ArviZ takes the object, too.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -28,17 +19,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import one_line, replacing
+from .columns import quantile_name, tails
 from .draws import SAMPLE_DIMS, Draws, plain_attrs
+from .observed import for_arviz
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def from_draws(draws: Draws) -> Any:
+def from_draws(draws: Draws, observed_only: bool = True) -> Any:
     """Make an ArviZ object of draws: ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
 
-    Axes are (chain, draw), then the names in ``draws.dims``. Each group carries ``inference_library="pyro"`` and
-    ``draws.attrs``. Empty groups are left out.
+    Axes are (chain, draw), then the names in ``draws.dims``, except those of targets, see `pyrozoo.to_arviz`. Each
+    group carries ``inference_library="pyro"`` and ``draws.attrs``. Empty groups are left out.
+
+    Args:
+        draws: The draws.
+        observed_only: Whether to leave out of the groups that belong to the data what was not observed.
 
     Raises:
         ValueError: See `Draws.validate`.
@@ -47,17 +44,10 @@ def from_draws(draws: Draws) -> Any:
 
     draws.validate()
     attrs = {"inference_library": "pyro", **plain_attrs(draws.attrs)}
-    datasets = {}
-    for group, variables in draws.groups.items():
-        if not variables:
-            continue
-        arrays = {name: (draws.axes(group, name), array) for name, array in variables.items()}
-        sizes = {axis: n for axes, array in arrays.values() for axis, n in zip(axes, array.shape, strict=True)}
-        coords: dict[str, Any] = {axis: draws.coords.get(axis, np.arange(n)) for axis, n in sizes.items()}
-        for name, values in draws.coords.items():
-            if name not in sizes and draws.dims.get(name, ("",))[0] in sizes:
-                coords[name] = (draws.dims[name], values)
-        datasets[group] = xr.Dataset(arrays, coords=coords, attrs=attrs)
+    datasets = {
+        name: xr.Dataset(group.variables, coords=group.coords, attrs=attrs)
+        for name, group in for_arviz(draws, observed_only).items()
+    }
     return _from_tree(xr.DataTree.from_dict(datasets))
 
 
@@ -128,27 +118,26 @@ def load_netcdf(path: str | os.PathLike) -> Any:
 
 
 def summary(
-    idata: Any, var_names: str | Sequence[str] | None = None, *, group: str = "posterior", **kw: Any
-) -> pd.DataFrame:
-    """Table of means, standard deviations and intervals, one row per scalar.
-
-    Variables are summarised one at a time, because ArviZ 1.x labels rows wrongly when variables of one call order their
-    axes differently. The draws of one chain are independent, so r_hat and effective sample size mean nothing there:
-    with one chain only ``kind="stats"`` or ``"stats_median"`` is possible.
+    idata: Any, var_names: str | Sequence[str] | None = None, *, group: str = "posterior", width: float = 0.9,
+    diagnostics: bool | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Table of means, standard deviations and intervals, one row per scalar; the same under every version of ArviZ.
 
     Args:
         idata: An ArviZ object.
         var_names: Variables to show, in this order; all of the group by default.
         group: Group to summarise.
-        **kw: Further arguments of ``arviz.summary``.
+        width: Probability of the equal-tailed interval.
+        diagnostics: Whether to add ArviZ's ``mcse_mean``, ``ess_bulk``, ``ess_tail`` and ``r_hat``; by default if there
+            are several chains. The draws of one chain of a fit are independent, and these mean nothing.
 
     Returns:
-        DataFrame indexed by ``name[label, ...]``; its columns depend on the version of ArviZ.
+        DataFrame indexed by ``name[label, ...]``, with the columns ``mean``, ``sd``, the ends of the interval (``q05``
+        and ``q95`` for 0.9), and the diagnostics.
 
     Raises:
         KeyError: A name that the group does not have.
-        ValueError: A table with diagnostics is asked for but there is only one chain, or an option that needs all
-            variables at once (``filter_vars``, ``fmt``).
+        ValueError: Diagnostics are asked for but there is only one chain, or a width outside (0, 1).
 
     Example:
         >>> import numpy as np
@@ -156,61 +145,92 @@ def summary(
         >>> rng = np.random.default_rng(0)
         >>> posterior = {"c": rng.normal(size=(1, 200, 2)), "sigma": rng.gamma(2.0, size=(1, 200))}
         >>> draws = zoo.Draws({"posterior": posterior}, dims={"c": ("unit",)}, coords={"unit": ["a", "b"]})
-        >>> zoo.summary(zoo.to_arviz(draws)).index.to_list()
-        ['c[a]', 'c[b]', 'sigma']
+        >>> table = zoo.summary(zoo.to_arviz(draws))
+        >>> table.index.to_list(), table.columns.to_list()
+        (['c[a]', 'c[b]', 'sigma'], ['mean', 'sd', 'q05', 'q95'])
     """
     import pandas as pd
 
-    az = _arviz()
-    if refused := {"filter_vars", "fmt"} & set(kw):
-        raise ValueError(f"summary goes variable by variable, without {sorted(refused)}: give var_names in full")
     dataset = idata[group]
-    names = _names(dataset, var_names, group)
-    one_chain = dataset.sizes.get("chain", 1) == 1
-    kind = kw.pop("kind", "stats" if one_chain else "all")
-    if one_chain and not kind.startswith("stats"):
+    names = variable_names(dataset, var_names, group)
+    several = dataset.sizes.get("chain", 1) > 1
+    if not 0 < width < 1:
+        raise ValueError(f"width: {width}; give a number between 0 and 1, such as 0.9")
+    if diagnostics and not several:
         raise ValueError(
-            f"kind={kind!r} needs several chains: r_hat and effective sample size of independent draws from one guide "
-            "say nothing about convergence; use kind='stats', or fit with restarts"
+            "diagnostics need several chains: r_hat and effective sample size of independent draws from one guide say "
+            "nothing about convergence; fit with restarts"
         )
-    tables = [az.summary(idata, var_names=[name], group=group, kind=kind, **kw) for name in names]
-    return pd.concat(tables)
+    diagnostics = several if diagnostics is None else diagnostics
+    return pd.concat([_summary(idata, name, group, width, diagnostics) for name in names])
 
 
-def plot_forest(idata: Any, var_names: str | Sequence[str] | None = None, **kw: Any) -> Any:
-    """Plot the interval of every scalar, one line each. Returns what the installed ArviZ returns."""
-    return _arviz().plot_forest(idata, var_names=var_names, **kw)
+def _summary(idata: Any, name: str, group: str, width: float, diagnostics: bool) -> pd.DataFrame:
+    """Rows of one variable: ArviZ 1.x labels those of several wrongly if the variables order their axes differently."""
+    import pandas as pd
+
+    array = idata[group][name]
+    axes = [axis for axis in array.dims if axis not in SAMPLE_DIMS]
+    values = array.transpose(*SAMPLE_DIMS, *axes).values
+    flat = values.reshape(values.shape[0] * values.shape[1], -1)
+    labels = [array[axis].values if axis in array.coords else range(array.sizes[axis]) for axis in axes]
+    index = [f"{name}[{', '.join(map(str, own))}]" for own in itertools.product(*labels)] if axes else [name]
+    low, high = tails(width)
+    columns = {"mean": flat.mean(0), "sd": flat.std(0, ddof=1)}
+    columns |= {quantile_name(q): np.quantile(flat, q, axis=0) for q in (low, high)}
+    table = pd.DataFrame(columns, index=index)
+    if not diagnostics:
+        return table
+    more = _arviz().summary(idata, var_names=[name], group=group, kind="diagnostics", round_to="none")
+    kept = [column for column in ("mcse_mean", "ess_bulk", "ess_tail", "r_hat") if column in more]
+    return table.assign(**{column: more[column].to_numpy(dtype=float) for column in kept})
 
 
-def plot_trace(idata: Any, var_names: str | Sequence[str] | None = None, **kw: Any) -> Any:
-    """Plot densities and draws in order, one row per variable. Returns what the installed ArviZ returns."""
-    return _by_version("plot_trace", "plot_trace_dist")(idata, var_names=var_names, **kw)
-
-
-def plot_dist(idata: Any, var_names: str | Sequence[str] | None = None, **kw: Any) -> Any:
-    """Plot marginal posterior densities with intervals. Returns what the installed ArviZ returns."""
-    return _by_version("plot_posterior", "plot_dist")(idata, var_names=var_names, **kw)
-
-
-def plot_ppc(idata: Any, var_names: str | Sequence[str] | None = None, *, curves: int = 50, **kw: Any) -> Any:
-    """Plot the density of the observed values against densities of replicated data sets.
-
-    Entries that were not observed (NaN) are left out of both. Returns what the installed ArviZ returns.
-
-    Args:
-        idata: An ArviZ object with ``observed_data`` and ``posterior_predictive``.
-        var_names: Observed variables to show; all by default.
-        curves: Largest number of replicated data sets to draw.
-        **kw: Further arguments of ``plot_ppc`` of ArviZ 0.x or ``plot_ppc_dist`` of 1.x.
+def variable_names(dataset: Any, var_names: str | Sequence[str] | None, group: str) -> list[str]:
+    """Names of variables as a list, all of the group by default.
 
     Raises:
-        KeyError: A name that was not observed.
+        KeyError: A name that the group does not have.
     """
-    names = _names(idata["observed_data"], var_names, "observed_data")
-    shown = _observed_entries(idata, names)
-    if _arviz_major() >= 1:
-        return _arviz().plot_ppc_dist(shown, var_names=names, num_samples=curves, **kw)
-    return _arviz().plot_ppc(shown, var_names=names, num_pp_samples=curves, **kw)
+    known = list(dataset.data_vars)
+    names = known if var_names is None else [var_names] if isinstance(var_names, str) else list(var_names)
+    if unknown := [name for name in names if name not in known]:
+        raise KeyError(f"{group} has no variable {unknown}; it has {known}")
+    return names
+
+
+def highest_density(values: np.ndarray, width: float) -> tuple[float, float]:
+    """The shortest interval of this probability, of draws (S,)."""
+    argument = "prob" if _arviz_major() >= 1 else "hdi_prob"
+    low, high = np.asarray(_arviz().hdi(values, **{argument: width})).ravel()
+    return float(low), float(high)
+
+
+def smoothed_weights(log_ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smoothed importance weights of draws.
+
+    Args:
+        log_ratios: Log importance ratios of S draws at P positions, shape (S, P).
+
+    Returns:
+        Weights (S, P) that sum to one over the draws, and the shape k of their tails (P,); -inf where all ratios are
+        equal, so that there is no tail.
+    """
+    import xarray as xr
+
+    weights = np.full(log_ratios.shape, 1 / len(log_ratios))
+    k = np.full(log_ratios.shape[1], -np.inf)
+    own = np.ptp(log_ratios, axis=0) > 1e-12 * np.abs(log_ratios).max(initial=1.0)
+    if own.any():
+        ratios = np.ascontiguousarray(log_ratios[:, own].T, dtype=float)
+        if _arviz_major() >= 1:  # takes log likelihoods, whose negative the ratios are
+            _arviz()
+            array = xr.DataArray(-ratios, dims=("position", "draw"))
+            found, shapes = (part.values for part in array.azstats.psislw(dim="draw", r_eff=1.0))
+        else:
+            found, shapes = _arviz().psislw(ratios)
+        weights[:, own], k[own] = np.exp(found).T, np.atleast_1d(shapes)
+    return weights, k
 
 
 def _arviz() -> Any:
@@ -226,29 +246,5 @@ def _arviz_major() -> int:
     return int(_arviz().__version__.split(".")[0])
 
 
-def _by_version(before_1: str, since_1: str) -> Any:
-    return getattr(_arviz(), since_1 if _arviz_major() >= 1 else before_1)
-
-
 def _from_tree(tree: Any) -> Any:
     return tree if _arviz_major() >= 1 else _arviz().InferenceData.from_datatree(tree)
-
-
-def _names(dataset: Any, var_names: str | Sequence[str] | None, group: str) -> list[str]:
-    known = list(dataset.data_vars)
-    names = known if var_names is None else [var_names] if isinstance(var_names, str) else list(var_names)
-    if unknown := [name for name in names if name not in known]:
-        raise KeyError(f"{group} has no variable {unknown}; it has {known}")
-    return names
-
-
-def _observed_entries(idata: Any, names: list[str]) -> Any:
-    """ArviZ object with the observed entries only, flattened: neither version of ArviZ can draw a density with NaN."""
-    groups: dict[str, dict[str, np.ndarray]] = {"observed_data": {}, "posterior_predictive": {}}
-    for name in names:
-        observed = idata["observed_data"][name]
-        replicated = idata["posterior_predictive"][name].transpose(*SAMPLE_DIMS, *observed.dims).values
-        seen = ~np.isnan(observed.values.ravel())
-        groups["observed_data"][name] = observed.values.ravel()[seen]
-        groups["posterior_predictive"][name] = replicated.reshape(*replicated.shape[:2], -1)[..., seen]
-    return from_draws(Draws(groups, dims={name: (f"{name}_entry",) for name in names}))

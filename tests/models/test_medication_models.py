@@ -513,7 +513,7 @@ def test_rows_of_d_sum_to_at_most_1(drawn):
 
 def test_replicated_labels_are_as_long_as_their_recordings(drawn):
     _, data, draws = drawn
-    idata = zoo.to_arviz(draws)
+    idata = zoo.to_arviz(draws, observed_only=False)
     label = idata["posterior_predictive"]["label"]
     assert label.dims == ("chain", "draw", "recording", "frame")
     assert label.coords["recording"].values.tolist() == ["r0", "r1", "r2", "r3"]
@@ -524,7 +524,7 @@ def test_replicated_labels_are_as_long_as_their_recordings(drawn):
 
 def test_observed_labels_are_nan_where_there_are_none(drawn):
     _, _, draws = drawn
-    label = zoo.to_arviz(draws)["observed_data"]["label"]
+    label = zoo.to_arviz(draws, observed_only=False)["observed_data"]["label"]
     assert label.dims == ("recording", "frame")
     expected = np.full((4, 10), np.nan)
     for i, z in enumerate(LABELS[:3]):

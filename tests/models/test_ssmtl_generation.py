@@ -222,7 +222,7 @@ def test_a_data_frame_says_itself_what_is_missing(linear):
 
 def test_draws_go_to_arviz_and_agree_with_the_table(linear):
     found = impute(linear, batch(table()), table_mask(20), draws=30, progress=False)
-    idata = from_draws(found.draws)
+    idata = from_draws(found.draws, observed_only=False)
     drawn = idata["posterior"]["x"].sel(input="b")
     assert drawn.dims == ("chain", "draw", "row")
     assert drawn.shape == (1, 30, 20)
