@@ -195,10 +195,10 @@ def test_reliability_takes_predictions_and_labels():
     assert draw(plots.reliability({"model": table}, batch, "k", bins=2)) != expected
 
 
-def test_compare_plot_has_the_best_on_top():
+def test_compare_has_the_best_on_top():
     lines = {"good": [-1.0, 1.0, 0.0, 0.0], "bad": [-5.0, 1.0, -4.0, 1.5]}
     columns = ["elpd", "se", "difference", "se_difference"]
-    ax = plots.compare_plot(pd.DataFrame.from_dict(lines, orient="index", columns=columns))
+    ax = plots.compare(pd.DataFrame.from_dict(lines, orient="index", columns=columns))
     text = draw(ax)
     assert "good: -1.0" in text
     assert "[nats], ± SE" in text
@@ -219,26 +219,15 @@ def test_what_the_zoo_returns_goes_into_every_picture():
         plots.unit_lines(table, test),
         plots.interval_coverage({"own": zoo.coverage(fit, test, draws=10)}),
         plots.interval_coverage({"conformal": zoo.conformal(fit, held_out, level=0.5, draws=10).coverage(test)}),
-        plots.khat_plot(zoo.khat(fit, train, draws=25)),
-        plots.compare_plot(zoo.compare({"a": fit, "b": fit}, test, draws=5)),
+        plots.khat(zoo.khat(fit, train, draws=25)),
+        plots.compare(zoo.compare({"a": fit, "b": fit}, test, draws=5)),
     ]
     assert all(draw(figure) for figure in figures)
 
 
-@pytest.mark.parametrize("observed", [RNG.normal(size=200), np.full(200, 3.0)], ids=["spread", "constant"])
-def test_ppc_density(observed):
-    observed[5] = np.nan
-    ax = plots.ppc_density(observed, RNG.standard_t(1, size=(40, 200)), "moisture", "%")
-    text = draw(ax)
-    assert "moisture [%]" in text
-    assert "density [per %]" in text
-    assert "mean of 40 replications" in text
-    assert "of the replicated values lie beyond the axis" in text
-
-
-def test_khat_plot_names_the_worst_and_counts_the_undefined():
+def test_khat_names_the_worst_and_counts_the_undefined():
     khat = pd.Series([0.1, 0.6, 0.9, np.nan, -np.inf], index=pd.Index(list("abcde"), name="batch"))
-    text = draw(plots.khat_plot(khat, "contexts"))
+    text = draw(plots.khat(khat, "contexts"))
     for words in (
         "good, up to 0.5: 20.0%",
         "bad, above 0.7: 20.0%",
@@ -250,8 +239,8 @@ def test_khat_plot_names_the_worst_and_counts_the_undefined():
     assert text.startswith("c | ")
 
 
-def test_khat_plot_counts_the_infinite_as_bad():
-    text = draw(plots.khat_plot(pd.Series([0.1, np.inf, 0.8, 0.2])))
+def test_khat_counts_the_infinite_as_bad():
+    text = draw(plots.khat(pd.Series([0.1, np.inf, 0.8, 0.2])))
     assert "bad, above 0.7: 50.0%" in text
 
 
@@ -267,8 +256,8 @@ def shifts(n_units, priors=("power 0.5", "power 2", "wide")):
 
 
 @pytest.mark.parametrize("n_units", [8, 120])
-def test_prior_shifts_name_what_moves_most(n_units):
-    ax = plots.prior_shifts(shifts(n_units), "unit", label="shift [sd]")
+def test_psense_names_what_moves_most(n_units):
+    ax = plots.psense(shifts(n_units), label="shift [sd]")
     text = draw(ax)
     for words in ("as fitted", "wide", "shift [sd]", f"u{n_units - 1}", f"unreliable: {1 / (3 * n_units):.0%}"):
         assert words in text
@@ -283,7 +272,7 @@ def test_pictures_go_into_given_axes():
     figure = Figure()
     first, second = figure.subplots(1, 2)
     assert plots.elbo_curves({"a": history(-1.0)}, ax=first) is first
-    assert plots.khat_plot(pd.Series([0.2]), ax=second).figure is figure
+    assert plots.khat(pd.Series([0.2]), ax=second).figure is figure
 
 
 @pytest.mark.parametrize(
@@ -313,16 +302,14 @@ def test_pictures_go_into_given_axes():
         (lambda: plots.interval_coverage({}), "no table"),
         (lambda: plots.interval_coverage(pd.DataFrame({"nominal": [0.5]})), "by the names of their models"),
         (lambda: plots.interval_coverage({"a": pd.DataFrame({"nominal": [0.5]})}), r"no column \['empirical'\]"),
-        (lambda: plots.compare_plot(pd.DataFrame({"elpd": [1.0]})), "no column"),
+        (lambda: plots.compare(pd.DataFrame({"elpd": [1.0]})), "no column"),
         (lambda: plots.reliability({}), "no table"),
         (lambda: plots.reliability({"a": predictions()[0]}, ["b"] * 160, "y"), "no column 'y.label'"),
         (lambda: plots.reliability({"a": said([0.9], [1]).drop(columns="upper")}), r"no column \['upper'\]"),
         (lambda: plots.reliability({"a": said([0.9], [1]).iloc[:0]}), "the table of 'a' has no line"),
-        (lambda: plots.ppc_density(np.zeros(3), np.zeros((3, 4))), "not \\(n,\\) and \\(S, n\\)"),
-        (lambda: plots.ppc_density(np.full(3, np.nan), np.zeros((2, 3))), "no observed value"),
-        (lambda: plots.khat_plot(pd.Series([], dtype=float)), "empty"),
-        (lambda: plots.prior_shifts(shifts(3), "row"), r"no column \['row'\]"),
-        (lambda: plots.prior_shifts(shifts(3).iloc[:0], "unit"), "no line to draw"),
+        (lambda: plots.khat(pd.Series([], dtype=float)), "no k to draw"),
+        (lambda: plots.psense(shifts(3).drop(columns="reliable")), r"no column \['reliable'\]"),
+        (lambda: plots.psense(shifts(3).iloc[:0]), "no line to draw"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -109,21 +109,22 @@ plots.unit_lines(prediction, data, seen=seen, quantity="tank level")
 # ## The posterior, in ArviZ
 #
 # `to_arviz` draws the posterior, the posterior predictive and the log likelihood together. The result is ArviZ's own
-# object: everything ArviZ can do with it is yours.
+# object: everything ArviZ can do with it is yours. The pictures of `zoo.plots` are the same under every version of
+# ArviZ.
 
 # %%
 idata = zoo.to_arviz(fit, train, draws=draws, sites=["c", "x"])
 zoo.summary(idata, var_names=["c"]).head(4)
 
 # %%
-import arviz as az
-
-axes = az.plot_forest(idata, var_names=["c"], coords={"unit": list(range(1, 9)), "context": [0]})
+eight = {"unit": list(range(1, 9)), "context": [0]}
+plots.forest(idata, "c", coords=eight, width=0.94)
 
 # %% [markdown]
-# The first number of the context of eight batches: dot and line are the posterior's median and 94% interval. The prior
-# is N(0, 1), whose 94% interval goes from -1.9 to 1.9, so every batch has found its place. The intervals are narrower
-# than they should be (the card says so), and another restart may rotate `c`: read how batches differ, not the values.
+# The first number of the context of eight batches: dot and thin line are the posterior's mean and 94% interval. The
+# prior is N(0, 1), whose 94% interval goes from -1.9 to 1.9, so every batch has found its place. The intervals are
+# narrower than they should be (the card says so), and another restart may rotate `c`: read how batches differ, not the
+# values.
 #
 # ## Does the model make data like the data?
 #
@@ -136,10 +137,7 @@ check = check[check["component"] == "DryerTemp"].set_index("statistic")[["observ
 check.round(2)
 
 # %%
-sensor = list(idata.observed_data["input"].values).index("DryerTemp")
-observed = idata.observed_data["x"].values[:, sensor]
-replicated = idata.posterior_predictive["x"].values[0, :, :, sensor]
-plots.ppc_density(observed, replicated, label="DryerTemp").figure
+plots.ppc(idata, "x", coords={"input": "DryerTemp"}, figsize=(6.8, 4.2))
 
 # %% [markdown]
 # Mean and spread are within 5% of the real ones. The replications vary so little among themselves that `p` notices even

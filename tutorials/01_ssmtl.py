@@ -21,7 +21,6 @@ import inspect
 import os
 import warnings
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import torch
@@ -190,8 +189,8 @@ check.round(2)
 
 # %%
 drawn = zoo.to_arviz(fit, train, draws=draws // 2, sites=["x"])
-observed, replicated = drawn.observed_data["x"].values[:, 1], drawn.posterior_predictive["x"].values[0, :, :, 1]
-plots.ppc_density(observed, replicated, label="pressure p", unit="bar").figure
+pressure = drawn.observed_data["input"].values[1]
+plots.ppc(drawn, "x", coords={"input": pressure}, title="pressure p [bar], training rows", figsize=(6.8, 4.2))
 
 # %%
 levels = (50, 80, 90)
@@ -299,15 +298,7 @@ posteriors = {
     f"{mode}, 3": zoo.to_arviz(calibrated[mode, 3], calibrated[mode, 3].train, draws=2 * draws, sites=["c"])
     for mode in modes
 }
-axes = az.plot_forest(
-    list(posteriors.values()),
-    model_names=list(posteriors),
-    var_names=["c"],
-    coords=one_well,
-    combined=True,
-    colors=list(modes.values()),
-    figsize=(8, 4.5),
-)
+plots.forest(posteriors, "c", coords=one_well, figsize=(8, 4.5))
 
 # %% [markdown]
 # In some of the four numbers the unsupervised interval does not overlap the others, though all are about one well. So

@@ -31,7 +31,6 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo import plots, priors
 from pyrozoo.models import ssmtl
-from pyrozoo.posterior import export as arviz_bridge
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, refits, draws, inner = (3, 3, 8, 2) if smoke else (800, 400, 100, 50)
@@ -184,12 +183,10 @@ _ = axes[0].set_ylabel(f"c[1] of well {well}")
 # its correlation is that of chance, and its cloud is what fits inside the slope. (The networks here were trained with
 # mvn. Networks trained with a diagonal guide can learn contexts that suit it, with less correlation to miss.)
 #
-# The intervals of the same well in ArviZ: one variable per guide.
+# The intervals of the same well, guide by guide.
 
 # %%
-one_well = {name: idata.posterior["c"].sel(unit=well).values for name, idata in idatas.items()}
-side_by_side = zoo.to_arviz(zoo.Draws({"posterior": one_well}, dict.fromkeys(one_well, ("context",))))
-_ = arviz_bridge.plot_forest(side_by_side, combined=True, figsize=(7, 3.5))
+plots.forest(idatas, "c", coords={"unit": well}, figsize=(7, 3.5))
 
 # %%
 refit_table = pd.DataFrame(
@@ -219,8 +216,8 @@ khat.round(2)
 # %%
 row_khat = zoo.khat(refitted["mvn"])
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-plots.khat_plot(khat["paper"], title="wells, paper", ax=axes[0])
-_ = plots.khat_plot(row_khat, title="rows, mvn", ax=axes[1])
+plots.khat(khat["paper"], title="wells, paper", ax=axes[0])
+_ = plots.khat(row_khat, title="rows, mvn", ax=axes[1])
 
 # %%
 delta_khat = zoo.khat(fits["delta"], per="unit", only=some, inner=inner)
@@ -362,16 +359,14 @@ for name, choice in wrong.items():
 
 # %%
 prior_draws = zoo.to_arviz(zoo.prior_predictive(by_prior["Normal(0, 1)"], mixed, draws=draws))
-observed = prior_draws.observed_data["y"].values[:, 0]
-replicated = prior_draws.prior_predictive["y"].values[0, :, :, 0]
-plots.ppc_density(observed, replicated, label="simulated flow", unit="m3/h").figure
+plots.ppc(prior_draws, "y", group="prior_predictive", title="simulated flow [m3/h], from the prior", figsize=(6.8, 4.2))
 
 # %%
 sensitivity = zoo.prior_sensitivity(
     by_prior["Normal(0, 1)"], mixed, "c", priors={"StudentT(4)": dist.StudentT(4.0, 0.0, 1.0)},
     draws=100 if smoke else 300, progress=False,
 )  # fmt: skip
-plots.prior_shifts(sensitivity.latents, "unit").figure
+plots.psense(sensitivity.latents).figure
 
 # %%
 shifts = sensitivity.predictions.groupby("prior")["shift"].agg(lambda shift: shift.abs().max())
@@ -405,7 +400,7 @@ print(f"r-hat of contexts: median {contexts['r_hat'].median():.1f}, largest {con
 flows.head(4)
 
 # %%
-_ = arviz_bridge.plot_trace(idata, var_names=identified, coords={"row": idata.posterior["row"].values[:2]})
+plots.trace(idata, identified, coords={"row": idata.posterior["row"].values[:2].tolist()})
 
 # %% [markdown]
 # Contexts of different restarts disagree, r-hat about 2, and should: each restart has its own networks and its own `c`.
@@ -452,7 +447,7 @@ claims = {
     "Mixture: most wells, not all, with their kind": 0.75 < found["Mixture"][0] < 1,
     "Mixture, far start: one population takes all": found["Mixture, far start"][1].max() > 0.9,
     "three wrong priors are refused": len(messages) == 3,
-    "few flows are negative": 0 < (replicated < 0).mean() < 0.02,
+    "few flows are negative": 0 < float((prior_draws.prior_predictive["y"] < 0).mean()) < 0.02,
     "contexts move by less than half a standard deviation": sensitivity.latents["shift"].abs().max() < 0.5,
     "predicted flows by about a tenth of their error": 0.05 < shifts.max() / prior_table["rmse"][normal] < 0.15,
     "the largest index is just above 0.05": 0.05 < sensitivity.index.to_numpy().max() < 0.08,

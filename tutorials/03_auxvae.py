@@ -22,7 +22,6 @@ import inspect
 import itertools
 import os
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import pyro.distributions as dist
@@ -302,17 +301,13 @@ one = test.subset(np.arange(16)).hide()
 idata = zoo.to_arviz(fit, one, draws=2 * draws, sites=["z", "y", "style"])
 truth = test["y"].numpy()[:16]
 order = np.arange(0, 16, 1).reshape(4, 4)[[0, 3]].ravel()  # right hand, anterior
-forest = idata.posterior_predictive[["y"]].isel(row=order)
-forest = forest.assign_coords(row=[f"{true_style[i]}, {truth[i]:g} lb" for i in order])
-axes = az.plot_forest(
-    forest, var_names=["y"], combined=True, hdi_prob=0.9, figsize=(8, 4), colors=plots.BLUE, textsize=10
-)
-places = axes[0].get_yticks()
-axes[0].plot(truth[order][::-1], np.sort(places), "D", color=plots.VERMILION, label="true load")
-axes[0].set_yticks(np.sort(places), list(forest["row"].values)[::-1])
+walks = {"y_row": idata.posterior_predictive["y_row"].values[order].tolist()}
 left_out = one.coords["participant"][0]
-axes[0].set(xlabel="load [lb]", title=f"simulated person {left_out}, left out: 50% and 90% intervals")
-legend = axes[0].legend()
+plots.forest(
+    idata, "y", group="posterior_predictive", coords=walks, truth=truth[order], figsize=(8, 4),
+    names=[f"{true_style[i]}, {truth[i]:g} lb" for i in order],
+    title=f"load [lb] of simulated person {left_out}, left out",
+)  # fmt: skip
 
 # %% [markdown]
 # Do data drawn from the fit look like the data? For the loads, `ppc`. A `p` near 0 or 1 is a misfit, and there are

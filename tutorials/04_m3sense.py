@@ -19,7 +19,6 @@
 # %matplotlib inline
 import os
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import torch
@@ -371,12 +370,11 @@ _ = panels[1].set_title("with their uncertainty", fontsize=11)
 # %%
 best = int(reports["stress"].table["kl"].argmax())
 one = np.flatnonzero(own.group_names("subject") == own.group_names("subject")[0])
-forest = posterior.isel(window=one, latent=best).to_dataset(name=f"a_stress[{best}]")
-forest = forest.assign_coords(window=[f"window {w + 1}: {truth[i]}" for w, i in enumerate(one)])
-axes = az.plot_forest(forest, combined=True, hdi_prob=0.9, figsize=(8, 4.6), colors=plots.BLUE, textsize=10)
-axes[0].set_yticks(np.sort(axes[0].get_yticks()), list(forest["window"].values)[::-1])
-axes[0].axvline(0, color=plots.GREY, lw=0.8)
-_ = axes[0].set(xlabel=f"a_stress[{best}]", title=f"simulated person {own.group_names('subject')[0]}: 50% and 90%")
+windows = {"window": posterior["window"].values[one].tolist(), "latent": [best]}
+plots.forest(
+    idata, "a_stress", coords=windows, names=[f"window {w + 1}: {truth[i]}" for w, i in enumerate(one)],
+    title=f"a_stress[{best}] of simulated person {own.group_names('subject')[0]}", figsize=(8, 4.6),
+)  # fmt: skip
 
 # %% [markdown]
 # This dimension tells calm from the other two classes, which differ in other dimensions; each by itself is uncertain.

@@ -23,7 +23,6 @@ import itertools
 import math
 import os
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import pyro.distributions as dist
@@ -249,21 +248,16 @@ true_of = {
     "duration_mean": medication.PEN.duration_mean,
     "D": np.array([medication.PEN.next_step[pair] for pair in sorted(medication.PEN.next_step)]),
 }
-durations = az.summary(posterior, var_names=["duration_mean"], kind="stats", hdi_prob=0.9).round(2)
+durations = zoo.summary(posterior, var_names=["duration_mean"]).round(2)
 durations.assign(truth=true_of["duration_mean"])
 
 # %%
 short = [f"{h or 'start'} → {k}" for h, k in sorted(medication.PEN.next_step)]
-renamed = posterior.assign_coords(pair=short, step=names[1:])
-figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-titles = {"duration_mean": "mean duration of a step [s]", "D": "probability of the next step, D"}
-for panel, (site, title) in zip(panels, titles.items(), strict=True):
-    style = {"labeller": az.labels.NoVarLabeller(), "colors": plots.BLUE, "textsize": 9}
-    az.plot_forest(renamed, var_names=[site], combined=True, hdi_prob=0.9, ax=panel, **style)
-    places = sorted(panel.get_yticks(), reverse=True)
-    panel.plot(true_of[site], places, "x", color=plots.VERMILION, ms=8, mew=2, label="truth of the simulator", zorder=5)
-    panel.set_title(f"{title}: 90% intervals", fontsize=10)
-legend = panels[1].legend(loc="center", frameon=False)
+seconds = {"names": names[1:], "truth": true_of["duration_mean"], "title": "mean duration of a step [s]"}
+plots.forest(posterior, "duration_mean", **seconds)
+
+# %%
+plots.forest(posterior, "D", names=short, truth=true_of["D"], title="probability of the next step, D")
 
 # %% [markdown]
 # Rare pairs have wide intervals. A row of D and the probability that no step follows are Dirichlet, built from sticks

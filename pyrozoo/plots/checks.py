@@ -1,7 +1,8 @@
-"""Pictures of checks: predictive densities, Pareto k, prior sensitivity."""
+"""Pictures of checks: Pareto k, models compared, prior sensitivity."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,66 +10,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from .style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, line_style, make_axes, require_columns, with_unit
+from ..posterior.export import smoothed_weights, variable_names
+from .scalars import SAMPLES, group_of, pick, scalars
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, line_style, make_axes, require_columns
 
 
-def ppc_density(observed: Any, replicated: Any, label: str = "y", unit: str = "", ax: Axes | None = None) -> Axes:
-    """Histogram of the observed values against those of replicated data sets.
-
-    Histograms share their bins, so a bound or a spike of the data stays visible, which a smoothed density would blur.
-
-    Args:
-        observed: Observed values, shape (n,); entries that were not observed (NaN) are left out on both sides.
-        replicated: Replicated data sets, shape (S, n); up to 30 are drawn, band and mean are over all S.
-        label: Name of the observed quantity.
-        unit: Unit of measure of the quantity.
-        ax: Axes to draw into; a new figure by default.
-
-    Raises:
-        ValueError: Shapes do not fit, or nothing was observed.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> fit = zoo.load_reference("ssmtl/dryer")
-        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
-        >>> groups = zoo.draw(fit, data, draws=20, sites=["y"]).groups
-        >>> observed, replicated = groups["observed_data"]["y"], groups["posterior_predictive"]["y"]
-        >>> ax = zoo.plots.ppc_density(observed[:, 0], replicated[0, :, :, 0], label="tank level")
-        >>> ax.get_xlabel(), ax.get_ylabel()
-        ('tank level', 'density')
-    """
-    observed, replicated = np.asarray(observed, dtype=float), np.asarray(replicated, dtype=float)
-    if observed.ndim != 1 or replicated.ndim != 2 or replicated.shape[1] != observed.size:
-        raise ValueError(f"observed {observed.shape} and replicated {replicated.shape} are not (n,) and (S, n)")
-    seen = ~np.isnan(observed)
-    if not seen.any():
-        raise ValueError(f"no observed value of {label}")
-    observed, replicated = observed[seen], replicated[:, seen]
-    ax = make_axes(ax, (6.8, 4.2))
-    edges = _shared_bins(observed, replicated)
-    scale = 1 / (observed.size * np.diff(edges))
-    curves = np.stack([np.histogram(row, edges)[0] * scale for row in replicated])
-    low, high = np.quantile(curves, [0.05, 0.95], axis=0)
-    ax.stairs(high, edges, baseline=low, fill=True, color=SKY, alpha=0.5, label="90% of replications")
-    for curve in curves[np.linspace(0, len(curves) - 1, min(30, len(curves))).astype(int)]:
-        ax.stairs(curve, edges, baseline=None, color=BLUE, lw=0.5, alpha=0.3)
-    ax.stairs(curves.mean(axis=0), edges, baseline=None, color=BLUE, lw=2, label=f"mean of {len(curves)} replications")
-    ax.stairs(np.histogram(observed, edges)[0] * scale, edges, baseline=None, color=BLACK, lw=2, label="observed")
-    beyond = ((replicated < edges[0]) | (replicated > edges[-1])).mean()
-    if beyond >= 0.0005:
-        ax.set_title(f"{beyond:.1%} of the replicated values lie beyond the axis", fontsize=9, color=GREY, loc="right")
-    ax.set(xlabel=with_unit(label, unit), ylabel=with_unit("density", unit and f"per {unit}"))
-    ax.set_ylim(bottom=0)
-    ax.legend(loc="best", fontsize=9)
-    return ax
-
-
-def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
+def khat(values: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     """Pareto shape of the importance weights, sorted: above 0.7 the guide cannot stand in for the posterior.
 
     Args:
-        khat: Values of `pyrozoo.khat`, one per row, unit or recording; the three worst are named by their index. Minus
-            infinity (no tail), NaN (not known) and infinity (bad) are counted but have no point.
+        values: Result of `pyrozoo.khat`, one number per row, unit or recording; the three worst are named by their
+            index. Minus infinity (no tail), NaN (not known) and infinity (bad) are counted but have no point.
         title: Title of the axes.
         ax: Axes to draw into; a new figure by default.
 
@@ -78,16 +30,16 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     Example:
         >>> import pandas as pd
         >>> import pyrozoo as zoo
-        >>> khat = pd.Series([0.1, 0.3, 0.6, 0.9], index=pd.Index(["A", "B", "C", "D"], name="unit"))
-        >>> ax = zoo.plots.khat_plot(khat)
+        >>> k = pd.Series([0.1, 0.3, 0.6, 0.9], index=pd.Index(["A", "B", "C", "D"], name="unit"))
+        >>> ax = zoo.plots.khat(k)
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['good, up to 0.5: 50.0%', 'usable, up to 0.7: 25.0%', 'bad, above 0.7: 25.0%']
     """
-    if len(khat) == 0:
-        raise ValueError("khat is empty")
+    if len(values) == 0:
+        raise ValueError("values: there is no k to draw")
     ax = make_axes(ax, (7.0, 4.2))
-    ranked = khat.replace(-np.inf, np.nan).dropna().sort_values()
-    position, share = np.arange(len(ranked)), 1 / len(khat)
+    ranked = values.replace(-np.inf, np.nan).dropna().sort_values()
+    position, share = np.arange(len(ranked)), 1 / len(values)
     parts = (
         (ranked <= 0.5, GREEN, "good, up to 0.5"),
         ((ranked > 0.5) & (ranked <= 0.7), ORANGE, "usable, up to 0.7"),
@@ -96,7 +48,7 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     for rows, colour, meaning in parts:
         label = f"{meaning}: {rows.sum() * share:.1%}"
         ax.plot(position[rows], ranked[rows], "o", ms=4, mew=0, color=colour, label=label)
-    for count, meaning in ((np.isneginf(khat).sum(), "no tail to fit"), (khat.isna().sum(), "cannot be told")):
+    for count, meaning in ((np.isneginf(values).sum(), "no tail to fit"), (values.isna().sum(), "cannot be told")):
         if count:
             ax.plot([], [], " ", label=f"{meaning}: {count * share:.1%}")
     for threshold in (0.5, 0.7):
@@ -105,12 +57,12 @@ def khat_plot(khat: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
     for place in [i for i in position if 0.7 < ranked.iloc[i] < np.inf][-3:]:
         ax.annotate(str(ranked.index[place]), (place, ranked.iloc[place]), fontsize=8, **beside_left)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel=f"{khat.index.name or 'row'}, sorted", ylabel=r"Pareto $\hat{k}$", title=title)
+    ax.set(xlabel=f"{values.index.name or 'row'}, sorted", ylabel=r"Pareto $\hat{k}$", title=title)
     ax.legend(loc="upper left")
     return ax
 
 
-def compare_plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Models by their predictive density on the same rows: how far each is behind the best, with its standard error.
 
     Args:
@@ -125,7 +77,7 @@ def compare_plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         >>> import pyrozoo as zoo
         >>> lines = {"paper": [-50.0, 4.0, 0.0, 0.0], "mvn": [-62.0, 5.0, -12.0, 3.0]}
         >>> columns = ["elpd", "se", "difference", "se_difference"]
-        >>> ax = zoo.plots.compare_plot(pd.DataFrame.from_dict(lines, orient="index", columns=columns))
+        >>> ax = zoo.plots.compare(pd.DataFrame.from_dict(lines, orient="index", columns=columns))
         >>> [tick.get_text() for tick in ax.get_yticklabels()]
         ['paper: -50.0', 'mvn: -62.0']
     """
@@ -143,44 +95,47 @@ def compare_plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def prior_shifts(
-    table: pd.DataFrame, position: str, shift: str = "shift", label: str = "shift of the mean [posterior sd]",
-    ax: Axes | None = None,
+def psense(
+    source: Any, var_names: str | Sequence[str] | None = None, *, coords: Mapping[str, Any] | None = None,
+    powers: Sequence[float] = (0.5, 0.71, 1.41, 2.0), shift: str = "shift",
+    label: str = "shift of the mean [posterior sd]", ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """How far each posterior mean or prediction moves when its prior changes; a flat line depends on the data alone.
+
+    Of an ArviZ object: the prior of each position is raised to a power, by Pareto-smoothed weights of the draws; above
+    1 it is stronger. Of a table of `pyrozoo.prior_sensitivity`: other priors, too, and predictions.
 
     One line per position and component. The five that move most have colours and names; if there are more than 100
     lines, the others are a band. Crosses mark values with unreliable importance weights: ignore them.
 
     Args:
-        table: The table ``latents`` or ``predictions`` of `pyrozoo.PriorSensitivity`, with columns ``prior``,
-            ``factor``, ``component``, ``reliable``, `position` and `shift`.
-        position: Name of the column that tells positions apart, e.g. ``"unit"`` or ``"row"``.
-        shift: Name of the column to draw.
+        source: An ArviZ object with ``log_prior``, or the table ``latents`` or ``predictions`` of
+            `pyrozoo.PriorSensitivity`.
+        var_names: Latents of the ArviZ object to show; by default all with a prior.
+        coords: Axis -> label, or list of labels, to keep of the ArviZ object.
+        powers: Powers of the prior, for an ArviZ object.
+        shift: Name of the table's column to draw.
         label: Label of the vertical axis, with its unit.
         ax: Axes to draw into; a new figure by default.
 
     Raises:
-        ValueError: A column is missing, or there is no line to draw.
+        KeyError: No variable, axis or label of this name.
+        ValueError: A column is missing, no ``log_prior``, more than 2,000 lines, or no line to draw.
 
     Example:
-        >>> import pandas as pd
         >>> import pyrozoo as zoo
-        >>> table = pd.DataFrame(
-        ...     {
-        ...         "prior": ["power 0.5", "power 0.5", "power 2", "power 2"],
-        ...         "factor": [0.5, 0.5, 2.0, 2.0],
-        ...         "unit": ["A", "B", "A", "B"],
-        ...         "component": 0,
-        ...         "shift": [0.1, 0.3, -0.1, -0.5],
-        ...         "reliable": True,
-        ...     }
-        ... )
-        >>> ax = zoo.plots.prior_shifts(table, "unit")
+        >>> fit = zoo.load_reference("ssmtl/dryer")
+        >>> data = zoo.load_data("ssmtl", "dryer").subset(range(0, 9220, 40))
+        >>> idata = zoo.to_arviz(fit, data, draws=50, sites=["c"])
+        >>> ax = zoo.plots.psense(idata, "c", coords={"unit": [1, 2, 3]})
         >>> [tick.get_text() for tick in ax.get_xticklabels()]
-        ['power 0.5', 'as fitted', 'power 2']
+        ['power 0.5', 'power 0.71', 'as fitted', 'power 1.41', 'power 2']
     """
-    table = require_columns(table, ("prior", "factor", "component", "reliable", position, shift))
+    is_table = isinstance(source, pd.DataFrame)
+    table = source if is_table else _powered(source, var_names, coords, powers)
+    known = {"prior", "factor", "target", "component", "reliable", shift}
+    position = next((str(name) for name in table.columns if name not in known), "")
+    table = require_columns(table, ("prior", "factor", "component", "reliable", shift))
     if table.empty:
         raise ValueError("the table has no line to draw")
     ax = make_axes(ax, (7.5, 4.4))
@@ -216,17 +171,37 @@ def prior_shifts(
     return ax
 
 
+def _powered(
+    idata: Any, var_names: str | Sequence[str] | None, coords: Mapping[str, Any] | None, powers: Sequence[float]
+) -> pd.DataFrame:
+    """Shifts of the means of an ArviZ object, by its latents, positions and powers of the prior."""
+    if not powers or any(power <= 0 or power == 1 for power in powers):
+        raise ValueError(f"powers: {list(powers)}; give positive numbers other than 1")
+    densities = group_of(idata, "log_prior", "make it by to_arviz of a fit")
+    rows = []
+    for name in variable_names(densities, var_names, "log_prior"):
+        density = pick(densities[name], coords)
+        axes = [axis for axis in density.dims if axis not in SAMPLES]
+        places = density.transpose(*SAMPLES, *axes).values
+        log_prior = places.reshape(places.shape[0] * places.shape[1], -1)
+        own = scalars(
+            idata, name, {a: v for a, v in (coords or {}).items() if a in idata["posterior"].dims}, "posterior", 2000
+        )
+        width = len(own) // log_prior.shape[1]
+        limit = min(0.7, 1 - 1 / np.log10(len(log_prior)))  # Vehtari et al. 2024: S draws support no more
+        for power in powers:
+            weights, k = smoothed_weights((power - 1) * log_prior)
+            for i, s in enumerate(own):
+                values = s.values.ravel()
+                spread = values.std()
+                moved = (weights[:, i // width] @ values - values.mean()) / spread if spread > 0 else 0.0
+                rows.append((f"power {power:g}", power, s.label, 0, moved, bool(k[i // width] <= limit)))
+    return pd.DataFrame(rows, columns=["prior", "factor", "latent", "component", "shift", "reliable"])
+
+
 def _prior_order(table: pd.DataFrame) -> tuple[list[str], int]:
     """Names of the priors, powers first and in order, "as fitted" among them, and the number of these first names."""
     factors = table.groupby("prior", sort=False)["factor"].first()
     powers = factors[factors.index.str.startswith("power ") & factors.notna()].sort_values()
     joined = [*powers.index[powers < 1], "as fitted", *powers.index[powers >= 1]]
     return [*joined, *factors.index.drop(powers.index)], len(joined)
-
-
-def _shared_bins(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
-    """Bin edges over the observed range, extended on each side to the replications by at most a quarter of it."""
-    low, high = observed.min(), observed.max()
-    reach = (high - low) / 4 or 1.0
-    low, high = min(low, max(replicated.min(), low - reach)), max(high, min(replicated.max(), high + reach))
-    return np.linspace(low, high if high > low else low + 1, int(np.clip(3 * observed.size ** (1 / 3), 12, 60)) + 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from tqdm import tqdm
@@ -15,9 +14,10 @@ from ....criticism.latent import latent_report
 from ....criticism.ppc import ppc
 from ....criticism.scoring import coverage, metrics
 from ....inference.fitted import Fit
-from ....plots.checks import khat_plot, ppc_density
+from ....plots.checks import khat as khat_plot
 from ....plots.latent import latent_map
 from ....plots.predictions import interval_coverage, predicted_vs_observed, unit_lines
+from ....plots.predictive import ppc as ppc_plot
 from ....plots.training import elbo_curves
 from ....posterior.drawing import draw
 from ....posterior.export import from_draws, save_netcdf
@@ -90,27 +90,4 @@ def _figures(
         "contexts",
     )
     write(khat_plot(per_row, "Pareto k per row, given the contexts").figure, "khat_rows")
-    write(_ppc_figure(drawn), "ppc")
-
-
-def _ppc_figure(drawn: Any) -> Figure:
-    """Draw observed and replicated distributions of y and of every input."""
-    panels = []
-    for site in ("y", "x"):
-        names = drawn.coords[drawn.dims[site][-1]]
-        observed = drawn.groups["observed_data"][site]
-        replicated = drawn.groups["posterior_predictive"][site][0]
-        panels += [(str(name), observed[:, j], replicated[:, :, j]) for j, name in enumerate(names)]
-    columns = 4
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.8 * lines), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(lines, columns)).ravel()
-    for ax, (name, observed, replicated) in zip(axes, panels, strict=False):
-        seen = np.isfinite(observed)
-        ppc_density(observed[seen], replicated[:, seen], label=name, ax=ax)
-        handles, labels = ax.get_legend_handles_labels()
-        ax.get_legend().remove()
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    figure.legend(handles, labels, loc="lower right", fontsize="large")  # one legend: ten would hide the data
-    return figure
+    write(ppc_plot(from_draws(drawn)), "ppc")
