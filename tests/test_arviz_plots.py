@@ -1,6 +1,7 @@
 """Pictures of ArviZ objects: what they say, what they refuse, and that both versions of ArviZ give the same."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -286,3 +287,39 @@ def test_every_plot_of_every_entry_says_the_same_under_both_versions(saved_draws
         said[version] = (saved_draws / f"{version}.txt").read_text().splitlines()
     assert len(said["0"]) == len(ENTRIES) * (len(OF_DRAWS) + len(OF_DATA)) - len(REFUSED)
     assert said["0"] == said["1"]
+    if "PYROZOO_SHEET" in os.environ:  # a file for the sheet of all pictures, as docs/plots.png
+        contact_sheet(saved_draws, os.environ["PYROZOO_SHEET"])
+
+
+def contact_sheet(folder, path, width=230):
+    """One small picture of all pictures in the folder: a line per kind, a column per entry and version of ArviZ."""
+    from PIL import Image, ImageDraw
+
+    columns = [(entry, version) for entry in ENTRIES for version in "01"]
+    lines, top = [], 14
+    for name in OF_DRAWS + OF_DATA:
+        files = [folder / f"{version}-{entry}-{name}.png" for entry, version in columns]
+        thumbs = [
+            Image.open(file).convert("RGB") if file.exists() else Image.new("RGB", (9, 6), "#eee") for file in files
+        ]
+        thumbs = [
+            im.resize((width - 6, (width - 6) * im.height // im.width), Image.Resampling.LANCZOS) for im in thumbs
+        ]
+        line = Image.new("RGB", (width * len(columns), top + max(im.height for im in thumbs)), "white")
+        for i, (im, (entry, version)) in enumerate(zip(thumbs, columns, strict=True)):
+            line.paste(im, (i * width, top))
+            label = f"{name}: {entry}, ArviZ {version}.x" + ("" if files[i].exists() else " (refused)")
+            ImageDraw.Draw(line).text((i * width + 3, 1), label, fill="black")
+        lines.append(line)
+    sheet = Image.new("RGB", (lines[0].width, sum(line.height for line in lines)), "white")
+    for i, line in enumerate(lines):
+        sheet.paste(line, (0, sum(above.height for above in lines[:i])))
+    sheet.quantize(64).save(path, optimize=True)
+
+
+def test_the_table_of_questions_names_calls_that_there_are():
+    page = (Path(zoo.__file__).parents[1] / "docs" / "plots.md").read_text()
+    named = set(re.findall(r"`zoo\.plots\.(\w+)\(", page))
+    assert named >= {*OF_DRAWS, *OF_DATA, "khat", "compare"}
+    assert all(hasattr(plots, name) for name in named)
+    assert all(hasattr(zoo, name) for name in re.findall(r"`zoo\.(\w+)\(", page))

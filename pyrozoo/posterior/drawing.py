@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.infer import MCMC
 from pyro.poutine.trace_struct import Trace
 
 from ..data.batch import Batch
 from ..data.build import FRAMES
 from ..data.tables import plain_names
 from ..inference.copies import isolated, reference_tensor, run_seed
-from ..inference.fitted import Fit, Run, holds_group
+from ..inference.fitted import Fit, holds_group
 from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, public_name
 from .draws import Draws
@@ -90,7 +93,7 @@ def draw(
         with isolated(run_seed(seed, index)), torch.no_grad():
             ran, data = ready(fit, batch, run)
             arguments = ran.model.arguments(data)
-            chains.append([_one_draw(ran, arguments, sites, predictive) for _ in range(draws)])
+            chains.append([_one_draw(ran.model, ran.guide, arguments, sites, predictive) for _ in range(draws)])
     with isolated(seed), torch.no_grad():
         trace = model_trace(ran.model, ran.guide, data)
     found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
@@ -161,9 +164,10 @@ def prior_predictive(
 
 
 def to_arviz(
-    fit_or_draws: Any, batch: Any = None, *, draws: int = 500, seed: int = 0, observed_only: bool = True, **options: Any
-) -> Any:
-    """Make an ArviZ object of a fit, by drawing from its guide, or of draws made before.
+    fit_or_draws: Any, batch: Any = None, *, draws: int | None = None, seed: int = 0, observed_only: bool = True,
+    **options: Any,
+) -> Any:  # fmt: skip
+    """Make an ArviZ object of a fit, by drawing from its guide, of Pyro's MCMC, or of draws made before.
 
     The groups that ArviZ's checks compare (``observed_data``, ``log_likelihood``, ``posterior_predictive``,
     ``prior_predictive``) hold a target ``y`` where it was observed, since ArviZ makes NaN, or an error, of a missing
@@ -173,9 +177,9 @@ def to_arviz(
     discrete one is a whole number.
 
     Args:
-        fit_or_draws: A fit, or a `Draws`.
-        batch: Data to draw for; required for a fit, left out for a `Draws`.
-        draws: Number of draws per chain; a chain is one restart of the fit.
+        fit_or_draws: A fit, a `Draws`, or a ``pyro.infer.MCMC`` that was run on a model of the zoo.
+        batch: Data to draw for; required for a fit, and for MCMC, which was run on them; left out for a `Draws`.
+        draws: Number of draws per chain, 500 by default; a chain is one restart of the fit. Of MCMC all are taken.
         seed: Random seed for the draws.
         observed_only: Whether to leave out what was not observed. If not, NaN stands there, along the plates' axes, and
             the predictions of all rows are kept; ArviZ's checks then fail or mislead.
@@ -185,8 +189,9 @@ def to_arviz(
         ``InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
 
     Raises:
-        TypeError: A fit without ``batch``, or a `Draws` with ``batch`` or ``options``.
-        ValueError: See `Draws.validate`.
+        TypeError: A fit without ``batch``, a `Draws` with ``batch`` or ``options``, MCMC of another model than a
+            ZooModel or with ``draws``.
+        ValueError: See `Draws.validate`; MCMC that was not run, or on other data.
 
     Example:
         >>> import pyrozoo as zoo
@@ -199,6 +204,17 @@ def to_arviz(
         (1, 10, 8)
         >>> idata["observed_data"]["y"].dims
         ('y_row',)
+
+        NUTS on the same model, beside a guide:
+
+        >>> from pyro.infer import MCMC, NUTS
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=2, n_labelled=3, n_unlabelled=0)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=1, z_dim=1, width=4)
+        >>> mcmc = MCMC(NUTS(model, max_tree_depth=2), num_samples=4, warmup_steps=2, disable_progbar=True)
+        >>> mcmc.run(**train)
+        >>> zoo.to_arviz(mcmc, train)["posterior"]["c"].sizes["draw"]
+        4
     """
     if isinstance(fit_or_draws, Draws):
         if batch is not None or options:
@@ -206,7 +222,73 @@ def to_arviz(
         return from_draws(fit_or_draws, observed_only)
     if batch is None:
         raise TypeError("give the data to draw for: to_arviz(fit, batch)")
+    if isinstance(fit_or_draws, MCMC):
+        if draws is not None:
+            raise TypeError("draws: all draws of MCMC are taken; give num_samples to MCMC")
+        return from_draws(_mcmc_draws(fit_or_draws, batch, seed=seed, **options), observed_only)
+    draws = 500 if draws is None else draws
     return from_draws(draw(fit_or_draws, batch, draws=draws, seed=seed, **options), observed_only)
+
+
+def _mcmc_draws(
+    mcmc: MCMC, batch: Batch, *, seed: int, sites: list[str] | None = None, predictive: bool = True,
+    prior: bool = False,
+) -> Draws:  # fmt: skip
+    """Draws of all groups at the samples of MCMC; enumerated sites are drawn given each sample."""
+    model = getattr(mcmc.kernel, "model", None)
+    if not isinstance(model, ZooModel):
+        raise TypeError(f"MCMC of a {type(model).__name__}; run it on a model of the zoo as it is: NUTS(model)")
+    if not mcmc._samples:
+        raise ValueError("this MCMC has no samples; call mcmc.run(**batch) first")
+    samples = mcmc.get_samples(group_by_chain=True)
+    chains = []
+    with isolated(seed), torch.no_grad(), pyro.get_param_store().scope():
+        data, training = _prior_data(model, model, batch), model.training
+        model.eval()
+        try:
+            arguments = model.arguments(data)
+            _require_same_data(poutine.trace(model).get_trace(**arguments), samples)
+            for chain in range(mcmc.num_chains):
+                held = [_Held({k: v[chain, s] for k, v in samples.items()}) for s in range(mcmc.num_samples)]
+                chains.append([_one_draw(model, guide, arguments, sites, predictive) for guide in held])
+            trace = model_trace(model, held[-1], data)
+        finally:
+            model.train(training)
+    for one in itertools.chain.from_iterable(chains):
+        del one["sample_stats"]["lq"]  # MCMC has no guide
+    found = _collect(chains, trace, model, data, sites, {"guide": f"none: {type(mcmc.kernel).__name__}"})
+    diverging = np.zeros((mcmc.num_chains, mcmc.num_samples), dtype=bool)
+    for chain, places in enumerate(mcmc.diagnostics().get("divergences", {}).values()):
+        diverging[chain, list(places)] = True
+    found.groups["sample_stats"]["diverging"] = diverging
+    if prior:
+        extra = prior_predictive(model, batch, draws=mcmc.num_chains * mcmc.num_samples, seed=seed, sites=sites)
+        lead = (mcmc.num_chains, mcmc.num_samples)
+        for group in (name for name in extra.groups if name.startswith("prior")):
+            found.groups[group] = {n: a.reshape(*lead, *a.shape[2:]) for n, a in extra.groups[group].items()}
+        found.dims.update(extra.dims)
+    return found
+
+
+class _Held:
+    """A guide that gives the latents the values of one sample."""
+
+    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
+        self.values = values
+
+    def __call__(self, **_: Any) -> None:
+        for name, value in self.values.items():
+            pyro.sample(name, dist.Delta(value, event_dim=value.dim()))
+
+
+def _require_same_data(trace: Trace, samples: Mapping[str, torch.Tensor]) -> None:
+    for name, value in samples.items():
+        site = trace.nodes.get(name)
+        if site is None or site["value"].shape != value.shape[2:]:
+            raise ValueError(
+                f"batch: MCMC drew {name!r} with the shape {tuple(value.shape[2:])}, which is not that of these data; "
+                "give the data that it was run on"
+            )
 
 
 def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
@@ -257,7 +339,7 @@ def _collect(
     attrs = attrs | {"data": str(data.info.get("name", "")), "simulated": str(bool(data.info.get("simulated")))}
     kept = {k: v for k, v in groups.items() if v}
     variables = {v for group in kept.values() for v in group}
-    dims |= {"lp": (), "lq": ()}
+    dims |= {"lp": (), "lq": (), "diverging": ()}
     targets = tuple(name for name in model.targets if name in variables)
     dims = {k: v for k, v in dims.items() if k in variables} | dict.fromkeys(beside, (data.rows,))
     return Draws(kept, dims, coords, attrs, tuple(sorted(plates)), targets)
@@ -282,9 +364,10 @@ def _constants(
     return found, dims
 
 
-def _one_draw(run: Run, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool) -> dict[str, dict]:
-    model = run.model
-    drawn = pair(model, run.guide, arguments)
+def _one_draw(
+    model: ZooModel, guide: Any, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool
+) -> dict[str, dict]:
+    drawn = pair(model, guide, arguments)
     enumerated = enumerated_values(model, drawn.guide, arguments)
     out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "log_prior": {}, "sample_stats": {}}
     for name, site in named_sites(drawn.model):

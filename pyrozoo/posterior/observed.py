@@ -151,7 +151,7 @@ class _Seen:
                 for axis, n in zip(rest, array.shape[lead:], strict=True)
             }
         elif rest and (self.along or (group == "log_likelihood" and seen.ndim == 1)):
-            kept = seen.reshape(len(seen), -1).any(1)
+            kept = np.asarray(seen.reshape(seen.shape[0], -1).any(1))
             array = np.compress(kept, array, axis=lead)
             coords = {renamed[0]: (renamed[0], self.labels.get(rest[0], np.arange(len(kept)))[kept])}
         else:
