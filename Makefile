@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-arviz1 demo test test-slow tutorials lint clean
+.PHONY: help venv venv-arviz1 demo test test-slow test-py tutorials lint clean
 
 # A version manager may put a command on the PATH that does not run: so each candidate is tried, not looked up.
 RUNS_311 := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -70,6 +70,22 @@ test: venv venv-arviz1  ## run the default test suite
 test-slow: venv venv-arviz1  ## run the slow tests (calibration, recovery at length)
 	@$(PYTEST) -m slow
 
+# An environment of its own for another Python, with its own torch (a download of GBs) and, from 3.12 on, ArviZ 1.x:
+#     make test-py PYTHON=python3.13
+# runs the whole suite, the slow tests and with them every tutorial included, and prints the versions before it.
+VENV_PY = .venv-py$(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+test-py:  ## run all tests, slow ones and tutorials included, with another Python (PYTHON=python3.13)
+	@"$(PYTHON)" $(RUNS_311) || { echo "Name a Python from 3.11 on: make test-py PYTHON=python3.13" >&2; exit 1; }
+	@if [ "$$(cat "$(VENV_PY)/.installed" 2>/dev/null)" != "$$PWD" ]; then \
+		"$(PYTHON)" -m venv "$(VENV_PY)" && "$(VENV_PY)/bin/python" $(PIP_INSTALL) -e '.[test]' && \
+		echo "$$PWD" > "$(VENV_PY)/.installed"; \
+	fi
+	@"$(VENV_PY)/bin/python" -c 'import sys; from importlib.metadata import version; \
+		print("Python", sys.version.split()[0], *(f"{name} {version(name)}" for name in ("torch", "pyro-ppl", "arviz")))'
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 "$(VENV_PY)/bin/python" -m pytest --numprocesses auto --dist worksteal \
+		-m "slow or not slow" --durations 10
+
 tutorials: $(VENV)/.installed-notebooks  ## run the tutorials in full, write their notebooks (NAME=00_quickstart: one)
 	@$(VENV)/bin/python tutorials/execute.py $(NAME)
 
@@ -80,5 +96,5 @@ lint: $(VENV)/.installed-dev  ## check style, types and who imports whom
 	@$(VENV)/bin/lint-imports
 
 clean:  ## remove environments, builds and caches (results stay)
-	@rm -rf $(VENV) $(VENV_ARVIZ1) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VENV_ARVIZ1) .venv-py* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

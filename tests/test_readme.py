@@ -7,7 +7,6 @@ import pytest
 from matplotlib import use
 
 from pyrozoo.models.auxvae.model import AuxVAE
-from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 
 AUXVAE = Path(__file__).parents[1] / "pyrozoo" / "models" / "auxvae" / "README.md"
@@ -21,7 +20,7 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(SSMTL, "fit_defaults", {**SSMTL.fit_defaults, "steps": 2})
     use("Agg")
-    names = {"my_guide": PaperGuide}
+    names = {}
     for block in BLOCKS:
         code = re.sub(r"steps=\d+", "steps=2", re.sub(r"draws=\d+", "draws=2", block))
         exec(compile(code, "README.md", "exec"), names)

@@ -24,7 +24,7 @@ from ..data.batch import Batch
 from ..inference.copies import default_dtype, isolated
 from ..inference.fitted import Run
 from ..modeling.base import ZooModel
-from ..modeling.guides import auto, with_support
+from ..modeling.guides import auto, outer_sites, with_support
 from ..modeling.registry import create_guide
 from ..posterior.drawing import draw, to_arviz
 from ..posterior.draws import Draws
@@ -193,7 +193,9 @@ def plain_pyro(subject: Subject) -> None:
     for guide in [subject.guide, AutoNormal] if subject.leads else [subject.guide]:
         with pyro.get_param_store().scope():
             model = subject.model()
-            if not isinstance(guide, str) and model.row_sites and model.local_guide() is None:
+            if not isinstance(guide, str) and (
+                not outer_sites(model) or (model.row_sites and model.local_guide() is None)
+            ):
                 continue
             module = create_guide(model, guide if isinstance(guide, str) else auto(guide))
             batch = with_support(module, subject.data())

@@ -18,7 +18,7 @@ from ..data.batch import Batch
 from ..inference.losses import Loss
 from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
-from ..modeling.guides import auto
+from ..modeling.guides import auto, outer_sites
 from ..modeling.registry import Site
 from ..posterior.traces import plates_of
 from .densities import EXACT, latents, latents_only, log_densities, require
@@ -117,7 +117,8 @@ AUTOS = (autoguide.AutoNormal, autoguide.AutoDelta, autoguide.AutoDiagonalNormal
 
 def plate_indices(subject: Subject) -> None:
     """C6: a minibatch's indices reach the plates of the model and of every guide, in the order given."""
-    for guide in [*guides_of(subject.card, subject.variant), *AUTOS]:
+    autos = AUTOS if outer_sites(subject.model()) else ()  # else they have nothing to cover
+    for guide in [*guides_of(subject.card, subject.variant), *autos]:
         given = guide if isinstance(guide, str) else auto(guide)
         with subject.built(guide=given) as (model, module, batch):
             if not isinstance(guide, str) and model.row_sites and model.local_guide() is None:

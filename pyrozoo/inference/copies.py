@@ -17,6 +17,7 @@ from torch import nn
 
 from ..modeling import registry
 from ..modeling.base import ZooModel, make_local
+from ..modeling.guides import require_composed
 from ..modeling.turns import turn
 
 
@@ -48,6 +49,7 @@ def build(model: ZooModel, guide: Any) -> tuple[ZooModel, nn.Module]:
     """Build a fresh model and guide, under the current seed and settings."""
     fresh = make_local(model.fresh())
     if isinstance(guide, nn.Module):
+        require_composed(guide)
         return fresh, make_local(copied(guide, {id(model): fresh}))
     made = registry.create_guide(fresh, guide)
     if not isinstance(made, nn.Module):

@@ -14,14 +14,14 @@ import torch
 from ..data.batch import Batch
 from ..files import check_target, reserved
 from ..modeling.base import ZooModel
-from ..modeling.checks import require_sizes, require_structure
+from ..modeling.checks import forgotten_latents, require_sizes, require_structure
 from ..modeling.guides import declared, with_support
 from ..store.batches import names_to_json
-from .copies import build, guide_label, isolated, reference_tensor, run_seed
+from .copies import build, copied, guide_label, isolated, reference_tensor, run_seed
 from .distributed import Processes, joined
 from .fitted import Fit, Run, holds_group, identity, prototype_of
 from .loop import Training
-from .losses import Loss, NonFiniteLoss, bad_site, materialise
+from .losses import NO_DISTRIBUTION, Loss, NonFiniteLoss, bad_site, materialise
 from .minibatches import some_rows
 from .settings import Settings, plain_number, whole
 from .warm import check_tables
@@ -156,7 +156,9 @@ def _prepared(
     data = data.read_to(device=device, dtype=None if reference is None else reference.dtype)
     if len(result.runs) == 1:
         result.prototype = prototype_of(data, run.model)
-        require_structure(run.model, some_rows(run.model, run.guide, data), data)
+        few = some_rows(run.model, run.guide, data)
+        require_structure(run.model, few, data)
+        _require_covered(run, few)
     if warm_start is not None:
         few = data if data.on_disk is None else some_rows(run.model, run.guide, data)
         start_from(run.model, run.guide, warm_start, few, train)
@@ -165,6 +167,17 @@ def _prepared(
         return None
     run_valid = None if valid is None else result.prepare(valid, run)
     return Training(run.model, run.guide, data, run_valid, options, run.seed, file, processes)
+
+
+def _require_covered(run: Run, few: Batch) -> None:
+    """Refuse a guide that forgets latents; a copy of it is run, which leaves its parameters as they are."""
+    forgotten: list[str] = []
+    with contextlib.suppress(*NO_DISTRIBUTION):  # of data that are not finite; training names the site
+        forgotten = forgotten_latents(run.model, copied(run.guide, {id(run.model): run.model}), few)
+    if forgotten:
+        raise ValueError(
+            f"guide: it does not sample {forgotten}, latents of the model; sample each of them in the guide"
+        )
 
 
 def _check_names(model: ZooModel, train: Batch) -> None:

@@ -241,6 +241,9 @@ class ZooModel(LocalParams, PyroModule):
                 given[site] = prior_tools.fit_to_site(prior, site, default)
             elif isinstance(prior, dist.Distribution) or callable(prior):
                 given[site] = prior
+            elif isinstance(prior, torch.distributions.Distribution):
+                kind = type(prior).__name__
+                raise TypeError(f"prior of {site!r}: torch.distributions.{kind}; give pyro.distributions.{kind}")
             else:
                 raise TypeError(f"prior of {site!r}: {type(prior).__name__} is neither a distribution nor callable")
         self._given_priors = given

@@ -83,6 +83,30 @@ def require_structure(model: ZooModel, few: Batch, train: Batch) -> None:
             part.training = mode
 
 
+def forgotten_latents(model: ZooModel, guide: Any, few: Batch) -> list[str]:
+    """Latents that a guide does not sample: Pyro would draw them from their priors, with a warning at most.
+
+    Args:
+        model: The model.
+        guide: A copy of the guide, which is run once.
+        few: A few rows of the training data.
+    """
+    training = {part: part.training for part in (*model.modules(), *guide.modules())}
+    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
+    model.eval()
+    guide.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), pyro.settings.context(**dict.fromkeys(names, False)):
+            arguments = model.arguments(few)
+            sampled = set(poutine.trace(guide).get_trace(**arguments).nodes)
+            trace = poutine.trace(model).get_trace(**arguments)
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+    latents = {name for name, site in trace.iter_stochastic_nodes() if not site_is_subsample(site)}
+    return sorted(latents - sampled - set(model.enumerated))
+
+
 def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
     """The model's trace with its enumerated sites in parallel, given the other latents (which a guide draws once)."""
     latents = {

@@ -154,6 +154,9 @@ def auto(kind: type[AutoGuide] = AutoNormal, **options: Any) -> Callable[[ZooMod
         kind: AutoGuide class, e.g. ``AutoNormal`` or ``AutoMultivariateNormal``.
         **options: Arguments of the class, e.g. ``init_scale=0.05``.
 
+    Raises:
+        ValueError: A class that cannot work here; or, from the factory, a model without latents outside the rows.
+
     Returns:
         Factory ``model -> guide``, to be passed to `pyrozoo.fit` or `pyrozoo.create_guide`.
 
@@ -166,11 +169,52 @@ def auto(kind: type[AutoGuide] = AutoNormal, **options: Any) -> Callable[[ZooMod
         >>> zoo.fit(model, guide, data, steps=5, progress=False).status
         'finished'
     """
+    require_usable(kind)
 
     def factory(model: ZooModel) -> ComposedGuide:
-        return ComposedGuide(None if not outer_sites(model) else _auto(model, kind, options), model.local_guide())
+        if not outer_sites(model):
+            raise ValueError(
+                f"guide: no latent of {type(model).__name__} lies outside the {model.rows}s, so there is nothing that "
+                f"{kind.__name__} could cover; choose the guide of the {model.rows}s' latents by name, or write one"
+            )
+        return ComposedGuide(_auto(model, kind, options), model.local_guide())
 
     return factory
+
+
+_UNUSABLE = {
+    "AutoGuide": "it is a base class; give one of its families, such as AutoNormal",
+    "AutoContinuous": "it is a base class; give one of its families, such as AutoMultivariateNormal",
+    "AutoCallable": "it wraps a function; give a factory model -> guide that returns a ZooGuide",
+    "AutoGuideList": "it opens the plates by itself, and draws other minibatches than those given; write a ZooGuide",
+    "AutoDiscreteParallel": "it is of discrete latents, which the zoo's models sum out",
+    "AutoLaplaceApproximation": "its training ends as a point, and its curvature would leave out the rows; give "
+    "AutoMultivariateNormal, or AutoDelta for the point",
+}
+
+
+def require_usable(kind: type[AutoGuide]) -> None:
+    """Refuse a class of AutoGuides that cannot be the guide of the latents outside the rows.
+
+    Raises:
+        ValueError: With the reason and what to take instead.
+    """
+    if kind.__name__ in _UNUSABLE:
+        raise ValueError(f"{kind.__name__} is no guide for this model: {_UNUSABLE[kind.__name__]}")
+
+
+def require_composed(guide: Any) -> None:
+    """Refuse an AutoGuide that was made of a model by itself, instead of being composed by `auto`.
+
+    Raises:
+        ValueError: The guide is an AutoGuide.
+    """
+    if isinstance(guide, AutoGuide):
+        kind = type(guide).__name__
+        raise ValueError(
+            f"guide: {kind}(model) opens plates by itself and has parameters for each row; pass the class, "
+            f"zoo.fit(model, {kind}, data), or zoo.guides.auto({kind}, ...) with its options"
+        )
 
 
 def outer_sites(model: ZooModel) -> list[str]:

@@ -313,7 +313,8 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
 
     Raises:
         KeyError: The entry has no guide of that name.
-        ValueError: The guide does not suit the variant of the model.
+        ValueError: The guide does not suit the variant of the model; an AutoGuide class that cannot work, or that would
+            cover nothing; a factory that returns a bare AutoGuide.
         TypeError: `guide` is neither a name nor an AutoGuide class nor callable.
 
     Example:
@@ -347,7 +348,11 @@ def create_guide(model: ZooModel, guide: Any, **options: Any) -> Any:
         return auto(guide, **options)(model)
     if not callable(guide):
         raise TypeError(f"guide: {type(guide).__name__} is no name, AutoGuide class or factory")
-    return guide(model, **options)
+    from .guides import require_composed
+
+    made = guide(model, **options)
+    require_composed(made)
+    return made
 
 
 def load_data(name: str, dataset: str | None = None, **options: Any) -> Any:

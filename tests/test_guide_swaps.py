@@ -1,0 +1,154 @@
+"""A guide that is given is the guide that is used, or an error that says what to give instead."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import autoguide
+
+import pyrozoo as zoo
+from pyrozoo.modeling import registry
+
+
+def tiny(entry, variant=None, **more):
+    parts = registry.entry(entry).parts
+    data, arguments = parts.tiny(0)
+    variant = variant or next(iter(parts.VARIANTS))
+    known = parts.VARIANTS[variant].__init__.__code__.co_varnames
+    arguments = {k: v for k, v in arguments.items() if k in known}
+    return data, zoo.create_model(entry, data, variant=variant, **arguments, **more)
+
+
+@pytest.mark.parametrize(("entry", "variant"), [("auxvae", None), ("m3sense", "latent"), ("ssmtl", "ssl-vae")])
+def test_an_autoguide_with_nothing_to_cover_is_refused_by_name(entry, variant):
+    data, model = tiny(entry, variant)
+    message = (
+        f"no latent of {type(model).__name__} lies outside the {model.rows}s, .* AutoMultivariateNormal could cover"
+    )
+    with pytest.raises(ValueError, match=message):
+        zoo.fit(model, autoguide.AutoMultivariateNormal, data, steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("AutoContinuous", "base class.*such as AutoMultivariateNormal"),
+        ("AutoGuideList", "opens the plates by itself"),
+        ("AutoDiscreteParallel", "discrete latents, which the zoo's models sum out"),
+        ("AutoCallable", "give a factory"),
+        ("AutoLaplaceApproximation", "ends as a point.*give AutoMultivariateNormal"),
+    ],
+)
+def test_autoguides_that_cannot_work_say_so_in_one_line(kind, message):
+    data, model = tiny("ssmtl")
+    with pytest.raises(ValueError, match=f"{kind} is no guide for this model: .*{message}") as error:
+        zoo.fit(model, getattr(autoguide, kind), data, steps=1, progress=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "guide", [lambda model: autoguide.AutoNormal(model), autoguide.AutoNormal], ids=["factory", "made"]
+)
+def test_a_bare_autoguide_is_told_to_pass_the_class(guide):
+    data, model = tiny("medication")
+    guide = guide(model) if isinstance(guide, type) else guide
+    with pytest.raises(ValueError, match=r"pass the class, zoo.fit\(model, AutoNormal, data\), or zoo.guides.auto"):
+        zoo.fit(model, guide, data, steps=1, progress=False)
+
+
+class Forgets(zoo.ZooGuide):
+    """Samples only the named latents, at their priors."""
+
+    def __init__(self, model, keeps=()):
+        super().__init__(model)
+        self.keeps = keeps
+
+    def forward(self, **batch):
+        for name in self.keeps:
+            pyro.sample(name, self.model.prior(name))
+
+
+@pytest.mark.parametrize(
+    ("entry", "forgotten"),
+    [
+        ("ssmtl", r"\['c', 'y_unobserved', 'z'\]"),
+        ("auxvae", r"\['z'\]"),
+        ("m3sense", r"\['a_anxiety', 'a_emotion', 'a_stress'\]"),
+        ("medication", r"\['duration_mean', 'duration_sd', .*'stick'\]"),
+    ],
+)
+def test_latents_that_a_guide_forgets_are_an_error_with_their_names(entry, forgotten):
+    data, model = tiny(entry)
+    with pytest.raises(ValueError, match=f"guide: it does not sample {forgotten}"):
+        zoo.fit(model, Forgets, data, steps=1, progress=False)
+
+
+def test_what_the_guide_does_sample_is_not_named():
+    data, model = tiny("medication", "frame-hmm")
+    with pytest.raises(ValueError, match=r"does not sample \['initial'\]"):
+        zoo.fit(model, lambda own: Forgets(own, ("A",)), data, steps=1, progress=False)
+
+
+def test_the_check_uses_no_random_numbers_and_no_parameters():
+    data, model = tiny("medication")
+    settings = {"steps": 2, "batch_size": None, "progress": False}
+    first, again = (zoo.fit(model, autoguide.AutoNormal, data, **settings) for _ in range(2))
+    for own, other in zip(first.guide.parameters(), again.guide.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_torch_distributions_as_priors_are_named():
+    with pytest.raises(TypeError, match=r"'c': torch.distributions.StudentT; give pyro.distributions.StudentT"):
+        tiny("ssmtl", priors={"c": torch.distributions.StudentT(4.0)})
+
+
+# A family of the same support for every default prior.
+OTHERS = {
+    "Normal": lambda p: dist.StudentT(5.0, 0.0, 2.0),
+    "Beta": lambda p: dist.Beta(2.0, 3.0),
+    "Gamma": lambda p: dist.LogNormal(0.0, 1.0),
+    "LogNormal": lambda p: dist.Gamma(2.0, 1.0),
+    "Dirichlet": lambda p: dist.Dirichlet(torch.full(p.event_shape[-1:], 3.0)),
+}
+
+
+class Learned(torch.nn.Module):
+    """A module with a parameter, whose prior is the other family."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other, self.weight = other, torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, *parents):
+        return self.other
+
+
+def base(prior):
+    while isinstance(prior, torch.distributions.Independent):
+        prior = prior.base_dist
+    return prior
+
+
+@pytest.mark.parametrize("how", ["distribution", "module", "callable"])
+@pytest.mark.parametrize(
+    ("entry", "variant"),
+    [
+        ("ssmtl", "ssmtl"),
+        ("auxvae", "auxvae"),
+        ("m3sense", "latent"),
+        ("medication", None),
+        ("medication", "frame-hmm"),
+    ],
+)
+def test_every_prior_of_every_entry_can_be_swapped(entry, variant, how):
+    _, model = tiny(entry, variant)
+    defaults = model.priors()
+    others = {site: OTHERS[type(base(prior)).__name__](prior) for site, prior in defaults.items()}
+    make = {"distribution": lambda other: other, "module": Learned, "callable": lambda other: lambda *parents: other}[
+        how
+    ]
+    _, swapped = tiny(entry, variant, priors={site: make(other) for site, other in others.items()})
+    for site, other in others.items():
+        prior, value = swapped.prior(site), defaults[site].sample()
+        assert prior.event_shape == defaults[site].event_shape
+        assert torch.allclose(prior.log_prob(value).sum(), other.log_prob(value).sum()), site
