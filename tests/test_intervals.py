@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 def stub(value=0.0):
     """What calibration needs of a fit, with a constant for predictors to use."""
-    model = types.SimpleNamespace(targets=("y",), enumerated=())
+    model = types.SimpleNamespace(targets=("y",), enumerated=(), open_groups=())
     return types.SimpleNamespace(model=model, train=None, data={"sha256": ""}, value=value)
 
 

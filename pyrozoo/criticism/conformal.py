@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 
 from ..data.batch import Batch
 from ..inference.fitted import Fit
+from ..modeling.base import ZooModel
 from ..posterior.columns import column, columns_of, components, interval_names, is_discrete, summary, tails
 from ..posterior.predicting import predict
 from . import scores
@@ -219,6 +221,9 @@ def cross_conformal(
         seed: Random seed for the predictions.
         **options: Further arguments of the predictor, e.g. ``draws``.
 
+    Warns if the labels come from fewer members of a group that may be new at prediction, such as the participants of
+    `auxvae`, than a quantile at the level takes: their labels are not exchangeable with those of other members.
+
     Raises:
         ValueError: Too few labels for the level; labels most of which were in training (for a fit that was loaded, only
             the training data as a whole are recognised); a discrete target; a wrong level, score or target; a
@@ -253,9 +258,23 @@ def cross_conformal(
     for p in levels:
         rank(len(fold), p)
     fits = tuple(fitted for fitted, _ in folds)
+    origin = _origin(parts)
+    _warn_of_few_members(fits[0].model, origin, levels)
     values = [_scored(predictor, fitted, held_out, target, score, levels, options) for fitted, held_out in folds]
     joined = {p: np.concatenate([value[p] for value in values]) for p in levels}
-    return Conformal(fits, target, score, levels, joined, fold, _origin(parts), predictor, options, suffixes)
+    return Conformal(fits, target, score, levels, joined, fold, origin, predictor, options, suffixes)
+
+
+def _warn_of_few_members(model: ZooModel, labels: pd.Series, levels: Sequence[float]) -> None:
+    """Warn if labels of few members of a group calibrate intervals for members that are new to the model."""
+    group, needed = labels.index.name, max(_ceil(level / (1 - level)) for level in levels)
+    if group in model.open_groups and len(labels) < needed:
+        warnings.warn(
+            f"{group}: labels of only {len(labels)} calibrate, and those of one {group} resemble one another, so the "
+            f"coverage for another may be far from nominal; calibrate on at least {needed}, e.g. by cross_conformal "
+            "with fits that leave out some each",
+            stacklevel=4,
+        )
 
 
 def rank(n: int, level: float) -> int:

@@ -29,7 +29,7 @@ class LatentReport:
     Attributes:
         table: One line per dimension: spread (variance over positions of the posterior mean), sd (mean posterior
             standard deviation), kl (mean KL from the prior, nats; NaN unless guide and prior are normal), active
-            (spread > 0.01).
+            (spread above the threshold).
         means: Posterior means, one line per plate position, one column per dimension.
         probes: R2 of a linear (ridge) map from the means to each known truth, in cross-validation.
     """
@@ -49,10 +49,12 @@ class LatentReport:
         return self.active == 0
 
 
-def latent_report(fit: Fit, data: Batch, site: str | None = None, *, draws: int = 50, seed: int = 0) -> LatentReport:
+def latent_report(
+    fit: Fit, data: Batch, site: str | None = None, *, draws: int = 50, seed: int = 0, threshold: float = 0.01
+) -> LatentReport:
     """Active dimensions of a latent site, KL per dimension, collapse, and linear probes of the known truth.
 
-    Probes use every entry of ``data.truth`` that lies along the site's plate.
+    Probes use every entry of ``data.truth`` that lies along the site's plate and has at least two values.
 
     Args:
         fit: The fit; its best restart is used.
@@ -61,6 +63,8 @@ def latent_report(fit: Fit, data: Batch, site: str | None = None, *, draws: int 
             first along another plate.
         draws: Number of draws of the guide.
         seed: Random seed for the draws.
+        threshold: Variance over positions of the posterior mean above which a dimension is active, with a prior of
+            variance 1. The usual 0.01 counts dimensions that hardly carry anything; the KL says how much they do.
 
     Returns:
         A report with the table of the dimensions, the posterior means and the probes.
@@ -112,9 +116,13 @@ def latent_report(fit: Fit, data: Batch, site: str | None = None, *, draws: int 
             f"site: {site!r} lies along no plate, so it has no spread over positions; see draw or to_arviz"
         )
     spread = mean.var(0)
-    table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > 0.01})
+    table = pd.DataFrame({"spread": spread, "sd": sd.mean(0), "kl": kl.mean(0), "active": spread > threshold})
     names = pd.Index(batch.names(plate), name=plate)
-    probes = {name: _probe(mean, truth) for name, truth in data.truth.items() if _along(data, name, plate, len(mean))}
+    probes = {
+        name: _probe(mean, truth)
+        for name, truth in data.truth.items()
+        if _along(data, name, plate, len(mean)) and len(np.unique(truth)) > 1
+    }
     return LatentReport(
         table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
     )

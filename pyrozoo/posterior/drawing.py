@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC
 from pyro.poutine.trace_struct import Trace
+from tqdm.auto import tqdm
 
 from ..data.batch import Batch
 from ..data.build import FRAMES
@@ -93,7 +94,8 @@ def draw(
         with isolated(run_seed(seed, index)), torch.no_grad():
             ran, data = ready(fit, batch, run)
             arguments = ran.model.arguments(data)
-            chains.append([_one_draw(ran.model, ran.guide, arguments, sites, predictive) for _ in range(draws)])
+            bar = tqdm(range(draws), desc="draws", delay=5.0, leave=False)  # of long work only
+            chains.append([_one_draw(ran.model, ran.guide, arguments, sites, predictive) for _ in bar])
     with isolated(seed), torch.no_grad():
         trace = model_trace(ran.model, ran.guide, data)
     found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
