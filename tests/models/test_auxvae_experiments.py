@@ -44,6 +44,9 @@ def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(
     assert [r["mae"] for r in record["rows"] if r["source"] == PUBLISHED] == [r["mae"] for r in published]
     assert {row["source"] for row in ours} == {"ours (simulated data)"}
     assert all(np.isfinite(row["mae"]) and row["mae_se"] is not None for row in ours)
+    by_fold = record["extra"]["mae by fold"]
+    assert all(row["mae"] == pytest.approx(np.mean(by_fold[row["model"]]), abs=1e-4) for row in ours)
+    assert {len(errors) for errors in by_fold.values()} == {len(record["extra"]["folds"])}
     joint = {row["model"] for row in ours if row.get("accuracy") is not None}
     assert joint == {row["model"] for row in ours if name != "table3" and "no style" not in row["model"]}
     job = next((tmp_path / "jobs").glob("*.json"))

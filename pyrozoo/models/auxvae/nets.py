@@ -118,7 +118,7 @@ class Departure(nn.Module):
     def __init__(self, n_channels: int, noise: float) -> None:
         super().__init__()
         self.noise = noise
-        self.norm = nn.BatchNorm1d(3 * n_channels, affine=False, momentum=None)
+        self.norm = nn.BatchNorm1d(3 * n_channels, affine=False)
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
         """Departures of walks x (B, T, S) from the unloaded ones x_aux (M, T0, S) of their participants: (B, 3 S)."""

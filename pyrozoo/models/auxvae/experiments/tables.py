@@ -82,6 +82,8 @@ def _experiment(
     for what, values in (("", errors), (" over seeds", by_seed)):
         extra[f"differences{what}"] = {f"MAE of {a} - {b}": paired_difference(values[a], values[b]) for a, b in pairs}
         extra[f"ratios{what}"] = {f"MAE of {a} / {b}": paired_ratio(values[a], values[b]) for a, b in pairs}
+    extra["folds"] = [f"seed {seed}, fold {fold}" for seed in numbers for fold in folds]
+    extra["mae by fold"] = {model: [round(float(error), 4) for error in errors[model]] for model in models}
     text = table_text([*rows, *published], extra)
     return Outcome([*rows, *published], data, list(numbers), extra | timing(results, resumed), text)
 
