@@ -581,7 +581,7 @@ def test_recorded_trials_become_a_batch(tmp_path, form):
         style=np.array([1, -1, 3, 0]), participant=["007", "007", "ann", "ann"],
         x_aux=np.stack([resample(walks[i]["signal"], 20) for i in (0, 5)]), participants=["007", "ann"],
         channels=NAMES, styles=STYLES,
-        names=[f"walk{i}.csv" for i in (1, 2, 3, 4)] if form == "folder" else None,
+        row_coords={"file": [f"walk{i}.csv" for i in (1, 2, 3, 4)], "line": [3, 4, 5, 6]} if form == "folder" else {},
     )  # fmt: skip
     assert batch.sha256 == expected.sha256
     assert batch["x"].shape == (4, 20, 3)
@@ -591,14 +591,14 @@ def test_recorded_trials_become_a_batch(tmp_path, form):
     assert batch["labelled"].tolist() == [True, True, False, True]
     assert batch["style_labelled"].tolist() == [True, False, True, True]
     assert dict(batch.dims) == dict(expected.dims)
-    lines = {"lines": {f"walk{i}.csv": i + 2 for i in (1, 2, 3, 4)}} if form == "folder" else {}
-    assert dict(batch.info) == {"name": path.name, "simulated": False, **lines}
+    assert dict(batch.info) == {"name": path.name, "simulated": False}
+    assert batch.row_coords == (("file", "line") if form == "folder" else ())
 
 
 def test_both_forms_are_read_alike_and_paths_may_be_strings(tmp_path):
     one, other = read(str(folder(tmp_path, trials()))), read(str(npz(tmp_path, trials())))
     assert all(torch.equal(one[name], other[name]) for name in one.tensors)
-    assert set(one.coords) - set(other.coords) == {"row"}
+    assert set(one.coords) - set(other.coords) == {"file", "line"}
     for name in other.coords:
         assert one.coords[name].tolist() == other.coords[name].tolist()
 

@@ -94,10 +94,8 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
 def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
     """Tables that the command line writes: load and style of every trial, by its file and line where it has them."""
     table = predict(found, batch)
-    table.insert(0, "participant", batch.group_names("participant"))
-    if "lines" in batch.info:
-        table.insert(0, "line", [batch.info["lines"][name] for name in table.index])
-        table.index.name = "file"
+    if "participant" not in table:
+        table.insert(0, "participant", batch.group_names("participant"))
     return {"": table.reset_index()}
 
 

@@ -12,8 +12,7 @@ from ....data.batch import Batch
 
 def to_batch(
     *, x: np.ndarray, y: np.ndarray, style: np.ndarray, participant: Any, x_aux: np.ndarray, participants: Any,
-    channels: Sequence[str] | np.ndarray, styles: Sequence[str] | np.ndarray, names: Sequence[str] | None = None,
-    **info: Any,
+    channels: Sequence[str] | np.ndarray, styles: Sequence[str] | np.ndarray, **info: Any,
 ) -> Batch:  # fmt: skip
     """Make a batch of trials: rows are loaded walks, and a table holds the one unloaded walk of every participant.
 
@@ -26,8 +25,7 @@ def to_batch(
         participants: Names of the participants, (M,).
         channels: Names of the S channels.
         styles: Names of the L carrying styles.
-        names: Names of the N trials, such as those of their files, by which predictions are listed; None numbers them.
-        **info: Further arguments of `Batch.from_arrays`: truth, truth_along, name, simulated ...
+        **info: Further arguments of `Batch.from_arrays`: truth, truth_along, row_coords, name, simulated ...
 
     Raises:
         ValueError: A negative load, a style that is no index in `styles`, or walks with another number of channels.
@@ -66,7 +64,6 @@ def to_batch(
         dims={"x": ("time", "channel"), "x_aux": ("aux_time", "channel")},
         coords={
             "participant": np.asarray(participants), "channel": np.asarray(channels), "style_class": np.asarray(styles),
-            **({} if names is None else {"row": np.asarray(names)}),
         },
         **info,
     )  # fmt: skip

@@ -62,7 +62,7 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] | No
 
     Returns:
         The loaded walks as rows, x (N, T, S), and the unloaded walks as x_aux (M, T, S), see `to_batch`. The trials of
-        a folder have the names of their files, and ``info["lines"]`` maps these to lines of ``trials.csv``.
+        a folder are described by ``file`` and ``line`` of ``trials.csv`` (`Batch.row_coords`); so are predictions.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -103,8 +103,8 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] | No
             raise ValueError(f"participant {missing[0]!r} has only an unloaded walk; add a loaded one or leave it out")
         named: dict[str, Any] = {}
         if path.is_dir():
-            lines = {trial.where: trial.line for trial in loaded}
-            named = {"names": list(lines), "info": {"lines": lines}}
+            described = {"file": [trial.where for trial in loaded], "line": [trial.line for trial in loaded]}
+            named = {"row_coords": described}
         return to_batch(
             x=np.stack([resample(trial.signal, n_steps) for trial in loaded]),
             y=np.array([trial.load for trial in loaded]),
