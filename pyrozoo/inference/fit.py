@@ -17,7 +17,7 @@ from ..modeling.base import ZooModel
 from ..modeling.checks import forgotten_latents, require_sizes, require_structure
 from ..modeling.guides import declared, with_support
 from ..store.batches import names_to_json
-from .copies import build, copied, guide_label, isolated, reference_tensor, run_seed
+from .copies import build, copied, guide_label, isolated, reference_tensor, run_seed, without_denormals
 from .distributed import Processes, joined
 from .fitted import Fit, Run, holds_group, identity, prototype_of
 from .loop import Training
@@ -123,7 +123,7 @@ def fit(
                 f" {index + 1}/{restarts}" if restarts > 1 else ""
             )
             try:
-                with isolated(own_seed):
+                with isolated(own_seed), without_denormals():
                     run_model, run_guide = build(model, guide)
                     run = Run(own_seed, run_model, run_guide, pd.DataFrame(), "failed")
                     result.runs.append(run)

@@ -99,6 +99,8 @@ class ZooModel(LocalParams, PyroModule):
         open_groups: Groups whose tables the model reads, but for which it has neither latents nor parameters, so that
             it treats new groups like known ones.
         targets: Sites that `predict` predicts.
+        targets_read_latents: False says that no target depends on a latent; then one draw gives the probabilities of
+            discrete targets exactly, and `predict` makes no more.
         enumerated: Latent sites that are summed out exactly; they lie along the rows.
         at_least: Arguments of `sizes_from` that may exceed what the data show, e.g. a number of classes.
         coords: Event dimension -> names of its positions, where the model and not the data decide them.
@@ -136,6 +138,7 @@ class ZooModel(LocalParams, PyroModule):
     dims: Mapping[str, tuple[str, ...]] = {}
     open_groups: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("y",)
+    targets_read_latents: bool = True
     enumerated: tuple[str, ...] = ()
     at_least: tuple[str, ...] = ()
     coords: Mapping[str, Sequence[str]] = {}

@@ -154,7 +154,9 @@ def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
     exact: dict[str, list[Tensor]] = {}
     kinds: dict[str, str] = {}
     arguments = run.model.arguments(data)
-    for _ in range(draws):
+    for number in range(draws):
+        if number and not samples and not run.model.targets_read_latents:
+            break  # every draw gives the same probabilities
         for target, site in target_sites(run, arguments).items():
             kinds[target] = kind_of(site)
             if kinds[target] == "classes":

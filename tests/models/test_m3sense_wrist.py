@@ -12,9 +12,12 @@ from m3sense_folders import T0, refuses, signal, write_e4, write_stress_predict,
 import pyrozoo as zoo
 from pyrozoo.cli.main import main
 from pyrozoo.experiments import run
+from pyrozoo.inference.copies import without_denormals
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.experiments import runs, tables
+from pyrozoo.models.m3sense.data.batches import window_numbers
+from pyrozoo.models.m3sense.experiments import clock, runs, tables
 from pyrozoo.models.m3sense.nets import UnimodalEncoder
+from pyrozoo.posterior import predicting
 
 SMALL = {"embedding": 6, "lstm_layers": 1, "hidden": (6, 5), "head": 4}
 START = 1644227573.0  # 2022-02-07 09:52:53 in Dublin, in winter
@@ -397,3 +400,88 @@ def test_a_long_recording_is_cut_within_a_few_times_the_memory_of_its_windows():
     assert data["a"].shape == (780, 1280)
     assert peak < 3 * 4 * n * 8  # three times the signals in double precision
     np.testing.assert_allclose(data["d"][700], signals["d"][700 * 1280 : 701 * 1280], atol=1e-6)
+
+
+# ------------------------------------------------------------------ the clock of a session
+def test_windows_are_numbered_by_time_within_a_person():
+    sessions = [labelled(start=START + 1e4), labelled(subject="S02", start=0.0), labelled()]
+    data = m3sense.windows(sessions, 20.0, {"eda": 4.0})
+    assert window_numbers(data).tolist() == [*range(7, 14), *range(7), *range(7)]
+    plain = m3sense.from_arrays({"eda": np.ones((4, 5))}, None, list("abab"), None)
+    assert window_numbers(plain).tolist() == [0, 0, 1, 1]
+
+
+def test_the_trend_of_a_session_is_taken_out_of_every_channel():
+    time = np.tile(np.arange(10.0), 2)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(20, 40, 2))
+    noise -= noise.mean(1, keepdims=True)  # so that the means of windows are the trend
+    signals = {"acc": noise + np.stack([3 * time, (time - 4) ** 2], 1)[:, None], "eda": noise[..., 0] + 5.0}
+    data = m3sense.from_arrays(signals, None, np.repeat(["a", "b"], 10), None)
+    line = m3sense.detrended(data)["acc"].mean(1).numpy()
+    np.testing.assert_allclose(line[:, 0], 13.5, atol=1e-4)
+    assert np.ptp(line[:10, 1]) > 5
+    flat = m3sense.detrended(data, 2)
+    np.testing.assert_allclose(flat["acc"].mean(1), data["acc"].mean((0, 1)).expand(20, 2), atol=1e-4)
+    np.testing.assert_allclose(flat["eda"], data["eda"], atol=1e-5)
+    assert flat.info["detrended"] == 2
+    with refuses("the data are standardised already; take the trend out before"):
+        m3sense.detrended(m3sense.standardise(data))
+    with refuses("subject 'own/a' has 10 windows; a trend of degree 9 needs 11"):
+        m3sense.detrended(data, 9)
+    with refuses("degree: 0; a trend has a degree of at least 1"):
+        m3sense.detrended(data, 0)
+
+
+def test_the_clock_is_found_where_everybody_follows_one_schedule(tmp_path, monkeypatch):
+    """Signals of noise, and one schedule: the clock knows all, the signals nothing, and both are told apart."""
+    rng = np.random.default_rng(0)
+    label = np.tile(np.repeat([0, 1], 10), 4)
+    people = np.repeat(list("abcd"), 20)
+    data = m3sense.from_arrays(
+        {"eda": rng.normal(size=(80, 40))}, label, people, "stress", classes=("baseline", "stress")
+    )
+    monkeypatch.setattr(clock, "stress_windows", lambda path, degree=0: m3sense.standardise(data))
+    monkeypatch.setattr(clock, "PENALTIES", (1.0,))
+    monkeypatch.setattr(clock, "run_jobs", lambda run, plan, folder, n_jobs: {k: run(**v) for k, v in plan.items()})
+    outcome = clock.clock_experiment(tmp_path, "smoke", data="schedule.npz")
+    balanced = {row["model"]: row["balanced_accuracy"] for row in outcome.rows}
+    assert list(balanced) == ["clock", *(f"logistic regression: {inputs}" for inputs in clock.INPUTS)]
+    assert balanced["clock"] == 1
+    assert balanced["logistic regression: signals"] < 0.7
+    assert balanced["logistic regression: signals and clock"] > 0.8
+    with refuses("data: this needs the recordings"):
+        clock.clock_experiment(tmp_path, "smoke")
+
+
+# ------------------------------------------------------------------ cheaper fits and predictions
+@pytest.mark.parametrize(("variant", "latents"), [("unaligned", False), ("m3sense", True), ("latent", True)])
+def test_prediction_repeats_the_network_only_where_something_is_random(variant, latents, monkeypatch):
+    data = m3sense.standardise(accelerated())
+    sizes = {"a_dim": 2, "q_hidden": 4} if latents else {}
+    model = zoo.create_model("m3sense", data, variant=variant, **SMALL, **sizes)
+    fit = zoo.fit(model, "paper" if latents else "none", data, steps=2, progress=False)
+    calls = []
+    one = predicting.target_sites
+    monkeypatch.setattr(predicting, "target_sites", lambda *args: calls.append(1) or one(*args))
+    found = zoo.predict(fit, data, draws=8)
+    assert len(calls) == (8 if variant == "latent" else 1)
+    again = zoo.predict(fit, data, draws=8, seed=1)
+    same = np.allclose(found["y_load.p[0]"], again["y_load.p[0]"], rtol=1e-12, atol=0)
+    assert same == (variant != "latent")
+
+
+def test_a_fit_trains_without_denormals_and_restores_the_setting():
+    def smallest():
+        return float(torch.full((1,), 1e-40) * 1.0)
+
+    before, during = smallest(), []
+    data = accelerated()
+    model = zoo.create_model("m3sense", data, variant="unaligned", **SMALL)
+    zoo.fit(model, "none", data, steps=1, progress=False, callback=lambda *args: during.append(smallest()))
+    assert before > 0
+    assert set(during) == {0.0}
+    assert smallest() == before
+    with pytest.raises(RuntimeError, match="stop"), without_denormals():
+        raise RuntimeError("stop")
+    assert smallest() == before

@@ -13,7 +13,7 @@ _HOMES = {
     "guides": ("DeltaGuide", "LowRankGuide"),
     "local_guide": ("PaperGuide",),
     "data.arrays": ("from_arrays",),
-    "data.batches": ("at_rates", "merge", "standardise"),
+    "data.batches": ("at_rates", "detrended", "merge", "standardise"),
     "data.e4": ("read_e4", "read_e4_folder", "read_nurses"),
     "data.folders": ("read_study",),
     "data.labelling": ("label_by_table", "label_by_tags"),

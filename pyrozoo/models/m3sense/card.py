@@ -72,6 +72,7 @@ CARD = Card(
         "figure7": "simulated data, or --data: a task that was not in training, from few labels",
         "figure8": "simulated data, or --data: every subset of the modalities",
         "stress-predict": "--data, real recordings: rest and stress, one person left out at a time",
+        "clock": "--data, real recordings: what the time in the session tells of stress, alone and beside the signals",
         "alignment": "simulated data: the alignment term over training",
         "calibration": "simulated data: are the class probabilities right?",
         "reference": "simulated data: make the small trained fit that ships with the package",

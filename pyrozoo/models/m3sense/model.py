@@ -227,6 +227,7 @@ class M3Sense(LatentModel):
     """
 
     default_gamma = 0.3
+    targets_read_latents = False
 
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",
@@ -280,6 +281,7 @@ class LatentM3Sense(M3Sense):
     """
 
     default_gamma = 0.03
+    targets_read_latents = True
 
     def _networks(self) -> None:
         self.classifiers = nn.ModuleList(classifier(self.a_dim, 0, n) for n in self.tasks.values())
@@ -303,6 +305,8 @@ class Unaligned(AffectModel):
         >>> zoo.predict(fit, windows).shape  # the label, and the probability of each of three classes
         (12, 4)
     """
+
+    targets_read_latents = False
 
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str = "keyless", fusion: str = "cam",

@@ -69,6 +69,66 @@ def standardise(data: Batch, by: str = "subject") -> Batch:
     return replace(data, info={**data.info, "standardised": by})
 
 
+def window_numbers(data: Batch) -> np.ndarray:
+    """Number the windows of each person by time, or in their order where times are not known, (N,) from 0."""
+    order = np.arange(data.n_rows)
+    if "begin" in data.row_coords:
+        times = data.describe_rows()
+        unix, begin = times["unix"].to_numpy(), times["begin"].to_numpy()
+        order = np.lexsort((order, begin, np.where(np.isnan(unix), 0.0, unix)))
+    people = data["subject"].cpu().numpy()
+    out, count = np.empty(data.n_rows, dtype=int), dict[int, int]()
+    for row in order.tolist():
+        out[row] = count.get(people[row], 0)
+        count[people[row]] = out[row] + 1
+    return out
+
+
+def detrended(data: Batch, degree: int = 1) -> Batch:
+    """Take the trend over a person's session out of every channel.
+
+    In experiments in which everybody follows one schedule, slow drifts tell the time, and the time tells the label. The
+    polynomial that fits the means of a person's windows best is subtracted from them, its own mean left; what changes
+    within a few windows stays. Time is the number of the window (by its begin, where that is known).
+
+    Args:
+        data: Windows that are not standardised.
+        degree: Degree of the polynomial, at least 1.
+
+    Returns:
+        Batch: The windows without the trend; ``info["detrended"]`` is `degree`.
+
+    Raises:
+        ValueError: The data are standardised already; a person has too few windows.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyrozoo.models.m3sense import detrended, from_arrays
+        >>> drift = np.arange(6.0)[:, None] + np.zeros((6, 40))
+        >>> data = detrended(from_arrays({"temp": drift}, None, ["S01"] * 6, None))
+        >>> np.round(data["temp"][:, 0].numpy(), 3).tolist()
+        [2.5, 2.5, 2.5, 2.5, 2.5, 2.5]
+    """
+    if degree < 1:
+        raise ValueError(f"degree: {degree}; a trend has a degree of at least 1")
+    if "standardised" in data.info:
+        raise ValueError("the data are standardised already; take the trend out before (detrended, then standardise)")
+    number, people = window_numbers(data), data["subject"].cpu().numpy()
+    tensors = {name: data[name].double().cpu().numpy().copy() for name in modalities(data)}
+    for person in np.unique(people):
+        own = np.flatnonzero(people == person)
+        if len(own) < degree + 2:
+            name = str(data.coords["subject"][person])
+            raise ValueError(f"subject {name!r} has {len(own)} windows; a trend of degree {degree} needs {degree + 2}")
+        basis = np.polynomial.legendre.legvander(np.interp(number[own], [0, number[own].max()], [-1, 1]), degree)
+        for signal in tensors.values():
+            level = signal[own].mean(1)
+            trend = basis @ np.linalg.lstsq(basis, level, rcond=None)[0]
+            signal[own] -= (trend - trend.mean(0))[:, None]
+    changed = {name: torch.as_tensor(signal).to(data[name]) for name, signal in tensors.items()}
+    return replace(data.with_tensors(changed), info={**data.info, "detrended": degree})
+
+
 def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
     """Resample every signal to another rate, each window on its own, by a polyphase filter.
 

@@ -113,7 +113,7 @@ def read_e4(
         )
     if subject is None:
         subject = path.name if path.is_dir() else path.stem
-    tags, axes = tuple(tag - start for tag in _tags(path)), {"acc": AXES} if "acc" in signals else {}
+    tags, axes = tuple(round(tag - start, 6) for tag in _tags(path)), {"acc": AXES} if "acc" in signals else {}
     recording = Recording(
         subject, {name: signals[name] for name in modalities}, rates, start=start, dataset=dataset, notes=notes,
         tags=tags, channels=axes,

@@ -17,7 +17,7 @@ from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, claim
 from ..card import CARD
-from ..data.batches import at_rates, standardise
+from ..data.batches import at_rates, detrended, standardise
 from ..data.stress_predict import read_stress_predict
 from ..data.window_files import read_stress_predict_windows
 from ..data.windowing import filtered, windows
@@ -56,12 +56,19 @@ NOTE = (
 )
 
 
-@functools.lru_cache(maxsize=1)
-def stress_windows(path: str) -> Batch:
-    """Read standardised windows from an npz file (`read_stress_predict_windows`) or from the data set's folder."""
+@functools.lru_cache(maxsize=2)
+def stress_windows(path: str, degree: int = 0) -> Batch:
+    """Read standardised windows from an npz file (`read_stress_predict_windows`) or from the data set's folder.
+
+    Args:
+        path: Path of the file or folder.
+        degree: Degree of the trend over a session that is taken out before; 0 takes out none.
+    """
     if Path(path).is_file():
-        return standardise(at_rates(read_stress_predict_windows(path), RATES))
-    return standardise(windows(filtered(read_stress_predict(path)), rates=RATES, resample=True))
+        data = at_rates(read_stress_predict_windows(path), RATES)
+    else:
+        data = windows(filtered(read_stress_predict(path)), rates=RATES, resample=True)
+    return standardise(detrended(data, degree) if degree else data)
 
 
 def people_of(data: Batch) -> list[str]:
@@ -69,7 +76,7 @@ def people_of(data: Batch) -> list[str]:
     return sorted(set(data.group_names("subject").tolist()))
 
 
-def _without(data: Batch, people: Sequence[str]) -> tuple[Batch, Batch]:
+def without(data: Batch, people: Sequence[str]) -> tuple[Batch, Batch]:
     """Split off some people: the windows of all others, and those of these people."""
     own = np.isin(data.group_names("subject"), list(people))
     return data.subset(np.flatnonzero(~own)), data.subset(np.flatnonzero(own))
@@ -77,10 +84,10 @@ def _without(data: Batch, people: Sequence[str]) -> tuple[Batch, Batch]:
 
 def _fold(data: Batch, person: str, inner: int | None) -> tuple[Batch, Batch]:
     """Leave one person out: training and test windows; with `inner`, that fold's split of the other people."""
-    train, test = _without(data, [person])
+    train, test = without(data, [person])
     if inner is None:
         return train, test
-    return _without(train, people_of(train)[inner::INNER])
+    return without(train, people_of(train)[inner::INNER])
 
 
 def net_run(path: str, candidate: str, person: str, inner: int | None, seed: int, smoke: bool) -> dict[str, Any]:
@@ -134,7 +141,7 @@ def _balanced(train: Batch, p: np.ndarray) -> np.ndarray:
     return classes[(p / share).argmax(1)]
 
 
-def _scores(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, float]:
+def scores_of(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, float]:
     """Return scores from the probability of stress, (N,)."""
     from sklearn.metrics import roc_auc_score
 
@@ -193,9 +200,9 @@ def stress_predict_experiment(
     for person in people:
         train, test = _fold(all_windows, person, None)
         mean = np.mean([found[_job(chosen[person], person, None, m)]["p"] for m in members], 0)
-        table[CHOSEN].append(_scores(train, test, mean))
+        table[CHOSEN].append(scores_of(train, test, mean))
         penalty = _best(PENALTIES, person, found)
-        table[LOGISTIC].append(_scores(train, test, np.array(found[_job(penalty, person, None)]["p"])))
+        table[LOGISTIC].append(scores_of(train, test, np.array(found[_job(penalty, person, None)]["p"])))
         for name in BASELINES:
             plain = classical_scores(name, TASK, train, test, 0)
             table[name].append({**plain, "argmax": plain["balanced_accuracy"]})
