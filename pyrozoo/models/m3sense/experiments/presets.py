@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Sizes with which parameter counts come within 1 % of table 6; the paper prints only some of them.
+# The paper prints only some sizes. With these the parameter counts of the models without self-attention over segments,
+# except Keyless alone (12 % more, since it concatenates), come within 1 % of table 6; those with it have 11 to 24 % more.
 PAPER_SIZES: Mapping[str, Any] = {
     "segment": 5, "embedding": 128, "lstm_layers": 2, "hidden": (512, 256), "head": 256, "dropout": 0.3,
     "lstm_dropout": 0.1,
