@@ -101,6 +101,20 @@ def test_units_and_rows_of_any_kind(tmp_path):
     assert_same(own, Batch.from_dataframe(pd.concat(repeated, ignore_index=True), **COLUMNS).with_support(8))
 
 
+def test_rows_keep_an_index_of_text_of_any_length_and_order(tmp_path):
+    df = table(60, 5)
+    df.index = [f"{'later ' * (k // 20)}sample {(7 * k) % 30}" for k in range(60)]  # longer ones later, some twice
+    own = write(tmp_path / "a", df, 7)
+    assert zoo.open_rows(tmp_path / "a", verify=True).names("row").tolist() == own.names("row").tolist() == [*df.index]
+    whole = Batch.from_dataframe(df, **COLUMNS).with_support(8)
+    assert own.sha256 == whole.sha256
+    fit = zoo.fit(zoo.create_model("ssmtl", own, c_dim=2, z_dim=2, width=4, depth=1), "paper", own, steps=1,
+                  progress=False)  # fmt: skip
+    tables = list(zoo.predict_rows(fit, own, rows=25, draws=2))
+    assert [name for part in tables for name in part.index] == [*df.index]
+    assert not list((tmp_path / "a").glob("wider*"))
+
+
 def test_without_targets_labels_or_support(tmp_path):
     df = table(60, 5)
     own = zoo.write_rows(tmp_path / "a", df, unit="well", x="u", support=0, dtype=torch.float64)

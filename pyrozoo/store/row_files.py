@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-BLOCK = 2**16  # number of support rows copied at a time
+BLOCK = 2**16  # number of rows copied at a time
 
 
 # -------------------------------------------------------------------- writing
@@ -26,7 +26,11 @@ class Column:
         self.offset = self.file.tell()
 
     def append(self, array: np.ndarray) -> None:
-        """Append an array (n, ...)."""
+        """Append an array (n, ...); text may be of any length."""
+        if array.dtype.kind == "U":
+            if array.dtype.itemsize > self.like.dtype.itemsize:
+                self._widen(array.dtype)
+            array = array.astype(self.like.dtype)
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         self.file.write(data)
         self.digest.update(data)
@@ -36,6 +40,17 @@ class Column:
         """The rows written so far, mapped from the file."""
         self.file.flush()
         return np.memmap(self.path, self.like.dtype, "r", self.offset, (self.n, *self.like.shape[1:]))
+
+    def _widen(self, dtype: np.dtype) -> None:
+        """Write the text so far anew with room for longer ones: every entry takes the room of the longest."""
+        old, path = self.mapped(), self.path
+        wider = Column(path.with_name("wider.npy"), np.zeros(0, dtype))
+        for start in range(0, self.n, BLOCK):
+            wider.append(old[start : start + BLOCK].astype(dtype))
+        del old
+        self.file.close()
+        os.replace(wider.path, path)
+        vars(self).update(vars(wider) | {"path": path})
 
     def finish(self) -> dict[str, Any]:
         """Write the final header; return the facts that `open_rows` checks."""

@@ -73,8 +73,9 @@ def write_rows(
     `open_rows` refuses the folder, and `write_rows` replaces it. However the table is cut into chunks, the result is
     bit-identical to `Batch.from_dataframe` of the whole table, followed by ``with_support(support, seed=seed)``, with
     two differences. Units are ordered by their first appearance, also those of a categorical column. Rows keep the
-    names of the tables' index only if these are numbers or times that increase throughout, as those of
-    ``pandas.read_csv(chunksize=)`` do; otherwise they are numbered.
+    names of the tables' index only if these are text, which takes 4 bytes per row and character of the longest, or
+    numbers or times that increase throughout, as those of ``pandas.read_csv(chunksize=)`` do; otherwise they are
+    numbered.
 
     Args:
         folder: Folder to create; an incomplete one is replaced.
@@ -263,12 +264,14 @@ class _Writer:
         names_to_json("unit", names)  # refuse now what could not be written in the end
 
     def _name_rows(self, names: np.ndarray) -> None:
-        """Keep the rows' names as long as they are increasing numbers or times, and therefore unique."""
+        """Keep the rows' names as long as all are text, or increasing numbers or times."""
+        text = names.dtype.kind == "U" or all(isinstance(name, str) for name in names)
+        names = names.astype(np.str_) if text else names
         index = pd.Index(names)
-        rising = names.dtype.kind in "iumM" and index.is_monotonic_increasing and index.is_unique
+        rising = text or (names.dtype.kind in "iumM" and index.is_monotonic_increasing and index.is_unique)
         self.numbered &= names.dtype.kind in "iu" and bool((names == np.arange(self.n, self.n + len(names))).all())
-        same = self.last is None or names.dtype == self.last.dtype
-        self.named &= rising and same and (self.last is None or bool(names[0] > self.last))
+        same = self.last is None or names.dtype == self.last.dtype or (text and self.last.dtype.kind == "U")
+        self.named &= rising and same and (text or self.last is None or bool(names[0] > self.last))
         self.last = names[-1]
         if self.named:
             self._append("names_row", names)
