@@ -77,8 +77,10 @@ def _prior_text(model: ZooModel, name: str, fn: Any) -> str:
     if not isinstance(prior, dist.Distribution):
         return f"{_family(fn)} given {', '.join(inspect.signature(prior).parameters)}"
     described = prior_tools.to_json(prior)
-    values = list(described["arguments"].values()) if described else []
-    if not described or not all(isinstance(value, int | float) for value in values):
+    if not described:  # of parameters that learn, or of other distributions
+        return _family(prior)
+    values = list(described["arguments"].values())
+    if not all(isinstance(value, int | float) for value in values):
         return f"{_family(prior)} with arrays"
     return f"{described['name']}({', '.join(f'{value:g}' for value in values)})"
 
