@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from ...posterior.streaming import Window
+from .data.batches import to_batch
+from .data.simulator import resample
 
 Y_LIKELIHOODS = ("laplace", "mae", "mae_lb", "normal", "studentt")
 FIXED_SCALES = ("mae", "mae_lb")  # absolute errors: their intervals say nothing
@@ -210,6 +214,36 @@ class GaitModel(ZooModel):
             known = torch.ones_like(style, dtype=torch.bool) if labelled is None else labelled
             pyro.factor("style_label", torch.where(known & (drawn != style), -math.inf, 0.0).to(self.y_loc))
         return drawn
+
+    def window(self, data: Batch, *, x_aux: Any, length: int, step: int | None = None) -> Window:
+        """How a stretch of a walk in progress becomes a trial, for `pyrozoo.stream`.
+
+        Args:
+            data: A batch in the layout of the fit.
+            x_aux: The walker's unloaded walk, (samples, S), at the rate and in the units of the samples that will come.
+            length: Number of samples of a window: as many seconds as the walks of training.
+            step: Number of samples between windows; None for a tenth of a window.
+
+        Raises:
+            ValueError: Fewer samples than steps of the model, another number of channels, or a value that is not
+                finite.
+        """
+        own = np.asarray(x_aux, dtype=float)
+        if own.ndim != 2 or own.shape[1] != self.n_channels or not np.isfinite(own).all():
+            raise ValueError(f"x_aux: shape {own.shape}; give finite samples (samples, {self.n_channels} channels)")
+        unloaded = resample(own, self.aux_steps)[None]
+        resample(np.zeros((length, 1)), self.n_steps)  # refuses a window of too few samples
+        channels = tuple(map(str, data.coords["channel"])) if "channel" in data.coords else range(self.n_channels)
+        names = tuple(f"{name}" for name in channels)
+        styles = data.coords.get("style_class", np.arange(self.n_styles).astype(str))
+
+        def row(walk: np.ndarray) -> Batch:
+            return to_batch(
+                x=resample(walk, self.n_steps)[None], y=np.array([np.nan]), style=np.array([-1]),
+                participant=["walker"], x_aux=unloaded, participants=["walker"], channels=names, styles=styles,
+            )  # fmt: skip
+
+        return Window(length, max(1, length // 10) if step is None else step, names, row)
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
