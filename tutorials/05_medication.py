@@ -691,15 +691,41 @@ own_answer = decode_recordings(fit, from_csv)
 own_answer.segments().head(7).round(1)
 
 # %% [markdown]
-# Two steps need a non-event frame between them. Labels without one are refused, with the remedy:
+# Steps may follow each other without a non-event frame between them: the default model then learns how likely that is,
+# pair by pair. The text's model needs such a frame, and names the remedy:
 
 # %%
 direct = medication.recordings([score[0][:8]], [[0, 1, 1, 1, 2, 2, 2, 0]], labels=names, rate=rate)
+print(zoo.create_model("medication", direct).priors()["direct"].mean)
 try:
-    zoo.create_model("medication", direct)
+    zoo.create_model("medication", direct, variant="paper")
 except ValueError as error:
     print(error)
 print(medication.separate_steps(direct)["label"].tolist())
+
+# %% [markdown]
+# ## 12. Live
+#
+# A pen is used while the decoder listens. `zoo.stream` takes frames as they come; a frame is settled when `lag` seconds
+# have followed it, with exactly the marginals that a decoding of the recording up to there gives. Here the simulated
+# recording of section 1, in which step 6 is left out, arrives frame by frame.
+
+# %%
+live = zoo.stream(fit, lag=2.0, alarm=0.9)
+seen = []
+for t, frame in enumerate(score[shown]):
+    settled = live.push(frame)
+    if t % int(15 * rate) == 0:
+        seen.append({"second": t / rate, "now": live.now.idxmax(), "steps performed": (live.performed > 0.5).sum()})
+pd.DataFrame(seen).set_index("second")
+
+# %%
+rest = live.finish()
+print(f"settled at the end: {len(rest)} frames")
+for alarm in live.alarms:
+    print(f"{alarm.frame / rate:.0f} s: {alarm.step!r} {alarm.kind}, probability {alarm.probability:.2f}")
+live_performed = live.performed.round(3)
+live_performed
 
 # %% [markdown]
 # A fit is saved without pickle, and the command line reads it. The same as a shell's
@@ -734,7 +760,11 @@ away = {
     for name in ("ml", "normal")
 }
 accuracies, power_label = scored["frame_accuracy"], f"scores, power {power:.2f}"
+exact_performed = decode_recordings(fit, test.subset([shown])).performed.iloc[0]
 claims = {
+    "at the end the live probabilities of steps are the exact ones": (
+        np.allclose(live_performed, exact_performed, atol=1e-3)
+    ),
     "the pen recordings are simulated, the watch sessions semi-synthetic": (
         all(own.info["simulated"] for own in (train, test, few)) and person.info["semi_synthetic"]
     ),

@@ -94,7 +94,8 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     if hasattr(registry.entry(card.name).parts, "read"):
         if named(arguments):
             raise ValueError(f"{COLUMN_OPTIONS} belong to a table; {card.name!r} reads recordings, see its README")
-        return recordings(arguments, card.name)
+        options = {} if arguments.separate_steps is None else {"separate": arguments.separate_steps}
+        return recordings(arguments, card.name, **options)
     if arguments.rate is not None:
         raise ValueError(f"--rate belongs to recordings; {card.name!r} is fitted to a table")
     return table_batch(arguments, card)
@@ -104,8 +105,11 @@ def recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batc
     """Read a file in the entry's own format."""
     if arguments.sep or arguments.decimal:
         raise ValueError(f"--sep and --decimal belong to a table; {name!r} reads recordings, see its README")
-    batch = registry.entry(name).parts.read(arguments.data, rate=arguments.rate, **options)
-    if batch.info.get("rate_assumed") and not options:
+    read = registry.entry(name).parts.read
+    if "separate" in options and "separate" not in inspect.signature(read).parameters:
+        raise ValueError(f"--separate-steps: {name!r} has no steps")
+    batch = read(arguments.data, rate=arguments.rate, **options)
+    if batch.info.get("rate_assumed") and "like" not in options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
     return batch
 
@@ -124,6 +128,8 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
         kind = next((kind for kind in (bool, str, tuple) if isinstance(default, kind)), None)
         if kind and not isinstance(value, kind):
             raise ValueError(f"--set {name}={value}: {value!r} is no {kind.__name__} such as {default!r}")
+        if isinstance(value, str) and name in taken and "str" in str(taken[name].annotation):
+            continue
         if not kind and (isinstance(value, str | bool | tuple) or not isinstance(value, int | float | type(None))):
             raise ValueError(f"--set {name}={value}: {value!r} is not a number")
     try:

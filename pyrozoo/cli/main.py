@@ -106,6 +106,7 @@ def _parser() -> Parser:
     predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
     columns = "a table with the run's columns of groups and inputs, or a file in the entry's own format"
     predict.add_argument("--data", metavar="FILE", required=True, help=columns)
+    predict.add_argument("--decoder", metavar="NAME", help="decoder of the entry, e.g. map; default: the model's")
     predict.add_argument(
         "--out", metavar="FILE.csv", required=True,
         help="predictions, one line per row or frame, with the table's other columns; an entry may write further "
@@ -172,6 +173,10 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--set", dest="values", action="append", type=value_assignment, default=[], metavar="NAME=VALUE",
         help="argument of the model's constructor, e.g. c_dim=8 or fusion=concat; may be repeated",
+    )  # fmt: skip
+    fit.add_argument(
+        "--separate-steps", choices=("refuse", "borrow", "merge"),
+        help="put a non-event between steps that touch, for the text's models; what to do with steps of one frame",
     )  # fmt: skip
     fit.add_argument("--steps", type=positive, metavar="N", help="optimiser steps")
     fit.add_argument("--batch-size", type=positive, metavar="N", help="rows per step; the model's default or all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ def predict_command(arguments: argparse.Namespace) -> int:
     name = fit.model.entry[0] if fit.model.entry else None
     if name and hasattr(registry.entry(name).parts, "tables"):
         return _write_tables(arguments, fit, name, out)
+    if arguments.decoder is not None:
+        raise ValueError(f"--decoder {arguments.decoder}: {name or type(fit.model).__name__!r} decodes nothing")
     if arguments.rate is not None:
         raise ValueError(f"--rate belongs to recordings; {arguments.run} was fitted to a table")
     columns = fit.data["columns"]
@@ -70,7 +73,10 @@ def _with_keys(predictions: pd.DataFrame, keys: pd.DataFrame, groups: list[str])
 def _write_tables(arguments: argparse.Namespace, fit: Fit, name: str, out: Path) -> int:
     batch = recordings(arguments, name, like=fit.prototype)
     with naming(arguments.data):
-        tables = registry.entry(name).parts.tables(fit, batch)
+        make = registry.entry(name).parts.tables
+        if arguments.decoder is not None and "decoder" not in inspect.signature(make).parameters:
+            raise ValueError(f"--decoder {arguments.decoder}: {name!r} decodes nothing")
+        tables = make(fit, batch, **({} if arguments.decoder is None else {"decoder": arguments.decoder}))
     paths = {suffix: out.with_name(f"{out.stem}.{suffix}{out.suffix}") if suffix else out for suffix in tables}
     for path in paths.values():
         if path.exists() and path.samefile(arguments.data):

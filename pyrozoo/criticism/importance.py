@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -82,6 +83,12 @@ def khat(
         raise ValueError(f"per: {per!r} is no plate of the model; plates are {sorted(fit.model.plate_dims)}")
     if draws < 25:
         raise ValueError(f"draws: {draws} weights have no tail to fit; use at least 25, better 200")
+    if fit.model.cut:
+        warnings.warn(
+            f"the posterior of {type(fit.model).__name__} is cut: {fit.model.cut}. The log joint, by which k-hat (and "
+            "MCMC) judge, is not, so that a large k does not say that the guide is wrong",
+            stacklevel=2,
+        )
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
         per, judged = _judged(fit.best, batch, per)

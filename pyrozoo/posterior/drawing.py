@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -242,6 +243,12 @@ def _mcmc_draws(
         raise TypeError(f"MCMC of a {type(model).__name__}; run it on a model of the zoo as it is: NUTS(model)")
     if not mcmc._samples:
         raise ValueError("this MCMC has no samples; call mcmc.run(**batch) first")
+    if model.cut:
+        warnings.warn(
+            f"the posterior of {type(model).__name__} is cut: {model.cut}. MCMC evaluates the log joint, which is not: its "
+            "draws are of another posterior than that of the guides",
+            stacklevel=3,
+        )
     samples = mcmc.get_samples(group_by_chain=True)
     chains = []
     with isolated(seed), torch.no_grad(), pyro.get_param_store().scope():

@@ -554,14 +554,14 @@ def test_steps_are_separated_in_the_recordings_of_a_minibatch():
 )
 def test_short_steps_borrow_or_merge(short, expected, counts):
     label = [1, 1, 2, 2, 2, 1, 0]
-    apart = data.separate_steps(build([np.full((7, 3), 0.3)], [label]), short=short)
+    apart = data.separate_steps(build([np.full((7, 3), 0.3)], [label], names=["ann"]), short=short)
     assert apart["label"].tolist() == expected
     assert {name: apart.info[name] for name in counts} == counts
     check_labels(apart)
 
 
 def test_a_short_step_needs_something_to_borrow():
-    batch = build([np.full((3, 3), 0.3)], [[1, 2, 0]])
+    batch = build([np.full((3, 3), 0.3)], [[1, 2, 0]], names=["ann"])
     with refuses("recording 'ann', frame 1: 'press' follows 'shake'"):
         data.separate_steps(batch, short="borrow")
     with refuses("short: 'drop' is none of"):
@@ -571,15 +571,15 @@ def test_a_short_step_needs_something_to_borrow():
 def test_missing_frames_and_unknown_labels_are_kept():
     score = np.full((4, 3), 0.3)
     score[2] = np.nan
-    batch = build([score], [[0, -1, 1, -1]])
+    batch = build([score], [[0, -1, 1, -1]], names=["ann"])
     assert batch["score"][2].tolist() == [data.MISSING] * 3
     assert batch["label"].tolist() == [0, -1, 1, -1]
-    assert not build([score], [[-1] * 4])["labelled"].any()
+    assert not build([score], [[-1] * 4], names=["ann"])["labelled"].any()
     score[1, 2] = np.nan
     with refuses(
         "recording 'ann', frame 1: the score of 'press', nan, is not finite; give all scores of a frame, or NaN"
     ):
-        build([score])
+        build([score], names=["ann"])
 
 
 def test_recordings_without_non_event_have_steps_only():
@@ -642,7 +642,7 @@ def with_cell(value: float) -> list[np.ndarray]:
         ),
         ({"score": [SCORE[0], [["x"] * 3]]}, "recording 'bob': its scores are not numbers"),
         ({"score": [SCORE[0], [[0.1], [0.1, 0.2]]]}, "recording 'bob': its scores are not numbers"),
-        ({"score": with_cell(np.nan)}, "recording 'bob', frame 1: the score of 'press', nan, is not finite; score"),
+        ({"score": with_cell(np.nan)}, "recording 'bob', frame 1: the score of 'press', nan, is not finite; give all"),
         ({"score": with_cell(np.inf)}, "recording 'bob', frame 1: the score of 'press', inf, is not finite"),
         ({"score": with_cell(-0.5)}, "recording 'bob', frame 1: the score of 'press', -0.5, is negative; give prob"),
         ({"score": with_cell(30.0)}, "recording 'bob', frame 1: the score of 'press', 30, is above 1; give prob"),
@@ -650,9 +650,9 @@ def with_cell(value: float) -> list[np.ndarray]:
         ({"label": [[0, 1], [0, 1]]}, "recording 'bob': labels of shape (2,) for 1 frames; give one for each"),
         (
             {"label": [[0, 3], None]},
-            "recording 'ann', frame 1: the label 3 is none of 0..2; label a recording whole, or not at all (None)",
+            "recording 'ann', frame 1: the label 3 is none of 0..2; give -1 where the label is not known",
         ),
-        ({"label": [[-1, 0], None]}, "recording 'ann', frame 0: the label -1 is none of 0..2"),
+        ({"label": [[-2, 0], None]}, "recording 'ann', frame 0: the label -2 is none of 0..2"),
         ({"label": [[0, np.nan], None]}, "recording 'ann', frame 1: the label nan is none of"),
         ({"label": [[0, 0.5], None]}, "recording 'ann', frame 1: the label 0.5 is none of"),
         ({"label": [["a", "b"], None]}, "recording 'ann': its labels are <U1 values; give whole numbers 0..2"),
@@ -758,8 +758,7 @@ def test_a_loader_takes_steps_without_a_gap_as_they_are(tmp_path):
             "field 'recording', row 2: 'a' goes on after another recording; put the frames of each recording together",
         ),
         ({"recording": np.array(["a", " ", "b"])}, "field 'recording', row 1: the name is missing; name the recording"),
-        ({"label": np.array([0, -1, -1])}, "field 'label', row 1: recording 'ann' is labelled in part; label it whole"),
-        ({"label": np.array([0, 5, -1])}, "field 'label', row 1: 5 is none of 0..2; give the position of a label"),
+        ({"label": np.array([0, 5, -1])}, "field 'label', row 1: 5 is none of 0..2; give the number of a label, or -1"),
         ({"label": np.array([0, -2, -1])}, "field 'label', row 1: -2 is none of 0..2"),
         ({"label": np.array([0.0, 1.0, 1.0])}, "field 'label': float64 of shape (3,); give a whole number for each"),
         ({"label": np.array([0])}, "field 'label': int64 of shape (1,)"),
@@ -769,7 +768,9 @@ def test_a_loader_takes_steps_without_a_gap_as_they_are(tmp_path):
         ({"rate": np.array([1.0, 2.0])}, "field 'rate': [1.0, 2.0]; give one positive number of frames per second"),
         ({"rate": np.array(-1.0)}, "field 'rate': -1.0; give one positive number"),
         ({"rate": np.array("fast")}, "field 'rate': fast; give one positive number"),
-        ({"score": FIELDS["score"] * np.nan}, "recording 'ann', frame 0: the score of 'non-event', nan"),
+        ({"score": FIELDS["score"] * [np.nan, 1, 1]}, "recording 'ann', frame 0: the score of 'non-event', nan"),
+        ({"non_event": np.array(2)}, "field 'non_event': 2; give True or False"),
+        ({"non_event": np.array(False)}, "field 'label', row 0: 0 is none of 1..3"),
         ({"score": np.zeros((0, 3)), "recording": np.zeros(0, str), "label": np.zeros(0, int)}, "no recordings"),
         (
             {"recording": np.array(["ann", "ann", "bob"], dtype=object)},
@@ -922,7 +923,6 @@ def test_the_argument_sets_the_order_of_the_columns(tmp_path):
         (CSV.replace("ann,1", "ann,x"), "column 'frame', row 2: the cell holds 'x', which is no number; number"),
         (CSV.replace("bob,5", ",5"), "field 'recording', row 3: the name is missing"),
         (CSV + "ann,2,,1,0,0\n", "field 'recording', row 4: 'ann' goes on after another recording"),
-        (CSV + "bob,6,shake,1,0,0\n", "field 'label', row 3: recording 'bob' is labelled in part"),
         (CSV.replace(",shake,0", ",inhale,0"), "column 'label', row 2: 'inhale' is neither one of the labels ['non-"),
         (CSV.replace(",shake,0", ",3,0"), "column 'label', row 2: '3' is neither one of the labels"),
         (CSV.replace(",shake,0", ",-1,0"), "column 'label', row 2: '-1' is neither"),

@@ -332,8 +332,8 @@ def test_scores_of_another_form_are_refused(process, function, scores, error, me
     ("value", "message"),
     [
         (0.0, "the log score is -inf; a score of zero; raise it to a floor, e.g. 1e-4"),
-        (np.nan, "the log score is nan; impute it"),
-        (np.inf, "the log score is inf; impute it"),
+        (np.nan, "the log score is nan; give all scores of a frame, or NaN for all of them where it is missing"),
+        (np.inf, "the log score is inf; give all scores of a frame, or NaN for all of them where it is missing"),
     ],
 )
 def test_scores_that_are_no_numbers_are_named(process, value, message):
@@ -351,7 +351,7 @@ def test_missing_scores_of_a_batch_are_named(small):
     score = data["score"].clone()
     score[8, 1] = np.nan  # the third frame of the second recording
     broken = data.with_tensors({"score": score})
-    with pytest.raises(ValueError, match="recording 'b', frame 2, label 1: the log score is nan; impute it"):
+    with pytest.raises(ValueError, match="recording 'b', frame 2, label 1: the log score is nan; give all"):
         decoded(small, broken)
     with pytest.raises(zoo.NonFiniteLoss, match="look for NaN in the data"):
         zoo.fit(small.model, "closed-form", broken, progress=False)

@@ -21,6 +21,7 @@ from .process.counts import labelled_sequences, stretches
 from .process.segments import runs, scores, segment_table
 
 LONG_END = 0.1  # share of a recording in its last non-event above which a decoding is looked at
+FEW_FRAMES = 10  # no more are ever much to leave out
 _TOLD: list[bool] = []  # that `map` is exact has been said
 
 
@@ -164,7 +165,7 @@ def _warn_of_dropped_ends(labels: list[np.ndarray], potentials: list[np.ndarray]
     dropped = []
     for own, score, name in zip(labels, potentials, names, strict=True):
         value, start, stop = runs(own)
-        if value[-1] == 0 and len(value) > 1 and stop[-1] - start[-1] > LONG_END * len(own):
+        if value[-1] == 0 and len(value) > 1 and stop[-1] - start[-1] > max(LONG_END * len(own), FEW_FRAMES):
             rest = score[start[-1] :]
             if (rest[:, 1:].max(1) > rest[:, 0]).mean() > 0.5:
                 dropped.append(f"{name!r} from frame {start[-1]}")

@@ -17,6 +17,7 @@ from ...inference.fitted import Fit
 from ...modeling import registry
 from .data import readers
 from .data.datasets import DATASETS
+from .data.recordings import separate_steps
 from .data.simulator import simulate
 from .guides import GUIDES
 from .label_model import LabelModel
@@ -32,7 +33,9 @@ EXPERIMENTS = {
     "watch": f"{_FOLDER}.watch:watch_experiment",
     "decoders": f"{_FOLDER}.decoders:decoders_experiment",
     "implied-durations": f"{_FOLDER}.implied:implied_experiment",
+    "touching": f"{_FOLDER}.touching:touching_experiment",
     "unlabelled": f"{_FOLDER}.unlabelled:unlabelled_experiment",
+    "live": f"{_FOLDER}.live:live_experiment",
     "reference": f"{_FOLDER}.watch:reference_experiment",
 }
 
@@ -55,19 +58,23 @@ def recovery(seed: int) -> dict[str, float]:
     return {name: scores[name] for name in ("frame_accuracy", "segment_f1")}
 
 
-def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
-    """Read recordings for the command line; at prediction, with the labels of the training data `like`."""
+def read(path: str, rate: float | None = None, like: Batch | None = None, separate: str | None = None) -> Batch:
+    """Read recordings for the command line; at prediction, with the labels of the training data `like`.
+
+    `separate` puts a non-event between steps that touch, see `separate_steps`, whose argument `short` it is.
+    """
     if like is None:
-        return readers.read(path, rate=rate)
+        batch = readers.read(path, rate=rate)
+        return batch if separate is None else separate_steps(batch, separate)
     labels = [str(name) for name in like.coords["label_class"]]
     if like.info.get("without_non_event"):
         return readers.read(path, rate=rate, labels=labels[1:], non_event=False)
     return readers.read(path, rate=rate, labels=labels)
 
 
-def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
+def tables(found: Fit, batch: Batch, decoder: str | None = None) -> dict[str, pd.DataFrame]:
     """Tables that the command line writes: "" labels and marginals of frames, "steps" P(performed) of every step."""
-    own = decode_recordings(found, batch)
+    own = decode_recordings(found, batch, decoder)
     frames = own.frames().reset_index()
     frames.insert(2, "time_s", frames["frame"] / own.rate)
     performed = own.performed.stack().rename("p_performed").rename_axis(["recording", "step"]).reset_index()

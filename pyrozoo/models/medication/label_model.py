@@ -89,6 +89,11 @@ class LabelModel(ZooModel):
         self.names, self.n_labels = tuple(map(str, names)), len(names)
         self.emission, self.unlabelled, self.floor = emission, unlabelled, floor
         self.fixed_power = None if power == "fit" else float(power)
+        cuts = {
+            "p(label | score) informs the power alone": self.fixed_power is None,
+            "unlabelled recordings inform the process alone": unlabelled and self.fixed_power is None,
+        }
+        self.cut = " and ".join(text for text, own in cuts.items() if own)
         self.register_buffer("share", torch.ones(self.n_labels) if share is None else torch.tensor(share))
         if len(self.share) != self.n_labels or not bool((self.share > 0).all()):
             assert share is not None  # ones pass

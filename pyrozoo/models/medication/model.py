@@ -220,11 +220,9 @@ class StepProcess(LabelModel):
         like, p = self.typical, self.pairs
         alpha = self.concentration
         later = [float(alpha[i + 1 :][torch.as_tensor(p.h[i + 1 :] == p.h[i])].sum()) + self.end for i in self.open]
-        found: dict[str, dist.Distribution] = {
-            "stick": dist.Beta(alpha[torch.as_tensor(self.open)], like.new_tensor(later)).to_event(1)
-        }
-        if not len(self.open):
-            del found["stick"]
+        found: dict[str, dist.Distribution] = {}
+        if len(self.open):
+            found["stick"] = dist.Beta(alpha[torch.as_tensor(self.open)], like.new_tensor(later)).to_event(1)
         found["start_rate"] = dist.Gamma(like.new_tensor(1.0), like.new_tensor(10.0))
         n_gaps = len(p.later) if self.direct < 1 else 0
         for kind, n, typical in (("duration", p.n_steps, like[0]), ("gap", n_gaps, like[1])):

@@ -91,6 +91,11 @@ class LiveDecoding:
         self.now = pd.Series(np.nan, pd.Index(self._names, name="label"))
         self.performed, self.omitted, self.too_short = (pd.Series(0.0, steps_index) for _ in range(3))
 
+    @property
+    def n_states(self) -> int:
+        """Numbers that are kept: the weights of all states, of the filters and of the frames that are not settled."""
+        return sum(state.size for state in [*self._states, *(state for state, _ in self._window)])
+
     def push(self, samples: Any) -> pd.DataFrame:
         """Take new frames, and return those that are settled now.
 

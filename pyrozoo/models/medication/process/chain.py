@@ -17,7 +17,7 @@ from .kernels import FAST, _log_sum
 DENSE = 1e-100  # probabilities above this cost less to repair than what underflows
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST, cache=True, nogil=True)
 def viterbi(log_score, log_initial, log_transition):
     """Find the labels that maximise f of eq. 1, and their log score (-1 and -inf if none), by the text's recursion."""
     n_frames, n_labels = log_score.shape
@@ -53,7 +53,7 @@ def traced_back(score, back):
     return labels, best
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST, cache=True, nogil=True)
 def forward(log_score, initial, transition):
     """Compute the log evidence of a dense chain, scaled forward probabilities (T, K), scales (T,) and scores (T, K)."""
     n_frames, n_labels = log_score.shape
@@ -81,7 +81,7 @@ def forward(log_score, initial, transition):
     return log_z, alpha, scale, q
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST, cache=True, nogil=True)
 def backward(initial, transition, alpha, scale, q):
     """Compute marginals (T, K) and expected transitions (K, K) of a dense chain from the results of `forward`."""
     n_frames, n_labels = alpha.shape
@@ -107,7 +107,7 @@ def backward(initial, transition, alpha, scale, q):
     return gamma, counts
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def log_forward(log_score, log_initial, log_transition):
     """Compute the log evidence of a chain, and log forward probabilities, shape (T, K)."""
     n_frames, n_labels = log_score.shape
@@ -119,7 +119,7 @@ def log_forward(log_score, log_initial, log_transition):
     return _log_sum(alpha[n_frames - 1], np.zeros(n_labels)), alpha
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def log_backward(log_score, log_transition, log_z, alpha):
     """Compute marginals (T, K) and expected transitions (K, K) from the results of `log_forward`."""
     n_frames, n_labels = alpha.shape

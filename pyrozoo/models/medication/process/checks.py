@@ -52,7 +52,7 @@ def check_scores(
             raise ValueError(f"{which}: scores of shape {own.shape}; give (frames, {n_labels}), one column per label")
         if not len(own):
             raise ValueError(f"{which}: there are no frames; leave it out")
-        missing = np.isnan(own).all(1)
+        missing = np.asarray(np.isnan(own).all(axis=1))
         if missing.any():
             own = np.where(missing[:, None], 0.0, own)
         if not np.isfinite(own).all():

@@ -10,9 +10,11 @@ frames needs O(T K) memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from . import chain, kernels, sampling
 from .checks import Scores, check_scores, checked_chain
@@ -20,6 +22,7 @@ from .kernels import Graph
 from .process import MarkovChain, SemiMarkovProcess
 
 Found = TypeVar("Found")
+WORTH_THREADS = 20_000  # frames from which on threads are worth their start
 CHAIN = ("argmax", "viterbi", "map", "marginal", "mea")
 PROCESS = ("argmax", "paper", "map", "marginal", "mea")
 DECODERS = {
@@ -143,11 +146,11 @@ def log_evidence(
     checked = check_scores(log_scores, _n_labels(arrays), names, known)
     if isinstance(arrays, Graph):
         blocked = -1 if without is None else _n_labels(arrays) - 1 + without
-        return np.array([kernels.semi_markov_forward(own, arrays, blocked)[0] for own in checked])
+        return np.array(_threads(lambda own: kernels.semi_markov_forward(own, arrays, blocked)[0], checked))
     initial, transition = (table.copy() for table in arrays)
     if without is not None:
         initial[without] = transition[:, without] = 0.0
-    return np.array([chain.evidence(own, initial, transition) for own in checked])
+    return np.array(_threads(lambda own: chain.evidence(own, initial, transition), checked))
 
 
 def marginals(
@@ -219,7 +222,13 @@ def sample_paths(
             return None if log_z == -np.inf else sampling.sample(arrays, log_z, *state, n, rng)
         return chain.sample(own, *arrays, n, rng)
 
-    return _each(check_scores(log_scores, _n_labels(arrays), names, known), arrays, draw, names)
+    drawn = []
+    for i, own in enumerate(check_scores(log_scores, _n_labels(arrays), names, known)):  # one random state: in order
+        paths = draw(own)
+        if paths is None:
+            raise NoPossiblePath(_impossible(i, names))
+        drawn.append(paths)
+    return drawn
 
 
 def step_performed(
@@ -273,12 +282,20 @@ def _each(
     checked: Scores, arrays: Any, function: Callable[[np.ndarray], Found | None], names: Sequence[str] | None
 ) -> list[Found]:
     out = []
-    for i, own in enumerate(checked):
-        found = function(own)
+    for i, found in enumerate(_threads(function, checked)):
         if found is None:
             raise NoPossiblePath(_impossible(i, names))
         out.append(found)
     return out
+
+
+def _threads(function: Callable[[np.ndarray], Found], checked: Scores) -> list[Found]:
+    """Apply a function to every recording, long ones on as many threads as torch has: kernels release the lock."""
+    workers = min(torch.get_num_threads(), len(checked))
+    if workers < 2 or sum(map(len, checked)) < WORTH_THREADS:
+        return [function(own) for own in checked]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(function, checked))
 
 
 def _posterior(own: np.ndarray, arrays: Any) -> tuple[float, np.ndarray | None]:

@@ -236,7 +236,7 @@ def _log_dot(x, logs, linear, first, stop, reference, log_table, table, offset):
 
 
 # ------------------------------------------------------------------------------------------------ most probable path
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST, cache=True, nogil=True)
 def semi_markov_map(log_score, graph):
     """Find the most probable labels, which maximise f of eq. 2, and their log score; exact.
 
@@ -306,7 +306,7 @@ def semi_markov_map(log_score, graph):
 
 
 # ------------------------------------------------------------------------------------------------ sums over all paths
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def semi_markov_forward(log_score, graph, blocked):
     """Compute the log evidence log Z, the log of the sum of f of eq. 2 over all label sequences.
 
@@ -367,7 +367,7 @@ def semi_markov_forward(log_score, graph, blocked):
     return log_z, start, tail, cum, earliest
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
     """Compute posterior marginals of every frame's label, and expected counts, from `semi_markov_forward`'s results.
 

@@ -102,7 +102,7 @@ def simulate_process(graph, n_frames, rng):
     return labels
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def single_history(log_score, log_initial, stay, leave, stay_gap, enter, straight):
     """Decode by the text's approximate recursion to eq. 2: h and g are those of the one best history of each state.
 

@@ -2,6 +2,8 @@
 
 A label sequence has one whole number per frame: 0 where no step is performed (non-event), 1..K-1 for the steps. A
 segment is a longest run of one label. Frames count from 0, and a segment's frames are start, ..., stop - 1.
+
+Scores of steps leave label 0 out. Where label 0 is a step, too, say so by ``non_event=False``.
 """
 
 from __future__ import annotations
@@ -106,7 +108,9 @@ def frame_accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.mean(truth == prediction))
 
 
-def segment_f1(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], iou: float = 0.5) -> float:
+def segment_f1(
+    truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], iou: float = 0.5, non_event: bool = True
+) -> float:
     """Compute the F1 score of the predicted segments of steps, pooled over recordings, without non-event segments.
 
     A predicted segment is right if it is matched with a true segment of the same step and recording whose IoU, the
@@ -117,6 +121,7 @@ def segment_f1(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], io
         truth: True label sequence of each recording, shapes (T,).
         prediction: Predicted label sequence of each recording, shapes (T,).
         iou: Smallest IoU of a match, in (0, 1].
+        non_event: Whether label 0 is the non-event; False where it is a step, whose segments count as well.
 
     Raises:
         ValueError: `iou` is not in (0, 1], or the lengths differ.
@@ -131,13 +136,13 @@ def segment_f1(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], io
         raise ValueError(f"iou: {iou} is not in (0, 1]")
     right = total = 0
     for sequence, guess in _recordings(truth, prediction):
-        true, predicted = _steps(sequence), _steps(guess)
+        true, predicted = _steps(sequence, non_event), _steps(guess, non_event)
         right += _matched(true, predicted, iou)
         total += len(true.label) + len(predicted.label)
     return 2 * right / total if total else 1.0
 
 
-def edit_score(truth: np.ndarray, prediction: np.ndarray) -> float:
+def edit_score(truth: np.ndarray, prediction: np.ndarray, non_event: bool = True) -> float:
     """Compute how well the order of the steps in one recording agrees, in [0, 1], whatever their times.
 
     It is 1 - d / n, where d is the Levenshtein distance between the two lists of steps (the smallest number of steps to
@@ -146,6 +151,7 @@ def edit_score(truth: np.ndarray, prediction: np.ndarray) -> float:
     Args:
         truth: True labels, shape (T,).
         prediction: Predicted labels, shape (T,).
+        non_event: Whether label 0 is the non-event; False where it is a step.
 
     Raises:
         ValueError: The lengths differ.
@@ -156,20 +162,22 @@ def edit_score(truth: np.ndarray, prediction: np.ndarray) -> float:
         0.666...
     """
     truth, prediction = _pair(truth, prediction)
-    a, b = _steps(truth).label, _steps(prediction).label
+    a, b = _steps(truth, non_event).label, _steps(prediction, non_event).label
     longest = max(len(a), len(b))
     return 1.0 - _levenshtein(a, b) / longest if longest else 1.0
 
 
 def scores(
-    truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], marginals: Sequence[np.ndarray] | None = None
-) -> dict[str, float]:
+    truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], marginals: Sequence[np.ndarray] | None = None,
+    non_event: bool = True,
+) -> dict[str, float]:  # fmt: skip
     """Compute all scores of this module for a decoding of recordings.
 
     Args:
         truth: True label sequence of each recording, shapes (T,).
         prediction: Predicted label sequence of each recording, shapes (T,).
         marginals: Probabilities of the labels in the frames of each recording, shapes (T, K).
+        non_event: Whether label 0 is the non-event; False where it is a step.
 
     Returns:
         ``frame_accuracy``, over the frames of all recordings; ``segment_f1``, pooled over recordings, at IoU 0.5;
@@ -190,8 +198,8 @@ def scores(
     true, guess = (np.concatenate(sequences) for sequences in zip(*pairs, strict=True))
     out = {
         "frame_accuracy": frame_accuracy(true, guess),
-        "segment_f1": segment_f1(truth, prediction),
-        "edit": float(np.mean([edit_score(*pair) for pair in pairs])),
+        "segment_f1": segment_f1(truth, prediction, non_event=non_event),
+        "edit": float(np.mean([edit_score(*pair, non_event) for pair in pairs])),
     }
     if marginals is not None:
         if len(marginals) != len(pairs):
@@ -201,10 +209,10 @@ def scores(
     return out
 
 
-def _steps(labels: np.ndarray) -> Runs:
+def _steps(labels: np.ndarray, non_event: bool = True) -> Runs:
     """Cut a label sequence into segments, and keep those of steps."""
     label, start, stop = runs(labels)
-    step = label != 0
+    step = label != 0 if non_event else label >= 0
     return Runs(label[step], start[step], stop[step])
 
 

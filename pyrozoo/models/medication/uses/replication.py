@@ -13,7 +13,7 @@ from ....data.batch import Batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
 from ..decoding import frame_rate
-from ..process.counts import labelled_sequences
+from ..process.counts import labelled_sequences, stretches
 from ..process.segments import runs
 
 
@@ -98,9 +98,9 @@ def _n_steps(sequences: list[np.ndarray]) -> list[int]:
 
 
 def _complete(sequences: list[np.ndarray], names: tuple[str, ...], rate: float) -> pd.DataFrame:
-    """Durations of the steps, and gaps between steps, that neither end of a recording cuts off."""
+    """Durations of the steps, and gaps between steps, that neither end of a labelled stretch cuts off."""
     rows: list[dict[str, Any]] = []
-    for own in sequences:
+    for own in (labels[part] for labels in sequences for part in stretches(labels)):
         label, start, stop = runs(own)
         for i in range(1, len(label) - 1):
             seconds = (stop[i] - start[i]) / rate
