@@ -245,8 +245,8 @@ def _mcmc_draws(
         raise ValueError("this MCMC has no samples; call mcmc.run(**batch) first")
     if model.cut:
         warnings.warn(
-            f"the posterior of {type(model).__name__} is cut: {model.cut}. MCMC evaluates the log joint, which is not: its "
-            "draws are of another posterior than that of the guides",
+            f"the posterior of {type(model).__name__} is cut: {model.cut}. MCMC evaluates the log joint, which is "
+            "not: its draws are of another posterior than that of the guides",
             stacklevel=3,
         )
     samples = mcmc.get_samples(group_by_chain=True)

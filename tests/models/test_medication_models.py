@@ -21,7 +21,10 @@ from pyrozoo.models.medication.process import decode, durations
 from pyrozoo.models.medication.process.evidence import FrameChain, SemiMarkov, log_evidence, log_potentials
 from pyrozoo.models.medication.process.process import MarkovChain
 
-pytestmark = pytest.mark.usefixtures("double_precision")
+pytestmark = [
+    pytest.mark.usefixtures("double_precision"),
+    pytest.mark.filterwarnings("ignore:on held-out parts"),  # of a few frames with random scores
+]
 
 NAMES = ["none", "one", "two"]
 MODELS = {"semi-markov": StepProcess, "paper": PaperProcess, "frame-hmm": FrameHMM}

@@ -236,7 +236,7 @@ class MaximumLikelihood(ZooGuide):
     def _fold(self, seen: list[np.ndarray]) -> dict[str, Tensor]:
         """Fit the process to some label sequences, from the whole fit on."""
         inner = {
-            site: getattr(self, f"at_{site}").detach().double().requires_grad_()
+            site: getattr(self, f"at_{site}").detach().double().clone().requires_grad_()
             for site in self.transforms
             if site != "power"
         }

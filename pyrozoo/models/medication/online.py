@@ -14,7 +14,7 @@ from torch import nn
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
 from ...posterior.columns import class_columns
-from .data.recordings import recordings
+from .data.recordings import checked_score
 from .process import online
 from .process.process import SemiMarkovProcess
 
@@ -46,14 +46,12 @@ class LiveDecoding:
     are those given all frames so far, and the frames that `push` settles have the marginals that
     `decode_recordings` gives them for the recording up to `lag` later. Memory and time per frame do not grow.
 
+    A step is omitted if it was not performed, and no way leads to it any more by next steps of a probability of 0.02 or
+    more (in cyclic recordings every step can follow). That a step was too short is looked for among the frames that
+    were settled within the last two lags.
+
     Attributes:
         frame: Number of frames so far.
-        now: Probability of every label in the newest frame, given all so far.
-        performed: Probability of every step that it was performed so far.
-        omitted: Probability of every step that it was not performed so far, and cannot follow any more: no way leads to
-            it by next steps of a probability of 0.02 or more. (In cyclic recordings every step can follow.)
-        too_short: Expected number of times, within the last few seconds that are settled, that a step ended sooner than
-            99 of 100 do.
         alarms: What has exceeded the level of alarms so far.
 
     Example:
@@ -87,9 +85,31 @@ class LiveDecoding:
         self._raised: set[tuple[str, str]] = set()
         self.frame = 0
         self.alarms: list[Alarm] = []
-        steps_index = pd.Index(self._names[1:], name="step")
-        self.now = pd.Series(np.nan, pd.Index(self._names, name="label"))
-        self.performed, self.omitted, self.too_short = (pd.Series(0.0, steps_index) for _ in range(3))
+        self._now = np.full(k, np.nan)
+        self._performed, self._omitted, self._early = np.zeros((3, k - 1))
+
+    @property
+    def now(self) -> pd.Series:
+        """Probability of every label in the newest frame, given all so far."""
+        return pd.Series(self._now, pd.Index(self._names, name="label"))
+
+    @property
+    def performed(self) -> pd.Series:
+        """Probability of every step that it was performed so far."""
+        return self._of_steps(self._performed)
+
+    @property
+    def omitted(self) -> pd.Series:
+        """Probability of every step that it was not performed so far, and cannot follow any more."""
+        return self._of_steps(self._omitted)
+
+    @property
+    def too_short(self) -> pd.Series:
+        """Expected number of times, lately, that a step ended sooner than 99 of 100 do."""
+        return self._of_steps(self._early)
+
+    def _of_steps(self, values: np.ndarray) -> pd.Series:
+        return pd.Series(values, pd.Index(self._names[1:], name="step"))
 
     @property
     def n_states(self) -> int:
@@ -112,7 +132,7 @@ class LiveDecoding:
         score = np.atleast_2d(np.asarray(samples, dtype=float))
         if not len(score):
             return self._table(self.frame, [])
-        checked = recordings([score], labels=self._names, rate=1.0, names=["live"])["score"]
+        checked = torch.as_tensor(checked_score("the live recording", score, self._names))
         potentials = self._power * self._model.log_potentials(checked).double().numpy()
         first = self.frame - len(self._window)
         return self._table(first, [row for own in potentials for row in self._advance(own)])
@@ -144,10 +164,10 @@ class LiveDecoding:
         self._window.append((self._states[0], score))
         self.frame += 1
         nothing = np.zeros_like(self._states[0])
-        self.now[:] = online.marginal(self._process, self._states[0], nothing, len(self._names))
+        self._now = online.marginal(self._process, self._states[0], nothing, len(self._names))
         for i, state in enumerate(self._states[1:]):
-            self.performed.iloc[i] = -np.expm1(min(online.total(state), 0.0))
-            self.omitted.iloc[i] = np.exp(min(online.total(state[self._lost[i]]), 0.0)) if len(self._lost[i]) else 0.0
+            self._performed[i] = -np.expm1(min(online.total(state), 0.0))
+            self._omitted[i] = np.exp(min(online.total(state[self._lost[i]]), 0.0)) if len(self._lost[i]) else 0.0
         settled = [self._settle()] if len(self._window) > self._lag else []
         self._watch()
         return settled
@@ -167,18 +187,18 @@ class LiveDecoding:
                 after = online.earlier(self._process, after, score)
         state, _ = self._window.popleft()
         self._short.append(early[1:])
-        self.too_short[:] = np.sum(self._short, 0)
+        self._early = np.sum(self._short, 0)
         return online.marginal(self._process, state, after, len(self._names))
 
     def _watch(self) -> None:
-        for kind, values in (("omitted", self.omitted), ("too short", self.too_short)):
-            for step, value in values.items():
-                known = (kind, str(step)) in self._raised
+        for kind, values in (("omitted", self._omitted), ("too short", self._early)):
+            for step, value in zip(self._names[1:], values.tolist(), strict=True):
+                known = (kind, step) in self._raised
                 if value >= self._level and not known:
-                    self.alarms.append(Alarm(self.frame - 1, kind, str(step), float(min(value, 1.0))))
-                    self._raised.add((kind, str(step)))
+                    self.alarms.append(Alarm(self.frame - 1, kind, step, min(value, 1.0)))
+                    self._raised.add((kind, step))
                 elif kind == "too short" and value < self._level / 2 and known:
-                    self._raised.discard((kind, str(step)))
+                    self._raised.discard((kind, step))
 
     def _table(self, first: int, rows: list[np.ndarray]) -> pd.DataFrame:
         gamma = np.array(rows).reshape(-1, len(self._names))

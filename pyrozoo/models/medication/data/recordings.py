@@ -79,7 +79,7 @@ def recordings(
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"names: {double!r} is the name of two recordings; give each its own")
-    score = [_checked_score(f"recording {n!r}", s, labels) for n, s in zip(names, score, strict=True)]
+    score = [checked_score(f"recording {n!r}", s, labels) for n, s in zip(names, score, strict=True)]
     label = [
         None if z is None else _checked_label(f"recording {n!r}", z, len(s), first, len(labels) + first)
         for n, z, s in zip(names, label, score, strict=True)
@@ -194,7 +194,7 @@ def _check_lists(score: list, others: Mapping[str, Sequence[Any] | None], labels
         raise ValueError(f"labels: {labels}; give non-event and at least one step, each a name of its own")
 
 
-def _checked_score(where: str, score: Any, labels: list[str]) -> np.ndarray:
+def checked_score(where: str, score: Any, labels: list[str]) -> np.ndarray:
     """Check the scores of one recording and return them as floats in [0, 1]."""
     try:
         score = np.asarray(score)
