@@ -192,28 +192,11 @@ class StepProcess(LabelModel):
         one, pairs that were not seen with the little probability that the number of pairs seen once suggests (A.
         Turing's estimate), and `end` is as rare as it was.
         """
-        names = [str(name) for name in data.coords["label_class"]]
-        rate = float(data.info.get("rate", 1.0))
-        out: dict[str, Any] = {"names": names, "rate": rate}
-        seen = labelled_sequences(data)
-        if not seen:
+        out, summary = _text_sizes(data)
+        if summary is None:
             return out
-        n_steps = len(names) - 1
-        summary = Counts.of(seen, n_steps)
-        first = np.bincount([own[0] for own in seen if own[0] >= 0], minlength=len(names)) + 0.5
-        known = np.concatenate(seen)
-        frames = np.bincount(known[known >= 0], minlength=len(names)) + 1.0
-        lengths = (summary.durations, summary.gaps.values(), [summary.waits])
-        longest = [max([10, *map(max, filter(len, found))]) for found in lengths]
-        times = [np.concatenate([np.ones(1), *found]) for found in (summary.durations, summary.gaps.values())]
-        out |= {
-            "pairs": [list(map(int, pair)) for pair in sorted(summary.transitions)] or None,
-            "initial": (first / first.sum()).tolist(),
-            "share": (frames / frames.sum()).tolist(),
-            "typical": [float(np.median(t)) / rate for t in times],
-            "caps": [int(1.5 * n) for n in longest[:2]] + [min(int(1.5 * longest[2]), LONGEST_WAIT)],
-        }
-        return out | _touching(data, summary, out) | _going_on(summary, n_steps, not data.info.get("without_non_event"))
+        non_event = not data.info.get("without_non_event")
+        return out | _touching(summary, out, non_event) | _going_on(summary, len(out["names"]) - 1, non_event)
 
     def priors(self) -> dict[str, dist.Distribution]:
         """Priors of the sites; means and standard deviations in seconds, start_rate per second."""
@@ -330,7 +313,7 @@ class PaperProcess(StepProcess):
             ValueError: Two steps follow each other without a non-event frame between them.
         """
         check_labels(data)
-        return {k: v for k, v in super().sizes_from(data).items() if k not in ("direct", "end", "cyclic", "alpha")}
+        return _text_sizes(data)[0]
 
 
 class FrameHMM(LabelModel):
@@ -444,9 +427,35 @@ def _returns(pairs: Sequence[tuple[int, int]], n_steps: int) -> list[tuple[int, 
     return [(h, k) for h in last for k in (first or [k for k in every if k != h or n_steps == 1])]
 
 
-def _touching(data: Batch, summary: Counts, found: Mapping[str, Any]) -> dict[str, Any]:
+def _text_sizes(data: Batch) -> tuple[dict[str, Any], Counts | None]:
+    """Names, rate, pairs that occur, first labels, shares, typical times and caps; and the counts behind them."""
+    names = [str(name) for name in data.coords["label_class"]]
+    rate = float(data.info.get("rate", 1.0))
+    out: dict[str, Any] = {"names": names, "rate": rate}
+    seen = labelled_sequences(data)
+    if not seen:
+        return out, None
+    n_steps = len(names) - 1
+    summary = Counts.of(seen, n_steps)
+    first = np.bincount([own[0] for own in seen if own[0] >= 0], minlength=len(names)) + 0.5
+    known = np.concatenate(seen)
+    frames = np.bincount(known[known >= 0], minlength=len(names)) + 1.0
+    lengths = (summary.durations, summary.gaps.values(), [summary.waits])
+    longest = [max([10, *map(max, filter(len, found))]) for found in lengths]
+    times = [np.concatenate([np.ones(1), *found]) for found in (summary.durations, summary.gaps.values())]
+    out |= {
+        "pairs": [list(map(int, pair)) for pair in sorted(summary.transitions)] or None,
+        "initial": (first / first.sum()).tolist(),
+        "share": (frames / frames.sum()).tolist(),
+        "typical": [float(np.median(t)) / rate for t in times],
+        "caps": [int(1.5 * n) for n in longest[:2]] + [min(int(1.5 * longest[2]), LONGEST_WAIT)],
+    }
+    return out, summary
+
+
+def _touching(summary: Counts, found: Mapping[str, Any], non_event: bool) -> dict[str, Any]:
     """Share of the transitions between steps that are direct, if any is; 1, and no first label 0, without non-event."""
-    if data.info.get("without_non_event"):
+    if not non_event:
         initial = np.array(found["initial"]) * (np.arange(len(found["initial"])) > 0)
         return {"direct": 1.0, "initial": (initial / initial.sum()).tolist()}
     direct, total = (sum(n for (h, _), n in own.items() if h) for own in (summary.direct, summary.transitions))

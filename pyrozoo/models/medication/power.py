@@ -166,9 +166,7 @@ def _begun(process: Process) -> Process:
     if not isinstance(process, SemiMarkovProcess):
         return process
     first = torch.full_like(process.log_initial, -math.log(process.n_labels))
-    first[
-        ..., 1 : process.n_labels
-    ] = -torch.inf  # gaps after a step: a block begins with a step, or the recording does
+    first[..., 1 : process.n_labels] = -torch.inf  # a block begins with a step, if it does not begin its recording
     return replace(process, log_initial=first)
 
 
