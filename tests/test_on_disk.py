@@ -13,6 +13,7 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.data.batch import Batch
+from pyrozoo.files import sha256_json
 from pyrozoo.inference import minibatches
 from pyrozoo.inference.copies import default_dtype
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
@@ -99,6 +100,24 @@ def test_units_and_rows_of_any_kind(tmp_path):
     repeated = [part.reset_index(drop=True) for part in pieces(df, 7)]  # as pyarrow's batches are numbered
     own = zoo.write_rows(tmp_path / "repeated", [*repeated[:2], df.iloc[:0], *repeated[2:]], **COLUMNS, support=8)
     assert_same(own, Batch.from_dataframe(pd.concat(repeated, ignore_index=True), **COLUMNS).with_support(8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"files": 5}, "rows.json: not what `write_rows` writes"),
+        ({"coords": {"unit": None}}, "rows.json: not what `write_rows` writes"),
+        ({"files": {"../b/x": {}}}, "which is no file of this folder"),
+    ],
+)
+def test_a_header_that_was_forged_is_refused_by_its_name(tmp_path, change, message):
+    write(tmp_path / "a")
+    file = tmp_path / "a" / "rows.json"
+    header = json.loads(file.read_text()) | change
+    header.pop("sha256")
+    file.write_text(json.dumps(header | {"sha256": sha256_json(header)}))
+    with pytest.raises(ValueError, match=message):
+        zoo.open_rows(tmp_path / "a")
 
 
 def test_rows_keep_an_index_of_text_of_any_length_and_order(tmp_path):

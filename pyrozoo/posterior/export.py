@@ -113,8 +113,10 @@ def load_netcdf(path: str | os.PathLike) -> Any:
             return _from_tree(tree.load())
     except FileNotFoundError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a complete netCDF file ({error}); write it again") from error
+    except Exception as error:  # damaged content raises many types of error, some of them in several lines
+        raise ValueError(
+            f"{os.fspath(path)} is not a complete netCDF file ({one_line(error)}); write it again"
+        ) from error
 
 
 def summary(

@@ -39,7 +39,7 @@ import torch
 from ..data.batch import Batch
 from ..data.build import provenance
 from ..data.parts import OnDisk
-from ..files import atomic_write_json, jsonable, read_json_object, sha256_json
+from ..files import atomic_write_json, jsonable, one_line, read_json_object, require_plain, sha256_json
 from .batches import names_from_json, names_to_json
 from .row_files import Column, Support
 
@@ -159,7 +159,17 @@ def open_rows(folder: str | Path, *, verify: bool = False) -> Batch:
     """
     folder = Path(folder)
     header = _read_header(folder)
-    arrays = {name: _map(folder / f"{name}.npy", facts, verify) for name, facts in header["files"].items()}
+    try:
+        return _opened(folder, header, verify)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a forged header may hold anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{folder / HEADER}: not what `write_rows` writes ({reason}); {REMEDY}") from error
+
+
+def _opened(folder: Path, header: dict[str, Any], verify: bool) -> Batch:
+    arrays = {name: _map(folder, folder / f"{name}.npy", facts, verify) for name, facts in header["files"].items()}
     tensors = {name: torch.from_numpy(arrays[name]) for name in header["along"]}
     coords = {name: names_from_json(names) for name, names in header["coords"].items()}
     coords["row"] = arrays["names_row"] if "names_row" in arrays else tensors["row"].numpy()
@@ -347,8 +357,11 @@ def _read_header(folder: Path) -> dict[str, Any]:
     return header
 
 
-def _map(path: Path, facts: dict[str, Any], verify: bool) -> np.ndarray:
+def _map(folder: Path, path: Path, facts: dict[str, Any], verify: bool) -> np.ndarray:
     """Map a file after checking that it is what was written. Its pages are copied when they are written to."""
+    if path.name != f"{path.stem}.npy" or path.parent.resolve() != folder.resolve():
+        raise ValueError(f"{folder / HEADER}: it names {path}, which is no file of this folder; {REMEDY}")
+    require_plain(path)
     if not path.exists():
         raise ValueError(f"{path}: missing; {REMEDY}")
     size = path.stat().st_size
