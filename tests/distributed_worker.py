@@ -1,4 +1,5 @@
-"""What torchrun starts for test_distributed.py: `checks` (many things in one launch) or `elastic` (killed once).
+"""What torchrun starts for test_distributed.py: `checks` (many things in one launch), `matrix` (all
+gradients) or `elastic` (killed once).
 
 Every process writes what it found to FOLDER/TASK-RANK.json.
 """
@@ -62,10 +63,16 @@ def one_guide_each() -> list[Subject]:
     return list({(subject.name, subject.variant): subject for subject in reversed(trained_by_svi())}.values())
 
 
-def gradient_cases() -> dict[str, Callable[[int], float]]:
-    """Name -> comparison, given the rank."""
+def matrix_cases() -> dict[str, Callable[[int], float]]:
+    """Name -> comparison, given the rank, of every entry, variant and guide."""
     cases = {f"{s}": lambda rank, s=s: compare(s, rank) for s in trained_by_svi()}
-    cases |= {f"{s}, ragged": lambda rank, s=s: compare(s, rank, ragged=True) for s in one_guide_each()}
+    return cases | {f"{s}, ragged": lambda rank, s=s: compare(s, rank, ragged=True) for s in one_guide_each()}
+
+
+def gradient_cases() -> dict[str, Callable[[int], float]]:
+    """Name -> comparison, given the rank, of one guide of every entry, and of every kind of minibatch and loss."""
+    first = {s.name: s for s in reversed(trained_by_svi())}.values()
+    cases = {f"{s}, ragged": lambda rank, s=s: compare(s, rank, ragged=True) for s in first}
     for what, size in STRATA.items():
         cases[f"strata, {what}"] = lambda rank, size=size: compare(SSMTL, rank, size=size)
         cases[f"strata, {what}, groups present"] = lambda rank, size=size: compare(AMORTIZED, rank, size, present=True)
@@ -257,6 +264,10 @@ def checks(folder: Path, rank: int) -> dict[str, Any]:
     return out | {"gradients": {name: caught(lambda f=f: f(rank)) for name, f in gradient_cases().items()}}
 
 
+def matrix(_: Path, rank: int) -> dict[str, Any]:
+    return {name: caught(lambda f=f: f(rank)) for name, f in matrix_cases().items()}
+
+
 def caught(call: Callable[[], float]) -> float | str:
     try:
         return call()
@@ -267,7 +278,7 @@ def caught(call: Callable[[], float]) -> float | str:
 def main(task: str, folder: Path) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
-    found = {"checks": checks, "elastic": elastic}[task](folder, rank)
+    found = {"checks": checks, "elastic": elastic, "matrix": matrix}[task](folder, rank)
     (folder / f"{task}-{rank}.json").write_text(json.dumps(found))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from distributed_worker import FIT, LONG, data, gradient_cases, outcome
+from distributed_worker import FIT, LONG, data, gradient_cases, matrix_cases, outcome
 from torch import distributed as dist
 
 import pyrozoo as zoo
@@ -77,6 +77,13 @@ def test_the_gradients_of_two_processes_are_those_of_one(checks, case):
     for found in checks:
         assert isinstance(found["gradients"][case], float), found["gradients"][case]
         assert found["gradients"][case] < 1e-10
+
+
+@pytest.mark.slow
+def test_the_gradients_of_every_guide_by_two_processes_are_those_of_one(tmp_path):
+    for found in launch("matrix", tmp_path):
+        assert set(found) == set(matrix_cases())
+        assert not {case: value for case, value in found.items() if not isinstance(value, float) or value >= 1e-10}
 
 
 # ---------------------------------------------------------------- fits

@@ -48,10 +48,10 @@ def outside(tmp_path, monkeypatch):
     plt.close("all")
 
 
-# The first and the one on guides and priors by default, the four of the entries in the slow tests.
+# The first by default, the others in the slow tests.
 @pytest.mark.parametrize(
     "source",
-    [pytest.param(path, marks=[] if path.stem[:2] in ("00", "02") else [pytest.mark.slow]) for path in SOURCES],
+    [pytest.param(path, marks=[] if path.stem[:2] == "00" else [pytest.mark.slow]) for path in SOURCES],
     ids=lambda path: path.stem,
 )
 @pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning")  # ArviZ 0.23's plots

@@ -1,7 +1,7 @@
 """The contract that every registered model and guide passes: ``python -m pyrozoo check NAME``.
 
 `CHECKS` is the contract, `check` runs it on an entry, and `subjects` lists the variants, guides and priors of an entry
-that are checked.
+that are checked, `representatives` a few of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from ..modeling import registry
 from . import densities, fits, inference, sites
 from .causes import explained, particles
-from .subject import Skipped, Subject, subjects
+from .subject import Skipped, Subject, representatives, subjects
 
-__all__ = ["CHECKS", "Check", "Result", "Skipped", "Subject", "check", "label", "scoped", "subjects"]
+__all__ = [
+    "CHECKS", "Check", "Result", "Skipped", "Subject", "check", "label", "representatives", "scoped", "subjects",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

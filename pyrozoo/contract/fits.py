@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -216,13 +217,18 @@ def independent(subject: Subject) -> None:
 # -------------------------------------------------------------------- C11
 def saved(subject: Subject) -> None:
     """C11: every variant and guide of the entry, saved and loaded in a new process, gives bit-equal draws."""
+    same_after_saving(subject, subjects(subject.card))
+
+
+def same_after_saving(subject: Subject, chosen: Iterable[Subject]) -> None:
+    """Compare the draws of some fits of an entry with those of the saved ones, all loaded in one new process."""
     source = entry(subject.name).source
     parts = source.__name__ if isinstance(source, ModuleType) else source
     if not isinstance(parts, str):
         raise Skipped("a new process cannot import the parts of this entry; register a module or its name")
     with tempfile.TemporaryDirectory() as folder:
         expected, runs = {}, []
-        for i, one in enumerate(subjects(subject.card)):
+        for i, one in enumerate(chosen):
             if one.swapped and not _as_json(one):
                 continue
             train = one.data()

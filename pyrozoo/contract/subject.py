@@ -156,6 +156,27 @@ def subjects(card: registry.Card) -> list[Subject]:
     ]
 
 
+def representatives(card: registry.Card) -> list[Subject]:
+    """List the first guide of every variant, every guide once more where that is its only place, and a swapped prior.
+
+    Args:
+        card: Card of the entry.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> [str(subject) for subject in zoo.contract.representatives(zoo.card("ssmtl"))][:3]
+        ['ssmtl/ssmtl x paper', 'ssmtl/ssmtl x paper, swapped prior', 'ssmtl/ssmtl x mvn']
+    """
+    chosen: list[Subject] = []
+    for subject in subjects(card):
+        first_swap = subject.swapped and not any(one.swapped for one in chosen)
+        leads = subject.guide == guides_of(card, subject.variant)[0]
+        new_guide = subject.guide not in {one.guide for one in chosen}
+        if first_swap if subject.swapped else leads or new_guide:
+            chosen.append(subject)
+    return chosen
+
+
 def guides_of(card: registry.Card, variant: str) -> tuple[str, ...]:
     """Guides of an entry that suit a variant."""
     return card.guides_of.get(variant, tuple(card.guides))

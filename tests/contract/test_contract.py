@@ -10,6 +10,7 @@ import torch
 import pyrozoo
 from pyrozoo import contract
 from pyrozoo.contract import Subject
+from pyrozoo.contract.fits import same_after_saving
 from pyrozoo.modeling import registry
 
 CARDS = [*map(pyrozoo.card, registry.BUILT_IN), entry_mixture.CARD, entry_events.CARD]
@@ -23,22 +24,37 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("check", "subject"),
-    [
-        pytest.param(
-            check, subject, id=f"{check.code}-{contract.label(check, subject)}", marks=[pytest.mark.slow] * check.slow
-        )
-        for card in CARDS
-        for check in contract.CHECKS.values()
-        for subject in contract.scoped(check, card)
-    ],
-)
+def cases():
+    """Every clause on every subject; by default on a few of them, with each variant, each guide and a swapped prior."""
+    for card in CARDS:
+        few = set(contract.representatives(card))
+        for check in contract.CHECKS.values():
+            for subject in contract.scoped(check, card):
+                slow = check.slow or subject not in few or check.code == "C11"
+                name = f"{check.code}-{contract.label(check, subject)}"
+                yield pytest.param(check, subject, id=name, marks=[pytest.mark.slow] * slow)
+
+
+@pytest.mark.parametrize(("check", "subject"), list(cases()))
 def test_contract(check, subject, toys):
     try:
         check.run(subject)
     except contract.Skipped as reason:
         pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_a_few_saved_fits_draw_the_same_in_a_new_process(card, toys):
+    same_after_saving(contract.subjects(card)[0], contract.representatives(card))
+
+
+def test_the_few_have_every_variant_guide_and_scope_and_a_swapped_prior():
+    for card in CARDS:
+        few = contract.representatives(card)
+        assert {subject.variant for subject in few} == set(card.variants)
+        assert {subject.guide for subject in few} == set(card.guides)
+        assert [subject.swapped for subject in few].count(True) == 1
+        assert all(contract.scoped(check, card)[0] in few for check in contract.CHECKS.values())
 
 
 # ---------------------------------------------------------------- the contract can fail

@@ -245,11 +245,11 @@ def test_the_exact_prediction_agrees_with_pyros_predictive():
         draws = [
             pyro.poutine.trace(pyro.poutine.replay(free, trace=pyro.poutine.trace(fit.guide).get_trace(**data)))
             .get_trace(**data).nodes["y"]["value"]
-            for _ in range(1500)
+            for _ in range(400)
         ]  # fmt: skip
     drawn = torch.stack(draws)
     error = (torch.tensor(exact["y.mean"].tolist()) - drawn.mean(0)).abs()
-    assert bool((error < 5 * drawn.std(0) / math.sqrt(1500)).all())
+    assert bool((error < 5 * drawn.std(0) / math.sqrt(400)).all())
     inside = (drawn > torch.tensor(exact["y.q05"].tolist())) & (drawn < torch.tensor(exact["y.q95"].tolist()))
     assert inside.double().mean() == pytest.approx(0.9, abs=0.02)
 

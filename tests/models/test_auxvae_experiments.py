@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import json
 import warnings
 from pathlib import Path
@@ -36,9 +37,24 @@ def test_a_ratio_of_paired_errors_has_the_error_of_the_delta_method():
         paired_ratio([1.0, 2.0], [1.0])
 
 
-@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
-def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, tmp_path, capsys):
-    record = run("auxvae", name, profile="smoke", out=tmp_path)
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Folder and record of an experiment in its smoke profile, run once."""
+
+    @functools.cache
+    def made(name):
+        out = tmp_path_factory.mktemp(name)
+        return out, run("auxvae", name, profile="smoke", out=out)
+
+    return made
+
+
+# One table and one figure by default, the others in the slow tests.
+@pytest.mark.parametrize(
+    "name", [pytest.param("table1", marks=pytest.mark.slow), "table2", pytest.param("table3", marks=pytest.mark.slow)]
+)
+def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(name, smoke, capsys):
+    out, record = smoke(name)
     ours = [row for row in record["rows"] if row["source"] != PUBLISHED]
     published = {"table1": TABLE_1, "table2": TABLE_2, "table3": TABLE_3}[name]
     assert [r["mae"] for r in record["rows"] if r["source"] == PUBLISHED] == [r["mae"] for r in published]
@@ -49,27 +65,27 @@ def test_the_tables_put_published_rows_beside_ours_and_go_on_where_they_stopped(
     assert {len(errors) for errors in by_fold.values()} == {len(record["extra"]["folds"])}
     joint = {row["model"] for row in ours if row.get("accuracy") is not None}
     assert joint == {row["model"] for row in ours if name != "table3" and "no style" not in row["model"]}
-    job = next((tmp_path / "jobs").glob("*.json"))
+    job = next((out / "jobs").glob("*.json"))
     before = job.stat().st_mtime_ns
-    assert run("auxvae", name, profile="smoke", out=tmp_path)["rows"] == record["rows"]
+    assert run("auxvae", name, profile="smoke", out=out)["rows"] == record["rows"]
     assert job.stat().st_mtime_ns == before
     assert "(published, own data)" in capsys.readouterr().out
 
 
-def test_table_2_holds_the_ratio_that_says_whether_auxiliary_gait_helps(tmp_path):
-    record = run("auxvae", "table2", profile="smoke", out=tmp_path)
+def test_table_2_holds_the_ratio_that_says_whether_auxiliary_gait_helps(smoke):
+    _, record = smoke("table2")
     value, error = record["extra"]["ratios"]["MAE of 3: concatenation, style / 2: no x_aux, style"]
     rows = {row["model"]: row["mae"] for row in record["rows"] if row["source"] != PUBLISHED}
     assert value == pytest.approx(rows["3: concatenation, style"] / rows["2: no x_aux, style"])
     assert error > 0
 
 
-@pytest.mark.parametrize("name", ["figure5", "figure6"])
-def test_the_figures_are_drawn_with_the_numbers_behind_them(name, tmp_path):
-    record = run("auxvae", name, profile="smoke", out=tmp_path)
-    assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
+@pytest.mark.parametrize("name", ["figure5", pytest.param("figure6", marks=pytest.mark.slow)])
+def test_the_figures_are_drawn_with_the_numbers_behind_them(name, smoke):
+    out, record = smoke(name)
+    assert (out / "figures" / f"{name}.png").stat().st_size > 10_000
     assert {"load_r2", "load_rank", "style_accuracy", "active", "collapsed", "kl"} <= set(record["rows"][0])
-    assert (tmp_path / "fits" / "joint-0" / "run.json").exists() or any((tmp_path / "fits" / "joint-0").iterdir())
+    assert (out / "fits" / "joint-0" / "run.json").exists() or any((out / "fits" / "joint-0").iterdir())
 
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
@@ -115,8 +131,8 @@ def test_the_reference_fit_predicts_as_its_record_says():
     assert found["accuracy"] == pytest.approx(recorded["accuracy"], abs=0.02)
 
 
-def test_the_ridge_experiment_shows_the_ordering_without_a_network(tmp_path):
-    record = run("auxvae", "ridge", profile="smoke", out=tmp_path)
+def test_the_ridge_experiment_shows_the_ordering_without_a_network(smoke):
+    _, record = smoke("ridge")
     errors = {row["model"]: row["mae"] for row in record["rows"]}
     assert errors["ridge: mean"] == 12.5
     assert errors["ridge: difference"] < errors["ridge: none"]
@@ -180,17 +196,17 @@ def test_an_effect_of_people_is_learned_as_it_was_made():
         PersonEffect.learn(np.ones(3), np.ones(3), np.zeros(3))
 
 
-def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
-    run("auxvae", "figure6", profile="smoke", out=tmp_path)
+def test_results_of_other_settings_are_not_mixed_in(smoke, monkeypatch):
+    out, _ = smoke("figure5")
     monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "epochs", 3)
     with pytest.raises(ValueError, match="other settings; choose another folder"):
-        run("auxvae", "figure6", profile="smoke", out=tmp_path)
+        run("auxvae", "figure5", profile="smoke", out=out)
 
 
-def test_results_of_other_data_are_not_mixed_in(tmp_path):
-    run("auxvae", "ridge", profile="smoke", out=tmp_path)
+def test_results_of_other_data_are_not_mixed_in(smoke):
+    out, _ = smoke("ridge")
     with pytest.raises(ValueError, match="choose another folder"):
-        run("auxvae", "ridge", profile="smoke", seeds=2, out=tmp_path)
+        run("auxvae", "ridge", profile="smoke", seeds=2, out=out)
 
 
 def test_no_fold_tests_a_person_it_was_trained_on():

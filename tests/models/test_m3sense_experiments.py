@@ -100,7 +100,7 @@ def test_few_labels_hold_every_class_and_no_other_task():
         few_of(train, "stress", 10_000, 0)
 
 
-@pytest.mark.parametrize("name", ["alignment", "calibration"])
+@pytest.mark.parametrize("name", ["alignment", pytest.param("calibration", marks=pytest.mark.slow)])
 def test_alignment_and_calibration_are_drawn_with_the_numbers_behind_them(name, tmp_path):
     record = run("m3sense", name, profile="smoke", out=tmp_path)
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
@@ -131,7 +131,7 @@ def test_alignment_is_the_term_of_the_objective():
         m3sense.alignment(zoo.fit(other, "none", data, epochs=1, progress=False), data)
 
 
-@pytest.mark.parametrize("name", ["table6", "table7"])
+@pytest.mark.parametrize("name", ["table6", pytest.param("table7", marks=pytest.mark.slow)])
 def test_parameters_and_times_stand_beside_the_published_ones(name, tmp_path):
     record = run("m3sense", name, profile="smoke", out=tmp_path)
     what = "parameters" if name == "table6" else "ms"
