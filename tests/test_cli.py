@@ -264,6 +264,39 @@ def test_predictions_carry_the_key_columns_of_the_input_as_written(run, tmp_path
     assert "column 'y.mean' of the input has the name of a prediction; rename it" in message
 
 
+def test_metrics_and_checks_of_ones_own_data(csv, run, tmp_path, capsys):
+    fit = zoo.load(run)
+    data = fit.batch(pd.read_csv(csv, dtype={"well": str}, keep_default_na=False, na_values={"flow": [""]}))
+    capsys.readouterr()
+    assert main(["metrics", str(run), "--data", str(csv), "--draws", "20"]) == 0
+    said = dict(line.split(",") for line in capsys.readouterr().out.splitlines())
+    assert said["metric"] == "value"
+    assert float(said["y.rmse"]) == pytest.approx(zoo.metrics(fit, data, draws=20)["y.rmse"], rel=1e-4)
+    out = tmp_path / "ppc.csv"
+    assert main(["ppc", str(run), "--data", str(csv), "--draws", "20", "--out", str(out)]) == 0
+    expected = zoo.ppc(fit, data, draws=20)["p"]
+    np.testing.assert_allclose(pd.read_csv(out)["p"], expected)
+
+
+def test_posterior_and_plots_of_ones_own_data(csv, run, tmp_path, fail):
+    given = ["--data", str(csv), "--draws", "20"]
+    assert main(["posterior", str(run), *given, "--site", "c", "--out", str(tmp_path / "posterior.nc")]) == 0
+    idata = zoo.load_netcdf(tmp_path / "posterior.nc")
+    unit = str(idata["posterior"]["unit"].values[0])
+    assert {"posterior", "prior", "log_prior"} <= set(idata.groups() if callable(idata.groups) else idata.children)
+    for kind, more in (("forest", ["--site", "c", "--coords", f"unit={unit}"]), ("ppc", ["--site", "y"])):
+        out = tmp_path / f"{kind}.png"
+        assert main(["plot", str(run), kind, *given, *more, "--out", str(out)]) == 0
+        assert out.read_bytes().startswith(b"\x89PNG")
+    message = fail("plot", run, "rank", *given, "--site", "z", "--out", tmp_path / "a.png")
+    assert "choose by var_names and coords (--site SITE, --coords AXIS=LABEL,LABEL)" in message
+    assert "unit has no ['nobody']" in fail(
+        "plot", run, "forest", *given, "--site", "c", "--coords", "unit=nobody", "--out", tmp_path / "a.png"
+    )
+    assert "is a folder" in fail("posterior", run, *given, "--out", tmp_path)
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_without_a_target_there_is_nothing_to_predict(csv, tmp_path, fail, capsys):
     out = tmp_path / "run"
     assert main(["fit", "ssmtl", *columns(csv)[:-2], *QUICK, "--out", str(out)]) == 0

@@ -108,7 +108,7 @@ OTHERS = {
     "Beta": lambda p: dist.Beta(2.0, 3.0),
     "Gamma": lambda p: dist.LogNormal(0.0, 1.0),
     "LogNormal": lambda p: dist.Gamma(2.0, 1.0),
-    "Dirichlet": lambda p: dist.Dirichlet(torch.full(p.event_shape[-1:], 3.0)),
+    "Dirichlet": lambda p: dist.Dirichlet(torch.full(p.event_shape, 3.0)).to_event(len(p.event_shape) - 1),
 }
 
 

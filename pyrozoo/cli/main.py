@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import __version__
@@ -24,6 +24,7 @@ from ..files import one_line
 from .arguments import Parser, assignment, codes, column_names, natural, positive, separator, value_assignment
 from .creating import new_command
 from .fitting import fit_command
+from .inspecting import KINDS, metrics_command, plot_command, posterior_command, ppc_command
 from .predicting import predict_command
 from .running import check_command, reproduce_command
 from .showing import list_entries, show_command
@@ -114,6 +115,7 @@ def _parser() -> Parser:
     )  # fmt: skip
     _rate_option(predict)
     _dialect_options(predict)
+    _inspect_options(add)
     new = add("new", new_command, "write a small package with an entry of your own, which passes `check`")
     new.add_argument("name", metavar="NAME", help="of the entry and of its package, e.g. item_response")
     new.add_argument("--out", metavar="DIR", help="folder to make; default: NAME")
@@ -146,6 +148,29 @@ def _parser() -> Parser:
     check.add_argument("--fast", action="store_true", help=fast)
     check.add_argument("--stop", action="store_true", help="end at the first check that fails")
     return parser
+
+
+def _inspect_options(add: Callable[..., argparse.ArgumentParser]) -> None:
+    for name, command, text, out, required in (
+        ("metrics", metrics_command, "score a saved run on data with targets", "FILE.csv", False),
+        ("ppc", ppc_command, "compare data with those that a saved run draws", "FILE.csv", False),
+        ("posterior", posterior_command, "write draws of a saved run as netCDF, for ArviZ", "FILE.nc", True),
+        ("plot", plot_command, "draw a picture of a saved run", "FILE.png", True),
+    ):
+        sub = add(name, command, text)
+        sub.add_argument("run", metavar="RUN", help="folder that `fit` saved")
+        if name == "plot":
+            sub.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
+            sub.add_argument(
+                "--coords", metavar="AXIS=LABEL,LABEL", action="append", default=[], help="what to keep of an axis"
+            )
+        sub.add_argument("--data", metavar="FILE", required=True, help="data like those of the fit, with their targets")
+        sub.add_argument("--out", metavar=out, required=required, help=None if required else "default: print")
+        sub.add_argument("--draws", type=positive, metavar="N", default=200, help="default: 200")
+        if name in ("posterior", "plot"):
+            sub.add_argument("--site", dest="sites", action="append", metavar="SITE", help="site to keep; default: all")
+        _rate_option(sub)
+        _dialect_options(sub)
 
 
 def _fit_options(fit: argparse.ArgumentParser) -> None:

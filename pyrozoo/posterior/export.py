@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import one_line, replacing
-from .columns import quantile_name, tails
 from .draws import SAMPLE_DIMS, Draws, plain_attrs
 from .observed import for_arviz
 
@@ -170,6 +169,8 @@ def summary(
 def _summary(idata: Any, name: str, group: str, width: float, diagnostics: bool) -> pd.DataFrame:
     """Rows of one variable: ArviZ 1.x labels those of several wrongly if the variables order their axes differently."""
     import pandas as pd
+
+    from .columns import quantile_name, tails  # here, since it needs pandas
 
     array = idata[group][name]
     axes = [axis for axis in array.dims if axis not in SAMPLE_DIMS]

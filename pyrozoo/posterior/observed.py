@@ -63,9 +63,9 @@ def for_arviz(draws: Draws, observed_only: bool = True) -> dict[str, Group]:
             for axis, n in zip(axes, array.shape, strict=True):
                 if not axis.endswith("_entry") or axis in draws.coords:
                     own.coords.setdefault(axis, (axis, draws.coords.get(axis, np.arange(n))))
-        axes = {axis for own_axes, *_ in own.variables.values() for axis in own_axes}
+        used = {axis for own_axes, *_ in own.variables.values() for axis in own_axes}
         for name, labels in draws.coords.items():  # further names of the positions along an axis, such as times
-            if name not in axes and draws.dims.get(name, ("",))[0] in axes:
+            if name not in used and draws.dims.get(name, ("",))[0] in used:
                 own.coords[name] = (draws.dims[name][0], labels)
         if own.variables:
             out[group] = own

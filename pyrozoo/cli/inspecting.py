@@ -1,0 +1,113 @@
+"""metrics, ppc, posterior and plot: a saved run and data of one's own to scores, checks, draws and pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import atomic_write_text, check_target, naming, replacing
+from ..modeling import registry
+from .fitting import recordings
+
+if TYPE_CHECKING:
+    from ..data.batch import Batch
+    from ..inference.fitted import Fit
+
+KINDS = ("forest", "posterior", "trace", "rank", "pair", "prior_posterior", "psense", "ppc", "ppc_pit", "loo_pit")
+OF_DATA = ("ppc", "ppc_pit", "loo_pit")
+
+
+def metrics_command(arguments: argparse.Namespace) -> int:
+    """Print, or write, the scores of a saved run on data with targets."""
+    from ..criticism.scoring import metrics
+
+    fit, data = _fit_and_data(arguments)
+    scores = metrics(fit, data, draws=arguments.draws)
+    return _show(arguments, "metric,value\n" + "".join(f"{name},{value:.6g}\n" for name, value in scores.items()))
+
+
+def ppc_command(arguments: argparse.Namespace) -> int:
+    """Print, or write, posterior predictive checks of a saved run."""
+    from ..criticism.ppc import ppc
+
+    fit, data = _fit_and_data(arguments)
+    table = ppc(fit, data, draws=arguments.draws).drop(columns="model")
+    return _show(arguments, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def posterior_command(arguments: argparse.Namespace) -> int:
+    """Write draws of all groups as netCDF, which ArviZ reads."""
+    from ..posterior.export import save_netcdf
+
+    fit, data = _fit_and_data(arguments)
+    save_netcdf(_drawn(arguments, fit, data, prior=True), arguments.out)
+    print(f"{arguments.draws} draws in {arguments.out}; read them by arviz.from_netcdf or pyrozoo.load_netcdf")
+    return 0
+
+
+def plot_command(arguments: argparse.Namespace) -> int:
+    """Draw a picture of a saved run."""
+    from .. import plots
+
+    fit, data = _fit_and_data(arguments)
+    coords = {}
+    idata = _drawn(arguments, fit, data, prior=arguments.kind == "prior_posterior")
+    group = idata["observed_data" if arguments.kind in OF_DATA else "posterior"]
+    for text in arguments.coords:
+        axis, _, labels = text.partition("=")
+        known = {str(label): label for label in group[axis].values.tolist()} if axis in group.coords else {}
+        coords[axis] = [known.get(label, label) for label in labels.split(",")]
+    try:
+        figure = getattr(plots, arguments.kind)(idata, arguments.sites, coords=coords or None)
+    except ValueError as error:
+        raise ValueError(f"{error} (--site SITE, --coords AXIS=LABEL,LABEL)") from error
+    figure = figure.figure if arguments.kind == "psense" else figure
+    with replacing(arguments.out) as temporary:
+        figure.savefig(temporary, dpi=120, format=Path(arguments.out).suffix.lstrip(".") or "png")
+    print(f"{arguments.kind} in {arguments.out}")
+    return 0
+
+
+def _fit_and_data(arguments: argparse.Namespace) -> tuple[Fit, Batch]:
+    """The saved run, and data with targets, as the run's own data were read."""
+    from ..data.tables import read_table
+    from ..inference.saving import load
+
+    if arguments.out is not None:
+        check_target(arguments.out)
+        if Path(arguments.out).is_dir():
+            raise ValueError(f"{arguments.out} is a folder; choose a file for --out")
+    fit = load(arguments.run)
+    name = fit.model.entry[0] if fit.model.entry else None
+    if name and hasattr(registry.entry(name).parts, "read"):
+        return fit, recordings(arguments, name, like=fit.prototype)
+    if arguments.rate is not None:
+        raise ValueError(f"--rate belongs to recordings; {arguments.run} was fitted to a table")
+    columns = fit.data["columns"]
+    if columns is None:
+        raise ValueError(f"{arguments.run} was not fitted to a table; go on in Python, with a Batch")
+    groups = {group: columns[group] for group in fit.prototype.groups if group in columns}
+    given = [columns[key] for key in columns if key not in groups]
+    numeric = [column for own in given for column in (own if isinstance(own, list) else [own])]
+    table = read_table(arguments.data, list(groups.values()), numeric, arguments.sep, arguments.decimal)
+    for group, column in groups.items():
+        known = {str(label): label for label in fit.prototype.coords[group].tolist()}  # a run may hold numbers as names
+        table[column] = [known.get(label, label) for label in table[column]]
+    with naming(arguments.data):
+        return fit, fit.batch(table)
+
+
+def _drawn(arguments: argparse.Namespace, fit: Fit, data: Batch, **options: Any) -> Any:
+    from ..posterior.drawing import to_arviz
+
+    return to_arviz(fit, data, draws=arguments.draws, sites=arguments.sites, **options)
+
+
+def _show(arguments: argparse.Namespace, text: str) -> int:
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        atomic_write_text(Path(arguments.out), text)
+        print(f"{text.count(chr(10)) - 1} lines in {arguments.out}")
+    return 0
