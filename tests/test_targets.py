@@ -1,5 +1,8 @@
 """Targets of every kind predict, score, compare and check; hidden rows have no effect on a fit."""
 
+import contextlib
+from types import SimpleNamespace
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -9,6 +12,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoDelta
 
 import pyrozoo as zoo
+from pyrozoo.contract import densities, targets
 from pyrozoo.modeling.guides import auto
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -147,6 +151,67 @@ def test_predictive_checks_run(case):
     assert np.isfinite(table[["observed", "replicated", "p"]]).to_numpy().all()
 
 
+# ---------------------------------------------------------------- the contract
+def subject(fit, data):
+    parts = SimpleNamespace(VARIANTS={"own": type(fit.model)})
+    built = lambda: contextlib.nullcontext((fit.model, fit.guide, data))  # noqa: E731
+    return SimpleNamespace(built=built, guide="own", variant="own", parts=parts)
+
+
+def test_the_contract_holds(case):
+    _, data, seen, fit, _ = case
+    own = subject(fit, data.relabel(seen))
+    targets.predicted_moments(own)
+    targets.brute_force(own)
+    targets.order_of_names(own)
+    densities.hidden_labels(own)
+
+
+class Biased(dist.Normal):
+    @property
+    def mean(self):
+        return self.loc + 1.0
+
+
+def test_the_contract_finds_predictions_that_are_not_the_moments_of_draws(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "normal", lambda level: Biased(level, 0.5))
+    data, _ = rows("normal")
+    with pytest.raises(AssertionError, match=r"target 'y', row 0: predicted .* a distribution state a wrong mean"):
+        targets.predicted_moments(subject(fitted(data, Level()), data))
+
+
+class Mistaken(Level):
+    """Reads the first of its arguments, or has another density at every call."""
+
+    mistake = ""
+
+    def forward(self, x, sizes, y=None, y_labelled=None, row=None, **batch):
+        if self.mistake == "order":
+            x = x + len(next(iter(batch)))
+        if self.mistake == "noise":
+            x = x + 0.1 * torch.randn(())
+        super().forward(x=x, sizes=sizes, y=y, y_labelled=y_labelled, row=row)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "clause", "words"),
+    [
+        ("noise", targets.brute_force, r"log_density, row 1: .* value by value"),
+        ("order", targets.order_of_names, "the order of names changes model site 'y'"),
+    ],
+)
+def test_the_contract_finds(mistake, clause, words):
+    data, seen = rows("normal")
+    data = zoo.Batch.from_arrays(
+        rows={"x": data["x"], "y": data["y"], "other": data["x"]}, labels={"y": seen}, simulated=True
+    )
+    fit = fitted(data, Mistaken())
+    fit.model.mistake = mistake
+    with pytest.raises(AssertionError, match=words):
+        clause(subject(fit, data))
+
+
+# ---------------------------------------------------------------- refusals
 def test_several_classes_in_one_site_are_refused():
     pyro.set_rng_seed(0)
     FAMILIES["pair"] = lambda level: dist.Categorical(logits=level[:, None, None] * torch.ones(2, 3)).to_event(1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ..modeling import registry
-from . import densities, fits, inference, sites
+from . import densities, fits, inference, sites, targets
 from .causes import explained, particles
 from .subject import Skipped, Subject, representatives, subjects
 
@@ -25,7 +25,7 @@ class Check:
     """One clause of the contract.
 
     Attributes:
-        code: Code of the clause, C1 to C19.
+        code: Code of the clause, C1 to C22.
         statement: Statement that must hold.
         run: Function of a subject that raises AssertionError with what to fix, or `Skipped` with the reason why the
             clause does not apply.
@@ -88,6 +88,9 @@ _CHECKS = (
     Check("C17", "simulation-based calibration of what the card names", inference.calibrated, "variant", slow=True),
     Check("C18", "several draws at once have the densities of each alone", particles, "guide"),
     Check("C19", "what a hidden label holds changes nothing", densities.hidden_labels, "guide"),
+    Check("C20", "predictions are the moments of posterior predictive draws", targets.predicted_moments, "variant"),
+    Check("C21", "densities of rows and held-out targets equal brute force", explained(targets.brute_force), "variant"),
+    Check("C22", "the order of names changes nothing", targets.order_of_names, "variant"),
 )
 _DEPTHS = {"entry": 0, "variant": 1, "guide": 2, "subject": 3}
 CHECKS: dict[str, Check] = {clause.code: clause for clause in _CHECKS}
