@@ -439,3 +439,61 @@ def test_a_mask_of_one_task_hides_no_label_of_another():
     (a, b), (same, other) = loss(np.zeros(8, int)), loss((np.arange(8) > 4).astype(int))
     assert a == same
     assert b != other
+
+
+# ---------------------------------------------------------------- what cannot be an entry
+class NoRows(Offsets):
+    """All rows in one normal vector: a Gaussian process."""
+
+    targets = ()
+
+    def forward(self, y, unit, sizes, **_):
+        with self.plate("unit", sizes=sizes):
+            c = pyro.sample("c", self.prior("c"))
+        pyro.sample("y", dist.MultivariateNormal(c[..., unit], torch.eye(len(y)) + 0.5), obs=y)
+
+
+class Curve(Offsets):
+    """A latent curve through all rows."""
+
+    def priors(self):
+        return {"f": lambda x: dist.MultivariateNormal(x * 0, torch.eye(len(x)) + 0.5)}
+
+    def forward(self, y, unit, sizes, row=None, **_):
+        f = pyro.sample("f", self.prior("f", y))
+        with self.plate("row", sizes=sizes, row=row):
+            pyro.sample("y", dist.Normal(f, 1.0), obs=y)
+
+
+class Chooses(Offsets):
+    """Plates subsampled by the model itself."""
+
+    def __init__(self, chosen="unit", priors=None):
+        super().__init__(priors=priors)
+        self.chosen = chosen
+
+    def plate(self, name, *, sizes, **batch):
+        if name == self.chosen:
+            return pyro.plate(name, sizes[name], subsample_size=2, dim=-1)
+        return super().plate(name, sizes=sizes, **batch)
+
+    def forward(self, y, unit, sizes, row=None, **_):
+        with self.plate("unit", sizes=sizes):
+            c = pyro.sample("c", self.prior("c"))
+        with self.plate("row", sizes=sizes, row=row):
+            pyro.sample("y", dist.Normal(c.mean(-1, keepdim=True).expand(len(y)), 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (NoRows(), "NoRows: it opens no plate 'row'"),
+        (Curve(), "f: its size is that of the rows, but it lies outside their plate"),
+        (Chooses("unit"), "plate 'unit': the model chooses its positions by itself"),
+        (Chooses("row"), "plate 'row': the model chooses its positions by itself"),
+    ],
+)
+def test_what_cannot_be_an_entry_is_refused_by_name(model, words):
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=words):
+        fitted(model, offsets_data()[0])

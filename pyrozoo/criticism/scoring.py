@@ -284,6 +284,11 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
         truth = whole[target] if target in run.model.enumerated else observed_target(run, whole, target)
         arguments = run.model.arguments(data)
         terms = [_log_target(run, arguments, target, truth) for _ in range(draws)]
+        if terms[0].dim() != 1:
+            raise ValueError(
+                f"target: {target!r} has no one density per {test.rows}, because it lies along further plates; see "
+                "log_density for whole rows"
+            )
         density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +64,8 @@ def require_structure(model: ZooModel, few: Batch, train: Batch) -> None:
 
     Raises:
         ValueError: An observed site's event has another shape than its data; targets are hidden in some rows, and the
-            model takes their place holders for data; or an enumerated site cannot be summed out within each row.
+            model takes their place holders for data; rows depend on one another, or have no plate; the model subsamples
+            a plate by itself; or an enumerated site cannot be summed out within each row.
     """
     training = {part: part.training for part in model.modules()}
     names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
@@ -73,6 +75,12 @@ def require_structure(model: ZooModel, few: Batch, train: Batch) -> None:
             arguments = model.arguments(few)
             trace = poutine.trace(model).get_trace(**arguments)
             _require_shapes(trace)
+            _require_plates(model, few, trace)
+            one = None
+            with contextlib.suppress(RuntimeError, IndexError, ValueError):  # some models need two rows
+                one = poutine.trace(model).get_trace(**model.arguments(few.take([0])))
+            if one is not None:
+                _require_rows(model, trace, one)
             hidden = [target for target, mask in train.labels.items() if train.sizes.get(f"un{mask}")]
             if hidden:
                 _require_masks(model, hidden, poutine.trace(model).get_trace(**model.arguments(few.hide())))
@@ -116,6 +124,39 @@ def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
     }
     given = poutine.condition(model, data=latents)
     return poutine.trace(poutine.enum(given, first_available_dim=-1 - model.max_plate_nesting))
+
+
+def _require_plates(model: ZooModel, few: Batch, trace: poutine.Trace) -> None:
+    """Require a row plate, and plates at the batch's positions."""
+    plates = {name: site for name, site in trace.nodes.items() if site["type"] == "sample" and site_is_subsample(site)}
+    if model.rows not in plates:
+        raise ValueError(
+            f"{type(model).__name__}: it opens no plate {model.rows!r}, so that no {model.rows} has a density of its "
+            f"own; put what is observed into `with self.plate({model.rows!r}, ...)`. Rows that depend on one another, "
+            "as in a Gaussian process, are one row together: a curve or a recording"
+        )
+    for name, site in plates.items():
+        given = few.get(name if name == model.rows else f"{name}_ids")
+        held = torch.as_tensor(site["value"])
+        if (given is None and len(held) < site["fn"].size) or (given is not None and not torch.equal(held, given)):
+            raise ValueError(
+                f"plate {name!r}: the model chooses its positions by itself; open it by self.plate({name!r}, ...): the "
+                "batch holds the positions of a minibatch, whose rows `batch_size` takes"
+            )
+
+
+def _require_rows(model: ZooModel, trace: poutine.Trace, one: poutine.Trace) -> None:
+    """Require that no site outside all plates has the size of the rows, from a trace of a few of them, and of one."""
+    for name, site in trace.nodes.items():
+        plain = site["type"] == "sample" and not site_is_subsample(site) and name in one.nodes
+        if not plain or site["infer"].get("is_auxiliary") or frames_of(site):
+            continue
+        if isinstance(site["value"], Tensor) and site["value"].shape != one.nodes[name]["value"].shape:
+            raise ValueError(
+                f"{name}: its size is that of the {model.rows}s, but it lies outside their plate: {model.rows}s that "
+                f"depend on one another, as in a Gaussian process, are one {model.rows} together (a curve, a "
+                "recording), or they share latents of a fixed size (weights of basis functions, inducing points)"
+            )
 
 
 def _require_masks(model: ZooModel, hidden: list[str], trace: poutine.Trace) -> None:
