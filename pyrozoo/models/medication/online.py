@@ -31,6 +31,12 @@ class Alarm:
         kind: "omitted" or "too short".
         step: Name of the step.
         probability: Posterior probability of it.
+
+    Example:
+        >>> from pyrozoo.models.medication import Alarm
+        >>> alarm = Alarm(frame=120, kind="omitted", step="shake", probability=0.97)
+        >>> f"frame {alarm.frame}: {alarm.step} {alarm.kind}"
+        'frame 120: shake omitted'
     """
 
     frame: int
@@ -64,7 +70,7 @@ class LiveDecoding:
         >>> _ = live.push(scores[:100])
         >>> live.frame, live.now.idxmax()
         (100, 'abduction')
-        >>> float(live.performed["abduction"]) > 0.99, float(live.performed["external rotation"]) < 0.5
+        >>> float(live.performed["abduction"]) > 0.99, float(live.performed.iloc[-1]) < 0.5
         (True, True)
         >>> live.alarms
         []

@@ -218,8 +218,8 @@ def sample_paths(
 
     def draw(own: np.ndarray) -> np.ndarray | None:
         if isinstance(arrays, Graph):
-            log_z, *state = kernels.semi_markov_forward(own, arrays, -1)
-            return None if log_z == -np.inf else sampling.sample(arrays, log_z, *state, n, rng)
+            log_z, start, tail, cum, earliest = kernels.semi_markov_forward(own, arrays, -1)
+            return None if log_z == -np.inf else sampling.sample(arrays, log_z, start, tail, cum, earliest, n, rng)
         return chain.sample(own, *arrays, n, rng)
 
     drawn = []
