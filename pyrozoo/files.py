@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -261,7 +262,10 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         if math.prod(shape) * max(dtype.itemsize, 1) != content:  # an item of no bytes could stand any number of times
             raise ValueError(f"its header says {dtype} of shape {shape}, but it has {content} bytes")
     with archive.open(member.filename) as stream:
-        return npy.read_array(stream, allow_pickle=False)
+        array = npy.read_array(stream, allow_pickle=False)
+    if dtype.kind == "U" and array.nbytes and array.ravel("K").view(f"{dtype.str[0]}u4").max() > sys.maxunicode:
+        raise ValueError("it holds numbers that are no characters")  # which Python finds only when it looks at them
+    return array
 
 
 def sha256_file(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,8 +116,18 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_file_that_the_disk_cannot_take_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(OSError, match=r"posterior.nc cannot be written: it takes \d+ bytes, and the disk has 1048576"):
+        bridge.save_netcdf(bridge.from_draws(make_draws()), tmp_path / "posterior.nc")
+    assert not list(tmp_path.iterdir())
+
+
 class FailingTree:
     """Stands for a disk that fills up in the middle of writing."""
+
+    nbytes = 0
 
     def to_datatree(self):
         return self

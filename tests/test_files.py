@@ -25,6 +25,20 @@ from pyrozoo.files import (
 )
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_text_of_an_npz_file_that_is_none_is_refused_by_its_array(tmp_path, order):
+    np.savez(
+        tmp_path / "a.npz",
+        ok=np.array(["a", "ä"], dtype=f"{order}U2"),
+        bad=np.array([1 << 30], f"{order}u4").view(f"{order}U1"),
+    )
+    assert read_npz(tmp_path / "a.npz", ["ok"], [])["ok"].tolist() == ["a", "ä"]
+    with pytest.raises(
+        ValueError, match=r"a.npz: array 'bad' cannot be read \(it holds numbers that are no characters"
+    ):
+        read_npz(tmp_path / "a.npz")
+
+
 def test_write_and_replace(tmp_path):
     path = tmp_path / "new" / "file"
     atomic_write_bytes(path, b"old")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from .observed import for_arviz
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SPARE = 1 << 20  # bytes of a netCDF file beside its values: names, attributes
 
 
 def from_draws(draws: Draws, observed_only: bool = True) -> Any:
@@ -75,6 +78,9 @@ def save_netcdf(idata: Any, path: str | os.PathLike) -> None:
     """
     tree = idata if _arviz_major() >= 1 else idata.to_datatree()
     with replacing(path) as temporary:
+        free = shutil.disk_usage(temporary.parent).free
+        if free < tree.nbytes + SPARE:  # asked first: HDF5 may end the process where a disk is full
+            raise OSError(f"{path} cannot be written: it takes {tree.nbytes} bytes, and the disk has {free} left")
         try:
             tree.to_netcdf(temporary, engine="h5netcdf")
         except RuntimeError as error:  # HDF5's own, in several lines, if the disk is full

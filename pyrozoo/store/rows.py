@@ -369,8 +369,10 @@ def _map(folder: Path, path: Path, facts: dict[str, Any], verify: bool) -> np.nd
         raise ValueError(f"{path}: {size} bytes where {facts['bytes']} were written; {REMEDY}")
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: no array of numbers ({error}); pyrozoo opens no pickles; {REMEDY}") from None
+    except Exception as error:  # a damaged header may raise any type of error
+        raise ValueError(
+            f"{path}: no array of numbers ({one_line(error)}); pyrozoo opens no pickles; {REMEDY}"
+        ) from None
     if array.dtype.str != facts["dtype"] or list(array.shape) != facts["shape"]:
         raise ValueError(f"{path}: {array.dtype} {array.shape}, not what was written; {REMEDY}")
     array = np.asarray(array)
