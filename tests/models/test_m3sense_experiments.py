@@ -8,10 +8,10 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
-from pyrozoo.experiments.record import PUBLISHED, read_record
+from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.experiments import runs, stress
+from pyrozoo.models.m3sense.experiments import clock, runs, stress
 from pyrozoo.models.m3sense.experiments.figure7 import few_of
 from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
@@ -268,3 +268,14 @@ def test_the_network_is_not_below_logistic_regression_by_more_than_one_standard_
     value, error = record["extra"]["differences"][f"balanced accuracy of {stress.CHOSEN} - {stress.LOGISTIC}"]
     assert value > -error
     assert record["data"]["simulated"] is False
+
+
+def test_the_page_shows_the_clock_as_its_record_has_it():
+    record = read_record(HOME / "results" / "clock")
+    page = (HOME / "README.md").read_text()
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+    rows = [{"model": row["model"]} | {k: row[k] for n in names for k in (n, f"{n}_se")} for row in record["rows"]]
+    assert format_table(rows) in page
+    for what, (value, error) in record["extra"]["differences"].items():
+        assert f"{what}: {value:+.3f} ± {error:.3f} (paired SE)" in page
+    assert record["extra"]["configuration"] == clock.SETTINGS

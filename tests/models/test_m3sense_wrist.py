@@ -1,5 +1,6 @@
 """Recordings of one's own: labels from tables and tags, and windows that know their time and person."""
 
+import json
 import tracemalloc
 from dataclasses import replace
 
@@ -485,3 +486,45 @@ def test_a_fit_trains_without_denormals_and_restores_the_setting():
     with pytest.raises(RuntimeError, match="stop"), without_denormals():
         raise RuntimeError("stop")
     assert smallest() == before
+
+
+# ------------------------------------------------------------------ on a watch
+@pytest.mark.parametrize(
+    ("variant", "guide", "options", "tolerance"),
+    [
+        ("m3sense", "paper", {"fusion": "cam"}, 1e-5),
+        pytest.param("latent", "delta", {"fusion": "concat"}, 1e-5, marks=pytest.mark.slow),
+        pytest.param("generative", "delta", {"fusion": "sum", "unimodal": "last"}, 1e-5, marks=pytest.mark.slow),
+        pytest.param("unaligned", "none", {"unimodal": "self", "fusion": "hamlet"}, 1e-5, marks=pytest.mark.slow),
+        pytest.param("latent", "paper", {"fusion": "keyless"}, 0.05, marks=pytest.mark.slow),
+        pytest.param("generative", "paper", {"fusion": "cam"}, 0.05, marks=pytest.mark.slow),
+    ],
+)
+def test_a_program_predicts_like_the_fit(tmp_path, variant, guide, options, tolerance):
+    data = m3sense.standardise(accelerated())
+    sizes = {} if variant == "unaligned" else {"a_dim": 2, "q_hidden": 4}
+    model = zoo.create_model("m3sense", data, variant=variant, **SMALL, **sizes, **options)
+    fit = zoo.fit(model, guide, data, steps=20, lr=0.05, progress=False)
+    program = m3sense.to_program(fit, tmp_path / "watch.pt2", draws=2000)
+    assert program.inputs == {"acc": (40, 3), "eda": (20,)}
+    assert program.classes == {"load": ["0", "1"]}
+    assert program.bytes == (tmp_path / "watch.pt2").stat().st_size
+    facts = {"m3sense.json": ""}
+    run = torch.export.load(tmp_path / "watch.pt2", extra_files=facts).module()
+    assert json.loads(facts["m3sense.json"])["standardised"] == "subject"
+    wanted = zoo.predict(fit, data, draws=2000)[["y_load.p[0]", "y_load.p[1]"]].to_numpy()
+    for rows in (slice(None), slice(3, 4)):
+        (p,) = run(data["acc"][rows], data["eda"][rows])
+        np.testing.assert_allclose(p.detach().numpy(), wanted[rows], atol=tolerance)
+
+
+def test_what_cannot_be_a_program_is_refused(tmp_path):
+    data = m3sense.standardise(accelerated())
+    model = zoo.create_model("m3sense", data, variant="latent", a_dim=2, q_hidden=4, **SMALL)
+    fit = zoo.fit(model, "lowrank", data, steps=1, progress=False)
+    with refuses("fit: the guide 'lowrank' cannot be written; fit with 'paper' or 'delta'"):
+        m3sense.to_program(fit, tmp_path / "a.pt2")
+    with refuses("ends on '.bin'; write a .pt2 (torch.export) or an .onnx file"):
+        m3sense.to_program(fit, tmp_path / "a.bin")
+    with refuses("cannot be written; variants other than"):
+        m3sense.to_program(zoo.load_reference("ssmtl/dryer"), tmp_path / "a.pt2")

@@ -29,6 +29,7 @@ _HOMES = {
     "data.windowing": ("filtered", "windows"),
     "uses.aligning": ("Alignment", "alignment"),
     "uses.domain": ("domain_probabilities",),
+    "uses.exporting": ("Program", "to_program"),
     "uses.transferring": ("transfer",),
     "experiments.baselines": ("BASELINES", "handcrafted"),
     "experiments.presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),

@@ -58,7 +58,7 @@ class UnimodalEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[1] // self.segment
         segments = x[:, : n * self.segment].reshape(-1, self.segment, self.channels).mT
-        embedded = self.embed(self.spatial(segments).flatten(1)).reshape(len(x), n, -1)
+        embedded = self.embed(self.spatial(segments).flatten(1)).reshape(x.shape[0], n, -1)
         states, _ = self.lstm(embedded)
         if self.kind == "keyless":
             weights = torch.softmax(self.score(states), 1)  # eq. 4, 5: beta_i = w^T x_i, alpha = softmax(beta)

@@ -25,6 +25,7 @@ INPUTS = ("signals", "signals, time trend taken out", "signals and clock")
 CLASSICAL = ("random forest", "extra trees", "LDA")
 DEGREE = 2  # of the trend over a session
 SEEDS = {"smoke": 1, "quick": 1, "paper": 3}
+SETTINGS = {"clock": f"{INPUTS} {CLASSICAL} {DEGREE} {INNER} {PENALTIES}"}
 NOTE = (
     "Recorded windows of 20 s (Empatica E4), rest or a stressful task, one person left out at a time; standardised by "
     "person without labels. 'clock' is a decision tree that sees nothing but the number of the window in its session. "
@@ -124,8 +125,7 @@ def clock_experiment(
     windows = stress_windows(data)
     people, numbers = people_of(windows)[: 3 if smoke else None], range(seeds or SEEDS[profile])
     identity = {"name": windows.info["name"], "sha256": windows.sha256, "simulated": False}
-    settings = {"clock": f"{INPUTS} {CLASSICAL} {DEGREE} {INNER} {PENALTIES}"}
-    resumed = claim(CARD, out, identity, settings)
+    resumed = claim(CARD, out, identity, SETTINGS)
     plan = {
         job_name(inputs, person, seed): {"path": data, "person": person, "inputs": inputs, "seed": seed, "smoke": smoke}
         for inputs in (CLOCK, *INPUTS) for person in people for seed in numbers
@@ -150,7 +150,7 @@ def clock_experiment(
         for a, b in ((CLOCK, first), (f"{LOGISTIC}: {INPUTS[1]}", first))
     }
     extra: Mapping[str, Any] = {
-        "note": NOTE, "configuration": settings, "people": people, "balanced_accuracy": balanced,
+        "note": NOTE, "configuration": SETTINGS, "people": people, "balanced_accuracy": balanced,
         "differences": differences, **timing(results, resumed),
     }  # fmt: skip
     lines = [f"{what}: {value:+.3f} ± {error:.3f} (paired SE)" for what, (value, error) in differences.items()]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # The paper prints only some sizes. With these the parameter counts of the models without self-attention over segments,
-# except Keyless alone (12 % more, since it concatenates), come within 1 % of table 6; those with it have 11 to 24 % more.
+# except Keyless alone (12 % more, since it concatenates), come within 1 % of table 6; those with it have 11 to 24 %
+# more.
 PAPER_SIZES: Mapping[str, Any] = {
     "segment": 5, "embedding": 128, "lstm_layers": 2, "hidden": (512, 256), "head": 256, "dropout": 0.3,
     "lstm_dropout": 0.1,

@@ -123,6 +123,8 @@ def configuration(models: Iterable[str], profile: str) -> dict[str, str]:
         variant, arguments = arguments_of(model, profile)
         family = registry.entry("m3sense").parts.VARIANTS[variant]
         used = {**defaults_of(family), **arguments}
+        if used.get("channels") is None:  # as it is where every modality has one
+            used.pop("channels", None)
         if used.get("gamma", 0.0) is None:
             used["gamma"] = family.default_gamma
         plain = {k: _word(v) for k, v in _settings(family.fit_defaults, PROFILES[profile]["settings"]).items()}
