@@ -355,6 +355,6 @@ def prior_posterior(
         spread = prior.values.std()
         told = f": sd × {values.std() / spread:.2f}" if spread > 0 else ""
         ax.set_title(short(prior.label) + told, fontsize=9)
-    headline(figure, title, "prior and posterior; × how much narrower the posterior is")
+    headline(figure, title, "prior and posterior; sd × 0.1: a tenth of the spread of the prior")
     legend_below(figure, axes[0])
     return figure

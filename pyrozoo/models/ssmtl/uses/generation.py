@@ -42,7 +42,7 @@ class Generated:
             starts.
         draws: ``x`` (1, S, N, Dx) and ``y`` (1, S, N, Dy) in the group ``posterior``: S draws of N rows in the units of
             the data, with observed entries at their values. The group ``observed_data`` holds the observed entries, and
-            NaN elsewhere. Every draw is the last state of a chain of its own. `arviz_bridge.from_draws` makes an ArviZ
+            NaN elsewhere. Every draw is the last state of a chain of its own. `zoo.to_arviz` makes an ArviZ
             object of it.
         acceptance: Share of accepted proposals by kind of move.
 
