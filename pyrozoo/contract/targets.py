@@ -195,8 +195,8 @@ def order_of_names(subject: Subject) -> None:
     for name, term in terms[0].items():
         same = math.isclose(terms[1][name], term, rel_tol=EXACT, abs_tol=EXACT)
         require(
-            same, f"the order of names changes {name} from {term:.12g} to {terms[1][name]:.12g}; take tensors, masks and "
-            "targets by their names, such as `<target>_labelled`",
+            same, f"the order of names changes {name} from {term:.12g} to {terms[1][name]:.12g}; take tensors, masks "
+            "and targets by their names, such as `<target>_labelled`",
         )  # fmt: skip
 
 
