@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 import pyrozoo as zoo
 from pyrozoo.models import medication
-from pyrozoo.models.medication import decode_recordings, plug_in, recordings, simulate
+from pyrozoo.models.medication import StepProcess, decode_recordings, plug_in, recordings, simulate
+from pyrozoo.models.medication.online import _cannot_reach
 from pyrozoo.models.medication.process import decode
 
 pytestmark = [
@@ -72,6 +74,22 @@ def test_memory_does_not_grow(fit):
         sizes.append((len(live._window), len(live._short), sum(state.size for state in live._states)))
     assert len(set(sizes)) == 1
     assert live.frame == 3 * len(score)
+
+
+def test_a_step_is_lost_where_no_usual_way_leads_to_it():
+    pairs = [(0, 1), (1, 2), (2, 3)]
+    table = np.full((3, 4), 0.25)  # no gap is longer than four frames: nothing leaves it then
+    model = StepProcess(NAMES, pairs=pairs, caps=[6, 8, 5], initial=[1.0, 0, 0, 0], gap_table=table[:2])
+    values = {site: prior.mean for site, prior in model.priors().items()}
+    values["stick"] = torch.tensor([0.95, 0.95, 0.95])
+    process = model.process(model.parameters_of(values))
+    nodes = {"wait": 0, "gap 1": 1, "gap 2": 2, "gap 3": 3, "one": 4, "two": 5, "three": 6}
+    for step, kept in (
+        (1, ["wait", "one"]),
+        (2, ["wait", "gap 1", "one", "two"]),
+        (3, [n for n in nodes if n != "gap 3"]),
+    ):
+        assert sorted(set(nodes.values()) - {nodes[name] for name in kept}) == _cannot_reach(process, step).tolist()
 
 
 def test_omitted_and_too_short_steps_raise_an_alarm():

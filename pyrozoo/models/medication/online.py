@@ -69,7 +69,7 @@ class LiveDecoding:
         >>> live = zoo.stream(fit, lag=4.0)
         >>> _ = live.push(scores[:100])
         >>> live.frame, live.now.idxmax()
-        (100, 'abduction')
+        (100, 'forward elevation')
         >>> float(live.performed["abduction"]) > 0.99, float(live.performed.iloc[-1]) < 0.5
         (True, True)
         >>> live.alarms
@@ -242,8 +242,9 @@ def _cannot_reach(process: SemiMarkovProcess, step: int) -> np.ndarray:
     """Nodes from which no way leads to a step by next steps that are not rare."""
     graph, n_labels = process.graph(), process.n_labels
     old = np.exp(graph.log_survive[graph.source, graph.cap[graph.source] - 1] + graph.log_leave)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        old = np.where(old > 0, old / -np.expm1(graph.log_stay[graph.source]), 0.0)
+    # Of what is older than the cap, this part leaves by the arc in the end; none where nothing leaves any more.
+    leaving = -np.expm1(graph.log_stay[graph.source])
+    old = np.where(leaving > 1e-12, old / np.maximum(leaving, 1e-12), 0.0)
     ages = np.arange(graph.log_length.shape[1]) < graph.cap[graph.source][:, None] - 1
     share = np.where(ages, np.exp(graph.log_length), 0.0).sum(1) + old  # P(leaving by this arc)
     reaches = np.zeros(len(graph.label), bool)
