@@ -6,8 +6,8 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.models import medication
-from pyrozoo.models.medication import StepProcess, decode_recordings, plug_in, recordings, simulate
-from pyrozoo.models.medication.online import _cannot_reach
+from pyrozoo.models.medication import StepProcess, decode_recordings, plug_in, recordings
+from pyrozoo.models.medication.online import LiveDecoding, _cannot_reach
 from pyrozoo.models.medication.process import decode
 
 pytestmark = [
@@ -93,19 +93,24 @@ def test_a_step_is_lost_where_no_usual_way_leads_to_it():
 
 
 def test_omitted_and_too_short_steps_raise_an_alarm():
-    train = simulate("pen", 20, "easy", seed=0, rate=2.0)
-    fit = zoo.fit(zoo.create_model("medication", train), "closed-form", train, progress=False)
-    names = list(fit.model.names)
-    long, short, wait = [0] * 6, [0] * 6, [0] * 12
-    for k in range(1, len(names)):
-        if k != 3:
-            long += [k] * 12 + [0] * 6
-        short += [k] * (1 if k == 2 else 12) + [0] * 6
-    eye = np.eye(len(names))
-    live = zoo.stream(fit, lag=2.0)
-    live.push(0.02 + 0.8 * eye[long + wait])
-    assert ("omitted", names[3]) in [(alarm.kind, alarm.step) for alarm in live.alarms]
-    assert {alarm.kind for alarm in live.alarms if alarm.step == names[1]} == set()
+    pairs = [(0, 1), (1, 2), (1, 3), (2, 3)]  # step two may be left out
+    model = StepProcess(NAMES, pairs=pairs, rate=2.0, power=1.0)
+    values = {site: prior.mean for site, prior in model.priors().items()}
+    values |= {"duration_mean": torch.full((3,), 6.0), "duration_sd": torch.full((3,), 1.0)}
+    values |= {"gap_mean": torch.full((3,), 3.0), "gap_sd": torch.full((3,), 1.0)}
+    process = model.process(model.parameters_of(values))
+
+    def alarms(steps):
+        labels = [0] * 6
+        for k, frames in steps:
+            labels += [k] * frames + [0] * 6
+        live = LiveDecoding(model, process, 1.0, lag=4)
+        live.push(0.02 + 0.94 * np.eye(4)[[*labels, *[0] * 6]])
+        return [(alarm.kind, alarm.step) for alarm in live.alarms]
+
+    assert alarms([(1, 12), (2, 12), (3, 12)]) == []
+    assert alarms([(1, 12), (3, 12)]) == [("omitted", "two")]
+    assert alarms([(1, 12), (2, 5), (3, 12)]) == [("too short", "two")]
 
 
 def test_bad_samples_and_options_are_refused(fit):
