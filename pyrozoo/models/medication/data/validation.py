@@ -38,7 +38,7 @@ def check_labels(data: Batch, model: ZooModel | None = None) -> None:
         if not seen:
             continue
         labels = part.numpy()
-        if getattr(model, "direct", 0) > 0:
+        if model is not None and getattr(model, "direct", 0) > 0:
             _check_pairs(recording, labels, model)
             continue
         direct = np.flatnonzero((labels[1:] != labels[:-1]) & (labels[1:] > 0) & (labels[:-1] > 0))
