@@ -87,7 +87,7 @@ def exact(variant: str, seed: int = 0) -> dict[str, tuple[Any, Any]]:
     Also with a frame that is missing and one whose label is known; and for processes of steps, with steps that follow
     each other directly.
     """
-    touching = {} if variant == "frame-hmm" else {"direct": 0.4}
+    touching: dict[str, Any] = {} if variant == "frame-hmm" else {"direct": 0.4}
     cases = {"": _exact(variant, seed), "a missing and a known frame: ": _exact(variant, seed, True, **touching)}
     if touching:
         cases["touching steps: "] = _exact(variant, seed, **touching)

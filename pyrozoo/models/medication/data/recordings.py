@@ -132,10 +132,10 @@ def separate_steps(batch: Batch, short: str = "refuse") -> Batch:
         >>> import numpy as np
         >>> from pyrozoo.models.medication import recordings, separate_steps
         >>> names = ["non-event", "shake", "inhale"]
-        >>> data = recordings([np.full((7, 3), 1 / 3)], [[0, 1, 1, 2, 2, 1, 0]], labels=names, rate=2.0)
+        >>> data = recordings([np.full((8, 3), 1 / 3)], [[0, 1, 1, 2, 2, 2, 1, 0]], labels=names, rate=2.0)
         >>> apart = separate_steps(data, short="borrow")
         >>> apart["label"].tolist(), apart.info["separated"]
-        ([0, 1, 1, 0, 0, 1, 0], 2)
+        ([0, 1, 1, 0, 2, 0, 1, 0], 2)
     """
     if short not in ("refuse", "borrow", "merge"):
         raise ValueError(f"short: {short!r} is none of 'refuse', 'borrow', 'merge'")

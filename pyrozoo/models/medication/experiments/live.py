@@ -37,7 +37,7 @@ def live_experiment(out: Path, profile: str = "quick") -> Outcome:
     rows: list[dict[str, Any]] = []
     for lag in LAGS:
         stream(fit, lag=lag).push(frames[:20])  # compile
-        live = stream(fit, lag=lag)
+        live: Any = stream(fit, lag=lag)
         started = time.process_time()
         for frame in frames:
             live.push(frame)

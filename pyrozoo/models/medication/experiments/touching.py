@@ -32,7 +32,14 @@ MEAN, SD = (1.6, 0.3, 1.2, 3.0, 0.4, 2.4), (0.5, 0.1, 0.4, 1.2, 0.15, 0.8)  # se
 SWAPPED, SKIPPED, REPEATED = 0.1, 0.05, 0.05  # per step of a pass: with the next one; left out; done twice
 GAP_SHARE, GAP = 0.3, 0.8  # share of boundaries with a non-event, and its mean duration [s]
 PASSES = 6
-CLASSIFIER = {"strength": 4.0, "noise": 1.5, "burst_rate": 0.12, "burst_length": 1.2, "blur": 0.2, "temperature": 1.5}
+CLASSIFIER: dict[str, Any] = {
+    "strength": 4.0,
+    "noise": 1.5,
+    "burst_rate": 0.12,
+    "burst_length": 1.2,
+    "blur": 0.2,
+    "temperature": 1.5,
+}
 NOTE = (
     "Simulated manual work at 5 frames per second: six steps of 0.3 to 3 s in a usual order that is at times swapped, "
     "skipped or repeated, without a non-event at seven of ten boundaries, six passes per recording, and a classifier "
@@ -88,13 +95,13 @@ def hsmm(sequences: list[np.ndarray], n_labels: int) -> Graph:
         n_labels: Number K of labels.
     """
     moves, first = np.full((n_labels, n_labels), 0.1), np.full(n_labels, 0.1)
-    lengths: list[list[int]] = [[] for _ in range(n_labels)]
+    lengths: list[list[float]] = [[] for _ in range(n_labels)]
     for labels in sequences:
         value, start, stop = runs(labels)
         first[value[0]] += 1
         np.add.at(moves, (value[:-1], value[1:]), 1)
         for k, n in zip(value[:-1], (stop - start)[:-1], strict=True):
-            lengths[k].append(int(n))
+            lengths[k].append(float(n))
     np.fill_diagonal(moves, 0.0)
     mean = torch.tensor([np.mean(own or [1.0]) for own in lengths], dtype=torch.double)
     sd = torch.tensor([max(np.std(own), 0.5) if len(own) > 1 else 1.0 for own in lengths], dtype=torch.double)
@@ -148,7 +155,8 @@ def touching_experiment(out: Path, profile: str = "quick", seeds: int | None = N
     resumed = claim(CARD, out, data)
     plan = {f"{kind}-{seed}": {"seed": seed, "non_event": own} for kind, own in kinds.items() for seed in numbers}
     results = run_jobs(touching_run, plan, out / "jobs", n_jobs=jobs)
-    rows, differences = [], {}
+    rows: list[dict[str, Any]] = []
+    differences: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         found = [results[f"{kind}-{seed}"] for seed in numbers]
         for name in found[0]:
@@ -158,15 +166,15 @@ def touching_experiment(out: Path, profile: str = "quick", seeds: int | None = N
                 rows.append(row)
         accuracy = {name: [r[name]["frame_accuracy"] for r in found] for name in found[0] if name != "seconds"}
         for other in ("vanilla Viterbi", "plain HSMM"):
-            gain = np.array(accuracy["default (mea)"]) - np.array(accuracy[other])
+            by_seed = np.array(accuracy["default (mea)"]) - np.array(accuracy[other])
             differences[f"{kind} non-event: default - {other}"] = {
                 "mean_and_se": paired_difference(accuracy["default (mea)"], accuracy[other]),
-                "least": float(gain.min()),
+                "least": float(by_seed.min()),
             }
     extra = {"note": NOTE, "differences": differences, **timing(results, resumed)}
     lines = [format_table(rows)]
-    for name, found in differences.items():
-        mean, error = found["mean_and_se"]
+    for name, gain in differences.items():
+        mean, error = gain["mean_and_se"]
         spread = "" if error is None else f" ± {error:.4f}"
-        lines.append(f"frame accuracy, {name}: {mean:+.4f}{spread}, least {found['least']:+.4f}")
+        lines.append(f"frame accuracy, {name}: {mean:+.4f}{spread}, least {gain['least']:+.4f}")
     return Outcome(rows, data, list(numbers), extra, "\n".join(lines))
