@@ -17,7 +17,7 @@ from .watch import watch_identity
 
 LAGS = (0.0, 1.0, 2.0, 5.0)  # seconds
 NOTE = (
-    "The reference fit (six steps, 5 frames per second) decodes a watch session frame by frame. Processor time of one "
+    "The reference fit (six steps, one frame per second) decodes a watch session frame by frame. Processor time of one "
     "thread, so that other work on the machine counts little; the probabilities of all steps and the alarms are "
     "computed in every frame. `states`: numbers that are kept, whatever the length of the recording."
 )
