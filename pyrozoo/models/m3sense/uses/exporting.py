@@ -34,6 +34,13 @@ class Program(NamedTuple):
         milliseconds: Time of one window alone, on this computer [ms].
         inputs: Modality -> shape of a window, (samples,) or (samples, channels), in the order of the arguments.
         classes: Task -> names of its classes, in the order of the results.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyrozoo.models.m3sense import Program
+        >>> program = Program(Path("watch.pt2"), 860_353, 4.0, {"eda": (80,)}, {"stress": ["calm", "stress"]})
+        >>> f"{program.bytes / 1e6:.1f} MB, reads {list(program.inputs)}"
+        "0.9 MB, reads ['eda']"
     """
 
     path: Path
