@@ -18,7 +18,7 @@ from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
-from pyrozoo.models.auxvae.experiments.departure import calibrated, personalised
+from pyrozoo.models.auxvae.experiments.departure import calibrated, departure_text, personalised
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
@@ -109,6 +109,16 @@ def settings_in(text):
     """The arguments and settings of a row, from their description in a record."""
     arguments, settings = ast.literal_eval(f"[{text.split(' ', 1)[1].replace('] [', '], [')}]")
     return {**dict(arguments), **dict(settings)}
+
+
+def test_the_departure_table_in_the_page_is_that_of_the_committed_record():
+    folder = Path(auxvae.__file__).parent
+    record = read_record(folder / "results" / "departure")
+    assert departure_text(record["rows"], record["extra"]) in (folder / "README.md").read_text()
+    assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
+    assert record["extra"]["configuration"] == runs.configuration(runs.DEPARTURES, "quick")
+    by_fold = record["extra"]["mae by fold"]
+    assert all(row["mae"] == pytest.approx(np.mean(by_fold[row["model"]]), abs=1e-4) for row in record["rows"])
 
 
 def test_auxiliary_gait_helps_in_the_committed_record():
