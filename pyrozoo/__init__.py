@@ -27,6 +27,7 @@ _HOMES = {
     "inference.compiling": ("CompiledLoss", "CompileWarning"),
     "inference.fit": ("fit",),
     "inference.fitted": ("Fit",),
+    "inference.law": ("PredictiveLaw",),
     "inference.losses": ("NonFiniteLoss",),
     "inference.saving": ("load", "load_reference", "save"),
     "posterior.drawing": ("draw", "prior_predictive", "to_arviz"),
@@ -46,6 +47,7 @@ _HOMES = {
     "criticism.scoring": ("compare", "coverage", "log_predictive", "metrics", "pit"),
     "criticism.sensitivity": ("PriorSensitivity", "prior_sensitivity"),
     "store.rows": ("open_rows", "write_rows"),
+    "experiments.cross_fitting": ("cross_fitted",),
     "experiments.jobs": ("JobError", "on_cluster", "run_jobs"),
     "experiments.record": ("read_record", "write_record"),
 }

@@ -24,7 +24,7 @@ from pyrozoo.inference import loop as training
 from pyrozoo.modeling.registry import _entries
 
 UNITS = ("007", "08", "NA", "a,b")
-QUICK = ["--steps", "20", "--set", "width=8", "--set", "depth=1"]
+QUICK = ["--no-cross-fit", "--steps", "20", "--set", "width=8", "--set", "depth=1"]
 
 
 def table(units=UNITS, rows=10, seed=0):
@@ -591,6 +591,37 @@ def interrupt_at(monkeypatch, epoch):
         return real(self)
 
     monkeypatch.setattr(training.Training, "_one_epoch", one_epoch)
+
+
+def test_ssmtl_is_cross_fitted_and_its_times_come_back(tmp_path, monkeypatch, capsys):
+    frame = table(units=("a", "b"), rows=12)
+    frame["day"] = [f"2024-05-{1 + i % 12:02d}" for i in range(24)]
+    frame.to_csv(tmp_path / "wells.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    quick = ["--steps", "2", "--restarts", "2", "--set", "width=4", "--set", "depth=1", "--held-out", "block"]
+    given = [*columns("wells.csv"), *quick, "--time", "day", "--checkpoint", "fits", "--out", "run"]
+    assert main(["fit", "ssmtl", *given]) == 0
+    assert "intervals corrected on 12 labels" in capsys.readouterr().out
+    fit = zoo.load("run")
+    assert (len(fit.runs), fit.law.facts["by"], len(list((tmp_path / "fits" / "jobs").iterdir()))) == (2, "block", 12)
+    assert main(["predict", "run", "--data", "wells.csv", "--out", "p.csv"]) == 0
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert found["day"].tolist() == frame["day"].tolist()
+    assert "y.q95" in found
+    capsys.readouterr()
+    assert main(["fit", "ssmtl", *given[:-1], "again"]) == 2
+    assert "fits holds a checkpoint; add --resume" in capsys.readouterr().err
+
+
+def test_a_cross_fit_says_what_it_lacks(tmp_path, fail):
+    frame = table(units=("a", "b"), rows=4).assign(day="soon")
+    frame.to_csv(tmp_path / "few.csv", index=False)
+    given = columns(tmp_path / "few.csv", "--steps", "1", "--out", tmp_path / "run")
+    assert "fit with --no-cross-fit" in fail("fit", "ssmtl", *given)
+    assert "--held-out and --jobs belong to a cross-fit" in fail(
+        "fit", "ssmtl", *given, "--no-cross-fit", "--jobs", "2"
+    )
+    assert "row 0: 'soon' is no time; write numbers, or dates" in fail("fit", "ssmtl", *given, "--time", "day")
 
 
 def test_an_interrupted_fit_resumes_from_its_checkpoint(csv, run, tmp_path, monkeypatch, capsys):

@@ -149,7 +149,7 @@ table, run, predictions = (str(Path(sys.argv[1]) / name) for name in ("table.csv
 lines = ["unit,x,y"] + [f"{{i % 3}},{{i / 7}},{{i % 5}}" for i in range(30)]
 Path(table).write_text("\\n".join(lines))
 names = ["--unit", "unit", "--x", "x", "--y", "y", "--set", "width=8", "--set", "depth=1"]
-assert main(["fit", "ssmtl", "--data", table, *names, "--steps", "3", "--out", run]) == 0
+assert main(["fit", "ssmtl", "--data", table, *names, "--steps", "3", "--no-cross-fit", "--out", run]) == 0
 assert main(["predict", run, "--data", table, "--out", predictions]) == 0
 print(sorted({HEAVY} & set(sys.modules)))
 """

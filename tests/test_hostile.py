@@ -469,7 +469,9 @@ def last_line(capsys, *arguments: str) -> str:
 ])  # fmt: skip
 def test_arguments_of_fit_show_no_traceback(saved, tmp_path, capsys, given, message):
     table = ["--data", str(saved.parent / "wells.csv"), "--unit", "well", "--x", "u", "--y", "q"]
-    line = last_line(capsys, "fit", "ssmtl", *table, "--steps", "2", *given, "--out", str(tmp_path / "run"))
+    line = last_line(
+        capsys, "fit", "ssmtl", *table, "--steps", "2", "--no-cross-fit", *given, "--out", str(tmp_path / "run")
+    )
     assert message in line
     assert not (tmp_path / "run").exists()
 

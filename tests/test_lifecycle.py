@@ -375,7 +375,21 @@ def test_tables_with_other_separators_and_decimal_marks_are_read(dialect, given,
 
 def test_the_command_line_reads_tables_in_other_dialects(tmp_path, capsys):
     frame().to_csv(tmp_path / "d.csv", sep=";", decimal=",", index=False)
-    fit = ["fit", "ssmtl", "--unit", "well", "--x", "u,v", "--y", "q", "--steps", "2", "--set", "width=6"]
+    fit = [
+        "fit",
+        "ssmtl",
+        "--unit",
+        "well",
+        "--x",
+        "u,v",
+        "--y",
+        "q",
+        "--steps",
+        "2",
+        "--set",
+        "width=6",
+        "--no-cross-fit",
+    ]
     for i, more in enumerate(([], ["--sep", ";", "--decimal", ","])):
         data = ["--data", str(tmp_path / "d.csv"), *more]
         assert main([*fit, *data, "--out", str(tmp_path / f"run{i}")]) == 0

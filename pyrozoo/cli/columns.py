@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..data.batch import Batch
     from ..modeling.base import ZooModel
 
-_OPTIONS = ("unit", "group", "x", "row", "y")
+_OPTIONS = ("unit", "group", "x", "row", "y", "time")
 _OWN = ("self", "sizes", "lengths", "weight", "h", "labelled")  # what a batch or a fit adds to what a table holds
 
 
@@ -51,15 +51,19 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
         raise ValueError(f"{family.__name__} needs {needed[0]!r}: add {_option(family, needed[0])}")
 
     from ..data.batch import Batch
-    from ..data.tables import read_table
+    from ..data.tables import parse_times, read_table
 
     given = (*rows.values(), *targets.values())
     numbers = [column for own in given for column in (own if isinstance(own, list) else [own])]
-    table = read_table(arguments.data, list(groups.values()), numbers, arguments.sep, arguments.decimal)
+    time = arguments.time
+    kept = [*groups.values(), *([time] if time and time not in numbers else [])]
+    table = read_table(arguments.data, kept, numbers, arguments.sep, arguments.decimal)
+    if time in kept and time not in groups.values():
+        table[time] = parse_times(arguments.data, table, time)
     dims = {"x": ("input",), **{name: own for other in families for name, own in other.dims.items() if len(own) == 1}}
     with naming(arguments.data):
         return Batch.from_columns(
-            table, groups=groups, rows=rows, targets=targets, dims=dims, name=Path(arguments.data).name
+            table, groups=groups, rows=rows, targets=targets, dims=dims, time=time, name=Path(arguments.data).name
         )
 
 

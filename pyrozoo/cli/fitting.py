@@ -32,30 +32,44 @@ def fit_command(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{arguments.data}: there is no such file, and {known}")
 
     data = _training_data(arguments, card)
-    result = _train(arguments, _model(arguments, data), _guide(arguments.guide, card), data)
+    model = _model(arguments, data)
+    result = _train(arguments, model, _guide(arguments.guide, card), data, _cross_fits(arguments, model, data))
     if result.status == "interrupted":
         _interrupted(arguments, result)
     result.save(arguments.out)
     steps = int(result.history["step"].iloc[-1])
     of = f", the best of {len(result.runs)} restarts" if len(result.runs) > 1 else ""
     print(f"ELBO {result.best.final_elbo:.4f} nats per row after {steps} steps{of}")
+    if result.law is not None:
+        print(f"intervals corrected on {result.law.facts['labels']} labels that the fits to the others had not seen")
     print(f"saved in {arguments.out}")
     print(_how_to_predict(arguments, result))
     return 0
 
 
-def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch) -> Fit:
+def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> bool:
+    """Whether to cross-fit: the entry does so by default, and there are labels."""
+    parts = registry.entry(arguments.name).parts
+    labelled = any(data.observed(target).any() for target in model.targets if target in data.labels)
+    cross = arguments.cross_fit and getattr(parts, "CROSS_FITS", False) and labelled
+    if (arguments.held_out or arguments.jobs > 1) and not cross:
+        raise ValueError("--held-out and --jobs belong to a cross-fit, which this is not")
+    return cross
+
+
+def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch, cross: bool) -> Fit:
     from ..inference.fit import fit
     from ..inference.losses import NonFiniteLoss
 
     settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr", "compile")}
+    options = {key: value for key, value in settings.items() if value is not None}
+    options |= {"seed": arguments.seed, "checkpoint": arguments.checkpoint, "resume": arguments.resume}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's; the error below says more
-            return fit(
-                model, guide, data, seed=arguments.seed, restarts=arguments.restarts, checkpoint=arguments.checkpoint,
-                resume=arguments.resume, **{key: value for key, value in settings.items() if value is not None},
-            )  # fmt: skip
+            if cross:
+                return _cross_fitted(arguments, model, guide, data, options)
+            return fit(model, guide, data, restarts=arguments.restarts or 1, **options)
     except NonFiniteLoss as error:
         reason = str(error).partition("; the last good state")[0]
         raise ValueError(f"training stopped at {reason}; nothing was saved; try a smaller --lr") from error
@@ -66,6 +80,27 @@ def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Bat
         raise ValueError(f"{guide.__name__} is no guide for this model: {reason}; choose another --guide") from error
 
 
+def _cross_fitted(
+    arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch, options: dict[str, Any]
+) -> Fit:
+    from ..experiments.cross_fitting import cross_fitted
+    from ..experiments.jobs import JobError
+
+    options |= {"by": arguments.held_out, "jobs": arguments.jobs, "restarts": arguments.restarts or 4}
+    try:
+        return cross_fitted(model, guide, data, **options)
+    except JobError as error:
+        reason = next(iter(error.failures.values())).partition("; the last good state")[0]
+        raise ValueError(f"a fit of the cross-fit stopped: {reason}; nothing was saved; try a smaller --lr") from error
+    except KeyboardInterrupt:
+        again = f"run the same command with --resume to go on from {arguments.checkpoint}"
+        raise KeyboardInterrupt(again if arguments.checkpoint else "nothing was saved") from None
+    except ValueError as error:
+        if str(error).startswith("folds: ") or "too few" in str(error):
+            raise ValueError(f"{error}; with so few labels fit with --no-cross-fit") from error
+        raise
+
+
 def _check_folders(arguments: argparse.Namespace) -> None:
     if Path(arguments.out).exists():
         raise FileExistsError(f"{arguments.out} exists; choose another folder for --out")
@@ -74,7 +109,8 @@ def _check_folders(arguments: argparse.Namespace) -> None:
             check_target(folder)
     if arguments.resume and arguments.checkpoint is None:
         raise ValueError("--resume needs --checkpoint DIR")
-    if arguments.checkpoint and not arguments.resume and any(Path(arguments.checkpoint).glob("run-*.safetensors")):
+    kept = ("run-*.safetensors", "jobs/*.json")
+    if arguments.checkpoint and not arguments.resume and any(any(Path(arguments.checkpoint).glob(k)) for k in kept):
         raise FileExistsError(
             f"{arguments.checkpoint} holds a checkpoint; add --resume to go on from it, or choose another folder"
         )

@@ -189,6 +189,9 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
         ("--y", "[TARGET=]COL", "target column; empty where unlabelled; may be repeated"),
     ):
         fit.add_argument(option, action="append", type=column_names, metavar=metavar, help=text)
+    fit.add_argument(
+        "--time", metavar="COL", help="column with the time of a row: numbers, or dates such as 2024-05-01"
+    )
     fit.add_argument("--variant", metavar="NAME", help="default: the first of the card")
     fit.add_argument("--guide", metavar="NAME", help="a guide of the card (default: the first), or a Pyro AutoGuide")
     fit.add_argument(
@@ -211,8 +214,19 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
         help="capture the step as a graph and replay or compile it; auto: where that pays (default: none)",
     )  # fmt: skip
     fit.add_argument("--seed", type=natural, metavar="N", default=0, help="default: 0")
-    fit.add_argument("--restarts", type=positive, metavar="N", default=1, help="independent fits; default: 1")
-    fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch")
+    fit.add_argument(
+        "--restarts", type=positive, metavar="N", help="independent fits; default: 1, or 4 of an entry that cross-fits"
+    )
+    fit.add_argument(
+        "--no-cross-fit", dest="cross_fit", action="store_false",
+        help="leave the intervals as the model states them, where an entry (ssmtl) corrects them by ten more fits",
+    )  # fmt: skip
+    fit.add_argument(
+        "--held-out", metavar="KIND",
+        help="labels like the rows to be predicted: row (default), block, last (later rows), or a group such as unit",
+    )  # fmt: skip
+    fit.add_argument("--jobs", type=positive, metavar="N", default=1, help="processes of a cross-fit; default: 1")
+    fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch, or of every fit")
     fit.add_argument("--resume", action="store_true", help="go on from the checkpoint, where there is one")
     fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
 

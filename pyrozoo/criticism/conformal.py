@@ -165,7 +165,7 @@ def conformal(fitted: Fit, held_out: Batch, **options: Any) -> Conformal:
     numbers of rows, the average is over groups rather than rows.
 
     Args:
-        fitted: The fit; its best restart predicts.
+        fitted: The fit; its restarts predict together.
         held_out: Rows with labels that the fit has not seen, e.g. from `hold_out`; unlabelled rows are not used.
             Labels that were used for early stopping or tuning count as seen: with them intervals come out too narrow.
         **options: Further arguments of `cross_conformal`, e.g. ``level`` and ``score``.

@@ -1,4 +1,12 @@
-"""Labels kept out of training: folds of a batch's labels, and one fit per fold."""
+"""Labels kept out of training: folds of a batch's labels, and one fit per fold.
+
+How the labels are dealt out (``by``) decides what the held-out ones stand for:
+
+* the row plate (``"row"``, the default): other rows of the same groups, at random;
+* the name of a group (``"unit"``, ``"participant"``): all labels of whole groups, at random: new groups;
+* ``"block"``: consecutive labels of each group, in the order of time: gaps in its record;
+* ``"last"``: rolling origin: fold k holds out the labels that follow those of the training data: later rows.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +16,35 @@ from typing import Any
 import numpy as np
 
 from ..data.batch import Batch
+from ..data.parts import places
 from ..inference.fit import fit
 from ..inference.fitted import Fit
 from ..modeling.base import ZooModel
 from .arguments import target_of
 
+IN_TIME = ("block", "last")
+
 
 # -------------------------------------------------------------------- labels that calibrate
-def label_folds(batch: Batch, folds: int, *, target: str | None = None, seed: int = 0) -> np.ndarray:
-    """Deal the labels of every group out to folds, at random and as evenly as can be.
+def label_folds(
+    batch: Batch, folds: int, *, target: str | None = None, by: str | None = None, seed: int = 0
+) -> np.ndarray:
+    """Deal the labels of every group out to folds, as evenly as can be.
 
     Args:
-        batch: Data with labels. If the rows belong to several groupings, the first one counts.
+        batch: Data with labels. If the rows belong to several groupings, the first one counts, or the one of `by`.
         folds: Number of folds; with five folds and five labels per group, each fold gets one label of every group.
         target: Name of the target whose labels are dealt out; by default the only one, or ``y``.
-        seed: Random seed for the choice.
+        by: How they are dealt out: None or the name of the row plate, at random within each group; the name of a group,
+            whole groups at random; ``"block"``, blocks that follow one another in the time of each group; ``"last"``,
+            the same after a first block that always trains. Rows without `Batch.time` are in the order of time.
+        seed: Random seed for the choice; blocks need none.
 
     Returns:
-        Fold of every labelled row, -1 elsewhere, shape (N,).
+        Fold of every labelled row, -1 elsewhere and for labels that are never held out, shape (N,).
 
     Raises:
-        ValueError: Fewer than two folds, or fewer labels than folds.
+        ValueError: Fewer than two folds, fewer labels (groups) than folds, or `by` is none of these.
 
     Example:
         >>> import numpy as np
@@ -39,40 +55,71 @@ def label_folds(batch: Batch, folds: int, *, target: str | None = None, seed: in
         >>> np.unique(fold, return_counts=True)  # 80 rows without a label, and one label of every unit in each fold
         (array([-1,  0,  1,  2,  3,  4]), array([80,  4,  4,  4,  4,  4]))
     """
+    by = by or batch.rows
+    if by not in (batch.rows, *batch.groups, *IN_TIME):
+        raise ValueError(f"by: {by!r} is none of {[batch.rows, *batch.groups, *IN_TIME]}")
     labelled = np.flatnonzero(batch.observed(target))
     if not 2 <= folds <= len(labelled):
         raise ValueError(f"folds: {folds}; give between 2 and the number of labels, {len(labelled)}")
     rng = np.random.default_rng(seed)
+    out = np.full(batch.n_rows, -1)
+    if by in batch.groups:
+        group = batch[by].cpu().numpy()[labelled]
+        present = rng.permutation(np.unique(group))
+        if folds > len(present):
+            raise ValueError(f"folds: {folds}; there are labels of {len(present)} {by}s only")
+        fold = np.full(group.max() + 1, -1)
+        fold[present] = np.arange(len(present)) % folds
+        out[labelled] = fold[group]
+        return out
+    if by in IN_TIME:
+        out[labelled] = _in_time(batch, labelled, folds, by == "last")
+        return out
     order = rng.permutation(labelled)
     if batch.groups:
         group = batch[batch.groups[0]].cpu().numpy()[order]
         # Groups in random order, so that no fold gets the odd labels of the first ones.
         order = order[np.argsort(rng.permutation(group.max() + 1)[group], kind="stable")]
-    out = np.full(batch.n_rows, -1)
     out[order] = np.arange(len(order)) % folds
     return out
 
 
+def _in_time(batch: Batch, labelled: np.ndarray, folds: int, first_trains: bool) -> np.ndarray:
+    """Block of each label in the time of its group; with `first_trains` one block more, whose labels are -1."""
+    group = batch[batch.groups[0]].cpu().numpy() if batch.groups else np.zeros(batch.n_rows, int)
+    place, size = places(group[labelled], None if batch.time is None else batch.time[labelled])
+    if not first_trains:
+        return place * folds // size
+    first = np.maximum(np.round(size / (folds + 1)).astype(int), 1)
+    held, later = size - first, place - first
+    # A group with fewer labels than folds has them in the last folds.
+    block = np.where(held < folds, folds - held + later, later * folds // np.maximum(held, 1))
+    return np.where(later < 0, -1, block)
+
+
 def fold_data(
-    batch: Batch, folds: int = 5, *, target: str | None = None, inputs: bool = True, seed: int = 0
-) -> list[tuple[Batch, Batch]]:
+    batch: Batch, folds: int = 5, *, target: str | None = None, by: str | None = None, inputs: bool = True,
+    seed: int = 0,
+) -> list[tuple[Batch, Batch]]:  # fmt: skip
     """Training data without the labels of a fold, and the rows of those labels; one pair per fold.
 
     Args:
         batch: Data with labels.
         folds: Number of folds.
         target: Name of the target whose labels are held out; by default the only one, or ``y``.
+        by: How labels are dealt out, see `label_folds`. With ``"last"``, labels after the held-out ones do not train
+            either.
         inputs: Whether the held-out rows stay in training, unlabelled. Choose it so that the held-out rows are treated
             like the rows to be predicted: True if unlabelled rows of the training data are to be predicted, False if
-            new rows are.
+            new rows are. With ``by="last"``, False also leaves out the unlabelled rows after the training labels.
         seed: Random seed for the choice of the labels.
 
     Returns:
         For each fold the training data and the held-out labelled rows.
 
     Raises:
-        ValueError: Fewer than two folds, fewer labels than folds, or, with ``inputs=False``, a group of which no row
-            would be left.
+        ValueError: See `label_folds`; a fold without labels; with ``inputs=False``, a group of which no row would be
+            left (unless whole groups are held out).
 
     Example:
         >>> import pyrozoo as zoo
@@ -83,10 +130,22 @@ def fold_data(
         >>> [(train.n_rows, held_out.n_rows) for train, held_out in zoo.fold_data(data, 5, inputs=False)]
         [(96, 4), (96, 4), (96, 4), (96, 4), (96, 4)]
     """
-    fold = label_folds(batch, folds, target=target, seed=seed)
-    pairs = []
-    for k in range(folds):
-        train = batch.relabel(fold != k, target) if inputs else batch.subset(np.flatnonzero(fold != k))
+    fold = label_folds(batch, folds, target=target, by=by, seed=seed)
+    return [_pair(batch, fold, k, target, by, inputs) for k in range(folds)]
+
+
+def _pair(
+    batch: Batch, fold: np.ndarray, k: int, target: str | None, by: str | None, inputs: bool
+) -> tuple[Batch, Batch]:
+    """Training data and held-out rows of fold k."""
+    held_out = np.flatnonzero(fold == k)
+    if not len(held_out):
+        raise ValueError(f"folds: fold {k} of {fold.max() + 1} has no label; take fewer folds")
+    kept = (fold < k) if by == "last" else (fold != k)
+    if inputs:
+        return batch.relabel(kept, target), batch.subset(held_out)
+    train = batch.subset(np.flatnonzero(_before(batch, held_out) if by == "last" else kept))
+    if by not in batch.groups:
         for group in batch.groups:
             lost = set(batch.coords[group].tolist()) - set(train.coords[group].tolist())
             if lost:
@@ -94,19 +153,31 @@ def fold_data(
                     f"{group} {sorted(lost, key=str)[0]!r}: all its rows would be held out, and the fit would not know "
                     "it; use inputs=True, or leave it out"
                 )
-        pairs.append((train, batch.subset(np.flatnonzero(fold == k))))
-    return pairs
+    return train, batch.subset(held_out)
+
+
+def _before(batch: Batch, held_out: np.ndarray) -> np.ndarray:
+    """True for the rows, (N,), that lie in time before the first held-out one of their group."""
+    group = batch[batch.groups[0]].cpu().numpy() if batch.groups else np.zeros(batch.n_rows, int)
+    place, size = places(group, batch.time)
+    origin = np.full(group.max() + 1, size.max())
+    np.minimum.at(origin, group[held_out], place[held_out])
+    return place < origin[group]
 
 
 def hold_out(
-    batch: Batch, folds: int = 5, *, target: str | None = None, inputs: bool = True, seed: int = 0
-) -> tuple[Batch, Batch]:
+    batch: Batch, folds: int = 5, *, target: str | None = None, by: str | None = None, inputs: bool = True,
+    seed: int = 0,
+) -> tuple[Batch, Batch]:  # fmt: skip
     """Keep one label in `folds` out of training, for `conformal`: the first pair of `fold_data`.
+
+    With ``by="last"``: the last of every group's labels, one in `folds`.
 
     Args:
         batch: Data with labels.
         folds: Number of folds; 5 holds a fifth of the labels out.
         target: Name of the target whose labels are held out; by default the only one, or ``y``.
+        by: Which labels, see `label_folds`.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         seed: Random seed for the choice of the labels.
 
@@ -123,13 +194,21 @@ def hold_out(
         >>> train, held_out = zoo.hold_out(data)
         >>> int(train.observed("y").sum()), int(held_out.observed("y").sum())
         (16, 4)
+        >>> earlier, last = zoo.hold_out(data, by="last")  # the last label of every unit
+        >>> last.n_rows
+        4
     """
-    return fold_data(batch, folds, target=target, inputs=inputs, seed=seed)[0]
+    if by != "last":
+        return _pair(batch, label_folds(batch, folds, target=target, by=by, seed=seed), 0, target, by, inputs)
+    blocks = label_folds(batch, folds, target=target, by="block")
+    labelled = np.flatnonzero(blocks >= 0)
+    blocks[labelled] = _in_time(batch, labelled, folds - 1, first_trains=True)
+    return _pair(batch, blocks, folds - 2, target, by, inputs)
 
 
 def fit_folds(
-    model: ZooModel, guide: Any, train: Batch, folds: int = 5, *, target: str | None = None, inputs: bool = True,
-    seed: int = 0, **settings: Any,
+    model: ZooModel, guide: Any, train: Batch, folds: int = 5, *, target: str | None = None, by: str | None = None,
+    inputs: bool = True, seed: int = 0, **settings: Any,
 ) -> list[tuple[Fit, Batch]]:  # fmt: skip
     """One fit per fold and the rows whose labels it did not see, for `cross_conformal`.
 
@@ -139,6 +218,7 @@ def fit_folds(
         train: Data with labels.
         folds: Number of folds and of fits.
         target: Name of the target whose labels are held out; by default the model's first in the data.
+        by: How labels are dealt out, see `label_folds`.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         seed: Random seed for the folds; fit k uses ``seed + k``.
         **settings: Further arguments of `pyrozoo.fit`. ``checkpoint`` is a folder with one folder ``fold-k`` per fit.
@@ -159,7 +239,7 @@ def fit_folds(
         [10, 10]
     """
     target = target_of(model, target, train.labels.__contains__) if model.targets else target
-    pairs = fold_data(train, folds, target=target, inputs=inputs, seed=seed)
+    pairs = fold_data(train, folds, target=target, by=by, inputs=inputs, seed=seed)
     checkpoint = settings.pop("checkpoint", None)
     fitted = []
     for k, (part, held_out) in enumerate(pairs):

@@ -14,10 +14,20 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
-from ..posterior.columns import classes, column, component_values, interval_names, is_discrete, probabilities, tails
+from ..inference.law import StudentLaw
+from ..posterior.columns import (
+    classes,
+    column,
+    component_values,
+    components,
+    interval_names,
+    is_discrete,
+    probabilities,
+    tails,
+)
 from ..posterior.drawing import prior_predictive
 from ..posterior.new_groups import ready
-from ..posterior.predicting import Predicted, names_in, observed_target, predict, predict_with_draws, target_sites
+from ..posterior.predicting import Predicted, names_in, observed_target, predict_with_draws, restart_seed, target_sites
 from ..posterior.traces import pair
 from . import scores
 from .arguments import target_of
@@ -26,7 +36,7 @@ LEVELS = (50, 80, 90)
 
 
 # -------------------------------------------------------------------- predictions
-def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[str, float]:
+def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: int | None = None) -> dict[str, float]:
     """Scores of the predictions on the rows of `test` whose targets are observed, in the units of the data.
 
     Numbers: rmse, mae, crps_draws (CRPS of the predictive draws, which varies with the seed), nll (of the predictive
@@ -34,16 +44,17 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
     (of a normal with the predictive mean and sd); for counts, whose intervals cover more than they say, also pit_ks
     (distance of the randomised PIT from a uniform distribution, from 0 to 1, see `pit`). Classes: accuracy,
     balanced_accuracy, macro_f1, log_loss, brier, ece (calibration of the most probable class, see
-    `scores.reliability`).
+    `scores.reliability`). With a fit by `pyrozoo.cross_fitted`, crps and nll are those of its law, exactly.
 
     The truth is what the model observes of the target, where its site holds something else than the batch, e.g. a
     logarithm.
 
     Args:
-        fit: The fit; its best restart predicts.
+        fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
-        draws: Number of draws of the latents.
+        draws: Number of draws of the latents, per restart.
         seed: Random seed for the draws.
+        restart: Position of the one restart that predicts; None for the mixture of all.
 
     Returns:
         Value of each score, by ``<target>.<score>``.
@@ -62,7 +73,7 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
         >>> list(zoo.metrics(fit, test, draws=50))
         ['y.rmse', 'y.mae', 'y.crps', 'y.crps_draws', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
     """
-    table, drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(LEVELS))
+    table, drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(LEVELS), restart=restart)
     out: dict[str, float] = {}
     for target in fit.model.targets:
         seen = test.observed(target)
@@ -72,10 +83,33 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0) -> dict[s
             out |= _discrete_scores(target, test[target].cpu().numpy()[seen], table[seen])
         else:
             truth = _truth(fit, test, target, seen)
-            nll = -log_predictive(fit, test, target, draws=draws, seed=seed).to_numpy()
             scored = _number_scores(truth, table[seen], target, drawn.get(target), seen, seed)
-            out |= {f"{target}.{name}": value for name, value in scored.items()} | {f"{target}.nll": float(nll.mean())}
+            if laws := _laws(fit, table, target, restart):
+                crps, density = _law_scores(laws, truth, table[seen])
+                scored |= {"crps": float(crps.mean()), "nll": -float(density.sum(1).mean())}
+            else:
+                nll = -log_predictive(fit, test, target, draws=draws, seed=seed, restart=restart).to_numpy()
+                scored["nll"] = float(nll.mean())
+            out |= {f"{target}.{name}": value for name, value in scored.items()}
     return out
+
+
+def _laws(fit: Fit, table: pd.DataFrame, target: str, restart: int | None) -> dict[str, StudentLaw]:
+    """The laws by which a fit predicts the components of a target of numbers; none if the predictions are its own."""
+    parts = {} if fit.law is None or restart is not None else fit.law.parts
+    found = {name: parts.get(name) for name in components(table, target)}
+    return {name: law for name, law in found.items() if isinstance(law, StudentLaw)}
+
+
+def _law_scores(laws: Mapping[str, StudentLaw], truth: np.ndarray, part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """CRPS and log density of the truth (N, J) under the laws, (N, J) each."""
+    found = []
+    for j, (name, law) in enumerate(laws.items()):
+        error = truth[:, j] - part[column(name, "mean")].to_numpy()
+        scale = law.scale_of(part[column(name, "sd")].to_numpy())
+        found.append((law.crps(error, scale), law.log_density(error, scale)))
+    crps, density = (np.stack(values, 1) for values in zip(*found, strict=True))
+    return crps, density
 
 
 def _truth(fit: Fit, test: Batch, target: str, seen: np.ndarray) -> np.ndarray:
@@ -135,16 +169,18 @@ def coverage(
     levels: tuple[int, ...] = LEVELS,
     draws: int = 200,
     seed: int = 0,
+    restart: int | None = None,
 ) -> pd.DataFrame:
     """Share of observed targets inside the central predictive intervals, and the intervals' mean width.
 
     Args:
-        fit: The fit; its best restart predicts.
+        fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
         target: Name of a continuous target; by default the model's first in the data. Several components are pooled.
         levels: Nominal coverages, in percent.
-        draws: Number of draws of the latents.
+        draws: Number of draws of the latents, per restart.
         seed: Random seed for the draws.
+        restart: Position of the one restart that predicts; None for the mixture of all.
 
     Returns:
         One line per level: ``nominal`` and ``empirical`` coverage, both in [0, 1], and ``width``, in the unit of the
@@ -167,7 +203,7 @@ def coverage(
         >>> bool((table["empirical"] < table["nominal"]).all())  # too narrow: calibrate them by zoo.conformal
         True
     """
-    table = predict(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels))
+    table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels), restart=restart)[0]
     target = target_of(fit.model, target, lambda name: name in test.labels and not is_discrete(table, name))
     seen = test.observed(target)
     table = table[seen]
@@ -195,7 +231,7 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
     hump that they are too unsure.
 
     Args:
-        fit: The fit; its best restart predicts.
+        fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
         target: Name of a target of numbers; by default the model's first in the data.
         draws: Number of draws of the latents.
@@ -234,21 +270,25 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
     return pd.DataFrame(columns, index=pd.Index(test.names(test.rows), name=test.rows)[seen])
 
 
-def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, seed: int = 0) -> pd.Series:
+def log_predictive(
+    fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, seed: int = 0, restart: int | None = None
+) -> pd.Series:
     """Log predictive density of each observed target given its row's inputs, in nats.
 
     ::
 
-        log 1/S sum_s p(y | x, latents_s),   latents_s ~ q(latents | x)
+        log 1/(R S) sum_r sum_s p_r(y | x, latents_rs),   latents_rs ~ q_r(latents | x),   R restarts
 
     The targets themselves are hidden from the guide. An enumerated target has its exact probability given each draw.
+    For a fit by `pyrozoo.cross_fitted` it is the density of its law, under which components are independent.
 
     Args:
-        fit: The fit; its best restart is used.
+        fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen.
         target: Name of the target; by default the model's first in the data.
-        draws: Number S of draws of the latents.
+        draws: Number S of draws of the latents, per restart.
         seed: Random seed for the draws.
+        restart: Position of the one restart that predicts; None for the mixture of all.
 
     Returns:
         One value per row where the target is observed, indexed by row name.
@@ -279,19 +319,35 @@ def log_predictive(fit: Fit, test: Batch, target: str | None = None, *, draws: i
     seen = test.observed(target)
     if not seen.any():
         raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
-    with isolated(seed), torch.no_grad():
-        (run, data), (_, whole) = ready(fit, test.hide()), ready(fit, test)
-        truth = whole[target] if target in run.model.enumerated else observed_target(run, whole, target)
-        arguments = run.model.arguments(data)
-        terms = [_log_target(run, arguments, target, truth) for _ in range(draws)]
-        if terms[0].dim() != 1:
-            raise ValueError(
-                f"target: {target!r} has no one density per {test.rows}, because it lies along further plates; see "
-                "log_density for whole rows"
-            )
-        density = torch.stack(terms).double().logsumexp(0) - np.log(draws)
+    if fit.law is not None and restart is None:
+        table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=())[0][seen]
+        if (by_law := _log_law(fit, test, table, target, seen)) is not None:
+            return pd.Series(by_law, index=table.index, name=f"log p({target})")
+    terms: list[Tensor] = []
+    for place, run in fit.chosen(restart):
+        with isolated(restart_seed(seed, place)), torch.no_grad():
+            (run, data), (_, whole) = ready(fit, test.hide(), run), ready(fit, test, run)
+            truth = whole[target] if target in run.model.enumerated else observed_target(run, whole, target)
+            arguments = run.model.arguments(data)
+            terms += [_log_target(run, arguments, target, truth) for _ in range(draws)]
+    if terms[0].dim() != 1:
+        raise ValueError(
+            f"target: {target!r} has no one density per {test.rows}, because it lies along further plates; see "
+            "log_density for whole rows"
+        )
+    density = torch.stack(terms).double().logsumexp(0) - np.log(len(terms))
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
+
+
+def _log_law(fit: Fit, test: Batch, table: pd.DataFrame, target: str, seen: np.ndarray) -> np.ndarray | None:
+    """Log density (n,) of the truth in the rows `seen` under the fit's law; None if it has none for this target."""
+    if laws := _laws(fit, table, target, None):
+        return _law_scores(laws, _truth(fit, test, target, seen), table)[1].sum(1)
+    if is_discrete(table, target) and fit.law is not None and target in fit.law.parts:
+        codes = test[target].cpu().numpy()[seen].reshape(-1).astype(int)
+        return np.log(np.maximum(probabilities(table, target)[np.arange(len(table)), codes], np.finfo(float).tiny))
+    return None
 
 
 def _log_target(run: Run, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:

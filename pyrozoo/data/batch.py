@@ -25,6 +25,7 @@ from torch import Tensor
 from .build import (
     FRAMES,
     MAIN,
+    TIME,
     arrays_to_parts,
     blank,
     check_precision,
@@ -139,6 +140,11 @@ class Batch(Parts):
         return tuple(k for k in self.coords if self.along.get(k) == self.rows and k not in self.tensors)
 
     @property
+    def time(self) -> np.ndarray | None:
+        """Time of each row held here, shape (N,), the coordinate ``time`` of the rows; None if it is not known."""
+        return self.coords[TIME][self.tensors[self.rows].cpu().numpy()] if TIME in self.row_coords else None
+
+    @property
     def reference(self) -> Tensor:
         """A tensor with the device and the floating type of the data."""
         return next((t for t in self.tensors.values() if t.is_floating_point()), torch.zeros(()))
@@ -193,7 +199,8 @@ class Batch(Parts):
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.
-            row_coords: Name -> what describes each row beside its name, such as the time at which it begins, (N,).
+            row_coords: Name -> what describes each row beside its name, such as the time at which it begins, (N,). By
+                ``time``, splits and folds order the rows of a group.
             truth: Name -> array known to the simulator only.
             truth_along: Truth entry -> plate of its first axis.
             dtype: Floating type; None for torch's default.
@@ -242,6 +249,7 @@ class Batch(Parts):
         x: Sequence[str],
         y: str | Sequence[str] | None = None,
         units: Sequence[Any] | None = None,
+        time: str | None = None,
         dtype: torch.dtype | None = None,
         info: Mapping[str, Any] | None = None,
         **facts: Any,
@@ -259,6 +267,8 @@ class Batch(Parts):
             y: Numeric column, or columns, of the target.
             units: All units in the order they should have; by default that of a categorical column's categories,
                 else the order in which they first appear.
+            time: Column with the time of each row, numbers or ``datetime64``, which becomes the rows' coordinate
+                ``time``: no model sees it, predictions, plots and ArviZ objects carry it. It may be one of `x`, too.
             dtype: Floating type; None for torch's default.
             info: Provenance of any other name.
             **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rate_assumed, rates, seconds,
@@ -280,8 +290,8 @@ class Batch(Parts):
             >>> data.names("unit").tolist()
             ['b', 'a']
         """
-        info = provenance("from_dataframe", ("unit", "x", "y", "units", "dtype"), facts, info)
-        return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, dtype, info))
+        info = provenance("from_dataframe", ("unit", "x", "y", "units", "time", "dtype"), facts, info)
+        return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, time, dtype, info))
 
     @classmethod
     def from_columns(
@@ -294,6 +304,7 @@ class Batch(Parts):
         labels: bool = True,
         names: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, tuple[str, ...]] | None = None,
+        time: str | None = None,
         dtype: torch.dtype | None = None,
         info: Mapping[str, Any] | None = None,
         **facts: Any,
@@ -312,6 +323,7 @@ class Batch(Parts):
             labels: Whether the table has the targets; False reads none of them, as for new data to predict.
             names: Group -> all its names in the order they should have; see ``units`` of `from_dataframe`.
             dims: Tensor or target -> name of its dimension, where it has several columns.
+            time: Column with the time of each row, as of `from_dataframe`.
             dtype: Floating type; None for torch's default.
             info: Provenance of any other name.
             **facts: Provenance, as of `from_dataframe`.
@@ -331,7 +343,7 @@ class Batch(Parts):
         """
         for what, value in (("groups", groups), ("rows", rows), ("targets", targets), ("names", names), ("dims", dims)):
             require_mapping(what, value)
-        arguments = ("groups", "rows", "targets", "labels", "names", "dims", "dtype")
+        arguments = ("groups", "rows", "targets", "labels", "names", "dims", "time", "dtype")
         info = provenance("from_columns", arguments, facts, info)
         listed: list[dict[str, Any]] = [
             {name: list(own) if pd.api.types.is_list_like(own) else own for name, own in (given or {}).items()}
@@ -340,7 +352,7 @@ class Batch(Parts):
         return cls.from_arrays(
             **columns_to_arrays(
                 df, groups=groups or {}, rows=listed[0], targets=listed[1], labels=labels, names=names or {},
-                dims=dims or {}, dtype=dtype, info=info,
+                dims=dims or {}, time=time, dtype=dtype, info=info,
             )
         )  # fmt: skip
 

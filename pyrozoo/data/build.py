@@ -14,6 +14,7 @@ from torch import Tensor
 from .tables import check_columns, first, numeric
 
 FRAMES = "frame"
+TIME = "time"  # coordinate of the rows by which they are ordered
 MAIN = "y"  # target whose mask is called ``labelled``, as is that of an only target
 # Facts about data that builders take as keyword arguments; others go into info={...}.
 PROVENANCE = (
@@ -158,6 +159,7 @@ def table_to_arrays(
     x: Sequence[str],
     y: str | Sequence[str] | None,
     units: Sequence[Any] | None,
+    time: str | None,
     dtype: torch.dtype | None,
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -169,6 +171,7 @@ def table_to_arrays(
     arrays = columns_to_arrays(
         df, groups={"unit": unit}, rows={"x": xs}, targets={"y": ys} if ys else {}, labels=True, dtype=dtype,
         names={} if units is None else {"unit": units}, dims={"x": ("input",), "y": ("target",)}, info=info,
+        time=time,
     )  # fmt: skip
     arrays["coords"].setdefault("target", [])
     arrays["info"]["columns"].setdefault("y", [])
@@ -184,13 +187,16 @@ def columns_to_arrays(
     labels: bool,
     names: Mapping[str, Sequence[Any]],
     dims: Mapping[str, tuple[str, ...]],
+    time: str | None,
     dtype: torch.dtype | None,
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_columns`."""
     columns = {**groups, **rows, **targets}
     listed = {name: own if isinstance(own, list) else [own] for name, own in columns.items()}
-    check_columns(df, [c for name, own in listed.items() if labels or name not in targets for c in own])
+    inputs = [c for name in rows for c in listed[name]]
+    beside = [time] if time is not None and time not in inputs else []
+    check_columns(df, [c for name, own in listed.items() if labels or name not in targets for c in own] + beside)
     kind = dtype or torch.get_default_dtype()
     coords: dict[str, Any] = {"row": df.index.to_numpy()}
     for group, column in groups.items():
@@ -222,7 +228,9 @@ def columns_to_arrays(
     return {
         "rows": arrays, "groups": {group: df[column].to_numpy() for group, column in groups.items()},
         "labels": seen or None, "coords": coords, "dtype": dtype, "dims": own_dims,
-        "info": {"name": "data frame", "simulated": False, **info, "columns": columns},
+        "row_coords": None if time is None else {TIME: to_times(f"column {time!r}", df[time])},
+        "info": {"name": "data frame", "simulated": False, **info, "columns": columns}
+        | ({} if time is None else {"time": time}),
     }  # fmt: skip
 
 
@@ -350,6 +358,26 @@ def add_frames(
     tensors[name], along[name] = to_tensor(name, flat, int(lengths.sum()), dtype), FRAMES
     require_finite(name, tensors[name])
     tensors["lengths"], along["lengths"] = lengths, row_plate
+
+
+def to_times(what: str, series: pd.Series) -> np.ndarray:
+    """Times of N rows as numbers or ``datetime64``; times with a zone become those of UTC.
+
+    Raises:
+        TypeError, ValueError: Text or other objects, or a missing time; the message names the row.
+    """
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    kinds = pd.api.types
+    is_number = kinds.is_numeric_dtype(series) and not kinds.is_bool_dtype(series)
+    if not (is_number or kinds.is_datetime64_any_dtype(series)):
+        raise TypeError(f"{what}: {series.dtype} values; give numbers, or times by pandas.to_datetime")
+    missing = series.isna().to_numpy()
+    if is_number:
+        missing = missing | ~np.isfinite(series.to_numpy(dtype=float, na_value=np.nan))
+    if missing.any():
+        raise ValueError(f"{what}, row {first(series.index, missing)!r}: the time is missing; give it or drop the row")
+    return series.to_numpy(dtype=float) if kinds.is_extension_array_dtype(series) and is_number else series.to_numpy()
 
 
 def group_index(group: str, values: Any, n: int, names: np.ndarray | None) -> tuple[Tensor, np.ndarray]:

@@ -54,6 +54,10 @@ class Parts(Mapping):
             """See `Batch.row_coords`."""
 
         @property
+        def time(self) -> np.ndarray | None:
+            """See `Batch.time`."""
+
+        @property
         def reference(self) -> Tensor:
             """See `Batch.reference`."""
 
@@ -158,13 +162,16 @@ class Parts(Mapping):
         part = part._with(tensors=tensors, coords=coords, truth=truth, sizes=sizes)
         return part._stratify()
 
-    def split(self, test: float = 0.25, *, by: str = "row", seed: int = 0) -> tuple[Self, Self]:
+    def split(self, test: float = 0.25, *, by: str = "row", inputs: bool = False, seed: int = 0) -> tuple[Self, Self]:
         """Split into train and test data sets.
 
         Args:
             test: Share of rows (or groups) that goes to the test set, in (0, 1).
-            by: ``"row"``: rows at random; ``"last"``: the last rows of each group, in their order here (of the whole
-                batch if there is no group); the name of a group: whole groups at random.
+            by: ``"row"``: rows at random; ``"last"``: the last rows of each group by their `time`, or in their order
+                here if it is not known (of the whole batch if there is no group); the name of a group: whole groups at
+                random.
+            inputs: Whether the test rows stay in the training data, too, with their targets hidden: for models that
+                learn from unlabelled rows, where the inputs are known before the targets are to be predicted.
             seed: Random seed for the split.
 
         Returns:
@@ -187,16 +194,24 @@ class Parts(Mapping):
 
         index = np.zeros(self.n_rows, int) if not self.groups else self.tensors[self.groups[0]].cpu().numpy()
         if by == "last":
-            place = pd.Series(index).groupby(index).cumcount().to_numpy()
-            size = pd.Series(index).groupby(index).transform("size").to_numpy()
-            late = place >= np.ceil(size * (1 - test))
-            return self.subset(np.flatnonzero(~late)), self.subset(np.flatnonzero(late))
+            place, size = places(index, self.time)
+            return self._parted(place >= np.ceil(size * (1 - test)), inputs)
         if by != self.rows and by not in self.groups:
             raise ValueError(f"by: {by!r} is none of {['last', self.rows, *self.groups]}")
         splitter = (ShuffleSplit if by == self.rows else GroupShuffleSplit)(1, test_size=test, random_state=seed)
         groups = None if by == self.rows else self.tensors[by].cpu().numpy()
-        train_rows, test_rows = next(splitter.split(np.zeros(self.n_rows), groups=groups))
-        return self.subset(np.sort(train_rows)), self.subset(np.sort(test_rows))
+        _, test_rows = next(splitter.split(np.zeros(self.n_rows), groups=groups))
+        return self._parted(np.isin(np.arange(self.n_rows), test_rows), inputs)
+
+    def _parted(self, test: np.ndarray, inputs: bool) -> tuple[Self, Self]:
+        """The data without the rows `test` (N,), or with their targets hidden, and these rows."""
+        train: Any = self
+        if inputs:
+            for target in self.labels:
+                train = train.relabel(~test, target)
+        else:
+            train = self.subset(np.flatnonzero(~test))
+        return train, self.subset(np.flatnonzero(test))
 
     def with_support(self, n: int, group: str | None = None, seed: int = 0) -> Self:
         """Add each group's *support*: up to `n` of its rows, labelled ones first, as tables for a set encoder.
@@ -249,6 +264,23 @@ class Parts(Mapping):
         lengths = self.tensors["lengths"].cpu()
         starts = torch.cumsum(lengths, 0) - lengths
         return torch.cat([torch.arange(s, s + n) for s, n in zip(starts[rows], lengths[rows], strict=True)])
+
+
+def places(index: np.ndarray, time: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Place of each row in the order of its group, from 0, and the number of rows of its group.
+
+    Args:
+        index: Group of each row, shape (N,).
+        time: Time of each row, shape (N,), by which they are ordered; rows of the same time, and all rows if it is not
+            known, keep their order here.
+
+    Returns:
+        Two arrays of whole numbers, shape (N,).
+    """
+    order = np.arange(len(index)) if time is None else np.argsort(time, kind="stable")
+    place = np.empty(len(index), int)
+    place[order] = pd.Series(index[order]).groupby(index[order]).cumcount().to_numpy()
+    return place, pd.Series(index).groupby(index).transform("size").to_numpy()
 
 
 def _positions(rows: Any) -> Tensor:

@@ -59,6 +59,27 @@ def check_columns(df: pd.DataFrame, used: list[str]) -> None:
         raise ValueError("the table has no rows; give at least one")
 
 
+def parse_times(file: str, table: pd.DataFrame, column: str) -> pd.Series:
+    """Times that were read as text: numbers if all are, else dates and times of ISO 8601, those with a zone in UTC.
+
+    Raises:
+        ValueError: A time is neither, or is missing; the message names the file and the row.
+    """
+    text = table[column]
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers.notna().all():
+        return numbers
+    with naming(file):
+        times = pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True)
+        if times.isna().any():
+            row = first(table.index, times.isna().to_numpy())
+            raise ValueError(
+                f"column {column!r}, row {row!r}: {text[row]!r} is no time; write numbers, or dates such as "
+                "2024-05-01 or 2024-05-01T13:30:00"
+            )
+    return times
+
+
 def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
     """Read columns as floating-point numbers.
 

@@ -25,6 +25,7 @@ from ..modeling.base import ZooModel
 from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
 from .copies import copied, reference_tensor
+from .law import PredictiveLaw
 
 
 @dataclass(repr=False)
@@ -86,12 +87,13 @@ class Fit:
         runs: The restarts, in order of their seeds; a restart is a chain of the posterior.
         guide_name: Name of the guide: a name of the entry, or the name of a class or function.
         settings: The arguments of the fit that JSON can hold.
-        data: Identity of the training data: name, sha256, simulated, columns.
+        data: Identity of the training data: name, sha256, simulated, columns, and the column of the time if it had one.
         prototype: One training row with the names and tables of all groups that are not open; new data are aligned
             with it.
         seconds: Wall time of the fit, in seconds.
         versions: Versions of the libraries that wrote a loaded fit.
         train: The training data; not saved, so None for a loaded fit.
+        law: The predictive law of a fit by `pyrozoo.cross_fitted`, which corrects its predictions; None for others.
 
     Example:
         >>> import pyrozoo as zoo
@@ -110,6 +112,7 @@ class Fit:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     train: Batch | None = field(default=None, repr=False)
+    law: PredictiveLaw | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{n} {name}s" for name, n in self.prototype.sizes.items())
@@ -118,6 +121,7 @@ class Fit:
         ]
         lines += [f"  {run}" for run in self.runs[:5]]
         lines += [f"  and {len(self.runs) - 5} more"] if len(self.runs) > 5 else []
+        lines += [f"  {self.law}"] if self.law else []
         return "\n".join([*lines, f"  {self.seconds:.1f} s; history, model and guide are attributes"])
 
     def as_batch(self, data: Batch | pd.DataFrame) -> Batch:
@@ -136,6 +140,23 @@ class Fit:
     def best(self) -> Run:
         """The restart with the highest final ELBO."""
         return max(self.runs, key=lambda run: run.final_elbo)
+
+    def chosen(self, restart: int | None) -> list[tuple[int, Run]]:
+        """The restarts that predict, with their positions: all that are complete, or the one at position `restart`.
+
+        A restart that was interrupted or failed does not predict beside complete ones; if none is complete, the best
+        one predicts.
+
+        Raises:
+            ValueError: There is no restart at this position.
+        """
+        numbered = list(enumerate(self.runs))
+        if restart is None:
+            complete = [(i, run) for i, run in numbered if run.status not in ("interrupted", "failed")]
+            return complete or [(i, run) for i, run in numbered if run is self.best]
+        if isinstance(restart, bool) or not isinstance(restart, int) or not 0 <= restart < len(numbered):
+            raise ValueError(f"restart: {restart!r}; this fit has the restarts 0 to {len(numbered) - 1}")
+        return [numbered[restart]]
 
     @property
     def model(self) -> ZooModel:
@@ -185,7 +206,9 @@ class Fit:
         targets = {name: own for name, own in columns.items() if name in like.labels}
         rows = {name: own for name, own in columns.items() if name not in (*like.groups, *targets) and own != []}
         groups = {name: own for name, own in columns.items() if name in like.groups}
-        return Batch.from_columns(df, groups=groups, rows=rows, targets=targets, labels=labels, dims=like.dims)
+        return Batch.from_columns(
+            df, groups=groups, rows=rows, targets=targets, labels=labels, dims=like.dims, time=self.data.get("time")
+        )
 
     def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
         """Convert a batch to the layout of the training data: group positions, tables, support rows, device and type.
@@ -354,7 +377,7 @@ def identity(train: Batch) -> dict[str, Any]:
         "sha256": train.sha256,
         "simulated": bool(train.info.get("simulated", False)),
         "columns": train.info.get("columns"),
-    }
+    } | ({"time": train.info["time"]} if "time" in train.info else {})
 
 
 def _record(fit: Fit) -> dict[str, Any]:
@@ -385,4 +408,4 @@ def _record(fit: Fit) -> dict[str, Any]:
         "runs": [
             {"seed": run.seed, "status": run.status, "history": run.history.to_dict(orient="list")} for run in fit.runs
         ],
-    }
+    } | ({} if fit.law is None else {"law": fit.law.as_json()})

@@ -17,6 +17,7 @@ from ..store.directory import read_directory
 from .copies import build, default_dtype, isolated
 from .fitted import Fit, Run
 from .foreign import Frugal, check_record, naming_run
+from .law import PredictiveLaw
 from .losses import materialise
 from .minibatches import some_rows
 
@@ -105,8 +106,10 @@ def _rebuilt(
                     raise ValueError(f"not the weights of this {part}; give the one of the fit ({reason})") from None
             run_model.eval(), run_guide.eval()
         runs.append(Run(run["seed"], run_model, run_guide, pd.DataFrame(run["history"]), run["status"]))
+    law = PredictiveLaw.from_json(record["law"]) if "law" in record else None
     return Fit(
-        runs, record["guide"], record["settings"], record["data"], prototype, record["seconds"], record["versions"]
+        runs, record["guide"], record["settings"], record["data"], prototype, record["seconds"], record["versions"],
+        law=law,
     )  # fmt: skip
 
 

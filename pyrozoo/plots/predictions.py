@@ -110,8 +110,8 @@ def unit_lines(
             first of the table.
         group: Name of a group of the Batch, by default its first; or the name of each row's group, shape (N,), e.g. a
             column of your table.
-        x: Position of each row on the horizontal axis, shape (N,); a Series labels the axis by its name. By default the
-            rows of each group count from 0.
+        x: Position of each row on the horizontal axis, shape (N,); a Series labels the axis by its name. By default
+            their time, if the table has it, or else the rows of each group count from 0.
         seen: Rows whose label the model saw: the training Batch, if it has the same rows, or booleans, shape (N,).
         show: Groups to show; by default `panels` of them, evenly from the best predicted to the worst.
         panels: Number of groups to choose if `show` is not given.
@@ -134,6 +134,8 @@ def unit_lines(
     component = one_component(table, target)
     rows = _with_ends(table, component, numbers_observed(table, observed, component))
     group, rows["group"] = groups_of(table, observed, group)
+    if x is None and "time" in table:
+        x = pd.Series(table["time"].to_numpy(), name="time")
     rows["x"] = rows.groupby("group").cumcount() if x is None else one_per_row(table, np.asarray(x))
     rows["seen"] = False if seen is None else rows_seen(table, seen, component)
     error = ((rows["mean"] - rows["observed"]) ** 2).where(~rows["seen"]).groupby(rows["group"]).mean() ** 0.5

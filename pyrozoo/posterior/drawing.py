@@ -21,11 +21,14 @@ from ..data.build import FRAMES
 from ..data.tables import plain_names
 from ..inference.copies import isolated, reference_tensor, run_seed
 from ..inference.fitted import Fit, holds_group
+from ..inference.law import StudentLaw
 from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, public_name
+from .columns import component_values, components
 from .draws import Draws
 from .export import from_draws
 from .new_groups import ready
+from .predicting import predict_with_draws
 from .traces import (
     enumerated_values,
     event_dims,
@@ -73,6 +76,8 @@ def draw(
         latents that have a prior, summed over event axes), sample_stats (lp: log joint density; lq: log density of the
         guide), observed_data (NaN where unobserved), constant_data (inputs, group tables and each row's position in its
         groups, as ``<group>_idx``; with `sites` only what is named, and positions), and prior groups if asked for.
+        With `predictive`, a fit by `pyrozoo.cross_fitted` adds cross_fitted_predictive: draws from its law, for each
+        row independently and with the same law in every chain. They are no draws of the model.
         Arrays of draws have shape (chains, S, plates..., event...). For a partly observed site ``y`` (one with an
         ``obs_mask``), the posterior holds the observed values at the observed entries.
 
@@ -100,6 +105,8 @@ def draw(
     with isolated(seed), torch.no_grad():
         trace = model_trace(ran.model, ran.guide, data)
     found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
+    if predictive and restarts and fit.law is not None:
+        found.groups["cross_fitted_predictive"] = _from_law(fit, batch, found, draws, seed)
     if prior:
         extra = prior_predictive(fit, batch, draws=draws, seed=seed, sites=sites, restarts=restarts)
         found.groups.update({k: v for k, v in extra.groups.items() if k.startswith("prior")})
@@ -352,6 +359,22 @@ def _collect(
     targets = tuple(name for name in model.targets if name in variables)
     dims = {k: v for k, v in dims.items() if k in variables} | dict.fromkeys(beside, (data.rows,))
     return Draws(kept, dims, coords, attrs, tuple(sorted(plates)), targets)
+
+
+def _from_law(fit: Fit, batch: Batch, found: Draws, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Draws (chains, S, N, ...) of those of the found targets that have a law."""
+    assert fit.law is not None
+    table, values = predict_with_draws(fit, batch, draws=draws, seed=seed, quantiles=())
+    rng, out = np.random.default_rng(seed), {}
+    for target in values:
+        laws = [law for name in components(table, target) if isinstance(law := fit.law.parts.get(name), StudentLaw)]
+        if not laws or target not in found.groups.get("observed_data", {}):
+            continue
+        shape = found.groups["observed_data"][target].shape
+        mean, sd = (component_values(table, target, quantity) for quantity in ("mean", "sd"))
+        noise = np.stack([law.unit_draws(rng, (len(fit.runs), draws, len(table))) for law in laws], -1)
+        out[target] = (mean + sd * noise).reshape(len(fit.runs), draws, *shape)
+    return out
 
 
 def _constants(

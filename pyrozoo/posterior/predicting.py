@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,8 +16,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..inference.copies import isolated
+from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
+from ..inference.law import StudentLaw, Temperature
 from ..inference.losses import validation
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
 from .columns import class_columns, column, columns_of, component_names, summary
@@ -45,22 +48,27 @@ def predict(
     draws: int = 200,
     seed: int = 0,
     quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95),
+    restart: int | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Predict the targets of every row, as if none were observed.
 
-    The intervals are the model's own and may be too narrow: check them by `coverage` before you use them. Means and
-    standard deviations are exact given each draw of the latents that are not summed out (law of total variance), and so
-    are the probabilities of classes; quantiles, and the moments of a distribution that states none (one that is
-    transformed, for instance), come from the draws themselves.
+    The restarts of a fit predict together, as a mixture in which each has the same weight. A fit by
+    `pyrozoo.cross_fitted` predicts by the law that it learned on held-out labels (see `Fit.law`); the intervals of
+    other fits are the model's own and may be too narrow, which is logged once: check them by `coverage`.
+
+    In the mixture, means and standard deviations are exact given each draw of the latents that are not summed out (law
+    of total variance), and so are the probabilities of classes; quantiles, and the moments of a distribution that
+    states none (one that is transformed, for instance), come from the draws themselves.
 
     Args:
-        fit: The fit; its best restart predicts.
+        fit: The fit. The best restart alone predicts if the model predicts by itself, e.g. by decoding.
         batch: Data, or a data frame with the columns of the training table; its targets, if it has any, are hidden from
             the guide, also those of unseen groups that an amortised guide reads.
-        draws: Number of draws of the latents.
+        draws: Number of draws of the latents, per restart.
         seed: Random seed for the draws.
         quantiles: Quantiles to report, each in (0, 1).
+        restart: Position in ``fit.runs`` of the one restart that predicts, without the law; None for the mixture.
         **options: Further arguments of the model's own ``predict``, for a model that has one (e.g. by decoding).
 
     Returns:
@@ -71,7 +79,7 @@ def predict(
         drawn from their prior given the global latents; the column ``<group>.new`` says for which rows.
 
     Raises:
-        ValueError: The fit saw no label of a target, or the model has no target.
+        ValueError: The fit saw no label of a target, the model has no target, or there is no such restart.
         KeyError: A group was not in the training data, and another guide of the entry is amortised over it, or the
             model has parameters per group, or the guide draws its rows' latents in one with those of the groups.
         TypeError: Options for a model without a ``predict`` of its own.
@@ -86,15 +94,30 @@ def predict(
         >>> list(table)
         ['y.mean', 'y.sd', 'y.q05', 'y.q95']
     """
-    return predict_with_draws(fit, batch, draws=draws, seed=seed, quantiles=quantiles, **options)[0]
+    table, drawn = predict_with_draws(
+        fit, batch, draws=draws, seed=seed, quantiles=quantiles, restart=restart, **options
+    )
+    if quantiles and fit.law is None and any(own.kind == "real" for own in drawn.values()):
+        _say_uncorrected()
+    return table
+
+
+@functools.cache
+def _say_uncorrected() -> None:
+    """Log it once in a process."""
+    logging.getLogger("pyrozoo").warning(
+        "predictive intervals are the model's own and not corrected on held-out labels: "
+        "check them by pyrozoo.coverage, or fit with pyrozoo.cross_fitted"
+    )
 
 
 def predict_with_draws(
-    fit: Fit, batch: Batch, *, draws: int, seed: int, quantiles: tuple[float, ...], **options: Any
-) -> tuple[pd.DataFrame, dict[str, Predicted]]:
+    fit: Fit, batch: Batch, *, draws: int, seed: int, quantiles: tuple[float, ...], restart: int | None = None,
+    **options: Any,
+) -> tuple[pd.DataFrame, dict[str, Predicted]]:  # fmt: skip
     """The table of `predict`, and what is behind it by target; a model that predicts by itself gives nothing."""
     batch = fit.as_batch(batch)
-    table, samples = _predictions(fit, batch, draws, seed, quantiles, options)
+    table, samples = _predictions(fit, batch, draws, seed, quantiles, restart, options)
     if batch.row_coords and len(table) == batch.n_rows:
         described = batch.describe_rows()
         table = pd.concat([described.set_axis(table.index), table], axis=1)
@@ -102,14 +125,16 @@ def predict_with_draws(
 
 
 def _predictions(
-    fit: Fit, batch: Batch, draws: int, seed: int, quantiles: tuple[float, ...], options: Mapping[str, Any]
-) -> tuple[pd.DataFrame, dict[str, Predicted]]:
+    fit: Fit, batch: Batch, draws: int, seed: int, quantiles: tuple[float, ...], restart: int | None,
+    options: Mapping[str, Any],
+) -> tuple[pd.DataFrame, dict[str, Predicted]]:  # fmt: skip
     """Return the columns of the targets, and the draws behind them."""
     if not fit.model.targets:
         raise ValueError(f"{type(fit.model).__name__} has no target to predict")
     if hasattr(fit.model, "predict"):
+        run = fit.best if restart is None else fit.chosen(restart)[0][1]
         with isolated(seed), torch.no_grad():
-            return fit.model.predict(fit.guide, fit.prepare(batch.hide()), draws=draws, **options), {}
+            return run.model.predict(run.guide, fit.prepare(batch.hide(), run), draws=draws, **options), {}
     if options:
         raise TypeError(f"{type(fit.model).__name__} takes no {sorted(options)} to predict")
     for target in fit.model.targets:
@@ -118,19 +143,45 @@ def _predictions(
             raise ValueError(
                 f"no row of the training data was labelled with {target!r}, so it cannot be predicted; add labels"
             )
-    with isolated(seed), torch.no_grad():
-        run, data = ready(fit, batch.hide())
-        drawn = (_summed_out if fit.model.enumerated else _one_by_one)(run, data, draws)
+    parts = [_of_restart(fit, batch, seed, place, run, draws) for place, run in fit.chosen(restart)]
+    drawn, law = _mixed(parts), {} if fit.law is None or restart is not None else fit.law.parts
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     columns: dict[str, np.ndarray] = {}
     for target, own in drawn.items():
         if own.values is None:
-            columns |= _classes(target, own.exact, fit)
+            columns |= _classes(target, own.exact, fit, cast(Temperature | None, law.get(target)))
+        elif laws := [law[name] for name in names_in(fit, target, own.exact.shape[-1]) if name in law]:
+            moments_of = [part[target].exact for part in parts]
+            found, drawn[target] = _by_law(target, moments_of, fit, cast(list[StudentLaw], laws), quantiles, draws)
+            columns |= found
         else:
             columns |= _numbers(target, own, fit, quantiles)
     for group, names in new_groups(fit, batch).items():
         columns[column(group, "new")] = np.array([name in set(names) for name in batch.group_names(group).tolist()])
     return pd.DataFrame(columns, index=index), drawn
+
+
+def restart_seed(seed: int, place: int) -> int:
+    """Random seed for the predictions of the restart at a position: `seed` itself for the first."""
+    return run_seed(seed, place) if place else seed
+
+
+def _of_restart(fit: Fit, batch: Batch, seed: int, place: int, run: Run, draws: int) -> dict[str, Predicted]:
+    """What one restart predicts; the same whether it predicts alone or in a mixture."""
+    with isolated(restart_seed(seed, place)), torch.no_grad():
+        run, data = ready(fit, batch.hide(), run)
+        return (_summed_out if run.model.enumerated else _one_by_one)(run, data, draws)
+
+
+def _mixed(parts: list[dict[str, Predicted]]) -> dict[str, Predicted]:
+    """The equal mixture of several restarts' predictions: all draws together, and the mean of moments or shares."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    out: dict[str, Predicted] = {}
+    for target, first in parts[0].items():
+        values = None if first.values is None else torch.cat([cast(Tensor, part[target].values) for part in parts])
+        out[target] = Predicted(values, torch.stack([part[target].exact for part in parts]).mean(0), first.kind)
+    return out
 
 
 @dataclass(frozen=True)
@@ -257,6 +308,28 @@ def _numbers(target: str, own: Predicted, fit: Fit, quantiles: tuple) -> dict[st
     return out
 
 
+def _by_law(
+    target: str, moments_of: list[Tensor], fit: Fit, laws: list[StudentLaw], quantiles: tuple, draws: int
+) -> tuple[dict[str, np.ndarray], Predicted]:
+    """Columns of a target of numbers from its laws and the restarts' moments (2, N, J), and quantiles as its draws.
+
+    The quantiles, at (s + 1/2) / S, stand for S draws wherever each row is looked at by itself.
+    """
+    first, second = torch.stack(moments_of, 1).numpy()  # (R, N, J) each
+    mean, own = first.mean(0), np.maximum(second - first**2, 0).mean(0)
+    between = first.var(0, ddof=1) if len(first) > 1 else np.zeros_like(mean)
+    grid = (np.arange(draws) + 0.5) / draws
+    out: dict[str, np.ndarray] = {}
+    values, moments_by_law = np.empty((draws, *mean.shape)), np.empty((2, *mean.shape))
+    for j, (name, law) in enumerate(zip(names_in(fit, target, mean.shape[1]), laws, strict=True)):
+        scale = law.scale(own[:, j], between[:, j], len(first))
+        found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}
+        out |= columns_of(name, summary(mean[:, j], law.sd(scale), found))
+        values[..., j] = mean[:, j] + scale * law.quantile(grid)[:, None]
+        moments_by_law[..., j] = mean[:, j], mean[:, j] ** 2 + law.sd(scale) ** 2
+    return out, Predicted(torch.as_tensor(values), torch.as_tensor(moments_by_law), "real")
+
+
 def names_in(fit: Fit, target: str, size: int) -> list[str]:
     """Names of the components of a target in tables of a fit's predictions."""
     dims = fit.model.dims.get(target, ())
@@ -264,10 +337,11 @@ def names_in(fit: Fit, target: str, size: int) -> list[str]:
     return component_names(target, size, list(labels) if labels is not None and len(labels) == size else None)
 
 
-def _classes(target: str, probabilities: Tensor, fit: Fit) -> dict[str, np.ndarray]:
+def _classes(target: str, probabilities: Tensor, fit: Fit, law: Temperature | None) -> dict[str, np.ndarray]:
     """Columns of a discrete target from the probabilities of its classes, (N, K)."""
     classes = fit.prototype.coords.get(f"{target}_class", np.arange(probabilities.shape[-1]))
-    return class_columns(target, classes, probabilities.numpy().argmax(-1), probabilities.numpy())
+    shares = probabilities.numpy() if law is None else law.probabilities(probabilities.numpy())
+    return class_columns(target, classes, shares.argmax(-1), shares)
 
 
 def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:

@@ -31,7 +31,8 @@ class RowGuide(ZooGuide):
     def __init__(self, model: ZooModel) -> None:
         super().__init__(model)
         seen = model.x_dim + model.c_dim
-        self.g_y = GaussianMLP(seen, model.y_dim, model.width, model.depth, model.floor) if model.y_dim else None
+        head = (seen, model.y_dim, model.width, model.depth, model.floor, model.dropout)
+        self.g_y = GaussianMLP(*head) if model.y_dim else None
         self.g_z = GaussianMLP(seen + model.y_dim, model.z_dim, model.width, model.depth)
 
     def forward(

@@ -37,6 +37,7 @@ class ContextModel(ZooModel):
         ValueError: A size, the depth or the floor is out of range.
     """
 
+    dropout = 0.0  # of models without a head that is trained on few labels
     plate_dims = {"unit": -1, "row": -1}
     sparse = {"unit": ()}  # no table per unit: contexts are latent, and only guides have parameters for them
     dims = {"c": ("context",), "z": ("latent",), "x": ("input",), "y": ("target",)}
@@ -129,6 +130,7 @@ class SSMTL(ContextModel):
     Args:
         z_dim: D, dimension of a row's latent state.
         alpha: Weight of the labelled rows' log q(y | x, c) in the objective (eq. 20); the guides use it.
+        dropout: Share of the hidden units of the head q(y | x, c) that each training step leaves out, in [0, 1).
         priors: Distributions by site name, "c" and "z", that replace the standard normal priors.
 
     Example:
@@ -146,10 +148,10 @@ class SSMTL(ContextModel):
     def __init__(
         self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200,
         depth: int = 2, floor: float = 0.02, alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None,
-        y_loc: Any = None, y_scale: Any = None, priors: Mapping[str, Any] | None = None,
+        y_loc: Any = None, y_scale: Any = None, priors: Mapping[str, Any] | None = None, dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
-        self.z_dim, self.alpha = z_dim, alpha
+        self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
 
@@ -262,10 +264,10 @@ class SSLVAE(ContextModel):
     def __init__(
         self, x_dim: int, y_dim: int = 1, z_dim: int = 5, width: int = 200, depth: int = 2, floor: float = 0.02,
         alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
-        priors: Mapping[str, Any] | None = None,
+        priors: Mapping[str, Any] | None = None, dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(x_dim, y_dim, 0, 0, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
-        self.z_dim, self.alpha = z_dim, alpha
+        self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
 
@@ -336,6 +338,13 @@ class MLVAE(ContextModel):
 
     def local_guide(self) -> nn.Module:
         return RowGuide(self)
+
+
+def checked_dropout(share: float) -> float:
+    """Return a share in [0, 1); anything else is a ValueError."""
+    if not 0 <= share < 1:
+        raise ValueError(f"dropout: {share}; give a share of at least 0 and below 1, such as 0.1")
+    return share
 
 
 def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | None = None) -> dict[str, list[float]]:

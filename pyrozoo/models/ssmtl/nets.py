@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(in_dim: int, out_dim: int, width: int, depth: int) -> nn.Sequential:
-    """Make a ReLU network with `depth` hidden layers of `width` units, He initialisation (section 5, appendix A)."""
+def mlp(in_dim: int, out_dim: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
+    """Make a ReLU network with `depth` hidden layers of `width` units, He initialisation (section 5, appendix A).
+
+    In training a share `dropout` of the hidden units is left out at random.
+    """
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [_he(nn.Linear(in_dim, width), "relu"), nn.ReLU()]
+        # One module with or without dropout, so that the names of the weights are the same.
+        active = nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU()
+        layers += [_he(nn.Linear(in_dim, width), "relu"), active]
         in_dim = width
     return nn.Sequential(*layers, _he(nn.Linear(in_dim, out_dim), "linear"))
 
@@ -31,9 +36,11 @@ class GaussianMLP(nn.Module):
     row with s = 5 would make z so large that the decoder's own scale overflows.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, width: int, depth: int, floor: float = 0.0) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, width: int, depth: int, floor: float = 0.0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.net = mlp(in_dim, 2 * out_dim, width, depth)
+        self.net = mlp(in_dim, 2 * out_dim, width, depth, dropout)
         self.floor = floor
         with torch.no_grad():
             cast(nn.Linear, self.net[-1]).weight[out_dim:].zero_()

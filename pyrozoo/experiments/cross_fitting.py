@@ -1,0 +1,288 @@
+"""cross_fitted(): restarts on all labels, and a predictive law learned on labels that other fits had not seen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..criticism.arguments import target_of
+from ..criticism.folds import IN_TIME, fold_data, label_folds
+from ..criticism.law_learning import learn_parts
+from ..data.batch import Batch
+from ..files import sha256_text
+from ..inference.copies import build, default_dtype, guide_label, isolated, run_seed
+from ..inference.fit import fit
+from ..inference.fitted import Fit, Run, identity, prototype_of
+from ..inference.law import PredictiveLaw
+from ..inference.saving import load
+from ..inference.settings import Settings
+from ..modeling.base import ZooModel
+from ..posterior.columns import column, components, is_discrete, probabilities
+from ..posterior.predicting import observed_target, predict_with_draws
+from ..store.batches import load_batch, save_batch
+from .jobs import run_jobs
+
+TEMPLATE, TRAIN = "model", "train.safetensors"  # what other processes read, in the folder of the fits
+OWN_OF_FIT = ("valid", "warm_start", "callback", "checkpoint", "distributed", "patience")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all jobs of one call share."""
+
+    model: ZooModel
+    guide: Any
+    train: Batch
+
+
+_HERE: dict[str, _Work] = {}  # folder -> the work of calls in this process
+
+
+def cross_fitted(
+    model: ZooModel,
+    guide: Any,
+    train: Batch,
+    folds: int = 5,
+    repeats: int = 2,
+    *,
+    restarts: int = 4,
+    target: str | None = None,
+    by: str | None = None,
+    inputs: bool = True,
+    seed: int = 0,
+    jobs: int = 1,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    draws: int = 100,
+    **settings: Any,
+) -> Fit:
+    """Fit with restarts, and learn how far their predictions err on labels that a fit has not seen.
+
+    It trains ``restarts + folds * repeats`` fits, 14 by default, each as `pyrozoo.fit` would: `restarts` on all labels,
+    which predict together, and one per fold without the labels of the fold. From the latter it learns the law of
+    `pyrozoo.predict`, `metrics` and `coverage`. For a continuous target, component by component::
+
+        y ~ m + sqrt(a^2 s^2 + c^2 + (g^2 + 1/R) v) t_nu
+
+    with the restarts' mean m, the mean s^2 of their variances and the variance v between the R of them: a corrects the
+    noise that a fit believes in, c is an error that no fit knows of, g an error that all fits share. They maximise::
+
+        sum over labels i of log t_nu density of (y_i - m_i) / scale_i  -  log scale_i  +  weak priors of a, c, g, nu
+
+    where m_i, s_i^2 and v_i come from the `repeats` fits that had not seen label i, in place of the R restarts. For a
+    discrete target with probabilities p it learns a temperature t, and predicts by p^(1/t), normalised.
+
+    The law holds on average for rows that are exchangeable with the held-out labels. Choose `by` so that these stand
+    for the rows that are to be predicted: later rows want ``by="last"``, new groups the name of the group.
+
+    Args:
+        model: A model; its constructor arguments, not its parameters, are used.
+        guide: As in `pyrozoo.fit`.
+        train: Data with labels.
+        folds: Number of folds.
+        repeats: How often the labels are dealt out, and so many fits have not seen a label; from 2 on, v counts.
+        restarts: Number R of fits on all labels.
+        target: Name of the target whose labels are held out and whose law is learned; by default the model's first in
+            the data.
+        by: How labels are dealt out, see `label_folds`. Folds in time are the same in every repeat, whose fits then
+            differ by their seed.
+        inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
+        seed: Random seed for the folds and the fits.
+        jobs: Number of processes, each with one thread; more than one needs a model of the registry and a guide by name
+            or class.
+        checkpoint: Folder that keeps each finished fit.
+        resume: Whether to go on from the finished fits there, with the same arguments.
+        progress: Whether to show the number of finished fits and the time left.
+        draws: Number of draws of the latents that predict the held-out labels.
+        **settings: Settings of `pyrozoo.fit`, e.g. ``steps``, which JSON can hold.
+
+    Returns:
+        A fit like any other, with the law as `Fit.law`; both are saved and loaded together.
+
+    Raises:
+        ValueError: See `label_folds` and `pyrozoo.fit`; fewer than ten held-out labels; a model that predicts by
+            itself; a folder with fits of other arguments, or with fits but without `resume`.
+        TypeError: A setting that belongs to single fits, such as ``callback``.
+        JobError: Fits failed; the others are kept.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=4, n_labelled=5, n_unlabelled=20, n_test=10)
+        >>> model = zoo.create_model("ssmtl", train, width=16)
+        >>> options = {"restarts": 2, "steps": 10, "progress": False}
+        >>> fit = zoo.cross_fitted(model, "paper", train, folds=2, repeats=2, **options)
+        >>> len(fit.runs), list(fit.law.parts), fit.law.facts["labels"]
+        (2, ['y'], 20)
+        >>> list(zoo.predict(fit, test, quantiles=(0.05, 0.95)))
+        ['y.mean', 'y.sd', 'y.q05', 'y.q95']
+    """
+    started = time.perf_counter()
+    target = _checked(model, guide, train, target, repeats, restarts, settings)
+    label_folds(train, folds, target=target, by=by, seed=seed)  # its errors come before any fit
+    with _folder(checkpoint, resume) as folder:
+        _HERE[str(folder)] = _Work(model, guide, train)
+        try:
+            if jobs > 1:
+                _share(folder, model, guide, train)
+            common = {
+                "work": str(folder), "what": _identity(model, guide, train, settings), "settings": settings,
+                "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+            }  # fmt: skip
+            names = [f"restart-{r}" for r in range(restarts)]
+            plan = {name: {**common, "seed": run_seed(seed, r), "save": name} for r, name in enumerate(names)}
+            for repeat in range(repeats):
+                for k in range(folds):
+                    own = {"folds": folds, "fold": k, "by": by, "inputs": inputs, "target": target, "draws": draws}
+                    own["deal"] = seed if by in IN_TIME else run_seed(seed, 10_000 + repeat)
+                    number = 20_000 + repeat * folds + k
+                    plan[f"repeat-{repeat}-fold-{k}"] = {**common, "seed": run_seed(seed, number), "held_out": own}
+            results = run_jobs(_one_fit, plan, folder / "jobs", n_jobs=jobs, progress=progress)
+            fits = [_loaded(folder / "fits" / name, model, guide) for name in names]
+        finally:
+            del _HERE[str(folder)]
+    predicted = [found["predicted"] for found in results.values() if "predicted" in found]
+    facts = {"target": target, "folds": folds, "repeats": repeats, "by": by or train.rows, "inputs": inputs}
+    facts["labels"] = len({row for part in predicted for row in part["rows"]})
+    law = PredictiveLaw(learn_parts(predicted), facts)
+    first = fits[0]
+    return dataclasses.replace(
+        first, runs=[run for one in fits for run in one.runs], train=train, law=law, prototype=first.prototype,
+        settings={**first.settings, "seed": seed}, seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _checked(
+    model: ZooModel, guide: Any, train: Batch, target: str | None, repeats: int, restarts: int,
+    settings: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """The target, after checks that need no fit."""
+    if not isinstance(train, Batch):
+        raise TypeError(f"train: a {type(train).__name__}; give a Batch")
+    if hasattr(model, "predict"):
+        raise ValueError(
+            f"{type(model).__name__} predicts by itself, by no distribution that a law could correct; use fit"
+        )
+    for name, value in (("repeats", repeats), ("restarts", restarts)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: {value!r}; give a whole number of at least 1")
+    if refused := [name for name in OWN_OF_FIT if name in settings]:
+        raise TypeError(f"{refused[0]}: belongs to a single fit; give settings that all of them share")
+    Settings.resolve(model, guide, settings)
+    target = target_of(model, target, train.labels.__contains__)
+    if target not in train.labels:
+        raise ValueError(f"target: the data have no labels of {target!r}; use fit")
+    return target
+
+
+@contextlib.contextmanager
+def _folder(checkpoint: str | Path | None, resume: bool) -> Iterator[Path]:
+    """The folder of the fits: `checkpoint`, or a temporary one."""
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume=True needs checkpoint=FOLDER")
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    path = Path(checkpoint)
+    if not resume and any((path / "jobs").glob("*.json")):
+        raise ValueError(f"{path} holds finished fits; resume=True goes on from them, or choose another folder")
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
+
+
+def _identity(model: ZooModel, guide: Any, train: Batch, settings: Mapping[str, Any]) -> str:
+    """Hash of what the fits depend on beside the arguments of the jobs."""
+    config = {k: repr(v) for k, v in sorted(model.config.items())}
+    own = [type(model).__name__, model.version, config, repr(guide_label(guide)), str(settings)]
+    return sha256_text(json.dumps([train.sha256, *own]))
+
+
+def _share(folder: Path, model: ZooModel, guide: Any, train: Batch) -> None:
+    """Write what other processes need to the folder."""
+    if model.entry is None or not (isinstance(guide, str | type)):
+        raise ValueError(
+            "jobs: several processes need a model of the registry and a guide by name or class; use jobs=1"
+        )
+    with isolated(0):
+        own, own_guide = build(model, guide)
+    name = guide if isinstance(guide, str) else guide.__name__
+    template = Fit(
+        [Run(0, own, own_guide, pd.DataFrame(), "failed")], name, {}, identity(train), prototype_of(train, own)
+    )
+    template.save(folder / TEMPLATE, overwrite=True)
+    save_batch(folder / TRAIN, train)
+
+
+def _work(folder: str) -> _Work:
+    """What the jobs share: of this process, or read from the folder."""
+    if folder in _HERE:
+        return _HERE[folder]
+    template = load(Path(folder) / TEMPLATE)
+    train = load_batch(Path(folder) / TRAIN)
+    for target in train.labels:
+        train = train.relabel(train.observed(target), target)  # which brings back the strata, for minibatches
+    return _Work(template.model, template.guide_name, train)
+
+
+def _loaded(path: Path, model: ZooModel, guide: Any) -> Fit:
+    """A saved restart, whose model and guide are built as those that were given."""
+    if model.entry is not None:
+        return load(path, guide=guide, priors=model.config.get("priors"))
+    return load(path, guide=guide, priors=model.config.get("priors"), model=model)
+
+
+def _one_fit(
+    work: str, what: str, settings: Mapping[str, Any], dtype: str, seed: int, save: str | None = None,
+    held_out: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One job: a fit to all labels, which is saved, or a fit to those of a fold and its predictions of the others."""
+    shared = _work(work)
+    with default_dtype(dtype):
+        train, rest = (shared.train, None) if held_out is None else _pair(shared.train, **held_out)
+        found = fit(shared.model, shared.guide, train, seed=seed, progress=False, **settings)
+        if found.status == "interrupted":
+            raise KeyboardInterrupt
+        if rest is None:
+            found.save(Path(work) / "fits" / str(save), overwrite=True)
+            return {"seconds": round(found.seconds, 2)}
+        assert held_out is not None
+        predicted = _predicted(found, rest, held_out["target"], held_out["draws"], seed)
+    return {"seconds": round(found.seconds, 2), "predicted": predicted}
+
+
+def _pair(
+    train: Batch, folds: int, fold: int, by: str | None, inputs: bool, target: str, draws: int, deal: int
+) -> tuple[Batch, Batch]:
+    """Training data and held-out rows of a fold; positions of rows in `train` are the held-out rows' names."""
+    numbered = dataclasses.replace(train, coords={**train.coords, train.rows: np.arange(train.sizes[train.rows])})
+    return fold_data(numbered, folds, target=target, by=by, inputs=inputs, seed=deal)[fold]
+
+
+def _predicted(found: Fit, rows: Batch, target: str, draws: int, seed: int) -> dict[str, Any]:
+    """Predictions of the held-out labels as `learn_parts` takes them."""
+    table, drawn = predict_with_draws(found, rows, draws=draws, seed=seed, quantiles=())
+    if drawn[target].kind == "counts":
+        raise ValueError(f"target: {target!r} is a count, whose predictions no t distribution corrects; use fit")
+    truth = rows[target]
+    if not is_discrete(table, target):
+        truth = observed_target(found.best, found.prepare(rows), target)
+    truth = truth.detach().cpu().double().numpy().reshape(rows.n_rows, -1)
+    out: dict[str, Any] = {"rows": rows.names(rows.rows).tolist()}
+    if is_discrete(table, target):
+        return out | {"truth": {target: truth[:, 0].tolist()}, "p": {target: probabilities(table, target).tolist()}}
+    names = components(table, target)
+    out["truth"] = {name: truth[:, j].tolist() for j, name in enumerate(names)}
+    return out | {what: {name: table[column(name, what)].tolist() for name in names} for what in ("mean", "sd")}

@@ -1,0 +1,293 @@
+"""Restarts that predict together, and predictive laws learned on labels that fits had not seen."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import pyrozoo as zoo
+from pyrozoo import scores
+from pyrozoo.criticism.law_learning import learn_parts, learn_student, learn_temperature
+from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature
+from pyrozoo.models.ssmtl.entry import tiny
+from pyrozoo.posterior.predicting import _say_uncorrected, predict_with_draws
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
+# ---------------------------------------------------------------- a toy whose law is known
+class Line(zoo.ZooModel):
+    """y ~ N(slope * x, 1/4), where the data have noise 2 t_5: far too sure of itself."""
+
+    def __init__(self, priors=None):
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(()))
+        self.set_priors(priors)
+
+    def forward(self, x, sizes, y=None, labelled=None, row=None, **_):
+        with self.plate("row", sizes=sizes, row=row), pyro.poutine.mask(mask=labelled):
+            pyro.sample("y", dist.Normal(self.slope * x, 0.5), obs=y)
+
+
+class Jittered(zoo.ZooGuide):
+    """The least-squares slope and an error N(0, 0.3^2) of its own seed, which no two fits share."""
+
+    def solve(self, train):
+        x, y = (train[name][train["labelled"]] for name in ("x", "y"))
+        with torch.no_grad():
+            self.model.slope.copy_((x @ y) / (x @ x) + 0.3 * torch.randn(()))
+
+    def forward(self, **_):
+        pass
+
+
+def line_data(n, seed, groups=10):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    return zoo.Batch.from_arrays(
+        rows={"x": x, "y": 2 * x + 2 * rng.standard_t(5, n)}, labels={"y": np.ones(n, bool)},
+        groups={"unit": np.arange(n) % groups}, row_coords={"time": np.arange(n) // groups},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def line():
+    return zoo.cross_fitted(Line(), Jittered, line_data(600, 0), folds=3, repeats=2, progress=False, draws=2)
+
+
+@pytest.fixture(scope="module")
+def new():
+    return line_data(3000, 1)
+
+
+def test_a_known_law_is_found(line):
+    law = line.law.parts["y"]
+    assert (law.a * 0.5) ** 2 + law.c**2 == pytest.approx(4.0, rel=0.2)  # the noise, in whichever of the two
+    assert law.g < 0.6  # each fit's error is its own
+    assert 3 < law.nu < 9
+    assert line.law.facts == {
+        "target": "y", "folds": 3, "repeats": 2, "by": "row", "inputs": True, "labels": 600
+    }  # fmt: skip
+
+
+def test_its_intervals_hold_where_the_models_own_do_not(line, new):
+    found = zoo.coverage(line, new, draws=5)
+    assert found["empirical"].to_numpy() == pytest.approx(found["nominal"].to_numpy(), abs=0.03)
+    own = zoo.coverage(line, new, draws=50, restart=0)
+    assert (own["empirical"] < own["nominal"] - 0.15).all()
+
+
+def test_predictions_state_the_law(line, new):
+    table = zoo.predict(line, new, draws=3, quantiles=(0.05, 0.5))
+    slopes = np.array([run.model.slope.item() for run in line.runs])
+    x, law = new["x"].numpy(), line.law.parts["y"]
+    mean, between = slopes.mean() * x, slopes.var(ddof=1) * x**2
+    scale = np.sqrt(law.a**2 * 0.25 + law.c**2 + (law.g**2 + 1 / 4) * between)
+    assert table["y.mean"].to_numpy() == pytest.approx(mean)
+    assert table["y.sd"].to_numpy() == pytest.approx(scale * np.sqrt(law.nu / (law.nu - 2)))
+    assert table["y.q05"].to_numpy() == pytest.approx(mean + scale * stats.t.ppf(0.05, law.nu))
+    assert table["time"].tolist() == new.time.tolist()
+    density = stats.t.logpdf((new["y"].numpy() - mean) / scale, law.nu) - np.log(scale)
+    assert zoo.log_predictive(line, new, draws=3).to_numpy() == pytest.approx(density)
+    found = zoo.metrics(line, new.subset(np.arange(300)), draws=400)
+    assert found["y.nll"] == pytest.approx(-density[:300].mean())
+    assert found["y.crps"] == pytest.approx(found["y.crps_draws"], rel=2e-3)  # exact, and of 400 quantiles
+
+
+def test_the_law_is_saved_and_loaded_with_the_fit(line, new, tmp_path):
+    loaded = zoo.load(line.save(tmp_path / "run"), model=Line(), guide=Jittered)
+    assert loaded.law == line.law
+    pd.testing.assert_frame_equal(zoo.predict(loaded, new, draws=2), zoo.predict(line, new, draws=2))
+
+
+@pytest.mark.parametrize("parts", [None, {"y": {"a": 1.0}}, {"y": {"t": -1.0}}, {"y": {"t": float("nan")}}])
+def test_a_damaged_law_is_refused(parts):
+    with pytest.raises(ValueError, match=r"law|temperature"):
+        PredictiveLaw.from_json([] if parts is None else {"parts": parts, "facts": {}})
+
+
+def test_the_law_is_a_group_of_its_own(line, new):
+    rows = new.subset(np.arange(20))
+    drawn = zoo.draw(line, rows, draws=60, sites=["y"])
+    assert drawn.groups["cross_fitted_predictive"]["y"].shape == drawn.groups["posterior_predictive"]["y"].shape
+    sd = drawn.groups["cross_fitted_predictive"]["y"].std((0, 1))
+    assert sd == pytest.approx(zoo.predict(line, rows)["y.sd"].to_numpy(), rel=0.4)
+    assert (drawn.groups["posterior_predictive"]["y"].std(1) < 0.7).all()  # the model's own stays the model's
+    idata = zoo.to_arviz(drawn)
+    assert idata["cross_fitted_predictive"]["y"].dims == ("chain", "draw", "row")
+    assert idata["posterior_predictive"]["time"].to_numpy().tolist() == rows.time.tolist()
+    without = zoo.draw(dataclasses.replace(line, law=None), rows, draws=5)
+    same = zoo.draw(line, rows, draws=5)
+    assert "cross_fitted_predictive" not in without.groups
+    for name in ("log_likelihood", "posterior_predictive"):
+        assert np.array_equal(without.groups[name]["y"], same.groups[name]["y"])
+
+
+@pytest.mark.parametrize("by", ["unit", "block", "last"])
+def test_labels_can_be_held_out_by_group_and_in_time(by):
+    data = line_data(60, 0, groups=6)
+    found = zoo.cross_fitted(Line(), Jittered, data, 3, 1, by=by, inputs=False, restarts=1, progress=False, draws=1)
+    assert found.law.parts["y"].g is None, "one fit per label tells nothing of the variance between fits"
+    assert found.law.facts["labels"] == (60 if by != "last" else 48)
+
+
+def test_finished_fits_are_kept_and_gone_on_from(tmp_path, monkeypatch):
+    data, options = line_data(60, 0), {"folds": 2, "repeats": 1, "restarts": 1, "progress": False, "draws": 1}
+    first = zoo.cross_fitted(Line(), Jittered, data, checkpoint=tmp_path, **options)
+    (tmp_path / "jobs" / "repeat-0-fold-1.json").unlink()
+    with pytest.raises(ValueError, match="resume=True goes on"):
+        zoo.cross_fitted(Line(), Jittered, data, checkpoint=tmp_path, **options)
+    again = zoo.cross_fitted(Line(), Jittered, data, checkpoint=tmp_path, resume=True, **options)
+    assert again.law == first.law
+    with pytest.raises(ValueError, match="other arguments"):
+        zoo.cross_fitted(Line(), Jittered, line_data(60, 1), checkpoint=tmp_path, resume=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"folds": 1}, ValueError, "folds: 1"),
+        ({"by": "day"}, ValueError, "by: 'day' is none"),
+        ({"restarts": 0}, ValueError, "restarts: 0"),
+        ({"target": "z"}, ValueError, "target: the data have no labels of 'z'"),
+        ({"callback": print}, TypeError, "callback: belongs to a single fit"),
+        ({"jobs": 2}, ValueError, "several processes need a model of the registry"),
+        ({"resume": True}, ValueError, "needs checkpoint"),
+        ({"stepz": 3}, TypeError, "stepz"),
+    ],
+)
+def test_wrong_arguments_cost_no_fit(options, error, message):
+    with pytest.raises(error, match=message):
+        zoo.cross_fitted(Line(), Jittered, line_data(30, 0), **{"progress": False, **options})
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing():
+    data, arguments = tiny(0)
+    model = zoo.create_model("ssmtl", data, **arguments)
+    options = {"folds": 2, "repeats": 1, "restarts": 1, "steps": 3, "progress": False, "draws": 3}
+    alone, two = (zoo.cross_fitted(model, "paper", data, jobs=jobs, **options) for jobs in (1, 2))
+    assert alone.law == two.law
+    pd.testing.assert_frame_equal(zoo.predict(alone, data), zoo.predict(two, data))
+
+
+# ---------------------------------------------------------------- learning a law
+@pytest.mark.parametrize("fits", [1, 2])
+def test_student_law_is_found_from_predictions(fits):
+    rng, n = np.random.default_rng(0), 4000
+    own, between = np.exp(rng.normal(0, 0.7, n)), np.exp(rng.normal(0, 0.7, n))
+    means = rng.normal(0, 10, n) + np.sqrt(between) * rng.normal(size=(fits, n))
+    v = means.var(0, ddof=1) if fits > 1 else 0.0
+    y = means.mean(0) + np.sqrt(1.5**2 * own + 2.0**2 + (1.2**2 + 1 / fits) * v) * rng.standard_t(5, n)
+    law = learn_student(1e6 * y, 1e6 * means, np.full((fits, 1), 1e6) * np.sqrt(own))  # in any unit of measure
+    assert (law.a, law.c / 1e6) == pytest.approx((1.5, 2.0), rel=0.25)
+    assert 1 / law.nu == pytest.approx(1 / 5, abs=0.06)  # its standard error is about 0.02
+    assert law.g is None if fits == 1 else law.g == pytest.approx(1.2, rel=0.25)
+
+
+def test_crps_of_the_law_is_that_of_its_draws():
+    law, error, scale = StudentLaw(1.0, 1.0, 0.5, 4.0), np.array([0.0, 3.0, -1.5]), np.array([1.0, 2.0, 0.5])
+    values = scale[:, None] * law.quantile((np.arange(4000) + 0.5) / 4000)
+    for i in range(3):
+        assert law.crps(error, scale)[i] == pytest.approx(
+            scores.crps_samples(error[i : i + 1], values[i : i + 1]), rel=1e-2
+        )
+
+
+def test_temperature_is_found_and_keeps_the_class():
+    rng, n = np.random.default_rng(0), 3000
+    honest = rng.dirichlet([1, 1, 1], n)
+    truth = (rng.random(n)[:, None] > honest.cumsum(1)).sum(1)
+    sure = Temperature(0.5).probabilities(honest)
+    law = learn_temperature(truth, sure)
+    assert law.t == pytest.approx(2.0, rel=0.1)
+    assert law.probabilities(sure) == pytest.approx(Temperature(law.t / 2).probabilities(honest))
+    assert np.array_equal(law.probabilities(sure).argmax(1), honest.argmax(1))
+
+
+def test_labels_of_several_folds_are_matched_by_row():
+    rng = np.random.default_rng(0)
+    y = dict(enumerate(rng.normal(size=40)))
+
+    def part(rows, shift):
+        truth = [y[i] for i in rows]
+        return {
+            "rows": rows,
+            "truth": {"y": truth},
+            "mean": {"y": [v + shift for v in truth]},
+            "sd": {"y": [1.0] * len(rows)},
+        }
+
+    first, second = list(range(40)), [int(i) for i in rng.permutation(40)]
+    parts = [part(first[:20], 1.0), part(first[20:], 1.0), part(second[:20], -1.0), part(second[20:], -1.0)]
+    law = learn_parts(parts)["y"]
+    assert max(law.a, law.c, law.g) < 0.3, "the mean of both fits is right for every label"
+
+
+@pytest.mark.parametrize(("n", "message"), [(9, "too few"), (20, "not finite")])
+def test_a_law_needs_labels_and_finite_predictions(n, message):
+    with pytest.raises(ValueError, match=message):
+        learn_student(np.zeros(n), np.full((1, n), np.nan), np.ones((1, n)))
+
+
+# ---------------------------------------------------------------- restarts predict together
+@pytest.fixture(scope="module")
+def data():
+    return tiny(0)[0]
+
+
+@pytest.fixture(scope="module")
+def several(data):
+    model = zoo.create_model("ssmtl", data, **tiny(0)[1])
+    return zoo.fit(model, "paper", data, steps=20, restarts=3, progress=False)
+
+
+def test_restarts_are_an_equal_mixture(several, data):
+    options = {"draws": 4, "seed": 1, "quantiles": (0.5,)}
+    parts = [predict_with_draws(several, data, restart=r, **options) for r in range(3)]
+    table, drawn = predict_with_draws(several, data, **options)
+    means, sds = (np.stack([t[name] for t, _ in parts]) for name in ("y.mean", "y.sd"))
+    assert table["y.mean"].to_numpy() == pytest.approx(means.mean(0))
+    assert table["y.sd"].to_numpy() ** 2 == pytest.approx((sds**2).mean(0) + means.var(0))
+    assert torch.equal(drawn["y"].values, torch.cat([own["y"].values for _, own in parts]))
+    assert table["y.q50"].to_numpy() == pytest.approx(np.median(drawn["y"].values.numpy()[..., 0], 0))
+    densities = np.stack([zoo.log_predictive(several, data, draws=4, seed=1, restart=r) for r in range(3)])
+    mixture = np.logaddexp.reduce(densities, 0) - np.log(3)
+    assert zoo.log_predictive(several, data, draws=4, seed=1).to_numpy() == pytest.approx(mixture)
+
+
+def test_one_restart_predicts_as_a_fit_of_its_own(several, data):
+    alone = dataclasses.replace(several, runs=several.runs[:1])
+    pd.testing.assert_frame_equal(zoo.predict(several, data, restart=0, draws=9), zoo.predict(alone, data, draws=9))
+    assert zoo.metrics(several, data, restart=0, draws=9) == zoo.metrics(alone, data, draws=9)
+    with pytest.raises(ValueError, match="restart: 3; this fit has the restarts 0 to 2"):
+        zoo.coverage(several, data, restart=3)
+
+
+def test_a_restart_that_was_interrupted_does_not_predict_beside_others(several, data):
+    stopped = dataclasses.replace(several.runs[1], status="interrupted")
+    cut = dataclasses.replace(several, runs=[several.runs[0], stopped])
+    pd.testing.assert_frame_equal(zoo.predict(cut, data, draws=9), zoo.predict(several, data, restart=0, draws=9))
+
+
+def test_uncorrected_intervals_are_said_once(several, line, data, new, caplog):
+    _say_uncorrected.cache_clear()
+    with caplog.at_level(logging.WARNING, "pyrozoo"):
+        zoo.predict(line, new, draws=1)
+        assert not caplog.records
+        zoo.predict(several, data, draws=2)
+        zoo.predict(several, data, draws=2)
+    assert [record.getMessage()[:20] for record in caplog.records] == ["predictive intervals"]
+
+
+def test_a_law_is_plain_json():
+    law = PredictiveLaw({"y": StudentLaw(1.0, 0.5, None, 3.0), "k": Temperature(1.5)}, {"folds": 5})
+    assert PredictiveLaw.from_json(json.loads(json.dumps(law.as_json()))) == law
