@@ -14,7 +14,7 @@ from pyrozoo.experiments.record import PUBLISHED, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments import tuning as tune
-from pyrozoo.models.ssmtl.experiments.dryer import RESTARTS
+from pyrozoo.models.ssmtl.experiments.cross_fitted import SMOKE
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
 from pyrozoo.models.ssmtl.experiments.figure11 import figure11_table
 from pyrozoo.models.ssmtl.experiments.guides import guides_table
@@ -37,6 +37,7 @@ def test_dryer_leaves_record_table_posterior_and_figures(smoke):
     assert {"record.json", "table.csv", "posterior.nc"} <= {p.name for p in out.iterdir()}
     assert len(list((out / "figures").glob("*.png"))) == 7
     assert record["data"]["simulated"] is False
+    assert record["rows"][0]["model"] == "SSMTL, cross-fitted"
     assert {row["model"] for row in record["rows"]} >= {"SSMTL", "MTL", "trees with unit means"}
     assert all({"cover50", "cover80", "cover90"} <= set(row) for row in record["rows"] if row["model"] == "SSMTL")
 
@@ -44,7 +45,7 @@ def test_dryer_leaves_record_table_posterior_and_figures(smoke):
 def test_posterior_opens_in_arviz_with_the_names_of_batches_and_tags(smoke):
     idata = zoo.load_netcdf(smoke[0] / "posterior.nc")
     assert idata["posterior"]["c"].dims == ("chain", "draw", "unit", "context")
-    assert idata["posterior"].sizes["chain"] == RESTARTS
+    assert idata["posterior"].sizes["chain"] == SMOKE["restarts"]
     assert idata["posterior_predictive"]["y"].attrs["target"] == "CollectorTankLevel"
 
 
@@ -87,6 +88,12 @@ def test_tuning_records_hold_every_configuration_and_score_no_seed_of_the_experi
     for model, found in record["models"].items():
         assert [row["configuration"] for row in found["tried"]] == tune.SEARCH[experiment][model]
         assert found["chosen"] == min(found["tried"], key=lambda row: row["mean"])["configuration"]
+
+
+def test_the_tuning_record_of_cross_fitting_follows_from_its_scores():
+    record = json.loads((tune.FOLDER / "cross_fitted.json").read_text())
+    scores = [{k: row[k] for k in ("rmse", "crps")} for row in record["models"]["ssmtl"]["tried"]]
+    assert record == tune.record_cross_fitted(scores)
 
 
 @pytest.mark.parametrize("experiment", ["dryer", "table1"])

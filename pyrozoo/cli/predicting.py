@@ -48,7 +48,9 @@ def predict_command(arguments: argparse.Namespace) -> int:
     time = fit.data.get("time")
     kept = [*groups.values(), *([time] if time and time not in inputs else [])]
     table = read_table(arguments.data, kept, inputs, arguments.sep, arguments.decimal)
-    names: dict[str, Any] = {} if time not in kept else {time: parse_times(arguments.data, table, time)}
+    names: dict[str, Any] = {}
+    if time and time not in inputs:
+        names[time] = parse_times(arguments.data, table, time)
     for group, column in groups.items():
         known = {str(name): name for name in like.coords[group].tolist()}  # a run may hold numbers as names
         names[column] = [known.get(name, name) for name in table[column]]

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +253,10 @@ def _one_fit(
     shared = _work(work)
     with default_dtype(dtype):
         train, rest = (shared.train, None) if held_out is None else _pair(shared.train, **held_out)
-        found = fit(shared.model, shared.guide, train, seed=seed, progress=False, **settings)
+        with warnings.catch_warnings():
+            if rest is not None:  # of labels that are held out on purpose
+                warnings.filterwarnings("ignore", ".* without a label")
+            found = fit(shared.model, shared.guide, train, seed=seed, progress=False, **settings)
         if found.status == "interrupted":
             raise KeyboardInterrupt
         if rest is None:

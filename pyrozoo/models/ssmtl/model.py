@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,23 @@ class ContextModel(ZooModel):
         if y is not None and (labelled is None or bool(labelled.any())):
             sizes |= _standardisation("y", y, data.coords.get("target"), labelled)
         return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
+
+    def check(self, data: Batch) -> None:
+        """Warn of units without a label among others that have some: nothing says how their target differs."""
+        super().check(data)
+        if not (self.targets and self.c_dim and "y" in data.labels):
+            return
+        labelled = data["unit"][data[data.labels["y"]]]
+        count = torch.bincount(labelled, minlength=data.sizes["unit"])
+        without = data.coords["unit"][(count == 0).cpu().numpy()]
+        if 0 < len(without) < data.sizes["unit"]:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            warnings.warn(
+                f"unit {without[0]!r}{more} without a label: the target of such a unit is a guess from its inputs, and its "
+                "intervals are too narrow; label some rows, or judge new units by labels held out by unit "
+                '(zoo.cross_fitted(..., by="unit"))',
+                stacklevel=3,
+            )
 
     def standard_normal(self, size: int) -> dist.Distribution:
         """N(0, I) of `size` dimensions, on the model's device."""

@@ -29,7 +29,7 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str
     """Write posterior.nc and figures of a fit to the first draw of labels; return the numbers behind them.
 
     Args:
-        fit: Fit with its restarts as runs.
+        fit: A cross-fitted fit.
         out: Folder for posterior.nc and the figures.
         batches: Number of batches it was fitted to, in a smoke run, which also takes fewer draws; None means all.
     """
@@ -48,9 +48,9 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str
     contexts, states = latent_report(fit, train, "c", draws=5), latent_report(fit, train, "z", draws=5)
     checks = ppc(fit, train, draws=20)
     bar.update()
-    intervals = coverage(fit, test, draws=n)
+    intervals, own = coverage(fit, test, draws=n), coverage(fit, test, draws=n, restart=0)
     table = predict(fit, train, draws=n)
-    _figures(fit, train, full, drawn, table, contexts, per_row, intervals, figures)
+    _figures(fit, train, full, drawn, table, contexts, per_row, {"cross-fitted": intervals, "one fit": own}, figures)
     bar.update()
     bar.close()
     return {
@@ -70,7 +70,7 @@ def _khat_summary(values: pd.Series) -> dict[str, float]:
 
 def _figures(
     fit: Fit, train: Any, full: Any, drawn: Any, table: pd.DataFrame, contexts: Any, per_row: pd.Series,
-    intervals: pd.DataFrame, folder: Path,
+    intervals: dict[str, pd.DataFrame], folder: Path,
 ) -> None:  # fmt: skip
     def write(figure: Figure | SubFigure, name: str) -> None:
         cast(Figure, figure).savefig(folder / f"{name}.png", dpi=110)
@@ -81,7 +81,7 @@ def _figures(
     unseen = full.relabel(~train.observed("y"))
     write(predicted_vs_observed(table, unseen, **level).figure, "predicted_vs_observed")
     write(unit_lines(table, full, seen=train, **level), "batches")
-    write(interval_coverage({"SSMTL": intervals}).figure, "coverage")
+    write(interval_coverage({f"SSMTL, {kind}": table for kind, table in intervals.items()}).figure, "coverage")
     mean_level = pd.Series(full["y"][:, 0].numpy()).groupby(train["unit"].numpy()).mean().to_numpy()
     write(
         latent_map(

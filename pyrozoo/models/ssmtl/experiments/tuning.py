@@ -1,4 +1,4 @@
-"""Choose configurations: ``python -m pyrozoo.models.ssmtl.experiments.tuning dryer|table1 --jobs 2``.
+"""Choose configurations: ``python -m pyrozoo.models.ssmtl.experiments.tuning dryer|table1|cross_fitted --jobs 2``.
 
 Every model gets its own search over settings of its own, on label draws and data seeds that no experiment scores. On
 the dryer the choice is by one held-out label per batch, with four labels for training. The record goes to
@@ -15,10 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from ....criticism.scores import crps_normal, rmse
 from ....experiments.jobs import run_jobs
 from ....experiments.record import mean_se
 from ....files import atomic_write_text
-from .runs import dryer_run, table1_run
+from ....inference.fit import fit
+from ....modeling import registry
+from ....posterior.predicting import predict
+from .runs import dryer_data, dryer_run, table1_run
 
 FOLDER = Path(__file__).parents[1] / "tuning"
 DRYER_DRAWS = (100, 101, 102)
@@ -51,7 +55,22 @@ SEARCH: dict[str, dict[str, list[dict[str, Any]]]] = {
         ),
     },
 }  # fmt: skip
-MODEL_ARGUMENTS = {"c_dim", "z_dim", "width", "depth", "floor", "alpha"}
+# For cross-fitting, which trains 14 fits: smaller and shorter ones beside the single fit of "dryer", as its steps.
+CROSS_FITTED_DRAW = 100
+_SMALL: dict[str, Any] = {"c_dim": 8, "z_dim": 12, "alpha": 5.0, "floor": 0.03, "dropout": 0.1}
+_BATCHES = {"labelled": None, "unlabelled": 250}
+SEARCH_CROSS_FITTED: list[dict[str, Any]] = [
+    {**_SMALL, "width": 200, "steps": 4000, "lr": 1e-3, "batch_size": _BATCHES},
+    {**_SMALL, "width": 200, "steps": 1500, "lr": 1e-3, "batch_size": _BATCHES},
+    {**_SMALL, "width": 200, "steps": 1500, "lr": 2e-3, "batch_size": _BATCHES},
+    {**_SMALL, "width": 128, "steps": 1500, "lr": 1e-3, "batch_size": _BATCHES},
+    {**_SMALL, "width": 128, "steps": 1500, "lr": 2e-3, "batch_size": _BATCHES},
+    {**_SMALL, "width": 128, "steps": 1500, "lr": 1e-3, "batch_size": _BATCHES, "floor": 0.1},
+    {**_SMALL, "width": 128, "steps": 3000, "lr": 2e-3, "batch_size": {"labelled": None, "unlabelled": 100}},
+    {**_SMALL, "width": 64, "steps": 3000, "lr": 2e-3, "batch_size": _BATCHES},
+]
+TOLERANCE = 1.01  # of the best CRPS; among those within it the cheapest is chosen, by width^2 x steps
+MODEL_ARGUMENTS = {"c_dim", "z_dim", "width", "depth", "floor", "alpha", "dropout"}
 
 
 def split_configuration(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +110,42 @@ def tune(experiment: str, out: Path, n_jobs: int) -> dict[str, Any]:
     return record
 
 
+def tune_cross_fitted(out: Path, n_jobs: int) -> dict[str, Any]:
+    """Fit every configuration of `SEARCH_CROSS_FITTED` once, and choose the cheapest of the good ones."""
+    jobs = {
+        f"cross-fitted-{i}": {"draw": CROSS_FITTED_DRAW, **split_configuration(configuration)}
+        for i, configuration in enumerate(SEARCH_CROSS_FITTED)
+    }
+    results = run_jobs(cross_fitted_trial, jobs, out, n_jobs=n_jobs)
+    return record_cross_fitted([results[name] for name in jobs])
+
+
+def record_cross_fitted(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of a search from the scores of its configurations."""
+    tried = [
+        {"configuration": configuration, **result}
+        for configuration, result in zip(SEARCH_CROSS_FITTED, results, strict=True)
+    ]
+    limit = TOLERANCE * min(row["crps"] for row in tried)
+    good = [row["configuration"] for row in tried if row["crps"] <= limit]
+    return {
+        "experiment": "cross_fitted",
+        "seeds": [CROSS_FITTED_DRAW],
+        "criterion": "the cheapest (width^2 x steps) of those whose CRPS is within "
+        f"{TOLERANCE:g} of the best, on the unlabelled rows of draw {CROSS_FITTED_DRAW}; one fit each",
+        "models": {"ssmtl": {"chosen": min(good, key=lambda c: c["width"] ** 2 * c["steps"]), "tried": tried}},
+    }
+
+
+def cross_fitted_trial(draw: int, arguments: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Fit one configuration with five labels per batch, and score the unlabelled rows."""
+    train, full, scored = dryer_data(draw)
+    model = registry.create_model("ssmtl", train, **arguments)
+    table = predict(fit(model, "paper", train, seed=1000, progress=False, **settings), full, draws=50)
+    truth, mean, sd = (values[scored] for values in (full["y"][:, 0].numpy(), table["y.mean"], table["y.sd"]))
+    return {"rmse": rmse(truth, mean), "crps": crps_normal(truth, mean, sd)}
+
+
 def score(result: dict[str, Any]) -> float:
     """Return the score that tuning minimises."""
     return result["rmse"] if "rmse" in result else float(np.mean(result["mape"]))
@@ -105,14 +160,18 @@ def chosen(experiment: str, model: str) -> dict[str, Any]:
 def main() -> None:
     """Run the search of one experiment, write its record, and print what was tried."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=sorted(SEARCH))
+    parser.add_argument("experiment", choices=[*sorted(SEARCH), "cross_fitted"])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("results/tuning"))
     options = parser.parse_args()
-    record = tune(options.experiment, options.out / options.experiment, options.jobs)
+    folder = options.out / options.experiment
+    if options.experiment == "cross_fitted":
+        record = tune_cross_fitted(folder, options.jobs)
+    else:
+        record = tune(options.experiment, folder, options.jobs)
     FOLDER.mkdir(exist_ok=True)
     atomic_write_text(FOLDER / f"{options.experiment}.json", json.dumps(record, indent=1) + "\n")
-    for model, found in record["models"].items():
+    for model, found in record["models"].items() if options.experiment in SEARCH else ():
         for row in sorted(found["tried"], key=lambda row: row["mean"]):
             print(f"{model:6s} {row['mean']:7.3f} +- {row['se']:.3f}  {row['configuration']}")
 
