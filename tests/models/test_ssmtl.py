@@ -292,3 +292,16 @@ def test_an_unseen_unit_is_predicted_from_its_own_rows_and_known_ones_from_their
         assert sorted(together[name][2].tolist()) == sorted(alone[name][0].tolist())
     assert training["support_labelled"].any()
     assert not alone["support_labelled"].any()
+
+
+@pytest.mark.parametrize("variant", ["ssmtl", "mtl"])
+def test_a_unit_without_labels_among_others_is_named(variant):
+    train, _ = simulate(n_units=4, n_labelled=2, n_unlabelled=2, n_test=1)
+    units = train.group_names("unit")
+    names = train.names("unit").tolist()
+    part = train.relabel(~np.isin(units, names[1:3]))
+    model = zoo.create_model("ssmtl", part, variant=variant, width=4)
+    with pytest.warns(UserWarning, match=f"unit {names[1]!r} and 1 more without a label"):
+        model.check(part)
+    model.check(train)
+    model.check(train.hide())  # no labels at all: nothing to compare with

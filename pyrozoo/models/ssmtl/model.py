@@ -90,13 +90,13 @@ class ContextModel(ZooModel):
             return
         labelled = data["unit"][data[data.labels["y"]]]
         count = torch.bincount(labelled, minlength=data.sizes["unit"])
-        without = data.coords["unit"][(count == 0).cpu().numpy()]
+        without = data.coords["unit"][(count == 0).cpu().numpy()].tolist()
         if 0 < len(without) < data.sizes["unit"]:
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""
             warnings.warn(
-                f"unit {without[0]!r}{more} without a label: the target of such a unit is a guess from its inputs, and its "
-                "intervals are too narrow; label some rows, or judge new units by labels held out by unit "
-                '(zoo.cross_fitted(..., by="unit"))',
+                f"unit {without[0]!r}{more} without a label: the target of such a unit is a guess from its inputs, and "
+                "its intervals are too narrow; label some of its rows, or learn intervals of such units by "
+                'zoo.cross_fitted(..., by="unit")',
                 stacklevel=3,
             )
 
