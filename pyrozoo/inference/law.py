@@ -115,6 +115,16 @@ class PredictiveLaw:
     Attributes:
         parts: Component of a continuous target (``y``, ``y[a]``) or discrete target -> its law.
         facts: How it was learned: ``folds``, ``repeats``, ``by``, and ``labels``, their number.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=20)
+        >>> model = zoo.create_model("ssmtl", train, width=8)
+        >>> few = {"folds": 2, "repeats": 1, "restarts": 1, "steps": 2, "progress": False}
+        >>> law = zoo.cross_fitted(model, "paper", train, **few).law
+        >>> type(law).__name__, law.facts["labels"], law.parts["y"].nu > 2
+        ('PredictiveLaw', 20, True)
     """
 
     parts: Mapping[str, StudentLaw | Temperature]
