@@ -454,7 +454,7 @@ def test_files_of_recordings_that_cannot_be_read(decoder, labelled, tmp_path, fa
     assert "the file lacks ['two']" in fail("predict", decoder, "--data", other, *out)
     direct = tmp_path / "direct.npz"
     np.savez(direct, **(frames() | {"label": np.where(frames()["label"] == 0, 1, frames()["label"])}))
-    assert "'one' goes straight to 'two'" in fail("fit", "medication", "--data", direct, *out)
+    assert "'one' goes straight to 'two'" in fail("fit", "medication", "--data", direct, "--variant", "paper", *out)
     assert fail("predict", decoder, "--data", labelled, "--out", labelled) == (
         f"{labelled} is the input; choose another file for --out"
     )

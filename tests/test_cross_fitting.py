@@ -123,7 +123,7 @@ def test_the_law_is_a_group_of_its_own(line, new):
     assert (drawn.groups["posterior_predictive"]["y"].std(1) < 0.7).all()  # the model's own stays the model's
     idata = zoo.to_arviz(drawn)
     assert idata["cross_fitted_predictive"]["y"].dims == ("chain", "draw", "row")
-    assert idata["posterior_predictive"]["time"].to_numpy().tolist() == rows.time.tolist()
+    assert idata["posterior_predictive"]["y_time"].to_numpy().tolist() == rows.time.tolist()
     without = zoo.draw(dataclasses.replace(line, law=None), rows, draws=5)
     same = zoo.draw(line, rows, draws=5)
     assert "cross_fitted_predictive" not in without.groups

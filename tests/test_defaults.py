@@ -24,13 +24,13 @@ class Flow(zoo.ZooModel):
     def priors(self):
         return {"base": dist.Normal(0.0, 1.0), "level": dist.Normal(0.0, 1.0)}
 
-    def forward(self, well, sizes, open=None, flow=None, head=None, row=None, **_):
+    def forward(self, well, sizes, open=None, open_labelled=True, flow=None, head=None, row=None, **_):
         base = pyro.sample("base", self.prior("base"))
         with self.plate("well", sizes=sizes):
             level = pyro.sample("level", self.prior("level"))
         mean = base + level[..., well]
         with self.plate("row", sizes=sizes, row=row):
-            pyro.sample("open", dist.Bernoulli(logits=mean), obs=open)
+            pyro.sample("open", dist.Bernoulli(logits=mean).mask(open_labelled), obs=open)
             pyro.sample("flow", dist.Normal(mean[..., None], 1.0).to_event(1), obs=flow)
             pyro.sample("head", dist.Normal(mean, 1.0), obs=head)
 

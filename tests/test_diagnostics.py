@@ -19,7 +19,7 @@ from pyrozoo.criticism.sbc import rank_p_value
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.columns import columns_of, summary
 from pyrozoo.posterior.drawing import prior_predictive
-from pyrozoo.posterior.predicting import predict_with_draws
+from pyrozoo.posterior.predicting import Predicted, predict_with_draws
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,8 @@ def test_metrics_and_coverage_agree_with_the_predictions(data, paper):
     truth = data["y"][:, 0].numpy()[data.observed("y")]
     found = zoo.metrics(paper, data, draws=20)
     assert found["y.rmse"] == pytest.approx(np.sqrt(np.mean((prediction["y.mean"] - truth) ** 2)), rel=1e-5)
-    drawn = predict_with_draws(paper, data, draws=20, seed=0, quantiles=())[1]["y"][:, data.observed("y"), 0].numpy()
+    behind = predict_with_draws(paper, data, draws=20, seed=0, quantiles=())[1]["y"]
+    drawn = behind.values[:, data.observed("y"), 0].numpy()
     assert drawn.shape == (20, len(truth))
     assert not np.allclose(drawn[0], drawn[1])
     pairs = np.abs(drawn[:, None] - drawn[None]).mean((0, 1))
@@ -115,12 +116,13 @@ def test_scores_of_several_components_are_pooled():
     for j, name in enumerate(("a", "b")):
         levels = {q: np.quantile(drawn[:, j], q, axis=-1) for q in (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)}
         part |= columns_of(f"y[{name}]", summary(drawn[:, j].mean(-1), drawn[:, j].std(-1), levels))
-    found = diagnostics._continuous_scores("y", truth, pd.DataFrame(part), drawn)
-    assert found["y.mae"] == pytest.approx(np.abs(truth - drawn.mean(-1)).mean())
+    behind = Predicted(torch.as_tensor(drawn).movedim(-1, 0), torch.zeros(2, 6, 2), "real")
+    found = diagnostics._number_scores(truth, pd.DataFrame(part), "y", behind, np.ones(6, bool), seed=0)
+    assert found["mae"] == pytest.approx(np.abs(truth - drawn.mean(-1)).mean())
     each = [scores.crps_samples(truth[:, j], drawn[:, j]) for j in (0, 1)]
-    assert found["y.crps_draws"] == pytest.approx(np.mean(each))
+    assert found["crps_draws"] == pytest.approx(np.mean(each))
     low, high = np.quantile(drawn, (0.25, 0.75), axis=-1)
-    assert found["y.cover50"] == pytest.approx(((low <= truth) & (truth <= high)).mean())
+    assert found["cover50"] == pytest.approx(((low <= truth) & (truth <= high)).mean())
 
 
 def test_scores_of_a_discrete_target_are_those_of_its_probabilities():

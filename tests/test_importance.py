@@ -135,11 +135,9 @@ def test_a_part_of_the_rows_keeps_its_names_and_values():
     np.testing.assert_allclose(found, exact(fit, test, seen=True)[[2, 7, 11]], rtol=1e-9)
 
 
-def test_unknown_units_and_bad_numbers_raise():
+def test_bad_numbers_raise():
     fit, _ = linear_fit()
     _, other = simulate(n_units=5, n_labelled=2, n_unlabelled=3, n_test=4, dtype=torch.float64)
-    with pytest.raises(KeyError, match=r"unknown unit\(s\) \[3, 4\]"):
-        log_density(fit, other, progress=False)
     with pytest.raises(ValueError, match="draws: 0"):
         log_density(fit, other, draws=0, progress=False)
     with pytest.raises(ValueError, match="batch_size: 0"):

@@ -204,12 +204,12 @@ def require_usable(kind: type[AutoGuide]) -> None:
 
 
 def require_composed(guide: Any) -> None:
-    """Refuse an AutoGuide that was made of a model by itself, instead of being composed by `auto`.
+    """Refuse an AutoGuide that was made of a model alone: neither composed by `auto` nor given the model's plates.
 
     Raises:
-        ValueError: The guide is an AutoGuide.
+        ValueError: The guide is an AutoGuide without ``create_plates``.
     """
-    if isinstance(guide, AutoGuide):
+    if isinstance(guide, AutoGuide) and guide.create_plates is None:
         kind = type(guide).__name__
         raise ValueError(
             f"guide: {kind}(model) opens plates by itself and has parameters for each row; pass the class, "

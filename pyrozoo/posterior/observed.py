@@ -27,9 +27,9 @@ def for_arviz(draws: Draws, observed_only: bool = True) -> dict[str, Group]:
 
     With `observed_only`, the groups `CHECKED` hold targets at their observed entries:
 
-    * the plate axis of a target ``y`` is ``y_row``, labelled with the names of the rows, because two targets may be
-      observed on different rows; it holds the rows where y is observed (all rows of the predictive groups, where y is
-      observed nowhere);
+    * the plate axis of a target ``y`` is ``y_row``, labelled with the names of the rows (and ``y_time`` with their
+      times, if there are any), because two targets may be observed on different rows; it holds the rows where y is
+      observed (all rows of the predictive groups, where y is observed nowhere);
     * if rows are observed in part (the padding of recordings), observed and predictive values lie along one axis
       ``y_entry``, with the coordinates ``y_row``, ``y_frame``;
     * observed values are whole numbers if the predictive values are.
@@ -94,6 +94,7 @@ class _Seen:
         along: Axis that rows can be left out of; "" if only single entries can.
         own: Whether the plate axes have names of their own.
         labels: Axis -> its labels.
+        beside: Further names of the positions along an axis, such as times: name -> its axis.
         whole: Whether the predictive values are whole numbers.
     """
 
@@ -102,6 +103,7 @@ class _Seen:
     along: str
     own: tuple[str, ...]
     labels: dict[str, np.ndarray]
+    beside: dict[str, str]
     whole: np.dtype | None
 
     @classmethod
@@ -127,7 +129,8 @@ class _Seen:
             for group in ("posterior_predictive", "prior_predictive")
             if name in (held := draws.groups.get(group, {})) and held[name].dtype.kind in "iu"
         }
-        return cls(name, mask, along, own, dict(draws.coords), min(whole, default=None, key=str))
+        beside = {k: axes[0] for k, axes in draws.dims.items() if k in draws.coords and len(axes) == 1}
+        return cls(name, mask, along, own, dict(draws.coords), beside, min(whole, default=None, key=str))
 
     def select(
         self, group: str, axes: tuple[str, ...], array: np.ndarray
@@ -145,24 +148,27 @@ class _Seen:
                 return None
             seen = None
         renamed = tuple(self._own(axis) for axis in rest)
+        places: dict[str, tuple[str, np.ndarray]]  # axis of the draws -> axis for ArviZ, and the positions kept
         if seen is None or seen.all():
-            coords = {
-                self._own(axis): (self._own(axis), self.labels.get(axis, np.arange(n)))
-                for axis, n in zip(rest, array.shape[lead:], strict=True)
-            }
+            shape = array.shape[lead:]
+            places = {axis: (own, np.arange(n)) for axis, own, n in zip(rest, renamed, shape, strict=True)}
         elif rest and (self.along or (group == "log_likelihood" and seen.ndim == 1)):
             kept = np.asarray(seen.reshape(seen.shape[0], -1).any(1))
             array = np.compress(kept, array, axis=lead)
-            coords = {renamed[0]: (renamed[0], self.labels.get(rest[0], np.arange(len(kept)))[kept])}
+            places = {rest[0]: (renamed[0], np.flatnonzero(kept))}
         else:
-            places = np.nonzero(seen)
-            array = array[(slice(None),) * lead + places]
-            entry = f"{self.name}_entry"
-            coords = {
-                f"{self.name}_{axis}": (entry, self.labels.get(axis, np.arange(n))[place])
-                for axis, n, place in zip(rest, seen.shape, places, strict=True)
-            }
+            found, entry = np.nonzero(seen), f"{self.name}_entry"
+            array = array[(slice(None),) * lead + found]
+            places = {axis: (entry, place) for axis, place in zip(rest, found, strict=True)}
             renamed = (entry,)
+        coords = {}
+        for axis, (own, place) in places.items():
+            coords[axis if own == axis else f"{self.name}_{axis}"] = (
+                own,
+                self.labels[axis][place] if axis in self.labels else place,
+            )
+            for further in (name for name, along in self.beside.items() if along == axis and own != axis):
+                coords[f"{self.name}_{further}"] = own, self.labels[further][place]
         if group == "observed_data" and self.whole is not None and array.dtype.kind == "f":
             array = array.astype(self.whole)
         return (*axes[:lead], *renamed), array, coords

@@ -120,7 +120,7 @@ def spliced(walks: Sequence[np.ndarray]) -> np.ndarray:
     """Join several walks of a person to one of the length of the shortest, to which each gives an equal part.
 
     Each part begins where its walk goes on most as the walk before it ended: at the offset at which the samples before
-    it, over an eighth of the part, differ least from those at the end of the part before.
+    it, over an eighth of the part, differ least from those at the end of the part before, both from their walk's mean.
 
     Args:
         walks: Walks, (T_i, S) each.
@@ -142,13 +142,13 @@ def spliced(walks: Sequence[np.ndarray]) -> np.ndarray:
     part = length // len(walks)
     before = max(1, part // 8)
     scale = np.concatenate(walks).std(0) + 1e-12
-    out = walks[0][: part + length % len(walks)]
+    out, last = walks[0][: part + length % len(walks)], walks[0]
     for walk in walks[1:]:
         starts = range(before, len(walk) - part + 1) if len(walk) - part > before else [len(walk) - part]
-        tail = out[-before:] / scale
-        costs = [np.square(walk[max(0, k - before) : k] / scale - tail[-min(k, before) :]).sum() for k in starts]
+        tail, centred = (out[-before:] - last.mean(0)) / scale, (walk - walk.mean(0)) / scale
+        costs = [np.square(centred[max(0, k - before) : k] - tail[-min(k, before) :]).sum() for k in starts]
         start = starts[int(np.argmin(costs))]
-        out = np.concatenate([out, walk[start : start + part]])
+        out, last = np.concatenate([out, walk[start : start + part]]), walk
     return out
 
 
