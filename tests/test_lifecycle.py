@@ -369,7 +369,7 @@ def test_tables_with_other_separators_and_decimal_marks_are_read(dialect, given,
     sep, decimal = dialect
     df = frame().assign(id=[f"00{i}" for i in range(12)])
     df.to_csv(tmp_path / "d.csv", sep=sep, decimal=decimal, index=False)
-    found = read_table(tmp_path / "d.csv", "well", ["u", "v", "q"], *(dialect if given else ()))
+    found = read_table(tmp_path / "d.csv", ["well"], ["u", "v", "q"], *(dialect if given else ()))
     pd.testing.assert_frame_equal(found, df, check_dtype=False, rtol=1e-12)
 
 

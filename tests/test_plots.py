@@ -183,7 +183,7 @@ def test_reliability_shows_error_intervals_and_shares():
 
 
 def test_reliability_takes_predictions_and_labels():
-    p = RNG.dirichlet([1, 1, 1], 90)
+    p = np.random.default_rng(1).dirichlet([1, 1, 1], 90)
     names, codes = np.array(["a.b", "c[d]", "e"]), np.arange(90) % 3
     table = pd.DataFrame({"k.label": names[p.argmax(1)], **{f"k.p[{name}]": p[:, i] for i, name in enumerate(names)}})
     labels = names[codes].astype(object)

@@ -48,6 +48,6 @@ def test_the_blocks_of_the_auxvae_page_run(monkeypatch):
     monkeypatch.setattr(AuxVAE, "fit_defaults", {**AuxVAE.fit_defaults, "epochs": 1})
     names = {}
     for block in re.findall(r"```python\n(.*?)```", AUXVAE.read_text(), re.DOTALL):
-        fewer = block.replace('load_data("auxvae", "simulated")', 'load_data("auxvae", "simulated", n_participants=6)')
+        fewer = block.replace('load_data("auxvae", "simulated")', 'load_data("auxvae", "simulated", n_participants=12)')
         exec(compile(fewer, "README.md", "exec"), names)
     assert {"y.mean", "style.label"} <= set(names["zoo"].predict(names["fit"], names["test"], draws=5))

@@ -55,7 +55,7 @@ def cross_fit(folder: Path, draw: int, profile: str, jobs: int) -> Fit:
     train, _, _ = dryer_data(draw, batches=SMOKE_BATCHES if profile == "smoke" else None)
     own = configuration("cross_fitted", "ssmtl", profile)
     model = registry.create_model("ssmtl", train, variant="ssmtl", **own["arguments"])
-    options = SMOKE if profile == "smoke" else {}
+    options: dict[str, Any] = dict(SMOKE) if profile == "smoke" else {}
     return cross_fitted(
         model, "paper", train, seed=draw, jobs=jobs, checkpoint=folder, resume=True, **options, **own["settings"]
     )
