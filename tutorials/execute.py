@@ -26,6 +26,7 @@ def execute(source: Path) -> nbformat.NotebookNode:
         cell["id"] = f"cell-{index:02d}"  # else random: every run would change every cell
     environment = {name: value for name, value in os.environ.items() if name != "PYROZOO_SMOKE"}
     environment["OMP_NUM_THREADS"] = "1"  # the last digits of a sum depend on the threads, and training enlarges them
+    environment["TQDM_DISABLE"] = "1"  # a bar would stay in the notebook as a widget that nothing draws
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
