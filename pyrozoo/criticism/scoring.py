@@ -76,9 +76,7 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
     table, drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(LEVELS), restart=restart)
     out: dict[str, float] = {}
     for target in fit.model.targets:
-        seen = test.observed(target)
-        if not seen.any():
-            raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+        seen = _rows_to_score(test, target)
         if is_discrete(table, target):
             out |= _discrete_scores(target, test[target].cpu().numpy()[seen], table[seen])
         else:
@@ -92,6 +90,14 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
                 scored["nll"] = float(nll.mean())
             out |= {f"{target}.{name}": value for name, value in scored.items()}
     return out
+
+
+def _rows_to_score(test: Batch, target: str) -> np.ndarray:
+    """Where a target is observed, (N,)."""
+    seen = test.observed(target)
+    if not seen.any():
+        raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+    return seen
 
 
 def _laws(fit: Fit, table: pd.DataFrame, target: str, restart: int | None) -> dict[str, StudentLaw]:
@@ -259,9 +265,7 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
     own = drawn[target].values if target in drawn else None
     if own is None:
         raise ValueError(f"target: {target!r} has no draws of numbers; see `scores.reliability` for classes")
-    seen = test.observed(target)
-    if not seen.any():
-        raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+    seen = _rows_to_score(test, target)
     truth, values = _truth(fit, test, target, seen), own.movedim(0, -1).numpy()[seen]
     columns = {
         name: scores.pit(truth[:, j], values[:, j], seed + j)
@@ -316,9 +320,7 @@ def log_predictive(
             f"target: {type(fit.model).__name__} predicts {target!r} by itself and states no density of it row by row; "
             "use metrics, or log_density for whole rows (compare: target=None)"
         )
-    seen = test.observed(target)
-    if not seen.any():
-        raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
+    seen = _rows_to_score(test, target)
     if fit.law is not None and restart is None:
         table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=())[0][seen]
         if (by_law := _log_law(fit, test, table, target, seen)) is not None:

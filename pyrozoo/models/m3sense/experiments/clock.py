@@ -118,10 +118,6 @@ def clock_experiment(
         ValueError: No data are given.
     """
     smoke = profile == "smoke"
-    if data is None:
-        raise ValueError(
-            "data: this needs the recordings of Stress-Predict; name their folder, or a file of windows (--data)"
-        )
     windows = stress_windows(data)
     people, numbers = people_of(windows)[: 3 if smoke else None], range(seeds or SEEDS[profile])
     identity = {"name": windows.info["name"], "sha256": windows.sha256, "simulated": False}

@@ -57,13 +57,20 @@ NOTE = (
 
 
 @functools.lru_cache(maxsize=2)
-def stress_windows(path: str, degree: int = 0) -> Batch:
+def stress_windows(path: str | None, degree: int = 0) -> Batch:
     """Read standardised windows from an npz file (`read_stress_predict_windows`) or from the data set's folder.
 
     Args:
         path: Path of the file or folder.
         degree: Degree of the trend over a session that is taken out before; 0 takes out none.
+
+    Raises:
+        ValueError: There is no path.
     """
+    if path is None:
+        raise ValueError(
+            "data: this needs the recordings of Stress-Predict; name their folder, or a file of windows (--data)"
+        )
     if Path(path).is_file():
         data = at_rates(read_stress_predict_windows(path), RATES)
     else:
@@ -168,10 +175,6 @@ def stress_predict_experiment(
         ValueError: No data are given.
     """
     smoke = profile == "smoke"
-    if data is None:
-        raise ValueError(
-            "data: this needs the recordings of Stress-Predict; name their folder, or a file of windows (--data)"
-        )
     all_windows = stress_windows(data)
     people, members = people_of(all_windows)[: 3 if smoke else None], range(seeds or (1 if smoke else MEMBERS))
     candidates = CANDIDATES[:2] if smoke else CANDIDATES
