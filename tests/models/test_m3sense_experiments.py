@@ -253,7 +253,7 @@ def test_networks_for_people_left_out_are_chosen_without_them(tmp_path, monkeypa
         assert people[0] not in {*own.group_names("subject"), *other.group_names("subject")}
         assert not set(own.group_names("subject")) & set(other.group_names("subject"))
         assert own.n_rows + other.n_rows == train.n_rows
-    few = stress._without(data, people[:3])[1]
+    few = stress.without(data, people[:3])[1]
     monkeypatch.setattr(stress, "stress_windows", lambda path: few)
     monkeypatch.setattr(stress, "INNER", 2)
     command = ["reproduce", "m3sense", "stress-predict", "--data", str(STRESS_PREDICT), "--profile", "smoke"]
