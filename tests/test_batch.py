@@ -318,6 +318,12 @@ def test_a_malformed_cell_always_raises_an_error_that_names_its_column(df, data)
         Batch.from_dataframe(broken, unit="unit", x=["u", "p"], y="q")
 
 
+def test_a_malformed_cell_is_named_before_the_precision_of_another_column():
+    df = pd.DataFrame({"unit": [0, 0], "u": [0.0, 1.6e-74], "q": [1.0, np.inf]})
+    with pytest.raises(ValueError, match="column 'q', row 1: inf is not finite"):
+        Batch.from_dataframe(df, unit="unit", x="u", y="q")
+
+
 @QUIET
 @given(
     df=tables(),

@@ -209,6 +209,12 @@ def columns_to_arrays(
             coords[group] = list(names[group])
         elif isinstance(df[column].dtype, pd.CategoricalDtype):
             coords[group] = df[column].cat.remove_unused_categories().cat.categories
+    read = [name for name in (*rows, *targets) if labels or name not in targets]
+    largest = torch.finfo(kind).max
+    numbers = {name: numeric(df, listed[name], largest, missing_allowed=name in targets) for name in read}
+    for name, values in numbers.items():  # after every cell was found to be a number
+        for j, column in enumerate(listed[name]):
+            check_precision(f"column {column!r}", values[:, j], kind)
     own_dims = dict(dims)
     arrays: dict[str, Any] = {}
     seen: dict[str, np.ndarray] = {}
@@ -217,14 +223,14 @@ def columns_to_arrays(
         if several:
             own_dims.setdefault(name, (f"{name}_column",))
             coords[own_dims[name][0]] = listed[name]
-        if name in targets and not labels:
-            values = torch.zeros(len(df), len(listed[name]))
+        if name not in numbers:
+            array = torch.zeros(len(df), len(listed[name]), dtype=kind)
             seen[name] = np.zeros(len(df), bool)
         else:
-            values = _numbers(df, listed[name], kind, name in targets)
+            array = torch.as_tensor(numbers[name])
             if name in targets:
-                seen[name] = _labelled(df, name, listed[name], values)
-        arrays[name] = values.to(kind) if several else values.to(kind)[:, 0]
+                seen[name] = _labelled(df, name, listed[name], array)
+        arrays[name] = array.to(kind) if several else array.to(kind)[:, 0]
     return {
         "rows": arrays, "groups": {group: df[column].to_numpy() for group, column in groups.items()},
         "labels": seen or None, "coords": coords, "dtype": dtype, "dims": own_dims,
@@ -232,14 +238,6 @@ def columns_to_arrays(
         "info": {"name": "data frame", "simulated": False, **info, "columns": columns}
         | ({} if time is None else {"time": time}),
     }  # fmt: skip
-
-
-def _numbers(df: pd.DataFrame, columns: list[str], dtype: torch.dtype, missing_allowed: bool) -> Tensor:
-    """Columns as numbers in double precision, (N, D), which `dtype` can hold."""
-    values = numeric(df, columns, torch.finfo(dtype).max, missing_allowed)
-    for j, column in enumerate(columns):
-        check_precision(f"column {column!r}", values[:, j], dtype)
-    return torch.as_tensor(values)
 
 
 def _labelled(df: pd.DataFrame, target: str, columns: list[str], values: Tensor) -> np.ndarray:
