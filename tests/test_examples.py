@@ -5,6 +5,7 @@ import importlib
 import inspect
 from pathlib import Path
 
+import pyro
 import pytest
 
 import pyrozoo as zoo
@@ -27,7 +28,7 @@ def test_the_examples_of_a_module_run(name, capsys):
     examples = [test for test in doctest.DocTestFinder().find(module) if test.examples]
     assert examples
     for test in examples:
-        with capsys.disabled():
+        with capsys.disabled(), pyro.get_param_store().scope():
             runner.run(test, out=said.append)
     assert not runner.failures, "".join(said)
 

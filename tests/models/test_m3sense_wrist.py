@@ -436,6 +436,8 @@ def test_the_trend_of_a_session_is_taken_out_of_every_channel():
 
 def test_the_clock_is_found_where_everybody_follows_one_schedule(tmp_path, monkeypatch):
     """Signals of noise, and one schedule: the clock knows all, the signals nothing, and both are told apart."""
+    with refuses("data: this needs the recordings"):
+        clock.clock_experiment(tmp_path, "smoke")
     rng = np.random.default_rng(0)
     label = np.tile(np.repeat([0, 1], 10), 4)
     people = np.repeat(list("abcd"), 20)
@@ -451,8 +453,6 @@ def test_the_clock_is_found_where_everybody_follows_one_schedule(tmp_path, monke
     assert balanced["clock"] == 1
     assert balanced["logistic regression: signals"] < 0.7
     assert balanced["logistic regression: signals and clock"] > 0.8
-    with refuses("data: this needs the recordings"):
-        clock.clock_experiment(tmp_path, "smoke")
 
 
 # ------------------------------------------------------------------ cheaper fits and predictions
