@@ -169,13 +169,12 @@ def test_a_constant_column_is_an_error_when_the_model_is_made(column, name):
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
-        ({"u": [1, 2, np.nan, 4, 5]}, {}, ValueError, r"column 'u', row 22: nan is not finite; impute it or drop"),
-        ({"u": [1, np.inf, 3, 4, 5]}, {}, ValueError, r"column 'u', row 21: inf is not finite; impute it or drop"),
+        ({"u": [1, np.inf, 3, 4, 5]}, {}, ValueError, r"column 'u', row 21: inf is not finite; replace it by NaN"),
         ({"q": [1, 2, -np.inf, 4, 5]}, {}, ValueError, r"column 'q', row 22: -inf is not finite; replace it by NaN"),
         ({"u": [1, 2, 3, 1e300, 5]}, {}, ValueError, r"column 'u', row 23: 1e\+300 is too large; change its unit"),
         ({"u": list("12x45")}, {}, TypeError, r"column 'u' holds .*first at row 22; convert it with pandas.to_num"),
         ({"q": list("12345")}, {}, TypeError, r"column 'q' holds .*convert it with pandas.to_numeric"),
-        ({"u": [True, False] * 2 + [True]}, {}, TypeError, r"column 'u' holds bool values"),
+        ({"q": [True, False] * 2 + [True]}, {}, TypeError, r"column 'q' holds bool values"),
         ({"u": [1j, 2, 3, 4, 5]}, {}, TypeError, r"column 'u' holds complex128 values"),
         ({"u": pd.to_datetime(["2024"] * 5)}, {}, TypeError, r"column 'u' holds datetime64"),
         ({}, {"unit": "unit"}, KeyError, r"column 'unit' is not in the table; its columns are \['well', 'u', 'p', 'q'"),
@@ -303,7 +302,7 @@ def test_any_table_is_kept_row_by_row(df, data):
     assert_same_rows(mini.subset(range(len(rows))), df.iloc[rows])
 
 
-BAD_CELLS = {"u": [np.nan, np.inf, "text", None, 1j, 1e300], "q": [np.inf, "text", 1j, -1e300], "unit": [None, np.nan]}
+BAD_CELLS = {"u": [np.inf, "text", 1j, 1e300], "q": [np.inf, "text", 1j, -1e300], "unit": [None, np.nan]}
 
 
 @QUIET

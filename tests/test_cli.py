@@ -556,7 +556,7 @@ def test_bad_usage(fail, arguments, message, tmp_path, monkeypatch):
         (b"well,u 1,p,flow\n\xff\xfe,1,2,3\n", "no UTF-8 text"),
         (b"well,u 1,p,flow\na,1,5,2,5,3\n", "equally many columns in every row"),
         (b"well,u 1,p,flow\na,1,2,3\nb,1,5,2,5\n", "equally many columns in every row"),
-        (b"well,u 1,p,flow\na,1,2,3\nb,,2,3\n", "column 'u 1', row 1: nan is not finite"),
+        (b"well,u 1,p,flow\na,1,2,3\nb,inf,2,3\n", "column 'u 1', row 1: inf is not finite"),
         (b"well,u 1,p,flow\na,1,2,3\n ,1,2,3\n", "column 'well', row 1: the unit is missing"),
         (b"well,u 1,p,flow\na,1,2,3\nb,one,2,3\n", "column 'u 1' holds"),
         (b"well,u 1,p,flow\na,1,2,inf\nb,1,2,3\n", "column 'flow', row 0: inf is not finite"),

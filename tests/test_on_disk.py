@@ -177,7 +177,7 @@ def test_a_disk_that_is_full_at_once_leaves_no_folder(tmp_path, monkeypatch):
 def test_a_bad_value_names_chunk_row_and_column_and_leaves_nothing(tmp_path):
     df = table()
     df.loc[300, "p"] = np.nan
-    with pytest.raises(ValueError, match=r"chunk 3, which begins after 274 rows: column 'p', row 300: nan is not fin"):
+    with pytest.raises(ValueError, match=r"chunk 3, which begins after 274 rows: column 'p', row 300: the value is"):
         write(tmp_path / "a", df)
     assert not (tmp_path / "a").exists()
     with pytest.raises(KeyError, match=r"chunk 1, .*column 'q' is not in the table"):

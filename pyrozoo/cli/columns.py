@@ -14,10 +14,13 @@ from ..modeling import registry
 from .arguments import unique
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..data.batch import Batch
+    from ..inference.fitted import Fit
     from ..modeling.base import ZooModel
 
-_OPTIONS = ("unit", "group", "x", "row", "y", "time")
+_OPTIONS = ("unit", "group", "x", "row", "y", "time", "category")
 _OWN = ("self", "sizes", "lengths", "weight", "h", "labelled")  # what a batch or a fit adds to what a table holds
 
 
@@ -55,9 +58,13 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
 
     given = (*rows.values(), *targets.values())
     numbers = [column for own in given for column in (own if isinstance(own, list) else [own])]
-    time = arguments.time
-    kept = [*groups.values(), *([time] if time and time not in numbers else [])]
+    time, categories = arguments.time, list(itertools.chain(*(arguments.category or [])))
+    if wrong := [column for column in categories if column not in rows.get("x", [])]:
+        raise ValueError(f"--category {wrong[0]}: it is none of the inputs; name it by --x, too")
+    numbers = [column for column in numbers if column not in categories]
+    kept = [*groups.values(), *categories, *([time] if time and time not in numbers else [])]
     table = read_table(arguments.data, kept, numbers, arguments.sep, arguments.decimal)
+    table = table.astype(dict.fromkeys(categories, "category"))
     if time in kept and time not in groups.values():
         table[time] = parse_times(arguments.data, table, time)
     dims = {"x": ("input",), **{name: own for other in families for name, own in other.dims.items() if len(own) == 1}}
@@ -65,6 +72,36 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
         return Batch.from_columns(
             table, groups=groups, rows=rows, targets=targets, dims=dims, time=time, name=Path(arguments.data).name
         )
+
+
+def read_like(arguments: argparse.Namespace, fit: Fit, labels: bool) -> tuple[Batch, pd.DataFrame]:
+    """Read new data as the table that a fit was trained on; and those of their columns that are no inputs, as text.
+
+    Args:
+        arguments: With the file, and its separator and decimal mark.
+        fit: A fit that was trained on a table.
+        labels: Whether the file has the targets.
+    """
+    from ..data.tables import parse_times, read_table
+
+    columns, like, levels = fit.data["columns"], fit.prototype, fit.data.get("levels") or {}
+    groups = {group: columns[group] for group in like.groups if group in columns}
+    given = [columns[name] for name in columns if name not in groups and (labels or name not in like.labels)]
+    read = [column for own in given for column in (own if isinstance(own, list) else [own])]
+    numbers = [column for column in read if column not in levels]
+    time = fit.data.get("time")
+    kept = [*groups.values(), *levels, *([time] if time and time not in read else [])]
+    table = read_table(arguments.data, kept, numbers, arguments.sep, arguments.decimal)
+    keys = table.drop(columns=read)
+    if time and time not in read:
+        table[time] = parse_times(arguments.data, table, time)
+    names = {column: like.coords[group].tolist() for group, column in groups.items()}
+    names |= {column: [True, False] if own == [True] else own for column, own in levels.items()}
+    for column, own in names.items():  # a run may hold numbers as names
+        known = {str(name): name for name in own}
+        table[column] = [known.get(text, text) for text in table[column]]
+    with naming(arguments.data):
+        return fit.batch(table, labels=labels), keys
 
 
 def _of_unit(arguments: argparse.Namespace) -> list[tuple[str, str]]:
@@ -104,6 +141,7 @@ def _parameters(family: type[ZooModel]) -> dict[str, inspect.Parameter]:
     """Parameters of `forward` that a table can give."""
     found = inspect.signature(family.forward).parameters
     own = {*_OWN, family.rows, *(f"{target}_labelled" for target in family.targets)}
+    own |= {f"{name}_seen" for name in found}
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {name: given for name, given in found.items() if name not in own and given.kind not in kinds}
 

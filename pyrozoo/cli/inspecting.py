@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import atomic_write_text, check_target, naming, replacing
+from ..files import atomic_write_text, check_target, replacing
 from ..modeling import registry
+from .columns import read_like
 from .fitting import recordings
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def plot_command(arguments: argparse.Namespace) -> int:
 
 def _fit_and_data(arguments: argparse.Namespace) -> tuple[Fit, Batch]:
     """The saved run, and data with targets, as the run's own data were read."""
-    from ..data.tables import read_table
     from ..inference.saving import load
 
     if arguments.out is not None:
@@ -84,18 +84,9 @@ def _fit_and_data(arguments: argparse.Namespace) -> tuple[Fit, Batch]:
         return fit, recordings(arguments, name, like=fit.prototype)
     if arguments.rate is not None:
         raise ValueError(f"--rate belongs to recordings; {arguments.run} was fitted to a table")
-    columns = fit.data["columns"]
-    if columns is None:
+    if fit.data["columns"] is None:
         raise ValueError(f"{arguments.run} was not fitted to a table; go on in Python, with a Batch")
-    groups = {group: columns[group] for group in fit.prototype.groups if group in columns}
-    given = [columns[key] for key in columns if key not in groups]
-    numeric = [column for own in given for column in (own if isinstance(own, list) else [own])]
-    table = read_table(arguments.data, list(groups.values()), numeric, arguments.sep, arguments.decimal)
-    for group, column in groups.items():
-        known = {str(label): label for label in fit.prototype.coords[group].tolist()}  # a run may hold numbers as names
-        table[column] = [known.get(label, label) for label in table[column]]
-    with naming(arguments.data):
-        return fit, fit.batch(table)
+    return fit, read_like(arguments, fit, labels=True)[0]
 
 
 def _drawn(arguments: argparse.Namespace, fit: Fit, data: Batch, **options: Any) -> Any:

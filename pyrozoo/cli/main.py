@@ -184,7 +184,8 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--unit", metavar="COL", help="column that names the unit of a row; short for --group unit=COL")
     for option, metavar, text in (
         ("--group", "[NAME=]COL,...", "columns that name the groups of a row, e.g. person,item or person=pupil"),
-        ("--x", "COL,COL", "input columns, which the model takes together as x; may be repeated"),
+        ("--x", "COL,COL", "input columns, together x of the model (ssmtl: empty where missing); may be repeated"),
+        ("--category", "COL,COL", "those of --x that hold categories: one input of 0 and 1 is made for each of them"),
         ("--row", "[NAME=]COL,...", "further inputs of one number per row, e.g. exposure=hours"),
         ("--y", "[TARGET=]COL", "target column; empty where unlabelled; may be repeated"),
     ):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..files import atomic_write_text, check_target, naming
 from ..modeling import registry
+from .columns import read_like
 from .fitting import recordings
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ def predict_command(arguments: argparse.Namespace) -> int:
     if out.is_dir() or (out.exists() and out.samefile(arguments.data)):
         raise ValueError(f"{out} is {'a folder' if out.is_dir() else 'the input'}; choose another file for --out")
 
-    from ..data.tables import parse_times, read_table
     from ..inference.saving import load
     from ..posterior.predicting import predict
 
@@ -42,23 +42,10 @@ def predict_command(arguments: argparse.Namespace) -> int:
     like = fit.prototype
     if not like.labels:
         raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
-    groups = {group: columns[group] for group in like.groups if group in columns}
-    given = [columns[name] for name in columns if name not in groups and name not in like.labels]
-    inputs = [column for own in given for column in (own if isinstance(own, list) else [own])]
-    time = fit.data.get("time")
-    kept = [*groups.values(), *([time] if time and time not in inputs else [])]
-    table = read_table(arguments.data, kept, inputs, arguments.sep, arguments.decimal)
-    names: dict[str, Any] = {}
-    if time and time not in inputs:
-        names[time] = parse_times(arguments.data, table, time)
-    for group, column in groups.items():
-        known = {str(name): name for name in like.coords[group].tolist()}  # a run may hold numbers as names
-        names[column] = [known.get(name, name) for name in table[column]]
-    with naming(arguments.data):
-        batch = fit.batch(table.assign(**names), labels=False)
+    batch, keys = read_like(arguments, fit, labels=False)
     predictions = predict(fit, batch)
     predictions = predictions.drop(columns=[name for name in batch.describe_rows() if batch.row_coords])
-    result = _with_keys(predictions, table.drop(columns=inputs), list(groups.values()))
+    result = _with_keys(predictions, keys, [columns[group] for group in like.groups if group in columns])
     atomic_write_text(out, result.to_csv(index=False, lineterminator="\n"))
     print(f"{len(predictions)} rows predicted in {out}")
     return 0

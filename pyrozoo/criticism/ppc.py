@@ -73,7 +73,8 @@ def _check_site(drawn: Draws, site: str, against: str) -> list[dict[str, Any]]:
     }  # fmt: skip
     observed, replicated = drawn.groups["observed_data"][site], drawn.groups[f"{against}_predictive"][site][0]
     finite = np.isfinite(observed).reshape(len(observed) if observed.ndim else 1, -1)
-    ragged = bool((finite.any(1) & ~finite.all(1)).any())  # rows observed in part are padded recordings
+    named = len(drawn.coords.get(drawn.dims[site][-1], ())) == finite.shape[1] if drawn.dims[site] else False
+    ragged = not named and bool((finite.any(1) & ~finite.all(1)).any())  # rows seen in part are padded recordings
     width = 1 if ragged else finite.shape[1]
     observed, replicated = observed.reshape(-1, width), replicated.reshape(len(replicated), -1, width)
     labels = drawn.coords.get(drawn.dims[site][-1], np.arange(width)) if drawn.dims[site] else np.arange(width)

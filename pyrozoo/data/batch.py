@@ -175,6 +175,7 @@ class Batch(Parts):
         tables: Mapping[str, Mapping[str, Any]] | None = None,
         frames: Mapping[str, Sequence[Any]] | None = None,
         labels: Mapping[str, Any] | None = None,
+        seen: Mapping[str, Any] | None = None,
         row_plate: str = "row",
         dims: Mapping[str, tuple[str, ...]] | None = None,
         coords: Mapping[str, Any] | None = None,
@@ -196,6 +197,8 @@ class Batch(Parts):
             labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
                 entries elsewhere are set to 0 and never used. A model receives the mask of a target as
                 ``<target>_labelled``; that of ``y``, or of an only target, also as ``labelled``.
+            seen: Array in ``rows`` that is no target -> boolean array of its shape, False where a value is missing; it
+                is set to 0 there. A model receives the mask as ``<name>_seen``; a fit refuses one that takes none.
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.
@@ -223,20 +226,20 @@ class Batch(Parts):
         """
         given = {
             "tables": tables, "groups": groups, "labels": labels, "dims": dims, "coords": coords,
-            "row_coords": row_coords, "truth": truth, "truth_along": truth_along,
+            "row_coords": row_coords, "truth": truth, "truth_along": truth_along, "seen": seen,
         }  # fmt: skip
         for what, value in given.items():
             require_mapping(what, value)
         arguments = (
-            "rows", "groups", "tables", "frames", "labels", "row_plate", "dims", "coords", "row_coords", "truth",
-            "dtype",
+            "rows", "groups", "tables", "frames", "labels", "seen", "row_plate", "dims", "coords", "row_coords",
+            "truth", "dtype",
         )  # fmt: skip
         info = provenance("from_arrays", arguments, facts, info)
         return cls(
             **arrays_to_parts(
-                rows=rows, groups=groups, tables=tables, frames=frames, labels=labels, row_plate=row_plate, dims=dims,
-                coords=coords, row_coords=row_coords, truth=truth, truth_along=truth_along, dtype=dtype,
-                info=info,
+                rows=rows, groups=groups, tables=tables, frames=frames, labels=labels, seen=seen,
+                row_plate=row_plate, dims=dims, coords=coords, row_coords=row_coords, truth=truth,
+                truth_along=truth_along, dtype=dtype, info=info,
             )
         )  # fmt: skip
 
@@ -250,6 +253,7 @@ class Batch(Parts):
         y: str | Sequence[str] | None = None,
         units: Sequence[Any] | None = None,
         time: str | None = None,
+        levels: Mapping[str, Sequence[Any]] | None = None,
         dtype: torch.dtype | None = None,
         info: Mapping[str, Any] | None = None,
         **facts: Any,
@@ -263,12 +267,15 @@ class Batch(Parts):
         Args:
             df: The table, N rows.
             unit: Column that names the unit of each row.
-            x: Numeric columns of the inputs; they must be finite.
+            x: Columns of the inputs: of numbers; of True and False, as 1 and 0; or categorical, with one input of 0 and
+                1 for each category, named ``<column>=<category>``. An input may be missing (NaN) for a model that takes
+                the mask ``x_seen``, such as SSMTL, which integrates it out.
             y: Numeric column, or columns, of the target.
             units: All units in the order they should have; by default that of a categorical column's categories,
                 else the order in which they first appear.
             time: Column with the time of each row, numbers or ``datetime64``, which becomes the rows' coordinate
                 ``time``: no model sees it, predictions, plots and ArviZ objects carry it. It may be one of `x`, too.
+            levels: Input -> its categories, of columns that are not categorical, or to have them as in another table.
             dtype: Floating type; None for torch's default.
             info: Provenance of any other name.
             **facts: Provenance: name, simulated, seed, source, reference, licence, rate, rate_assumed, rates, seconds,
@@ -277,8 +284,8 @@ class Batch(Parts):
         Raises:
             KeyError: A column is not in the table.
             TypeError: Not a data frame; a column that does not hold real numbers; a unit that cannot be hashed.
-            ValueError: No rows; a missing unit; a non-finite x; an infinite y; a row with part of its y; a unit
-                without rows; a column used twice. The message names column and row.
+            ValueError: No rows; a missing unit; an infinite x or y; a row with part of its y; a unit without rows; a
+                column used twice; a value that is none of the categories. The message names column and row.
 
         Example:
             >>> import pandas as pd
@@ -290,8 +297,9 @@ class Batch(Parts):
             >>> data.names("unit").tolist()
             ['b', 'a']
         """
-        info = provenance("from_dataframe", ("unit", "x", "y", "units", "time", "dtype"), facts, info)
-        return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, time, dtype, info))
+        info = provenance("from_dataframe", ("unit", "x", "y", "units", "time", "levels", "dtype"), facts, info)
+        require_mapping("levels", levels)
+        return cls.from_arrays(**table_to_arrays(df, unit, x, y, units, time, levels or {}, dtype, info))
 
     @classmethod
     def from_columns(
@@ -305,6 +313,7 @@ class Batch(Parts):
         names: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, tuple[str, ...]] | None = None,
         time: str | None = None,
+        levels: Mapping[str, Sequence[Any]] | None = None,
         dtype: torch.dtype | None = None,
         info: Mapping[str, Any] | None = None,
         **facts: Any,
@@ -318,12 +327,14 @@ class Batch(Parts):
         Args:
             df: The table, N rows.
             groups: Group -> column that names the group of each row.
-            rows: Tensor -> numeric column or columns; they must be finite.
+            rows: Tensor -> numeric column or columns, or columns of categories as of `from_dataframe`. Where values are
+                missing, the model receives the mask ``<tensor>_seen``.
             targets: Target -> numeric column or columns, NaN where it is not known.
             labels: Whether the table has the targets; False reads none of them, as for new data to predict.
             names: Group -> all its names in the order they should have; see ``units`` of `from_dataframe`.
             dims: Tensor or target -> name of its dimension, where it has several columns.
             time: Column with the time of each row, as of `from_dataframe`.
+            levels: Categories of the columns of `rows`, as of `from_dataframe`.
             dtype: Floating type; None for torch's default.
             info: Provenance of any other name.
             **facts: Provenance, as of `from_dataframe`.
@@ -341,9 +352,10 @@ class Batch(Parts):
             >>> data["y"].tolist(), data["item"].tolist(), data["labelled"].tolist()
             ([1.0, 0.0, 1.0, 0.0], [0, 1, 0, 1], [True, True, True, False])
         """
-        for what, value in (("groups", groups), ("rows", rows), ("targets", targets), ("names", names), ("dims", dims)):
+        for what, value in (("groups", groups), ("rows", rows), ("targets", targets), ("names", names), ("dims", dims),
+                            ("levels", levels)):  # fmt: skip
             require_mapping(what, value)
-        arguments = ("groups", "rows", "targets", "labels", "names", "dims", "time", "dtype")
+        arguments = ("groups", "rows", "targets", "labels", "names", "dims", "time", "levels", "dtype")
         info = provenance("from_columns", arguments, facts, info)
         listed: list[dict[str, Any]] = [
             {name: list(own) if pd.api.types.is_list_like(own) else own for name, own in (given or {}).items()}
@@ -352,7 +364,7 @@ class Batch(Parts):
         return cls.from_arrays(
             **columns_to_arrays(
                 df, groups=groups or {}, rows=listed[0], targets=listed[1], labels=labels, names=names or {},
-                dims=dims or {}, time=time, dtype=dtype, info=info,
+                dims=dims or {}, time=time, levels=levels or {}, dtype=dtype, info=info,
             )
         )  # fmt: skip
 

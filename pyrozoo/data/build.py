@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .tables import check_columns, first, numeric
+from .tables import check_columns, first, indicators, numeric
 
 FRAMES = "frame"
 TIME = "time"  # coordinate of the rows by which they are ordered
 MAIN = "y"  # target whose mask is called ``labelled``, as is that of an only target
+SEEN = "_seen"  # ending of the name of the mask of a tensor in which values are missing
 # Facts about data that builders take as keyword arguments; others go into info={...}.
 PROVENANCE = (
     "name", "simulated", "seed", "source", "reference", "licence", "rate", "rate_assumed", "rates", "seconds",
@@ -30,6 +31,7 @@ def arrays_to_parts(
     tables: Mapping[str, Mapping[str, Any]] | None,
     frames: Mapping[str, Sequence[Any]] | None,
     labels: Mapping[str, Any] | None,
+    seen: Mapping[str, Any] | None,
     row_plate: str,
     dims: Mapping[str, tuple[str, ...]] | None,
     coords: Mapping[str, Any] | None,
@@ -54,7 +56,9 @@ def arrays_to_parts(
         observed = torch.as_tensor(to_mask(f"labels[{target!r}]", mask, n))
         masks[target], tensors[name], along[name] = name, observed, row_plate
         strata |= {name: observed.nonzero()[:, 0], f"un{name}": (~observed).nonzero()[:, 0]}
-    taken = {row_plate, *tensors, *(mask_alias(target) for target in masks)}
+    if unknown := sorted(set(seen or {}) - set(rows)):
+        raise ValueError(f"seen: there is no array {unknown[0]!r} in rows, only {list(rows)}")
+    taken = {row_plate, *tensors, *(mask_alias(target) for target in masks), *(name + SEEN for name in seen or {})}
     refuse_taken("rows", rows, taken, groups)
     refuse_taken("frames", frames or {}, {*taken, *rows}, groups)
     for group, own in (tables or {}).items():
@@ -63,6 +67,9 @@ def arrays_to_parts(
         tensor = to_tensor(name, value, n, dtype)
         if name in masks:
             tensor = blank(tensor, tensors[masks[name]])
+        if seen and name in seen:
+            tensors[name + SEEN], along[name + SEEN] = _seen_mask(name, seen[name], tensor), row_plate
+            tensor = torch.where(tensors[name + SEEN], tensor, torch.zeros((), dtype=tensor.dtype))
         require_finite(name, tensor)
         tensors[name], along[name] = tensor, row_plate
     for name, pieces in (frames or {}).items():
@@ -114,6 +121,17 @@ def provenance(function: str, arguments: Iterable[str], given: Mapping[str, Any]
     return {**given, **(own or {})}
 
 
+def _seen_mask(name: str, value: Any, tensor: Tensor) -> Tensor:
+    """A boolean tensor of the shape of `tensor`, True where its value is known."""
+    mask = torch.as_tensor(value)
+    if mask.dtype != torch.bool or mask.shape != tensor.shape:
+        raise ValueError(
+            f"seen[{name!r}]: {str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}; give True or "
+            f"False for each entry, {tuple(tensor.shape)}"
+        )
+    return mask
+
+
 def require_mapping(what: str, value: Any) -> None:
     """Refuse what is neither a mapping nor None."""
     if value is not None and not isinstance(value, Mapping):
@@ -160,6 +178,7 @@ def table_to_arrays(
     y: str | Sequence[str] | None,
     units: Sequence[Any] | None,
     time: str | None,
+    levels: Mapping[str, Sequence[Any]],
     dtype: torch.dtype | None,
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -171,7 +190,7 @@ def table_to_arrays(
     arrays = columns_to_arrays(
         df, groups={"unit": unit}, rows={"x": xs}, targets={"y": ys} if ys else {}, labels=True, dtype=dtype,
         names={} if units is None else {"unit": units}, dims={"x": ("input",), "y": ("target",)}, info=info,
-        time=time,
+        time=time, levels=levels,
     )  # fmt: skip
     arrays["coords"].setdefault("target", [])
     arrays["info"]["columns"].setdefault("y", [])
@@ -188,6 +207,7 @@ def columns_to_arrays(
     names: Mapping[str, Sequence[Any]],
     dims: Mapping[str, tuple[str, ...]],
     time: str | None,
+    levels: Mapping[str, Sequence[Any]],
     dtype: torch.dtype | None,
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -211,13 +231,16 @@ def columns_to_arrays(
             coords[group] = df[column].cat.remove_unused_categories().cat.categories
     read = [name for name in (*rows, *targets) if labels or name not in targets]
     largest = torch.finfo(kind).max
-    numbers = {name: numeric(df, listed[name], largest, missing_allowed=name in targets) for name in read}
+    df, found = indicators(df, [c for name in rows if isinstance(rows[name], list) for c in listed[name]], levels)
+    listed |= {name: [c for own in listed[name] for c in found.get(own, {own: own})] for name in rows}
+    numbers = {name: numeric(df, listed[name], largest) for name in read}
     for name, values in numbers.items():  # after every cell was found to be a number
         for j, column in enumerate(listed[name]):
             check_precision(f"column {column!r}", values[:, j], kind)
     own_dims = dict(dims)
     arrays: dict[str, Any] = {}
-    seen: dict[str, np.ndarray] = {}
+    labelled: dict[str, np.ndarray] = {}
+    seen: dict[str, Tensor] = {}
     for name in (*rows, *targets):
         several = isinstance(columns[name], list)
         if several:
@@ -225,18 +248,21 @@ def columns_to_arrays(
             coords[own_dims[name][0]] = listed[name]
         if name not in numbers:
             array = torch.zeros(len(df), len(listed[name]), dtype=kind)
-            seen[name] = np.zeros(len(df), bool)
+            labelled[name] = np.zeros(len(df), bool)
         else:
             array = torch.as_tensor(numbers[name])
             if name in targets:
-                seen[name] = _labelled(df, name, listed[name], array)
+                labelled[name] = _labelled(df, name, listed[name], array)
+            elif bool(array.isnan().any()):
+                seen[name] = ~array.isnan() if several else ~array.isnan()[:, 0]
         arrays[name] = array.to(kind) if several else array.to(kind)[:, 0]
     return {
         "rows": arrays, "groups": {group: df[column].to_numpy() for group, column in groups.items()},
-        "labels": seen or None, "coords": coords, "dtype": dtype, "dims": own_dims,
+        "labels": labelled or None, "seen": seen or None, "coords": coords, "dtype": dtype, "dims": own_dims,
         "row_coords": None if time is None else {TIME: to_times(f"column {time!r}", df[time])},
         "info": {"name": "data frame", "simulated": False, **info, "columns": columns}
-        | ({} if time is None else {"time": time}),
+        | ({} if time is None else {"time": time})
+        | ({"levels": {c: list(own.values()) for c, own in found.items()}} if found else {}),
     }  # fmt: skip
 
 
@@ -333,6 +359,16 @@ def blank(tensor: Tensor, observed: Tensor) -> Tensor:
     """Set unobserved entries to zero: Pyro's validation rejects NaN even where it is masked."""
     mask = observed.reshape(observed.shape + (1,) * (tensor.dim() - 1))
     return torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+
+
+def first_missing(data: Any, name: str) -> str:
+    """Words that name the first missing value of a tensor along the rows of a batch; empty if none is missing."""
+    seen = data.tensors.get(name + SEEN)
+    if seen is None or bool(seen.all()):
+        return ""
+    row, *column = (~seen).nonzero()[0].tolist()
+    what = f"column {data.columns(name)[column[0]]!r}" if len(column) == 1 else name
+    return f"{what}, row {data.names(data.rows)[[row]].tolist()[0]!r}: the value is missing"
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

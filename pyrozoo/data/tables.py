@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +80,20 @@ def parse_times(file: str, table: pd.DataFrame, column: str) -> pd.Series:
     return times
 
 
-def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowed: bool = False) -> np.ndarray:
-    """Read columns as floating-point numbers.
+def numeric(df: pd.DataFrame, columns: list[str], largest: float) -> np.ndarray:
+    """Read columns as floating-point numbers, NaN where a value is missing.
 
     Args:
         df: The table, N rows.
         columns: Names of the D columns.
         largest: Largest magnitude that is accepted.
-        missing_allowed: Whether NaN is accepted.
 
     Returns:
         Values, shape (N, D).
 
     Raises:
         TypeError: A column does not hold real numbers; the message names column, row and remedy.
-        ValueError: A value is missing, infinite or too large; the message names column, row and remedy.
+        ValueError: A value is infinite or too large; the message names column, row and remedy.
     """
     out = np.empty((len(df), len(columns)))
     for j, column in enumerate(columns):
@@ -104,19 +103,84 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float, missing_allowe
             text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
             where = f", first at row {first(series.index, text.to_numpy())!r}" if text.any() else ""
             remedy = "by .astype(int)" if types.is_bool_dtype(series) else "with pandas.to_numeric"
+            if not types.is_numeric_dtype(series):
+                remedy += ", or, if it is an input that holds categories, by .astype('category')"
             raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it {remedy}")
         values = series.to_numpy(dtype=float, na_value=np.nan)
-        bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
+        bad = np.isinf(values)
         if bad.any():
             row, value = first(series.index, bad), values[bad.argmax()]
-            remedy = "replace it by NaN if unknown" if missing_allowed else "impute it or drop the row"
-            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; {remedy}")
+            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; replace it by NaN if unknown")
         large = np.abs(values) > largest
         if large.any():
             row, value = first(series.index, large), values[large.argmax()]
             raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
         out[:, j] = values
     return out
+
+
+def indicators(
+    df: pd.DataFrame, columns: list[str], levels: Mapping[str, Sequence[Any]]
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Add a column of 0 and 1 for every category of the inputs that hold categories, NaN where that is missing.
+
+    A column ``stage`` with the categories a and b becomes ``stage=a`` and ``stage=b``; one of True and False stays one
+    column of its own name.
+
+    Args:
+        df: The table, N rows.
+        columns: Names of the inputs.
+        levels: Input -> its categories; those of a categorical or boolean column are found in the table.
+
+    Returns:
+        The table with these columns, and input -> {name of the new column -> its category}, of these inputs alone.
+
+    Raises:
+        KeyError: `levels` names no input.
+        TypeError: A category is neither text nor a number nor True or False.
+        ValueError: A value that is none of the categories, with its row; a category or a name of a column that is there
+            twice.
+    """
+    if unknown := [column for column in levels if column not in columns]:
+        raise KeyError(f"levels: {unknown[0]!r} is none of the inputs {columns}")
+    found: dict[str, dict[str, Any]] = {}
+    new: dict[str, np.ndarray] = {}
+    for column in columns:
+        series = df[column]
+        boolean = pd.api.types.is_bool_dtype(series) and not isinstance(series.dtype, pd.CategoricalDtype)
+        if column in levels:
+            own = [v.item() if isinstance(v, np.generic) else v for v in levels[column]]
+        elif boolean:
+            own = [True]
+        elif isinstance(series.dtype, pd.CategoricalDtype):
+            own = series.cat.remove_unused_categories().cat.categories.tolist()
+        else:
+            continue
+        if wrong := [v for v in own if not isinstance(v, str | int | float)]:
+            raise TypeError(f"column {column!r}: the category {wrong[0]!r} is neither text nor a number; make it text")
+        if len(set(own)) < len(own):
+            raise ValueError(f"column {column!r}: a category of {own} is there twice")
+        known = [*own, False] if own == [True] else own
+        values = series.astype(object)
+        bad = (~values.isin(known) & series.notna()).to_numpy()
+        if bad.any():
+            row = first(series.index, bad)
+            raise ValueError(
+                f"column {column!r}, row {row!r}: {values.iloc[int(bad.argmax())]!r} is none of its categories "
+                f"{known}; correct it, or leave it empty if it is unknown"
+            )
+        names = {column: True} if own == [True] else {f"{column}={level}": level for level in own}
+        found[column] = names
+        for name, level in names.items():
+            new[name] = np.where(series.isna(), np.nan, (values == level).to_numpy(dtype=float, na_value=np.nan))
+    if not found:
+        return df, {}
+    kept = df.drop(columns=[column for column, names in found.items() if column in names])
+    for name, values in new.items():
+        if name in kept.columns:
+            raise ValueError(f"column {name!r}: a category of another column would have this name; rename it")
+        kept[name] = values
+    return kept, found
 
 
 def _separator(file: str, wanted: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from ..data.batch import Batch
 from ..files import check_target, reserved
 from ..modeling.base import ZooModel
-from ..modeling.checks import forgotten_latents, require_sizes, require_structure
+from ..modeling.checks import forgotten_latents, require_complete, require_sizes, require_structure
 from ..modeling.guides import declared, with_support
 from ..store.batches import names_to_json
 from .copies import build, copied, guide_label, isolated, reference_tensor, run_seed, without_denormals
@@ -149,6 +149,7 @@ def _prepared(
     device = options.device or train.tensors[train.rows].device
     run.model.to(device)
     run.guide.to(device)
+    require_complete(run.model, train)
     run.model.check(train)
     require_sizes(run.model, train)
     check_tables(run.guide, train)

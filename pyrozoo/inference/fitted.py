@@ -22,6 +22,7 @@ from ..data.batch import Batch
 from ..modeling import priors as prior_tools
 from ..modeling import registry
 from ..modeling.base import ZooModel
+from ..modeling.checks import require_complete
 from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
 from .copies import copied, reference_tensor
@@ -87,7 +88,8 @@ class Fit:
         runs: The restarts, in order of their seeds; a restart is a chain of the posterior.
         guide_name: Name of the guide: a name of the entry, or the name of a class or function.
         settings: The arguments of the fit that JSON can hold.
-        data: Identity of the training data: name, sha256, simulated, columns, and the column of the time if it had one.
+        data: Identity of the training data: name, sha256, simulated, columns, and, if it had them, the column of the
+            time and the ``levels`` of the inputs that hold categories.
         prototype: One training row with the names and tables of all groups that are not open; new data are aligned
             with it.
         seconds: Wall time of the fit, in seconds.
@@ -207,8 +209,9 @@ class Fit:
         rows = {name: own for name, own in columns.items() if name not in (*like.groups, *targets) and own != []}
         groups = {name: own for name, own in columns.items() if name in like.groups}
         return Batch.from_columns(
-            df, groups=groups, rows=rows, targets=targets, labels=labels, dims=like.dims, time=self.data.get("time")
-        )
+            df, groups=groups, rows=rows, targets=targets, labels=labels, dims=like.dims, time=self.data.get("time"),
+            levels=self.data.get("levels"),
+        )  # fmt: skip
 
     def prepare(self, batch: Batch, run: Run | None = None) -> Batch:
         """Convert a batch to the layout of the training data: group positions, tables, support rows, device and type.
@@ -223,11 +226,13 @@ class Fit:
 
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
-            ValueError: The batch has other names along a dimension, a dimension of size 1 where the training data have
+            ValueError: An input is missing that the model cannot integrate out; the batch has other names along a
+                dimension, a dimension of size 1 where the training data have
                 more (or the reverse), or is standardised differently.
         """
         run = run or self.best
         self.check_columns(batch, run.model)
+        require_complete(run.model, batch)
         _require_like(batch, self.prototype)
         amortized = declared(run.guide, "amortized")
         for group in batch.groups:
@@ -377,7 +382,7 @@ def identity(train: Batch) -> dict[str, Any]:
         "sha256": train.sha256,
         "simulated": bool(train.info.get("simulated", False)),
         "columns": train.info.get("columns"),
-    } | ({"time": train.info["time"]} if "time" in train.info else {})
+    } | {fact: train.info[fact] for fact in ("time", "levels") if fact in train.info}
 
 
 def _record(fit: Fit) -> dict[str, Any]:

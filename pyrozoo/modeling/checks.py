@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.build import mask_alias
+from ..data.build import SEEN, first_missing, mask_alias
 from .base import ZooModel
 from .enumeration import frames_of, require_enumerable
 from .hidden import public_name
@@ -43,6 +43,21 @@ def require_sizes(model: ZooModel, data: Batch) -> None:
                     f"{what}: the model was made for {own}, but the data have {known}; make the model of these data "
                     f"(create_model reads {name} from them), or give the data that it was made for"
                 )
+
+
+def require_complete(model: ZooModel, data: Batch) -> None:
+    """Refuse missing values of inputs that the model would take for zeros.
+
+    Raises:
+        ValueError: A value is missing, and the model takes no mask of it; the message names column and row.
+    """
+    taken = inspect.signature(model.forward).parameters
+    for name in [name.removesuffix(SEEN) for name in data.tensors if name.endswith(SEEN) and name not in taken]:
+        if data.along.get(name) == data.rows and (missing := first_missing(data, name)):
+            raise ValueError(
+                f"{missing}, and {type(model).__name__} takes complete inputs; impute it, drop the row, or fit a model "
+                f"that takes {name + SEEN}"
+            )
 
 
 def _numbers(given: Any, found: Any) -> list[tuple[Any, int, int]]:

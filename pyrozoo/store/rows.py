@@ -37,7 +37,7 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
-from ..data.build import provenance
+from ..data.build import first_missing, provenance
 from ..data.parts import OnDisk
 from ..files import atomic_write_json, jsonable, one_line, read_json_object, require_plain, sha256_json
 from .batches import names_from_json, names_to_json
@@ -122,7 +122,12 @@ def write_rows(
             for i, chunk in enumerate([chunks] if isinstance(chunks, pd.DataFrame) else chunks):
                 if not isinstance(chunk, pd.DataFrame) or len(chunk):
                     with _naming_chunk(i, writer.n):
-                        writer.add(Batch.from_dataframe(_uncategorical(chunk, unit), **options))
+                        batch = Batch.from_dataframe(_uncategorical(chunk, unit), **options)
+                        if missing := first_missing(batch, "x"):
+                            raise ValueError(
+                                f"{missing}, and tables on disk hold complete inputs; impute it or drop the row"
+                            )
+                        writer.add(batch)
             writer.finish()
     except BaseException:
         _remove(folder)

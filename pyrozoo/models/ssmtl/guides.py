@@ -162,7 +162,7 @@ class AmortizedGuide(ContextGuide):
     def __init__(self, model: ContextModel, support: int = 32, width: int = 64) -> None:
         super().__init__(model)
         self.support = support
-        self.encoder = SetEncoder(model.x_dim + (model.y_dim + 1 if model.y_dim else 0), model.c_dim, width)
+        self.encoder = SetEncoder(model.inputs_dim + (model.y_dim + 1 if model.y_dim else 0), model.c_dim, width)
         with torch.no_grad():  # start as narrow as the paper's guide: a wide q(c) drowns the context's signal
             head = cast(nn.Linear, self.encoder.head.net[-1])
             head.bias[model.c_dim :].fill_(math.log(C_SCALE))
@@ -170,14 +170,15 @@ class AmortizedGuide(ContextGuide):
 
     def contexts(
         self, unit_ids: Tensor | None, support_x: Tensor | None = None, support_y: Tensor | None = None,
-        support_labelled: Tensor | None = None, support_mask: Tensor | None = None, **batch: Any,
+        support_labelled: Tensor | None = None, support_mask: Tensor | None = None,
+        support_x_seen: Tensor | None = None, **batch: Any,
     ) -> dist.Distribution:  # fmt: skip
         if support_x is None or support_mask is None:
             raise ValueError(
                 "the amortised guide reads each unit's support rows; pass batch.with_support(guide.support)"
             )
         model = self.model
-        rows = [model.standardise_x(support_x)]
+        rows = model.inputs(support_x, support_x_seen)
         if support_y is None or support_labelled is None or not model.y_dim:
             support_y, support_labelled = support_x[..., : model.y_dim], torch.zeros_like(support_mask)
         if model.y_dim:

@@ -24,13 +24,15 @@ class RowGuide(ZooGuide):
 
     For a model without contexts it is q(y | x) q(z | x, y), for one without targets q(z | x, c).
 
+    Where inputs are missing, x_seen (B, Dx) marks the others, and x stands for these, see `ContextModel.inputs`.
+
     Shapes: c (..., M, K), one context per unit; head_weight (B,) replaces N / N^l in the alpha term: N_i / N_i^l of the
     row's unit where each unit counts as if it were trained alone; the others are those of `SSMTL`.
     """
 
     def __init__(self, model: ZooModel) -> None:
         super().__init__(model)
-        seen = model.x_dim + model.c_dim
+        seen = model.inputs_dim + model.c_dim
         head = (seen, model.y_dim, model.width, model.depth, model.floor, model.dropout)
         self.g_y = GaussianMLP(*head) if model.y_dim else None
         self.g_z = GaussianMLP(seen + model.y_dim, model.z_dim, model.width, model.depth)
@@ -38,16 +40,16 @@ class RowGuide(ZooGuide):
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], c: Tensor | None = None, y: Tensor | None = None,
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
-        head_weight: Tensor | None = None, **_: Any,
+        head_weight: Tensor | None = None, x_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         model = self.model
-        x, context = model.standardise_x(x), [] if c is None else [c[..., unit, :]]
+        inputs, context = model.inputs(x, x_seen), [] if c is None else [c[..., unit, :]]
         with model.plate("row", sizes=sizes, row=row), model.weighted(weight):
             if self.g_y is None:
-                pyro.sample("z", dist.Normal(*self.g_z(x, *context)).to_event(1))  # eq. 13 without y
+                pyro.sample("z", dist.Normal(*self.g_z(*inputs, *context)).to_event(1))  # eq. 13 without y
                 return
             y, labelled = fill_targets(x, y, labelled, model.y_dim)
-            q_y = model.y_given(*self.g_y(x, *context))
+            q_y = model.y_given(*self.g_y(*inputs, *context))
             with poutine.mask(mask=~labelled):
                 y_unobserved = pyro.sample("y_unobserved", q_y)  # eq. 12
             if model.alpha and sizes.get("labelled", 0):
@@ -55,4 +57,4 @@ class RowGuide(ZooGuide):
                 head = torch.where(labelled, q_y.log_prob(y), torch.zeros(()).to(y))
                 pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 20, times N
             y = model.standardise_y(torch.where(labelled[:, None], y, y_unobserved))
-            pyro.sample("z", dist.Normal(*self.g_z(x, y, *context)).to_event(1))  # eq. 13
+            pyro.sample("z", dist.Normal(*self.g_z(*inputs, y, *context)).to_event(1))  # eq. 13

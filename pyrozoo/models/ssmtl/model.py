@@ -18,6 +18,7 @@ from ...modeling.base import ZooModel
 from .local_guide import RowGuide
 from .nets import GaussianMLP, fill_targets, mlp
 
+GAPS = 0.05  # share of the inputs that training hides where the data have gaps
 WHOLE, CHUNK = 2**18, 2**16  # up to WHOLE rows a table is read at once, a larger one in chunks of CHUNK rows
 
 
@@ -31,11 +32,15 @@ class ContextModel(ZooModel):
         c_dim: K, dimension of a unit's context; 0 for a model without contexts.
         width, depth: Number of units of a hidden layer, and number of hidden layers, in every network.
         floor: Smallest standard deviation of a predicted x or y, in standard deviations of the training data.
+        gaps: For inputs of which some are missing: share of the others that each training step hides, too, so that the
+            networks learn rows with any gap. Missing and hidden inputs leave the likelihood (they are integrated out,
+            exactly, since x is independent given z and c), and the guides read them as 0 beside a mask. 0 is for a
+            model of complete inputs, whose networks take no mask.
         x_loc, x_scale, y_loc, y_scale: Location and scale of each input (Dx numbers) and target (Dy numbers), in the
             units of the data: networks see (x - x_loc) / x_scale, while the sites x and y keep the units of the data.
 
     Raises:
-        ValueError: A size, the depth or the floor is out of range.
+        ValueError: A size, the depth, the floor or the share of gaps is out of range.
     """
 
     dropout = 0.0  # of models without a head that is trained on few labels
@@ -52,7 +57,7 @@ class ContextModel(ZooModel):
 
     def __init__(
         self, x_dim: int, y_dim: int, n_units: int, c_dim: int, width: int, depth: int, floor: float,
-        x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any,
+        x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any, gaps: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         given = inspect.signature(type(self)).parameters
@@ -62,6 +67,9 @@ class ContextModel(ZooModel):
                 raise ValueError(f"{name}: {size}; at least 1 is needed")
         if depth < 0 or floor < 0:
             raise ValueError(f"depth {depth} and floor {floor} must not be negative")
+        if not 0 <= gaps < 1:
+            raise ValueError(f"gaps: {gaps}; give a share of at least 0 and below 1, such as {GAPS}")
+        self.gaps = gaps
         self._normals: dict[tuple, dist.Distribution] = {}
         self.x_dim, self.y_dim, self.n_units, self.c_dim = x_dim, y_dim, n_units, c_dim
         self.width, self.depth, self.floor = width, depth, floor
@@ -70,15 +78,17 @@ class ContextModel(ZooModel):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Constructor arguments for `data`: Dx, Dy, M, and the standardisation of x (all rows) and y (labelled rows).
+        """Constructor arguments for `data`: Dx, Dy, M, gaps, and the standardisation of x and y where they are known.
 
         Raises:
-            ValueError: A column is constant, so that it carries no information and has no scale.
+            ValueError: A column is constant, so that it carries no information and has no scale, or it has no value.
         """
         y = data.tensors.get("y")
         labelled = data.tensors.get("labelled")
         sizes = {"x_dim": data["x"].shape[1], "y_dim": 1 if y is None else y.shape[1], "n_units": data.sizes["unit"]}
-        sizes |= _standardisation("x", data["x"], data.coords.get("input"))
+        x_seen = data.tensors.get("x_seen")
+        sizes |= _standardisation("x", data["x"], data.coords.get("input"), x_seen)
+        sizes["gaps"] = 0.0 if x_seen is None or bool(x_seen.all()) else GAPS
         if y is not None and (labelled is None or bool(labelled.any())):
             sizes |= _standardisation("y", y, data.coords.get("target"), labelled)
         return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
@@ -99,6 +109,39 @@ class ContextModel(ZooModel):
                 'zoo.cross_fitted(..., by="unit")',
                 stacklevel=3,
             )
+
+    def arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of model and guide; while the networks train, a share `gaps` of the inputs is hidden from both.
+
+        Raises:
+            ValueError: Inputs are missing, and the model was made for complete ones.
+        """
+        out = super().arguments(batch)
+        seen = out.get("x_seen")
+        if not self.gaps:
+            if seen is not None and not bool(seen.all()):
+                raise ValueError(
+                    "x: some inputs are missing, and the model was made for complete ones; create_model makes it for "
+                    f"gaps where its data have some, or by gaps={GAPS}"
+                )
+            out.pop("x_seen", None)
+        elif self.training and next(self.parameters()).requires_grad:
+            kept = torch.rand_like(out["x"]) >= self.gaps
+            out["x_seen"] = kept if seen is None else kept & seen
+        return out
+
+    def inputs(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
+        """What networks read of x (..., Dx): it is standardised; with `gaps`, 0 where not `seen`, and beside a mask."""
+        x = self.standardise_x(x)
+        if not self.gaps:
+            return [x]
+        mask = torch.ones_like(x) if seen is None else seen.to(x)
+        return [x * mask, mask]
+
+    @property
+    def inputs_dim(self) -> int:
+        """Number of numbers that networks read of x, see `inputs`."""
+        return self.x_dim * (2 if self.gaps else 1)
 
     def standard_normal(self, size: int) -> dist.Distribution:
         """N(0, I) of `size` dimensions, on the model's device."""
@@ -167,8 +210,9 @@ class SSMTL(ContextModel):
         self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200,
         depth: int = 2, floor: float = 0.02, alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None,
         y_loc: Any = None, y_scale: Any = None, priors: Mapping[str, Any] | None = None, dropout: float = 0.0,
+        gaps: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
+        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale, gaps)
         self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
@@ -184,7 +228,8 @@ class SSMTL(ContextModel):
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
-        unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
+        unit_ids: Tensor | None = None, unit_weight: Tensor | None = None,
+        x_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         y, labelled = fill_targets(x, y, labelled, self.y_dim)
         with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
@@ -192,7 +237,7 @@ class SSMTL(ContextModel):
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))  # eq. 1
             p_x, p_y = self.decode(z, c[..., unit, :])
-            pyro.sample("x", p_x, obs=x)  # eq. 1
+            pyro.sample("x", where_seen(p_x, x_seen), obs=x)  # eq. 1
             pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
 
     def local_guide(self) -> nn.Module:
@@ -282,9 +327,9 @@ class SSLVAE(ContextModel):
     def __init__(
         self, x_dim: int, y_dim: int = 1, z_dim: int = 5, width: int = 200, depth: int = 2, floor: float = 0.02,
         alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
-        priors: Mapping[str, Any] | None = None, dropout: float = 0.0,
+        priors: Mapping[str, Any] | None = None, dropout: float = 0.0, gaps: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, y_dim, 0, 0, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
+        super().__init__(x_dim, y_dim, 0, 0, width, depth, floor, x_loc, x_scale, y_loc, y_scale, gaps)
         self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
@@ -294,13 +339,14 @@ class SSLVAE(ContextModel):
 
     def forward(
         self, x: Tensor, sizes: Mapping[str, int], y: Tensor | None = None, labelled: Tensor | None = None,
-        row: Tensor | None = None, weight: Tensor | None = None, **_: Any,
+        row: Tensor | None = None, weight: Tensor | None = None, x_seen: Tensor | None = None,
+        **_: Any,
     ) -> None:  # fmt: skip
         y, labelled = fill_targets(x, y, labelled, self.y_dim)
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))
             (x_loc, y_loc), (x_scale, y_scale) = (t.split([self.x_dim, self.y_dim], -1) for t in self.decoder(z))
-            pyro.sample("x", self.x_given(x_loc, x_scale), obs=x)
+            pyro.sample("x", where_seen(self.x_given(x_loc, x_scale), x_seen), obs=x)
             pyro.sample("y", self.y_given(y_loc, y_scale), obs=y, obs_mask=labelled)
 
     def local_guide(self) -> nn.Module:
@@ -335,8 +381,9 @@ class MLVAE(ContextModel):
     def __init__(
         self, x_dim: int, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200, depth: int = 2,
         floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, priors: Mapping[str, Any] | None = None,
+        gaps: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, 0, n_units, c_dim, width, depth, floor, x_loc, x_scale, None, None)
+        super().__init__(x_dim, 0, n_units, c_dim, width, depth, floor, x_loc, x_scale, None, None, gaps)
         self.z_dim = z_dim
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim, width, depth, floor)
         self.set_priors(priors)
@@ -346,16 +393,23 @@ class MLVAE(ContextModel):
 
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], row: Tensor | None = None,
-        weight: Tensor | None = None, unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
+        weight: Tensor | None = None, unit_ids: Tensor | None = None, unit_weight: Tensor | None = None,
+        x_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))
-            pyro.sample("x", self.x_given(*self.decoder(z, c[..., unit, :])), obs=x)
+            p_x = self.x_given(*self.decoder(z, c[..., unit, :]))
+            pyro.sample("x", where_seen(p_x, x_seen), obs=x)
 
     def local_guide(self) -> nn.Module:
         return RowGuide(self)
+
+
+def where_seen(p_x: dist.Distribution, seen: Tensor | None) -> dist.Distribution:
+    """p(x | z, c) with a density of the entries `seen`, (B, Dx), alone: the others are integrated out."""
+    return p_x if seen is None else p_x.base_dist.mask(seen).to_event(1)
 
 
 def checked_dropout(share: float) -> float:
@@ -366,33 +420,35 @@ def checked_dropout(share: float) -> float:
 
 
 def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | None = None) -> dict[str, list[float]]:
-    """Arguments ``<name>_loc`` and ``<name>_scale`` from the rows `where`, (N,), of `values`, (N, D); N is above 0."""
+    """Arguments ``<name>_loc`` and ``<name>_scale`` of `values` (N, D) where `where`, (N,) or (N, D)."""
     loc, scale = _moments(values, where)
-    constant = scale <= 1e-12 * loc.abs().clamp(min=1e-300)
+    constant = ~(scale > 1e-12 * loc.abs().clamp(min=1e-300))
     if bool(constant.any()):
         j = int(constant.nonzero()[0, 0])
         label = j if columns is None else columns[j]
-        raise ValueError(
-            f"{name}, column {label!r}: the training values are all {loc[j]:g}; leave a constant column out"
-        )
+        what = "it has no value in the training data" if loc[j].isnan() else f"the training values are all {loc[j]:g}"
+        raise ValueError(f"{name}, column {label!r}: {what}; leave a constant column out")
     return {f"{name}_loc": loc.tolist(), f"{name}_scale": scale.tolist()}
 
 
 def _moments(values: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation in double precision, (D,) each; large tables are read twice, in chunks."""
+    by_entry = where is not None and where.dim() > 1
 
     def chunk(start: int, size: int = CHUNK) -> Tensor:
         part = values[start : start + size]
+        if by_entry:
+            return torch.where(where[start : start + size], part.double(), torch.nan)  # type: ignore[index]
         return (part if where is None else part[where[start : start + size]]).double()
 
-    if len(values) <= WHOLE:
+    if len(values) <= WHOLE and not by_entry:
         whole = chunk(0, WHOLE)
         return whole.mean(0), whole.std(0, unbiased=False)
     starts = range(0, len(values), CHUNK)
-    n, total, squares = 0, *values.new_zeros(2, *values.shape[1:], dtype=torch.double)
+    n, total, squares = values.new_zeros(3, *values.shape[1:], dtype=torch.double)
     for start in starts:  # added in place: small results between large pieces would keep their memory apart
         part = chunk(start)
-        n, total = n + len(part), total.add_(part.sum(0))
+        n.add_((~part.isnan()).sum(0)), total.add_(part.nansum(0))
     for start in starts:
-        squares.add_((chunk(start) - total / n).square().sum(0))
+        squares.add_((chunk(start) - total / n).square().nansum(0))
     return total / n, (squares / n).sqrt()

@@ -5,6 +5,7 @@ The contexts come from the fit's q(c), the row's latent state from the Markov ch
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def impute(
             frame (N rows) with NaN for missing inputs and targets. With an amortised guide units may be new: the guide
             reads their complete rows.
         missing: True for the missing inputs, boolean (N, Dx) in the order of ``fit.prototype.coords["input"]``; the
-            values there are ignored. For a data frame, NaN marks further missing inputs.
+            values there are ignored. NaN in a data frame, or in the one of which a batch was read, marks further ones.
         draws: Number of draws S, each with its own context and chain.
         seed: Random seed for all draws.
         sweeps: Number of sweeps of the chains between two computations of R-hat.
@@ -304,10 +305,11 @@ def _read(fit: Fit, data: Batch | pd.DataFrame, missing: Any) -> tuple[Batch, Te
         columns = fit.data.get("columns")
         if columns is None:
             raise ValueError("this fit was not trained on a data frame; give a Batch and `missing`")
-        inputs = [name for name in columns["x"] if name in data.columns]  # an absent column is an error of `fit.batch`
-        absent = torch.tensor(data[inputs].isna().to_numpy())
-        labels = all(name in data.columns for name in columns["y"])
-        data = fit.batch(data.assign(**{name: data[name].fillna(0) for name in inputs}), labels=labels)
+        data = fit.batch(data, labels=all(name in data.columns for name in columns["y"]))
+    if "x_seen" in data.tensors:  # the chains read the mask, not the batch
+        absent = ~data["x_seen"].cpu()
+        tensors = {name: tensor for name, tensor in data.tensors.items() if name != "x_seen"}
+        data = dataclasses.replace(data, tensors=tensors)
     shape = tuple(data["x"].shape)
     if shape[1] != fit.model.x_dim:
         raise ValueError(f"x: {shape[1]} inputs, but the fit has {fit.model.x_dim}")

@@ -108,9 +108,9 @@ class Sampler:
         """q(z | x, y, c) of complete rows (R, S, V)."""
         model = self.model
         x, y = value.split([model.x_dim, model.y_dim], -1)
-        x, y = (x - model.x_loc) / model.x_scale, (y - model.y_loc) / model.y_scale
+        y = model.standardise_y(y)
         assert self.guide is not None  # without one there are no guide moves
-        loc, scale = self.guide.g_z(x, y, c)
+        loc, scale = self.guide.g_z(*model.inputs(x), y, c)
         return torch.distributions.Normal(loc, scale, validate_args=False)
 
     # ---------------------------------------------------------------- start

@@ -128,8 +128,8 @@ def monitor(
         ``suspect`` (name of a column) and, for every column, ``surprise[<column>]`` in nats, averaged like the score.
 
     Raises:
-        ValueError: The model has no density of its inputs (MTL); only some rows have targets; the reference is too
-            small for the rate, or has targets while the batch has none; the window is below 1.
+        ValueError: The model has no density of its inputs (MTL); inputs are missing; only some rows have targets; the
+            reference is too small for the rate, or has targets while the batch has none; the window is below 1.
         TypeError: `batch` or `reference` is not a Batch.
 
     Example:
@@ -150,9 +150,11 @@ def monitor(
         raise ValueError(f"monitor needs a density of the inputs, which {type(fit.model).__name__} lacks; fit SSMTL")
     if window < 1 or window != int(window):
         raise ValueError(f"window: {window}; a whole number of rows from 1 is needed")
-    require_batch("batch", batch)
-    if reference is not None:
-        require_batch("reference", reference)
+    for name, rows in (("batch", batch), ("reference", reference)):
+        if rows is not None:
+            require_batch(name, rows)
+            if "x_seen" in rows.tensors and not bool(rows["x_seen"].all()):
+                raise ValueError(f"{name}: rows with missing inputs have scores of their own; impute them first")
     targets = _has_targets(batch, "batch") and bool(fit.model.y_dim)
     if reference is not None and (_has_targets(reference, "reference") and bool(fit.model.y_dim)) != targets:
         raise ValueError("reference: rows with and without targets have scores of their own; call .hide() on both")
