@@ -291,3 +291,87 @@ def test_uncorrected_intervals_are_said_once(several, line, data, new, caplog):
 def test_a_law_is_plain_json():
     law = PredictiveLaw({"y": StudentLaw(1.0, 0.5, None, 3.0), "k": Temperature(1.5)}, {"folds": 5})
     assert PredictiveLaw.from_json(json.loads(json.dumps(law.as_json()))) == law
+
+
+# ---------------------------------------------------------------- a process beside the restarts
+@pytest.fixture(scope="module")
+def drifting():
+    """Six units that wander in time, and a line in x; the last rows of each unit are apart."""
+    rng = np.random.default_rng(0)
+    units, n = 6, 24
+    x = rng.normal(size=(units, n))
+    y = 2 * x + rng.normal(size=(units, 1)) + 0.3 * rng.normal(size=(units, n)).cumsum(1)
+    table = pd.DataFrame({"unit": np.repeat(list("abcdef"), n), "day": np.tile(np.arange(n), units)})
+    table = table.assign(x=x.ravel(), y=y.ravel())
+    later = (table["day"] >= 18).to_numpy()
+    read = {"unit": "unit", "x": ["x"], "y": "y", "time": "day"}
+    return tuple(zoo.Batch.from_dataframe(part, **read) for part in (table[~later], table[later]))
+
+
+@pytest.fixture(scope="module")
+def stacked(drifting):
+    train, _ = drifting
+    model = zoo.create_model("ssmtl", train, width=8, depth=1, c_dim=2, z_dim=1)
+    few = {"folds": 2, "repeats": 2, "restarts": 2, "steps": 5, "draws": 2, "progress": False}
+    return zoo.cross_fitted(model, "paper", train, **few)
+
+
+def test_the_better_predictor_gets_the_weight(stacked, drifting):
+    law, (_train, later) = stacked.law, drifting
+    part = law.parts["y"]
+    assert law.facts["by"] == "row and last"
+    assert part.w > 0.8, "five steps teach the networks nothing"
+    mean, _sd = law.process.predict(later)
+    truth = later["y"].numpy()
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.7 * truth.std()
+    table = zoo.predict(stacked, later, draws=2, quantiles=(0.05, 0.95))
+    assert abs(table["y.mean"].to_numpy() - mean[:, 0]).mean() < abs(truth - mean).mean()
+    lag = law.process.lag(later).reshape(6, 6)
+    assert lag == pytest.approx(np.tile(np.arange(1.0, 7.0), (6, 1)))
+    width = (table["y.q95"] - table["y.q05"]).to_numpy().reshape(6, 6).mean(0)
+    assert part.h > 0
+    assert width[-1] > width[0], "intervals grow with the time to the last label"
+    without_time = zoo.Batch.from_dataframe(
+        pd.DataFrame({"unit": ["a"], "x": [0.0], "y": [0.0]}), unit="unit", x=["x"], y="y"
+    )
+    with pytest.raises(ValueError, match="these rows have none; give the column of the time"):
+        zoo.predict(stacked, without_time, draws=2)
+
+
+def test_the_process_is_saved_and_loaded(stacked, drifting, tmp_path):
+    loaded = zoo.load(stacked.save(tmp_path / "run"))
+    assert loaded.law == stacked.law
+    pd.testing.assert_frame_equal(zoo.predict(loaded, drifting[1], draws=2), zoo.predict(stacked, drifting[1], draws=2))
+
+
+def test_units_without_labels_get_wide_intervals(drifting):
+    train, later = drifting
+    unlabelled = train.relabel(train.observed("y") & (train.group_names("unit") != "c"))
+    model = zoo.create_model("ssmtl", train, width=8, depth=1, c_dim=2, z_dim=1)
+    few = {"folds": 2, "repeats": 1, "restarts": 1, "steps": 5, "draws": 2, "progress": False, "by": "row"}
+    with pytest.warns(UserWarning, match="unit 'c' without a label"):
+        fit = zoo.cross_fitted(model, "paper", unlabelled, **few)
+    sd = zoo.predict(fit, later, draws=2)["y.sd"].to_numpy().reshape(6, 6).mean(1)
+    assert sd[2] > 1.5 * np.delete(sd, 2).max()
+
+
+def test_a_model_may_stand_alone(drifting):
+    model = zoo.create_model("ssmtl", drifting[0], width=8, depth=1, c_dim=2, z_dim=1)
+    few = {"folds": 2, "repeats": 1, "restarts": 1, "steps": 2, "draws": 1, "progress": False}
+    law = zoo.cross_fitted(model, "paper", drifting[0], process=False, **few).law
+    assert law.process is None
+    assert law.parts["y"].w == 0.0
+    assert law.parts["y"].h is None
+
+
+def test_share_and_growth_are_found_from_predictions():
+    rng, n = np.random.default_rng(0), 3000
+    truth, lag = rng.normal(0, 5, n), rng.gamma(2.0, 2.0, n)
+    first, second = rng.normal(0, 1.0, n), rng.normal(0, 2.0, n)  # independent errors: the best share is 1/5
+    error = 3 * np.sqrt(lag) * rng.standard_t(5, n)
+    args = truth + 0.8 * first + 0.2 * second + error, [truth + first], np.full((1, n), 0.1)
+    law = learn_student(*args, process=([truth + second], np.full((1, n), 0.1)), lag=lag)
+    assert law.h == pytest.approx(3.0, rel=0.1)
+    assert law.g is None
+    process = ([truth], np.full((1, n), 0.1))
+    assert learn_student(truth + 0.1 * first, [truth + 3 * second], np.full((1, n), 0.1), process).w > 0.95

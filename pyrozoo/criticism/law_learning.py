@@ -7,31 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
-from ..inference.law import StudentLaw, Temperature, log_density
+from ..inference.law import StudentLaw, Temperature, joined, log_density
 
-# Centres and standard deviations of weak normal priors of log a, log(c / error), log g and log(nu - LEAST).
-PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5))
+# Centres and standard deviations of weak normal priors of log a, log(c / error), log g, log(nu - LEAST), the log odds
+# of w, and log(h root of the mean time / error).
+PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (0.0, 2.0), (-1.0, 2.0))
 LEAST = 2.1  # degrees of freedom from which the variance is tame
-STARTS = tuple((a, c, -0.5, 1.5) for a in (0.0, -2.0) for c in (-0.5, -2.0))
+STARTS = tuple((a, c, -0.5, 1.5, 0.0, -1.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
 
 
-def learn_student(truth: Any, means: Any, sds: Any) -> StudentLaw:
+def learn_student(
+    truth: Any, means: Any, sds: Any, process: tuple[Any, Any] | None = None, lag: Any = None, known: Any = True
+) -> StudentLaw:
     """Law of a continuous component from the predictions of its labels by fits that had not seen them.
 
     Of label i, with value y, predicted by K fits with means m_k and standard deviations s_k::
 
-        y_i ~ mean_k m_ik + sqrt(a^2 mean_k s_ik^2 + c^2 + (g^2 + 1/K) var_k m_ik) t_nu
+        y_i ~ mean_k m_ik + sqrt(a^2 mean_k s_ik^2 + c^2 + (g^2 + 1/K) var_k m_ik + h^2 d_i) t_nu
 
-    The parameters maximise the sum of the log densities and of weak priors (log a, log of c over the root mean square
-    error: N(0, 2^2); log g: N(-0.5, 1); log(nu - 2.1): N(1.5, 1.5^2)), which keep them finite where labels are few.
+    beside a process as `StudentLaw` says. The parameters maximise the sum of the log densities and of weak priors (log
+    a, log of c over the root mean square error, log odds of w: N(0, 2^2); log g: N(-0.5, 1); log(nu - 2.1): N(1.5,
+    1.5^2); log of h over that error at the mean d: N(-1, 2^2)), which keep them finite where labels are few.
 
     Args:
         truth: Values of the n labels, shape (n,).
         means: Their predicted means, shape (K, n): K fits per label. With K = 1 there is no variance between fits, and
             the law has no g.
         sds: Their predicted standard deviations, shape (K, n).
+        process: Means and standard deviations (K, n) of the process, of which that of each label is the mean.
+        lag: Time from each label to the nearest one that was seen, (n,) or (K, n); None where no time is known.
+        known: Whether another label of its unit was seen, (n,) or (K, n); elsewhere the process predicts alone.
 
     Raises:
         ValueError: Fewer than ten labels, or a number that is not finite.
@@ -39,23 +46,36 @@ def learn_student(truth: Any, means: Any, sds: Any) -> StudentLaw:
     truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
     if truth.size < 10:
         raise ValueError(f"{truth.size} held-out labels are too few to learn a predictive law from; give at least 10")
-    if not all(np.isfinite(v).all() for v in (truth, means, sds)):
+    beside = None if process is None else [np.asarray(v, dtype=float) for v in process]
+    if not all(np.isfinite(v).all() for v in (truth, means, sds, *(beside or ()))):
         raise ValueError("a held-out label or its prediction is not finite: has a fit diverged? try a smaller lr")
     fits = len(means)
-    error, own = truth - means.mean(0), (sds**2).mean(0)
-    between = means.var(0, ddof=1) if fits > 1 else np.zeros_like(error)
-    unit = max(float(np.sqrt(np.mean(error**2))), 1e-9 * float(np.abs(truth).max()), 1e-150)
-    error, own, between = error / unit, own / unit**2, between / unit**2
+    mean, own = means.mean(0), (sds**2).mean(0) + np.zeros_like(truth)
+    between = means.var(0, ddof=1) if fits > 1 else np.zeros_like(truth)
+    p, r2 = (mean, own) if beside is None else (beside[0].mean(0), (beside[1] ** 2).mean(0))
+    alone = (~np.asarray(known, dtype=bool)).reshape(-1, truth.size if np.ndim(known) else 1).any(0)
+    # The unit of every length is the smaller of the two predictors' errors, so that a bad one does not blur the start.
+    errors = [float(np.sqrt(np.mean((truth - found) ** 2))) for found in (mean, p)]
+    unit = max(min(errors), 1e-9 * float(np.abs(truth).max()), 1e-150)
+    error, offset = (truth - mean) / unit, (p - mean) / unit
+    own, r2, between = own / unit**2, r2 / unit**2, between / unit**2
+    apart = None if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
+    typical = 1.0 if apart is None else max(float(apart.mean()), 1e-150)
 
-    def loss(p: np.ndarray) -> float:
-        a, c, g, excess = np.exp(np.clip(p, -30, 30))
-        scale = np.sqrt(a**2 * own + c**2 + (g**2 + 1 / fits) * between)
-        penalty = sum(((value - centre) / sd) ** 2 / 2 for value, (centre, sd) in zip(p, PRIORS, strict=True))
-        return penalty - float(log_density(error, scale, LEAST + excess).sum())
+    def loss(parameters: np.ndarray) -> float:
+        a, c, g, excess, _, h = np.exp(np.clip(parameters, -30, 30))
+        w = 0.0 if beside is None else np.where(alone, 1.0, special.expit(parameters[4]))
+        m, s2, v = joined(w, np.zeros(()), own, between, offset, r2)
+        scale2 = a**2 * s2 + c**2 + (g**2 + 1 / fits) * v + (0.0 if apart is None else h**2 * apart / typical)
+        penalty = sum(((x - centre) / sd) ** 2 / 2 for x, (centre, sd) in zip(parameters, PRIORS, strict=True))
+        return penalty - float(log_density(error - m, np.sqrt(scale2), LEAST + excess).sum())
 
-    found = [optimize.minimize(loss, np.array(start), method="L-BFGS-B") for start in STARTS]
-    a, c, g, excess = np.exp(min(found, key=lambda result: result.fun).x).tolist()
-    return StudentLaw(a, c * unit, g if fits > 1 else None, LEAST + excess)
+    best = min((optimize.minimize(loss, np.array(start), method="L-BFGS-B") for start in STARTS), key=lambda r: r.fun).x
+    a, c, g, excess, _, h = np.exp(best).tolist()
+    return StudentLaw(
+        a, c * unit, g if fits > 1 else None, LEAST + excess, 0.0 if beside is None else float(special.expit(best[4])),
+        None if apart is None else h * unit / math.sqrt(typical),
+    )  # fmt: skip
 
 
 def learn_temperature(truth: Any, probabilities: Any) -> Temperature:
@@ -85,7 +105,8 @@ def learn_parts(predicted: Sequence[Mapping[str, Any]]) -> dict[str, StudentLaw 
     Args:
         predicted: Per fit: ``rows``, names of its n held-out labels; ``truth``, component or discrete target -> values
             (n,); and ``mean`` and ``sd``, component -> numbers (n,), or ``p``, discrete target -> probabilities (n, K).
-            A label may be predicted by several fits; as many predictions of each label count as all labels have.
+            With a process also ``process_mean``, ``process_sd``, ``known`` (n,) and, with time, ``lag`` (n,). A label
+            may be predicted by several fits; as many predictions of each label count as all labels have.
     """
     places: dict[Any, list[tuple[int, int]]] = {}
     for k, part in enumerate(predicted):
@@ -94,9 +115,10 @@ def learn_parts(predicted: Sequence[Mapping[str, Any]]) -> dict[str, StudentLaw 
     count = min(map(len, places.values()))
     held = list(places.values())
 
-    def gathered(quantity: str, name: str) -> np.ndarray:
+    def gathered(quantity: str, name: str | None = None) -> np.ndarray:
         """Values (count, n, ...) of the labels, by the first fits that had not seen each."""
-        columns = [np.asarray(part[quantity][name], dtype=float) for part in predicted]
+        own = [part[quantity] if name is None else part[quantity][name] for part in predicted]
+        columns = [np.asarray(values, dtype=float) for values in own]
         return np.stack([np.stack([columns[k][i] for k, i in (own[c] for own in held)]) for c in range(count)])
 
     out: dict[str, StudentLaw | Temperature] = {}
@@ -105,5 +127,11 @@ def learn_parts(predicted: Sequence[Mapping[str, Any]]) -> dict[str, StudentLaw 
         if name in predicted[0].get("p", {}):
             out[name] = learn_temperature(truth, gathered("p", name).mean(0))
         else:
-            out[name] = learn_student(truth, gathered("mean", name), gathered("sd", name))
+            beside: dict[str, Any] = {}
+            if "process_mean" in predicted[0]:
+                beside = {"process": (gathered("process_mean", name), gathered("process_sd", name))}
+                beside |= {"known": gathered("known")}
+            if "lag" in predicted[0]:
+                beside["lag"] = gathered("lag")
+            out[name] = learn_student(truth, gathered("mean", name), gathered("sd", name), **beside)
     return out

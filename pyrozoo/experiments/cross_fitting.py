@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import tempfile
 import time
@@ -25,6 +26,7 @@ from ..files import sha256_text
 from ..inference.copies import build, default_dtype, guide_label, isolated, run_seed
 from ..inference.fit import fit
 from ..inference.fitted import Fit, Run, identity, prototype_of
+from ..inference.label_process import LabelProcess
 from ..inference.law import PredictiveLaw
 from ..inference.saving import load
 from ..inference.settings import Settings
@@ -59,8 +61,9 @@ def cross_fitted(
     *,
     restarts: int = 4,
     target: str | None = None,
-    by: str | None = None,
+    by: str | tuple[str, ...] | None = None,
     inputs: bool = True,
+    process: bool = True,
     seed: int = 0,
     jobs: int = 1,
     checkpoint: str | Path | None = None,
@@ -85,6 +88,12 @@ def cross_fitted(
     where m_i, s_i^2 and v_i come from the `repeats` fits that had not seen label i, in place of the R restarts. For a
     discrete target with probabilities p it learns a temperature t, and predicts by p^(1/t), normalised.
 
+    A model that names its ``process_inputs``, such as ssmtl's, is not alone: a Gaussian process on the same labels
+    (`LabelProcess`, in closed form, trained once per fold too) predicts beside the restarts with a share w that the
+    held-out labels choose, so that the two together are hardly worse than the better one. Where the rows have times
+    (``Batch.time``), its variance and that of the law, by a term h^2 d, grow with the time d to the nearest label of a
+    unit; see `StudentLaw`.
+
     The law holds on average for rows that are exchangeable with the held-out labels. Choose `by` so that these stand
     for the rows that are to be predicted: later rows want ``by="last"``, new groups the name of the group.
 
@@ -97,9 +106,13 @@ def cross_fitted(
         restarts: Number R of fits on all labels.
         target: Name of the target whose labels are held out and whose law is learned; by default the model's first in
             the data.
-        by: How labels are dealt out, see `label_folds`. Folds in time are the same in every repeat, whose fits then
-            differ by their seed.
+        by: How labels are dealt out, see `label_folds`; several ways, such as ``("row", "last")``, learn one law from
+            all of them, where those in time hold out the later half only. By default at random within groups, and,
+            where a process knows the times of rows, also ``"last"``. Folds in time are the same in every repeat, whose
+            fits then differ by their seed.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
+        process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_inputs`, and a
+            continuous target of rows in groups.
         seed: Random seed for the folds and the fits.
         jobs: Number of processes, each with one thread; more than one needs a model of the registry and a guide by name
             or class.
@@ -132,7 +145,11 @@ def cross_fitted(
     """
     started = time.perf_counter()
     target = _checked(model, guide, train, target, repeats, restarts, settings)
-    label_folds(train, folds, target=target, by=by, seed=seed)  # its errors come before any fit
+    process = process and _takes_process(model, train, target)
+    if by is None:
+        by = (train.rows, "last") if process and train.time is not None else train.rows
+    ways = (by,) if isinstance(by, str) else tuple(by)
+    numbers = {way: _fold_numbers(train, folds, target, way, seed, len(ways) > 1) for way in ways}
     with _folder(checkpoint, resume) as folder:
         _HERE[str(folder)] = _Work(model, guide, train)
         try:
@@ -144,20 +161,22 @@ def cross_fitted(
             }  # fmt: skip
             names = [f"restart-{r}" for r in range(restarts)]
             plan = {name: {**common, "seed": run_seed(seed, r), "save": name} for r, name in enumerate(names)}
-            for repeat in range(repeats):
-                for k in range(folds):
-                    own = {"folds": folds, "fold": k, "by": by, "inputs": inputs, "target": target, "draws": draws}
-                    own["deal"] = seed if by in IN_TIME else run_seed(seed, 10_000 + repeat)
-                    number = 20_000 + repeat * folds + k
-                    plan[f"repeat-{repeat}-fold-{k}"] = {**common, "seed": run_seed(seed, number), "held_out": own}
+            for repeat, (place, way) in itertools.product(range(repeats), enumerate(ways)):
+                for k in numbers[way]:
+                    own = {"folds": folds, "fold": k, "by": way, "inputs": inputs, "target": target, "draws": draws}
+                    own |= {"deal": seed if way in IN_TIME else run_seed(seed, 10_000 + repeat), "process": process}
+                    number = 20_000 + 10_000 * place + repeat * folds + k
+                    name = f"repeat-{repeat}-{f'{way}-' if place else ''}fold-{k}"
+                    plan[name] = {**common, "seed": run_seed(seed, number), "held_out": own}
             results = run_jobs(_one_fit, plan, folder / "jobs", n_jobs=jobs, progress=progress)
             fits = [_loaded(folder / "fits" / name, model, guide) for name in names]
         finally:
             del _HERE[str(folder)]
     predicted = [found["predicted"] for found in results.values() if "predicted" in found]
-    facts = {"target": target, "folds": folds, "repeats": repeats, "by": by or train.rows, "inputs": inputs}
-    facts["labels"] = len({row for part in predicted for row in part["rows"]})
-    law = PredictiveLaw(learn_parts(predicted), facts)
+    facts = {"target": target, "folds": folds, "repeats": repeats, "by": " and ".join(ways), "inputs": inputs}
+    facts["labels"] = len({row.rpartition(":")[2] for part in predicted for row in part["rows"]})
+    beside = LabelProcess.learn(train, target, model.process_inputs, seed) if process else None
+    law = PredictiveLaw(learn_parts(predicted), facts, beside)
     first = fits[0]
     return dataclasses.replace(
         first, runs=[run for one in fits for run in one.runs], train=train, law=law, prototype=first.prototype,
@@ -186,6 +205,19 @@ def _checked(
     if target not in train.labels:
         raise ValueError(f"target: the data have no labels of {target!r}; use fit")
     return target
+
+
+def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
+    """Whether a Gaussian process can stand beside the fits: inputs, groups and a target of numbers, all in memory."""
+    real = train.on_disk is None and train[target].is_floating_point()
+    return bool(model.process_inputs and train.groups and real)
+
+
+def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
+    """Folds that have labels; of folds in time beside others only the later half, whose fits have seen the most."""
+    dealt = label_folds(train, folds, target=target, by=way, seed=seed)  # its errors come before any fit
+    first = folds // 2 if several and way in IN_TIME else 0
+    return [k for k in range(first, folds) if (dealt == k).any()] if several else list(range(folds))
 
 
 @contextlib.contextmanager
@@ -264,11 +296,15 @@ def _one_fit(
             return {"seconds": round(found.seconds, 2)}
         assert held_out is not None
         predicted = _predicted(found, rest, held_out["target"], held_out["draws"], seed)
+        predicted["rows"] = [f"{held_out['by']}:{row}" for row in predicted["rows"]]
+        if held_out["process"]:
+            names = list(predicted["truth"])
+            predicted |= _by_process(shared.model, train, rest, held_out["target"], names, seed)
     return {"seconds": round(found.seconds, 2), "predicted": predicted}
 
 
 def _pair(
-    train: Batch, folds: int, fold: int, by: str | None, inputs: bool, target: str, draws: int, deal: int
+    train: Batch, folds: int, fold: int, by: str | None, inputs: bool, target: str, deal: int, **_: Any
 ) -> tuple[Batch, Batch]:
     """Training data and held-out rows of a fold; positions of rows in `train` are the held-out rows' names."""
     numbered = dataclasses.replace(train, coords={**train.coords, train.rows: np.arange(train.sizes[train.rows])})
@@ -290,3 +326,16 @@ def _predicted(found: Fit, rows: Batch, target: str, draws: int, seed: int) -> d
     names = components(table, target)
     out["truth"] = {name: truth[:, j].tolist() for j, name in enumerate(names)}
     return out | {what: {name: table[column(name, what)].tolist() for name in names} for what in ("mean", "sd")}
+
+
+def _by_process(
+    model: ZooModel, train: Batch, rows: Batch, target: str, names: list[str], seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """Predictions of the held-out labels by a process on the others, as `learn_parts` takes them."""
+    process = LabelProcess.learn(train, target, model.process_inputs, seed)
+    found = dict(zip(("process_mean", "process_sd"), process.predict(rows), strict=True))
+    out: dict[str, Any] = {
+        what: {name: values[:, j].tolist() for j, name in enumerate(names)} for what, values in found.items()
+    }
+    out["known"] = process.labelled(rows).tolist()
+    return out | ({"lag": process.lag(rows).tolist()} if process.timed else {})

@@ -307,6 +307,8 @@ class Fit:
             for part, module in (("model", run.model), ("guide", run.guide))
             for k, v in module.state_dict().items()
         }
+        if self.law is not None and self.law.process is not None:
+            weights |= {f"process/{name}": tensor for name, tensor in self.law.process.tensors.items()}
         write_directory(path, _record(self), weights, self.prototype, overwrite=overwrite)
         return path
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from scipy import special
+from torch import Tensor
+
+from .label_process import LabelProcess
 
 
 @dataclass(frozen=True)
@@ -17,40 +20,54 @@ class StudentLaw:
 
     ::
 
-        y ~ m + sqrt(a^2 s^2 + c^2 + (g^2 + 1/R) v) t_nu
+        y ~ m + sqrt(a^2 s^2 + c^2 + (g^2 + 1/R) v + h^2 d) t_nu
 
-    with the mean m of the restarts' means, the mean s^2 of their variances, and the variance v between their means
-    (over R - 1; 0 for one restart).
+    with the mean m of the restarts' means, the mean s^2 of their variances, the variance v between their means (over
+    R - 1; 0 for one restart), and the time d to the nearest label of the row's unit. Beside a `LabelProcess` with mean
+    p and variance r^2, which has the share w::
+
+        (1 - w) m + w p,   (1 - w) s^2 + w r^2 + w (1 - w) (m - p)^2,   (1 - w)^2 v
+
+    take the place of m, s^2 and v; in units without a label the process predicts alone, w = 1.
 
     Attributes:
-        a: Factor of the model's own standard deviation s.
+        a: Factor of the predictors' own standard deviation s.
         c: Standard deviation that is the same in every row, in the units of the target.
         g: Error that all restarts have in common, in standard deviations between them; None if only one fit had not
             seen a label, so that it could not be learned and v is left out.
         nu: Degrees of freedom, above 2.
+        w: Share of the process, in [0, 1].
+        h: Standard deviation that grows with the root of the time to the nearest label, in the units of the target;
+            None if no time is known.
     """
 
     a: float
     c: float
     g: float | None
     nu: float
+    w: float = 0.0
+    h: float | None = None
 
     def __post_init__(self) -> None:
         values = asdict(self)
-        numbers = [v for name, v in values.items() if not (name == "g" and v is None)]
-        if not all(isinstance(v, float) and math.isfinite(v) and v >= 0 for v in numbers) or not self.nu > 2:
-            raise ValueError(f"a predictive law of {values}: a, c and g are numbers of at least 0, and nu is above 2")
+        numbers = [v for name, v in values.items() if not (name in ("g", "h") and v is None)]
+        whole = all(isinstance(v, float) and math.isfinite(v) and v >= 0 for v in numbers)
+        if not whole or not self.nu > 2 or self.w > 1:
+            raise ValueError(
+                f"a predictive law of {values}: a, c, g and h are numbers of at least 0, nu is above 2, w at most 1"
+            )
 
-    def scale(self, own: np.ndarray, between: np.ndarray, restarts: int) -> np.ndarray:
+    def scale(self, own: np.ndarray, between: np.ndarray, restarts: int, lag: np.ndarray | float = 0.0) -> np.ndarray:
         """Scale of the t distribution.
 
         Args:
-            own: Mean variance of the restarts, s^2, shape (N,).
-            between: Variance between their means, v, shape (N,).
+            own: Variance of the predictors, s^2, shape (N,).
+            between: Variance between the restarts' means, v, shape (N,).
             restarts: Number R of restarts.
+            lag: Time to the nearest label, d, shape (N,).
         """
         share = 0.0 if self.g is None else self.g**2 + 1 / restarts
-        return np.sqrt(self.a**2 * own + self.c**2 + share * between)
+        return np.sqrt(self.a**2 * own + self.c**2 + share * between + (self.h or 0.0) ** 2 * lag)
 
     def sd(self, scale: np.ndarray) -> np.ndarray:
         """Standard deviation of the distribution with a scale, shape (N,)."""
@@ -81,6 +98,13 @@ class StudentLaw:
         density, below = np.exp(log_density(z, np.ones(()), nu)), special.stdtr(nu, z)
         spread = 2 * math.sqrt(nu) / (nu - 1) * special.beta(0.5, nu - 0.5) / special.beta(0.5, nu / 2) ** 2
         return scale * (z * (2 * below - 1) + 2 * density * (nu + z**2) / (nu - 1) - spread)
+
+
+def joined(
+    w: Any, mean: np.ndarray, own: np.ndarray, between: np.ndarray, p: np.ndarray, r2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """m, s^2 and v of restarts beside a process with share `w`, mean `p` and variance `r2`, see `StudentLaw`."""
+    return (1 - w) * mean + w * p, (1 - w) * own + w * r2 + w * (1 - w) * (mean - p) ** 2, (1 - w) ** 2 * between
 
 
 def log_density(error: np.ndarray, scale: np.ndarray, nu: float) -> np.ndarray:
@@ -115,6 +139,7 @@ class PredictiveLaw:
     Attributes:
         parts: Component of a continuous target (``y``, ``y[a]``) or discrete target -> its law.
         facts: How it was learned: ``folds``, ``repeats``, ``by``, and ``labels``, their number.
+        process: The Gaussian process on the labels that predicts beside the restarts, if there is one.
 
     Example:
         >>> import pyrozoo as zoo
@@ -129,18 +154,27 @@ class PredictiveLaw:
 
     parts: Mapping[str, StudentLaw | Temperature]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    process: LabelProcess | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         lines = [f"{name}: {part}" for name, part in self.parts.items()]
         return f"PredictiveLaw({'; '.join(lines)}; {dict(self.facts)})"
 
     def as_json(self) -> dict[str, Any]:
-        """The law as JSON holds it."""
-        return {"parts": {name: asdict(part) for name, part in self.parts.items()}, "facts": dict(self.facts)}
+        """The law as JSON holds it, without the numbers of the process."""
+        own = {"parts": {name: asdict(part) for name, part in self.parts.items()}, "facts": dict(self.facts)}
+        return own | ({} if self.process is None else {"process": list(self.process.inputs)})
 
     @classmethod
-    def from_json(cls, record: Any) -> PredictiveLaw:
+    def from_json(
+        cls, record: Any, tensors: Mapping[str, Tensor] | None = None, names: np.ndarray | None = None
+    ) -> PredictiveLaw:
         """Read what `as_json` wrote.
+
+        Args:
+            record: What it wrote.
+            tensors: Tensors of the process.
+            names: Names of its units, (M,).
 
         Raises:
             ValueError: It is no such record.
@@ -150,6 +184,9 @@ class PredictiveLaw:
                 str(name): Temperature(**part) if "t" in part else StudentLaw(**part)
                 for name, part in record["parts"].items()
             }
-            return cls(parts, dict(record["facts"]))
+            process = None
+            if "process" in record:
+                process = LabelProcess(np.asarray(names), tuple(record["process"]), dict(tensors or {}))
+            return cls(parts, dict(record["facts"]), process)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"'law' of its record is no predictive law ({error}); save the run again") from None

@@ -106,7 +106,11 @@ def _rebuilt(
                     raise ValueError(f"not the weights of this {part}; give the one of the fit ({reason})") from None
             run_model.eval(), run_guide.eval()
         runs.append(Run(run["seed"], run_model, run_guide, pd.DataFrame(run["history"]), run["status"]))
-    law = PredictiveLaw.from_json(record["law"]) if "law" in record else None
+    law = None
+    if "law" in record:
+        process = {k.removeprefix("process/"): v for k, v in weights.items() if k.startswith("process/")}
+        names = prototype.coords[prototype.groups[0]] if prototype.groups else None
+        law = PredictiveLaw.from_json(record["law"], process, names)
     return Fit(
         runs, record["guide"], record["settings"], record["data"], prototype, record["seconds"], record["versions"],
         law=law,

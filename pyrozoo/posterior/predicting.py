@@ -18,7 +18,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
-from ..inference.law import StudentLaw, Temperature
+from ..inference.law import StudentLaw, Temperature, joined
 from ..inference.losses import validation
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
 from .columns import class_columns, column, columns_of, component_names, summary
@@ -152,7 +152,9 @@ def _predictions(
             columns |= _classes(target, own.exact, fit, cast(Temperature | None, law.get(target)))
         elif laws := [law[name] for name in names_in(fit, target, own.exact.shape[-1]) if name in law]:
             moments_of = [part[target].exact for part in parts]
-            found, drawn[target] = _by_law(target, moments_of, fit, cast(list[StudentLaw], laws), quantiles, draws)
+            beside = _beside(fit, batch, target)
+            of = target, moments_of, fit, cast(list[StudentLaw], laws)
+            found, drawn[target] = _by_law(*of, beside, quantiles, draws)
             columns |= found
         else:
             columns |= _numbers(target, own, fit, quantiles)
@@ -308,9 +310,33 @@ def _numbers(target: str, own: Predicted, fit: Fit, quantiles: tuple) -> dict[st
     return out
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What the process of a law says of rows: mean (N, J), variance (N, J), time to the nearest label (N,).
+
+    `known` (N,) says whether the unit of a row has labels.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    known: np.ndarray
+    lag: np.ndarray | float
+
+
+def _beside(fit: Fit, batch: Batch, target: str) -> Beside | None:
+    """What the law's process says of the rows, if there is one, and it is of this target."""
+    process = None if fit.law is None else fit.law.process
+    if process is None or fit.law is None or fit.law.facts["target"] != target:
+        return None
+    mean, sd = process.predict(batch)
+    lag = process.lag(batch) if process.timed else 0.0
+    return Beside(mean, sd**2, process.labelled(batch), lag)
+
+
 def _by_law(
-    target: str, moments_of: list[Tensor], fit: Fit, laws: list[StudentLaw], quantiles: tuple, draws: int
-) -> tuple[dict[str, np.ndarray], Predicted]:
+    target: str, moments_of: list[Tensor], fit: Fit, laws: list[StudentLaw], beside: Beside | None, quantiles: tuple,
+    draws: int,
+) -> tuple[dict[str, np.ndarray], Predicted]:  # fmt: skip
     """Columns of a target of numbers from its laws and the restarts' moments (2, N, J), and quantiles as its draws.
 
     The quantiles, at (s + 1/2) / S, stand for S draws wherever each row is looked at by itself.
@@ -322,7 +348,11 @@ def _by_law(
     out: dict[str, np.ndarray] = {}
     values, moments_by_law = np.empty((draws, *mean.shape)), np.empty((2, *mean.shape))
     for j, (name, law) in enumerate(zip(names_in(fit, target, mean.shape[1]), laws, strict=True)):
-        scale = law.scale(own[:, j], between[:, j], len(first))
+        if beside is not None:
+            w = np.where(beside.known, law.w, 1.0)
+            of = mean[:, j], own[:, j], between[:, j], beside.mean[:, j], beside.variance[:, j]
+            mean[:, j], own[:, j], between[:, j] = joined(w, *of)
+        scale = law.scale(own[:, j], between[:, j], len(first), 0.0 if beside is None else beside.lag)
         found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}
         out |= columns_of(name, summary(mean[:, j], law.sd(scale), found))
         values[..., j] = mean[:, j] + scale * law.quantile(grid)[:, None]

@@ -14,7 +14,7 @@ from ....data.folders import data_path
 from .simulator import PRESETS, simulate
 
 
-def dryer(*, clock: bool = False) -> Batch:
+def dryer(*, clock: bool = False, time: bool = False) -> Batch:
     """Load the industrial batch dryer: 71 batches of 89 to 201 rows, 9,220 rows in all, real measurements.
 
     Unit = batch; x (N, 9) = the process tags, y (N, 1) = ``CollectorTankLevel``, the level of the tank that collects
@@ -24,6 +24,7 @@ def dryer(*, clock: bool = False) -> Batch:
 
     Args:
         clock: Whether ``ClockTime``, the number of samples since the start of the batch, is added as a tenth input.
+        time: Whether it is the time of each row (`Batch.time`), which no network sees.
 
     Raises:
         FileNotFoundError: The package's data files are missing.
@@ -43,6 +44,7 @@ def dryer(*, clock: bool = False) -> Batch:
         unit=unit,
         x=[*inputs, "ClockTime"] if clock else inputs,
         y=target,
+        time="ClockTime" if time else None,
         name="dryer-clock" if clock else "dryer",
         simulated=False,
         source="Python package process-improve 2.2.0",

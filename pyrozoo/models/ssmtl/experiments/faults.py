@@ -30,7 +30,7 @@ from ....plots.style import COLOURS
 from ..data.datasets import dryer
 from ..data.simulator import PRESETS, simulate
 from ..uses.surveillance import KINDS, inject_fault, monitor, trailing_mean
-from .runs import dryer_data
+from .runs import PINNED, dryer_data
 from .shared import claim, configuration
 
 SIZES = {"bias": (0.25, 0.5, 1.0, 2.0, 4.0), "drift": (0.25, 0.5, 1.0, 2.0, 4.0), "stuck": (5.0, 10.0, 20.0)}
@@ -121,7 +121,7 @@ def faults_run(
     if data == DRYER:
         fitted = load_reference("ssmtl/dryer")
     else:
-        model = registry.create_model("ssmtl", train, **(arguments or {}))
+        model = registry.create_model("ssmtl", train, **PINNED | dict(arguments or {}))
         fitted = fit(model, "paper", train, seed=seed, progress=False, **(settings or {}))
     test = test.hide()
     if units is not None:

@@ -26,7 +26,7 @@ from ....posterior.predicting import predict
 from ..card import CARD
 from ..data.datasets import dryer
 from ..data.simulator import PRESETS, simulate
-from .runs import dryer_data
+from .runs import PINNED, dryer_data
 from .shared import claim, configuration
 
 PRIORS: Mapping[str, Callable[[int], Any]] = {
@@ -125,6 +125,7 @@ def guides_run(data: str, guide: str, prior: str, seed: int, profile: str) -> di
     if guide not in ("paper", "mvn", "flow", "delta"):
         chosen["settings"]["lr_groups"] = {"guide.auto.*": 10 * chosen["settings"]["lr"]} if guide == "normal" else {}
     given = PRIORS[prior](chosen["arguments"]["c_dim"])
+    chosen["arguments"] = PINNED | chosen["arguments"]
     model = registry.create_model("ssmtl", train, **chosen["arguments"], priors={} if given is None else {"c": given})
     fitted = fit(model, guide, train, seed=seed, progress=False, **chosen["settings"])
     seconds = round(fitted.seconds, 2)

@@ -25,6 +25,7 @@ from ....posterior.columns import column, interval_names, tails
 from ....posterior.predicting import predict
 from ..data.datasets import draw_labels, dryer
 from ..data.simulator import PRESETS, simulate
+from .runs import PINNED
 from .shared import claim, configuration
 
 CASES = ("dryer, same", "dryer, later", "simulated wells")
@@ -137,7 +138,7 @@ def interval_fit(
     """Fit one model to all labels, or to all but those of one fold, and save it."""
     train, _ = case_data(case, seed, batches)
     part = train if fold is None else _folds(case, train, seed)[fold][0]
-    zoo_model = registry.create_model("ssmtl", part, variant=model, **arguments)
+    zoo_model = registry.create_model("ssmtl", part, variant=model, **PINNED | dict(arguments))
     fitted = fit(zoo_model, "paper", part, seed=seed + (fold or 0), progress=False, **settings)
     fitted.save(save, overwrite=True)
     return {"seconds": round(fitted.seconds, 2), "elbo": fitted.best.final_elbo}

@@ -34,7 +34,7 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str
         batches: Number of batches it was fitted to, in a smoke run, which also takes fewer draws; None means all.
     """
     smoke = batches is not None
-    train, full, scored = dryer_data(0, batches=batches)
+    train, full, scored = dryer_data(0, batches=batches, time=True)
     test = full.relabel(scored)
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)

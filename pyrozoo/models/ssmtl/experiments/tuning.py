@@ -55,20 +55,12 @@ SEARCH: dict[str, dict[str, list[dict[str, Any]]]] = {
         ),
     },
 }  # fmt: skip
-# For cross-fitting, which trains 14 fits: smaller and shorter ones beside the single fit of "dryer", as its steps.
+# For cross-fitting, which trains 14 fits beside a process: much smaller and shorter ones than that of "dryer".
 CROSS_FITTED_DRAW = 100
-_SMALL: dict[str, Any] = {"c_dim": 8, "z_dim": 12, "alpha": 5.0, "floor": 0.03, "dropout": 0.1}
-_BATCHES = {"labelled": None, "unlabelled": 250}
-SEARCH_CROSS_FITTED: list[dict[str, Any]] = [
-    {**_SMALL, "width": 200, "steps": 4000, "lr": 1e-3, "batch_size": _BATCHES},
-    {**_SMALL, "width": 200, "steps": 1500, "lr": 1e-3, "batch_size": _BATCHES},
-    {**_SMALL, "width": 200, "steps": 1500, "lr": 2e-3, "batch_size": _BATCHES},
-    {**_SMALL, "width": 128, "steps": 1500, "lr": 1e-3, "batch_size": _BATCHES},
-    {**_SMALL, "width": 128, "steps": 1500, "lr": 2e-3, "batch_size": _BATCHES},
-    {**_SMALL, "width": 128, "steps": 1500, "lr": 1e-3, "batch_size": _BATCHES, "floor": 0.1},
-    {**_SMALL, "width": 128, "steps": 3000, "lr": 2e-3, "batch_size": {"labelled": None, "unlabelled": 100}},
-    {**_SMALL, "width": 64, "steps": 3000, "lr": 2e-3, "batch_size": _BATCHES},
-]
+_SMALL: dict[str, Any] = {
+    "c_dim": 8, "z_dim": 8, "alpha": 5.0, "steps": 800, "lr": 2e-3, "batch_size": {"labelled": None, "unlabelled": 100}
+}  # fmt: skip
+SEARCH_CROSS_FITTED = grid(_SMALL, width=[64, 128], floor=[0.03, 0.1], dropout=[0.0, 0.1])
 TOLERANCE = 1.01  # of the best CRPS; among those within it the cheapest is chosen, by width^2 x steps
 MODEL_ARGUMENTS = {"c_dim", "z_dim", "width", "depth", "floor", "alpha", "dropout"}
 
