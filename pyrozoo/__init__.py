@@ -50,6 +50,7 @@ _HOMES = {
     "experiments.cross_fitting": ("cross_fitted",),
     "experiments.jobs": ("JobError", "on_cluster", "run_jobs"),
     "experiments.record": ("read_record", "write_record"),
+    "experiments.search": ("Preset", "read_preset", "tune"),
 }
 # What an entry takes as a whole, e.g. `pyrozoo.guides.auto`.
 _MODULES = {

@@ -852,3 +852,20 @@ def test_an_entry_is_found_beside_entry_points_that_do_not_work(installed, fail)
     assert "no model 'd-nothing'; there are ['a-works', 'another', 'auxvae'" in message
     assert "(zoo_b_silent) loads, but registers no entry" in message
     assert "ZeroDivisionError: division by zero" in message
+
+
+def test_a_tuned_preset_fits(tmp_path, monkeypatch, capsys, fail):
+    table(units=("a", "b"), rows=12).to_csv(tmp_path / "wells.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyrozoo.models.ssmtl.entry.SPACE", {"width": (4, 8)})
+    quick = [*columns("wells.csv"), "--steps", "2", "--set", "depth=1"]
+    assert main(["tune", "ssmtl", *quick, "--out", "small.json"]) == 0
+    assert "fit with: pyrozoo fit ssmtl ... --preset small.json" in capsys.readouterr().out
+    chosen = zoo.read_preset("small.json")
+    given = [*columns("wells.csv"), "--no-cross-fit", "--preset", "small.json"]
+    assert main(["fit", "ssmtl", *given, "--out", "run"]) == 0
+    fit = zoo.load("run")
+    assert (fit.model.width, fit.model.depth, fit.settings["steps"]) == (chosen.arguments["width"], 1, 2)
+    assert main(["fit", "ssmtl", *given, "--set", "width=5", "--steps", "1", "--out", "own"]) == 0
+    assert (zoo.load("own").model.width, zoo.load("own").settings["steps"]) == (5, 1)
+    assert "has no space to search" in fail("tune", "medication", "--data", "x.csv", "--out", "y.json")

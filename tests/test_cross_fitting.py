@@ -73,7 +73,9 @@ def test_a_known_law_is_found(line):
     assert (law.a * 0.5) ** 2 + law.c**2 == pytest.approx(4.0, rel=0.2)  # the noise, in whichever of the two
     assert law.g < 0.6  # each fit's error is its own
     assert 3 < law.nu < 9
-    assert line.law.facts == {
+    facts = dict(line.law.facts)
+    assert facts.pop("scores")["y"] == pytest.approx({"crps": 1.32, "log_score": -2.33}, abs=0.1)
+    assert facts == {
         "target": "y", "folds": 3, "repeats": 2, "by": "row", "inputs": True, "labels": 600
     }  # fmt: skip
 
@@ -375,3 +377,32 @@ def test_share_and_growth_are_found_from_predictions():
     assert law.g is None
     process = ([truth], np.full((1, n), 0.1))
     assert learn_student(truth + 0.1 * first, [truth + 3 * second], np.full((1, n), 0.1), process).w > 0.95
+
+
+# ---------------------------------------------------------------- tuning by held-out labels
+def test_tuning_tries_one_name_after_the_other_and_keeps_the_best(data, tmp_path):
+    space, few = {"width": (4, 8), "lr": (1e-3, 1e-2)}, {"folds": 2, "steps": 3, "progress": False}
+    found = zoo.tune("ssmtl", data, {**space, "depth": (1,)}, checkpoint=tmp_path / "fits", **few)
+    assert [(t["arguments"]["width"], t["settings"]["lr"]) for t in found.tried][:2] == [(4, 1e-3), (8, 1e-3)]
+    assert len(found.tried) == 3
+    best = min(found.tried, key=lambda t: t["crps"])
+    assert (found.arguments, found.settings) == (best["arguments"], best["settings"])
+    assert found.table()["crps"].is_monotonic_increasing
+    again = zoo.tune("ssmtl", data, {**space, "depth": (1,)}, checkpoint=tmp_path / "fits", resume=True, **few)
+    assert again == found
+    assert zoo.read_preset(found.save(tmp_path / "p.json")) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"space": {}}, "nothing to try"), ({"score": "rmse"}, "score: 'rmse' is none of")],
+)
+def test_tuning_refuses_what_it_cannot_do(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.tune("ssmtl", data, **{"space": {"width": (4,)}, **options})
+
+
+def test_a_file_that_is_no_preset_is_refused(tmp_path):
+    (tmp_path / "p.json").write_text("{}")
+    with pytest.raises(ValueError, match="no preset"):
+        zoo.read_preset(tmp_path / "p.json")

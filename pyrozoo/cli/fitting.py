@@ -26,6 +26,7 @@ COLUMN_OPTIONS = "--unit, --group, --x, --row and --y"
 def fit_command(arguments: argparse.Namespace) -> int:
     """Fit, save, and say how to go on."""
     _check_folders(arguments)
+    _take_preset(arguments)
     card = registry.card(arguments.name)
     if arguments.data not in card.datasets and not Path(arguments.data).exists():
         known = f"{card.name!r} has no data set of that name; it has {list(card.datasets)}"
@@ -47,6 +48,52 @@ def fit_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def tune_command(arguments: argparse.Namespace) -> int:
+    """Tune, and write the preset."""
+    from ..experiments.search import tune
+
+    _check_folders(arguments)
+    card = registry.card(arguments.name)
+    if not getattr(registry.entry(arguments.name).parts, "SPACE", None):
+        raise ValueError(f"{arguments.name!r} has no space to search; use zoo.tune with one of your own")
+    space = dict(registry.entry(arguments.name).parts.SPACE)
+    given = unique("--set", arguments.values)
+    if arguments.prior or arguments.restarts:
+        raise ValueError("--prior and --restarts belong to a fit; tune takes neither")
+    found = tune(
+        arguments.name, _training_data(arguments, card), {**space, **{name: (value,) for name, value in given.items()}},
+        variant=arguments.variant, guide=arguments.guide, score=arguments.score, by=arguments.held_out,
+        seed=arguments.seed, jobs=arguments.jobs, checkpoint=arguments.checkpoint, resume=arguments.resume,
+        **_settings(arguments),
+    )  # fmt: skip
+    found.save(arguments.out)
+    print(found.table().to_string(index=False))
+    print(f"saved in {arguments.out}; fit with: pyrozoo fit {arguments.name} ... --preset {shlex.quote(arguments.out)}")
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a fit that options give."""
+    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr", "compile")}
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _take_preset(arguments: argparse.Namespace) -> None:
+    """Put what a preset says where no option does."""
+    arguments.settings = {}
+    if arguments.preset is None:
+        return
+    from ..experiments.search import read_preset
+
+    preset = read_preset(arguments.preset)
+    if preset.entry != arguments.name:
+        raise ValueError(f"--preset {arguments.preset}: it is of {preset.entry!r}, not of {arguments.name!r}")
+    arguments.variant, arguments.guide = arguments.variant or preset.variant, arguments.guide or preset.guide
+    named_here = {name for name, _ in arguments.values}
+    arguments.values += [(name, value) for name, value in preset.arguments.items() if name not in named_here]
+    arguments.settings = dict(preset.settings)
+
+
 def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> bool:
     """Whether to cross-fit: the entry does so by default, and there are labels."""
     parts = registry.entry(arguments.name).parts
@@ -61,8 +108,7 @@ def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Bat
     from ..inference.fit import fit
     from ..inference.losses import NonFiniteLoss
 
-    settings = {key: getattr(arguments, key) for key in ("steps", "batch_size", "lr", "compile")}
-    options = {key: value for key, value in settings.items() if value is not None}
+    options = {**arguments.settings, **_settings(arguments)}
     options |= {"seed": arguments.seed, "checkpoint": arguments.checkpoint, "resume": arguments.resume}
     try:
         with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from .. import __version__
 from ..files import one_line
 from .arguments import Parser, assignment, codes, column_names, natural, positive, separator, value_assignment
 from .creating import new_command
-from .fitting import fit_command
+from .fitting import fit_command, tune_command
 from .inspecting import KINDS, metrics_command, plot_command, posterior_command, ppc_command
 from .predicting import predict_command
 from .running import check_command, reproduce_command
@@ -103,6 +103,11 @@ def _parser() -> Parser:
     add("list", list_entries, "list the entries of the zoo")
     add("show", show_command, "show the card of an entry").add_argument("name", metavar="NAME")
     _fit_options(add("fit", fit_command, "fit an entry to a table or to one of its data sets"))
+    tune = add("tune", tune_command, "choose arguments and settings by labels that fits have not seen")
+    _fit_options(tune, "preset, which `fit --preset` takes", "FILE.json")
+    tune.add_argument(
+        "--score", choices=("crps", "log_score"), default="crps", help="of held-out labels; default: crps"
+    )
     predict = add("predict", predict_command, "predict the targets of a table, or decode recordings, with a saved run")
     predict.add_argument("run", metavar="RUN", help="folder that `fit` saved")
     columns = "a table with the run's columns of groups and inputs, or a file in the entry's own format"
@@ -173,7 +178,9 @@ def _inspect_options(add: Callable[..., argparse.ArgumentParser]) -> None:
         _dialect_options(sub)
 
 
-def _fit_options(fit: argparse.ArgumentParser) -> None:
+def _fit_options(
+    fit: argparse.ArgumentParser, out: str = "folder to make for the run", metavar: str = "DIR"
+) -> None:  # fmt: skip
     fit.add_argument("name", metavar="NAME")
     fit.add_argument(
         "--data", required=True, metavar="FILE|DATASET",
@@ -224,12 +231,15 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     fit.add_argument(
         "--held-out", metavar="KIND",
-        help="labels like the rows to be predicted: row (default), block, last (later rows), or a group such as unit",
+        help="labels like the rows to be predicted: row, block, last (later rows), or a group such as unit; "
+        "default: row, and with --time also last",
     )  # fmt: skip
     fit.add_argument("--jobs", type=positive, metavar="N", default=1, help="processes of a cross-fit; default: 1")
     fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch, or of every fit")
     fit.add_argument("--resume", action="store_true", help="go on from the checkpoint, where there is one")
-    fit.add_argument("--out", required=True, metavar="DIR", help="folder to make for the run")
+    if metavar == "DIR":
+        fit.add_argument("--preset", metavar="FILE.json", help="what `tune` wrote; other options come before it")
+    fit.add_argument("--out", required=True, metavar=metavar, help=out)
 
 
 def _dialect_options(command: argparse.ArgumentParser) -> None:

@@ -99,7 +99,26 @@ def learn_temperature(truth: Any, probabilities: Any) -> Temperature:
     return Temperature(math.exp(optimize.minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
 
 
-def learn_parts(predicted: Sequence[Mapping[str, Any]]) -> dict[str, StudentLaw | Temperature]:
+def held_out_scores(
+    law: StudentLaw, truth: Any, means: Any, sds: Any, process: tuple[Any, Any] | None = None, lag: Any = None,
+    known: Any = True,
+) -> dict[str, float]:  # fmt: skip
+    """Mean CRPS and log density of held-out labels under the law that was learned from them, as `learn_student`."""
+    truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
+    mean, own = means.mean(0), (sds**2).mean(0) + np.zeros_like(truth)
+    between = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth)
+    if process is not None:
+        p, r = (np.asarray(v, dtype=float) for v in process)
+        seen = np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0)
+        mean, own, between = joined(np.where(seen, law.w, 1.0), mean, own, between, p.mean(0), (r**2).mean(0))
+    apart = 0.0 if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
+    error, scale = truth - mean, law.scale(own, between, len(means), apart)
+    return {"crps": float(law.crps(error, scale).mean()), "log_score": float(law.log_density(error, scale).mean())}
+
+
+def learn_parts(
+    predicted: Sequence[Mapping[str, Any]], scores: dict[str, dict[str, float]] | None = None
+) -> dict[str, StudentLaw | Temperature]:
     """Laws of a target from the predictions of held-out labels, one mapping per fit.
 
     Args:
@@ -107,6 +126,7 @@ def learn_parts(predicted: Sequence[Mapping[str, Any]]) -> dict[str, StudentLaw 
             (n,); and ``mean`` and ``sd``, component -> numbers (n,), or ``p``, discrete target -> probabilities (n, K).
             With a process also ``process_mean``, ``process_sd``, ``known`` (n,) and, with time, ``lag`` (n,). A label
             may be predicted by several fits; as many predictions of each label count as all labels have.
+        scores: Where to put the mean scores of the labels under each law.
     """
     places: dict[Any, list[tuple[int, int]]] = {}
     for k, part in enumerate(predicted):
@@ -133,5 +153,8 @@ def learn_parts(predicted: Sequence[Mapping[str, Any]]) -> dict[str, StudentLaw 
                 beside |= {"known": gathered("known")}
             if "lag" in predicted[0]:
                 beside["lag"] = gathered("lag")
-            out[name] = learn_student(truth, gathered("mean", name), gathered("sd", name), **beside)
+            of = truth, gathered("mean", name), gathered("sd", name)
+            out[name] = law = learn_student(*of, **beside)
+            if scores is not None:
+                scores[name] = held_out_scores(law, *of, **beside)
     return out

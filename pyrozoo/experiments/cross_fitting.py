@@ -176,7 +176,9 @@ def cross_fitted(
     facts = {"target": target, "folds": folds, "repeats": repeats, "by": " and ".join(ways), "inputs": inputs}
     facts["labels"] = len({row.rpartition(":")[2] for part in predicted for row in part["rows"]})
     beside = LabelProcess.learn(train, target, model.process_inputs, seed) if process else None
-    law = PredictiveLaw(learn_parts(predicted), facts, beside)
+    scores: dict[str, dict[str, float]] = {}
+    parts = learn_parts(predicted, scores)
+    law = PredictiveLaw(parts, facts | {"scores": scores}, beside)
     first = fits[0]
     return dataclasses.replace(
         first, runs=[run for one in fits for run in one.runs], train=train, law=law, prototype=first.prototype,

@@ -138,7 +138,8 @@ class PredictiveLaw:
 
     Attributes:
         parts: Component of a continuous target (``y``, ``y[a]``) or discrete target -> its law.
-        facts: How it was learned: ``folds``, ``repeats``, ``by``, and ``labels``, their number.
+        facts: How it was learned: ``folds``, ``repeats``, ``by``, ``labels``, their number, and ``scores``, the mean
+            CRPS and log density of the held-out labels under the law, by component.
         process: The Gaussian process on the labels that predicts beside the restarts, if there is one.
 
     Example:

@@ -24,6 +24,10 @@ EXPERIMENTS = {
     "guides": f"{_FOLDER}.guides:guides_experiment",
     "reference": f"{_FOLDER}.dryer:reference_experiment",
 }
+# What `pyrozoo.tune` tries, one name after the other from the first values, which are the defaults.
+SPACE: dict[str, tuple[Any, ...]] = {
+    "floor": (0.1, 0.03, 0.2), "dropout": (0.0, 0.1), "width": (64, 32, 128), "c_dim": (4, 8), "alpha": (1.0, 5.0)
+}  # fmt: skip
 CROSS_FITS = True  # `pyrozoo fit` corrects the intervals: with few labels per unit a model's own are far too narrow
 # With alpha > 0 the objective is not an ELBO and q(c) is overconfident, so calibration is checked with alpha = 0.
 CALIBRATION = {"ssmtl": {"arguments": {"alpha": 0.0}, "settings": {"steps": 4000, "lr": 1e-3}}}
@@ -54,4 +58,4 @@ def recovery(seed: int) -> dict[str, float]:
     return {"mape": mape(test["y"][:, 0], predict(found, test, draws=50, seed=seed)["y.mean"])}
 
 
-__all__ = ["CALIBRATION", "CROSS_FITS", "DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "recovery", "tiny"]
+__all__ = ["CALIBRATION", "CROSS_FITS", "DATASETS", "EXPERIMENTS", "GUIDES", "SPACE", "VARIANTS", "recovery", "tiny"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +21,7 @@ from .local_guide import RowGuide
 from .nets import GaussianMLP, fill_targets, mlp
 
 GAPS = 0.05  # share of the inputs that training hides where the data have gaps
+MANY = 200  # parameters per label from which a fit says that they are many
 WHOLE, CHUNK = 2**18, 2**16  # up to WHOLE rows a table is read at once, a larger one in chunks of CHUNK rows
 
 
@@ -96,9 +99,17 @@ class ContextModel(ZooModel):
         return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
 
     def check(self, data: Batch) -> None:
-        """Warn of units without a label among others that have some: nothing says how their target differs."""
+        """Warn of units without a label among others that have some: nothing says how their target differs.
+
+        Parameters that outnumber the labels by far are logged, once in a process.
+        """
         super().check(data)
-        if not (self.targets and self.c_dim and "y" in data.labels):
+        if not (self.targets and "y" in data.labels):
+            return
+        parameters, labels = sum(p.numel() for p in self.parameters()), int(data[data.labels["y"]].sum())
+        if labels and parameters > MANY * labels:
+            _say_many(type(self).__name__)
+        if not self.c_dim:
             return
         labelled = data["unit"][data[data.labels["y"]]]
         count = torch.bincount(labelled, minlength=data.sizes["unit"])
@@ -412,6 +423,14 @@ class MLVAE(ContextModel):
 def where_seen(p_x: dist.Distribution, seen: Tensor | None) -> dist.Distribution:
     """p(x | z, c) with a density of the entries `seen`, (B, Dx), alone: the others are integrated out."""
     return p_x if seen is None else p_x.base_dist.mask(seen).to_event(1)
+
+
+@functools.cache
+def _say_many(model: str) -> None:
+    logging.getLogger("pyrozoo").warning(
+        "%s has more than %d parameters for each label: smaller networks (width, depth) may predict better, which "
+        "pyrozoo.tune finds out", model, MANY,
+    )  # fmt: skip
 
 
 def checked_dropout(share: float) -> float:

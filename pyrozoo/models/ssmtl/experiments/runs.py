@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....criticism.scores import coverage, mape, per_group, rmse, wmape
+from ....criticism.scores import coverage, crps_normal, mape, per_group, rmse, wmape
 from ....data.batch import Batch
 from ....inference.fit import fit
 from ....inference.fitted import Fit
@@ -81,6 +81,15 @@ def table1_run(
     for name, metric in (("mape", mape), ("wmape", wmape)):
         result[name] = per_group(metric, truth, prediction["mean"], units).tolist()
     return result | _coverage(truth, prediction)
+
+
+def cross_fitted_trial(draw: int, arguments: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Fit one configuration with five labels per batch, and score the unlabelled rows."""
+    train, full, scored = dryer_data(draw)
+    model = registry.create_model("ssmtl", train, **arguments)
+    table = predict(fit(model, "paper", train, seed=1000, progress=False, **settings), full, draws=50)
+    truth, mean, sd = (values[scored] for values in (full["y"][:, 0].numpy(), table["y.mean"], table["y.sd"]))
+    return {"rmse": rmse(truth, mean), "crps": crps_normal(truth, mean, sd)}
 
 
 def _run(
