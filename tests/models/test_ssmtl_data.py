@@ -12,6 +12,7 @@ from pyrozoo.data.batch import Batch
 from pyrozoo.data.folders import data_path
 from pyrozoo.experiments.record import PUBLISHED
 from pyrozoo.models.ssmtl.data.datasets import DATASETS, draw_labels, dryer
+from pyrozoo.models.ssmtl.data.drifting import simulate_drift
 from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
 from pyrozoo.models.ssmtl.experiments.baselines import BASELINES, stl
 from pyrozoo.models.ssmtl.experiments.published import TABLE_1, TABLE_2
@@ -344,3 +345,22 @@ def test_published_tables(table, number):
         assert row["source"] == PUBLISHED
         assert row["reference"].endswith(f"Table {number}")
     assert np.all(np.diff([row["mape"] for row in table]) < 0)
+
+
+def test_wells_that_drift_lose_pressure_and_gain_water():
+    train, test = simulate_drift(6, 100, 10, seed=1, sigma_q=0.0)
+    assert (train.n_rows, train.sizes["labelled"], test.n_rows) == (6 * 75, 6 * 7, 6 * 25)
+    assert np.array_equal(test.time.reshape(6, 25)[0], np.arange(76.0, 101.0))
+    whole = {
+        name: np.concatenate([part.truth[name].reshape(6, -1) for part in (train, test)], 1) for name in train.truth
+    }
+    assert (np.diff(whole["shut_in"]) < 0).all()
+    assert (np.diff(whole["water_cut"]) >= 0).all()
+    assert train["y"][:, 0].numpy() == pytest.approx(train.truth["oil"], abs=1e-4)
+    again, _ = simulate_drift(6, 100, 10, seed=1, sigma_q=0.0)
+    assert again.sha256 == train.sha256
+
+
+def test_drift_needs_days_to_train_and_to_test():
+    with pytest.raises(ValueError, match="every 200"):
+        simulate_drift(2, 100, 200)

@@ -10,6 +10,7 @@ from ...lazy import names_of
 _HOMES = {
     "model": ("MLVAE", "MTL", "SSLVAE", "SSMTL"),
     "data.datasets": ("draw_labels", "dryer"),
+    "data.drifting": ("simulate_drift",),
     "data.simulator": ("PRESETS", "simulate"),
     "uses.calibration": ("CalibratedFit", "calibrate"),
     "uses.generation": ("Generated", "impute", "what_if"),

@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "table1": f"{_FOLDER}.table1:table1_experiment",
     "figure11": f"{_FOLDER}.figure11:figure11_experiment",
     "cross-fitted": f"{_FOLDER}.cross_fitted:cross_fitted_experiment",
+    "drift": f"{_FOLDER}.drift:drift_experiment",
     "intervals": f"{_FOLDER}.intervals:intervals_experiment",
     "faults": f"{_FOLDER}.faults:faults_experiment",
     "guides": f"{_FOLDER}.guides:guides_experiment",

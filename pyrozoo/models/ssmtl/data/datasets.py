@@ -11,6 +11,7 @@ import pandas as pd
 
 from ....data.batch import Batch
 from ....data.folders import data_path
+from .drifting import simulate_drift
 from .simulator import PRESETS, simulate
 
 
@@ -98,6 +99,7 @@ DATASETS: Mapping[str, Callable[..., Batch | tuple[Batch, Batch]]] = MappingProx
     {
         "simulated": partial(simulate, **PRESETS["same-valve"]),
         "simulated-any-valve": partial(simulate, name="simulated-any-valve", **PRESETS["any-valve"]),
+        "simulated-drift": simulate_drift,
         "dryer": dryer,
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -136,6 +137,13 @@ def simulate(
         _to_batch(np.concatenate([labelled, unlabelled], axis=1), observed, units, dtype, info),
         _to_batch(test, np.ones(n_test, bool), units, dtype, info),
     )
+
+
+def draw_units(n_units: int, seed: np.random.SeedSequence) -> dict[str, np.ndarray]:
+    """Draw the parameters of each unit, (M,) each, from the default ranges of `simulate`, and compute c1..c4."""
+    given = inspect.signature(simulate).parameters
+    names = ("height", "diameter", "friction", "density", "valve_area", "shut_in", "outlet")
+    return _draw_units(n_units, {name: given[name].default for name in names}, seed)
 
 
 def _draw_units(n_units: int, ranges: Mapping[str, Range], seed: np.random.SeedSequence) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ....criticism.law_learning import learn_parts
 from ....criticism.scores import coverage, crps_normal, rmse
 from ....criticism.scoring import metrics
 from ....data.batch import Batch
@@ -17,6 +19,7 @@ from ....experiments.cross_fitting import cross_fitted
 from ....experiments.record import format_table
 from ....experiments.running import Outcome, averages
 from ....inference.fitted import Fit
+from ....inference.law import PredictiveLaw
 from ....modeling import registry
 from ..data.datasets import dryer
 from .runs import dryer_data
@@ -24,7 +27,9 @@ from .shared import claim, configuration
 
 SMOKE_BATCHES = 6
 SMOKE = {"folds": 2, "repeats": 1, "restarts": 2}
-KINDS = ("SSMTL, one fit", "SSMTL, four restarts", "process alone", "SSMTL, cross-fitted")
+KINDS = (
+    "SSMTL, one fit", "SSMTL, four restarts", "process alone", "SSMTL alone, cross-fitted", "SSMTL, cross-fitted"
+)  # fmt: skip
 SCORES = ("rmse", "crps", "nll", "cover50", "cover80", "cover90")
 PROTOCOLS = {"same": "row", "later": "last"}  # rows that are scored -> labels that are held out for the law
 NOTE_CROSS_FITTED = (
@@ -50,7 +55,7 @@ def cross_fitted_experiment(out: Path, profile: str = "quick", seeds: int | None
     rows, each, laws = [], [], {}
     for protocol in PROTOCOLS:
         fits = {draw: cross_fit(out / f"{protocol}-{draw}", draw, profile, jobs, protocol) for draw in draws}
-        found = {draw: scored(fit, draw, profile, protocol) for draw, fit in fits.items()}
+        found = {draw: scored(fit, out / f"{protocol}-{draw}", draw, profile, protocol) for draw, fit in fits.items()}
         rows += summary(found.values(), protocol)
         each += [
             {"model": kind, "scored": protocol, "draw": draw, **own[kind]}
@@ -74,19 +79,43 @@ def cross_fit(folder: Path, draw: int, profile: str, jobs: int, protocol: str = 
     )
 
 
-def scored(fit: Fit, draw: int, profile: str = "quick", protocol: str = "same") -> dict[str, dict[str, float]]:
-    """Scores of the rows that are to be predicted: of the first restart, of the mixture, of the process, of the law."""
+def scored(
+    fit: Fit, folder: Path, draw: int, profile: str = "quick", protocol: str = "same"
+) -> dict[str, dict[str, float]]:
+    """Scores of the rows that are to be predicted: first restart, mixture, process, law without it, law.
+
+    Args:
+        fit: A cross-fitted fit.
+        folder: Folder of its fits.
+        draw: Random seed of the labels.
+        profile: "smoke" for a few batches.
+        protocol: "same" or "later".
+    """
     batches = SMOKE_BATCHES if profile == "smoke" else None
     _, full, unseen = dryer_data(draw, protocol, batches=batches, time=True)
     test = full.subset(np.flatnonzero(unseen))
     found = {
         KINDS[0]: metrics(fit, test, draws=50, restart=0),
         KINDS[1]: metrics(dataclasses.replace(fit, law=None), test, draws=50),
-        KINDS[3]: metrics(fit, test, draws=50),
+        KINDS[3]: metrics(without_process(fit, folder), test, draws=50),
+        KINDS[4]: metrics(fit, test, draws=50),
     }
     every = {kind: {name: float(own[f"y.{name}"]) for name in SCORES} for kind, own in found.items()}
     every[KINDS[2]] = _process_scores(fit, test)
     return {kind: every[kind] for kind in KINDS}
+
+
+def without_process(fit: Fit, folder: Path) -> Fit:
+    """The same restarts with the law that they have without a process beside them and without time.
+
+    Args:
+        fit: A cross-fitted fit.
+        folder: Folder of its fits, which has the predictions of held-out labels.
+    """
+    results = [json.loads(file.read_text())["result"] for file in sorted((folder / "jobs").glob("repeat-*.json"))]
+    kept = ("rows", "truth", "mean", "sd")
+    parts = learn_parts([{name: result["predicted"][name] for name in kept} for result in results])
+    return dataclasses.replace(fit, law=PredictiveLaw(parts, {} if fit.law is None else fit.law.facts))
 
 
 def _process_scores(fit: Fit, test: Batch) -> dict[str, float]:

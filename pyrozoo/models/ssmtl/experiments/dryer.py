@@ -50,7 +50,8 @@ def dryer_experiment(out: Path, profile: str = "quick", seeds: int | None = None
     if batches:
         plan = {name: {**job, "batches": batches} for name, job in plan.items()}
     fits = {draw: cross_fit(out / "cross-fitted" / f"draw-{draw}", draw, profile, jobs) for draw in draws}
-    crossed = {draw: scored(fit, draw, profile) for draw, fit in fits.items()}
+    folders = {draw: out / "cross-fitted" / f"draw-{draw}" for draw in draws}
+    crossed = {draw: scored(fit, folders[draw], draw, profile) for draw, fit in fits.items()}
     plan = dict(sorted(plan.items(), key=lambda item: item[0].split("-")[0] != "ssmtl"))  # the long ones first
     results = run_jobs(dryer_run, plan, out / "jobs", n_jobs=jobs)
     rows = summary(crossed.values())[::-1] + [
