@@ -10,7 +10,7 @@ import pytest
 
 import pyrozoo as zoo
 from pyrozoo.criticism.scores import rmse
-from pyrozoo.experiments.record import PUBLISHED, read_record
+from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments import tuning as tune
@@ -121,6 +121,8 @@ def rows_of(*folders):
 
 
 TABLES = {
+    "cross-fitted": lambda: format_table(rows_of("cross-fitted")),
+    "drift": lambda: format_table(rows_of("drift")),
     "figure11": lambda: figure11_table(rows_of("figure11")),
     "intervals": lambda: intervals_table(rows_of("intervals", "intervals/simulated")),
     "faults": lambda: auroc_table(rows_of("faults/simulated", "faults/dryer")),

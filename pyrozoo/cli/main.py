@@ -179,7 +179,7 @@ def _inspect_options(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _fit_options(
-    fit: argparse.ArgumentParser, out: str = "folder to make for the run", metavar: str = "DIR"
+    fit: argparse.ArgumentParser, out: str = "folder to make for the run", written: str = "DIR"
 ) -> None:  # fmt: skip
     fit.add_argument("name", metavar="NAME")
     fit.add_argument(
@@ -237,9 +237,9 @@ def _fit_options(
     fit.add_argument("--jobs", type=positive, metavar="N", default=1, help="processes of a cross-fit; default: 1")
     fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch, or of every fit")
     fit.add_argument("--resume", action="store_true", help="go on from the checkpoint, where there is one")
-    if metavar == "DIR":
+    if written == "DIR":
         fit.add_argument("--preset", metavar="FILE.json", help="what `tune` wrote; other options come before it")
-    fit.add_argument("--out", required=True, metavar=metavar, help=out)
+    fit.add_argument("--out", required=True, metavar=written, help=out)
 
 
 def _dialect_options(command: argparse.ArgumentParser) -> None:

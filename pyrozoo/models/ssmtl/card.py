@@ -59,6 +59,7 @@ CARD = Card(
     limitations=(
         "network weights are point estimates; the posterior is over c, z and the missing y",
         "a fit's own predictive intervals are too narrow with few labels: use pyrozoo.cross_fitted, or conformal",
+        "a cross-fitted fit keeps up to 2,000 labels and their inputs, for the Gaussian process beside it",
         "with alpha > 0 the objective is no ELBO and q(c) is overconfident; c is not identified (it may be rotated)",
         "rows are exchangeable given their unit; real rows follow one another in time",
         "an unseen unit needs calibration (models.ssmtl.calibrate) or the amortised guide, which reads inputs only",
