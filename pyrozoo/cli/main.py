@@ -144,6 +144,8 @@ def _parser() -> Parser:
     reproduce.add_argument(
         "--split", metavar="SPLIT", help="how to split the data, where an experiment offers a choice"
     )
+    reproduce.add_argument("--folds", type=positive, metavar="N", help="folds of a cross-validation of people")
+    reproduce.add_argument("--people", type=positive, metavar="N", help="people of the data, the first N; default: all")
     reproduce.add_argument("--out", metavar="DIR", help="folder; default: results/NAME-EXPERIMENT")
     check = add("check", check_command, "check an entry against the contract of the zoo")
     check.add_argument("name", metavar="NAME")

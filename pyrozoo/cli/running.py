@@ -21,7 +21,8 @@ def reproduce_command(arguments: argparse.Namespace) -> int:
     """Run an experiment of an entry."""
     from ..experiments.running import function_of, run
 
-    options = {name: getattr(arguments, name) for name in ("profile", "seeds", "jobs", "out", "data", "split")}
+    names = ("profile", "seeds", "jobs", "out", "data", "split", "folds", "people")
+    options = {name: getattr(arguments, name) for name in names}
     with contextlib.ExitStack() as stack:
         if arguments.cluster is not None:
             if "jobs" not in inspect.signature(function_of(arguments.name, arguments.experiment)).parameters:

@@ -1,7 +1,7 @@
 """The runner of the entries' experiments, and what these share.
 
 An experiment is a function ``(out, profile="quick", ...) -> Outcome``. It also has a parameter for each of the options
-`seeds`, `jobs`, `data` and `split` that it takes; `run` refuses the others. It claims its folder (`claim`), runs its
+`seeds`, `jobs`, `data`, `split`, `folds` and `people` that it takes; `run` refuses the others. It claims its folder (`claim`), runs its
 jobs (`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with several records
 returns a dict of outcomes by the subfolder of `out` for each record.
 """
@@ -48,7 +48,8 @@ class Outcome:
 
 def run(
     name: str, experiment: str, *, profile: str | None = None, seeds: int | None = None, jobs: int | None = None,
-    out: Path | str | None = None, data: str | None = None, split: str | None = None,
+    out: Path | str | None = None, data: str | None = None, split: str | None = None, folds: int | None = None,
+    people: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run an experiment of an entry, print its table and write its record.
 
@@ -62,6 +63,8 @@ def run(
         data: Path of your own copy of the recordings.
         split: How an experiment that offers a choice splits its data, such as "subject" or "window"; None takes the
             default.
+        folds: Number of folds of a cross-validation; None takes the profile's.
+        people: Number of people of the data, the first by name; None takes all.
 
     Returns:
         The record. Where an experiment writes several, a dict of them by their subfolder of `out`.
@@ -76,7 +79,8 @@ def run(
     profile = taken["profile"].default if profile is None else profile
     if profile not in PROFILES:
         raise ValueError(f"profile: {profile!r} is none of {list(PROFILES)}")
-    given = {k: v for k, v in {"seeds": seeds, "jobs": jobs, "data": data, "split": split}.items() if v is not None}
+    options = {"seeds": seeds, "jobs": jobs, "data": data, "split": split, "folds": folds, "people": people}
+    given = {k: v for k, v in options.items() if v is not None}
     if refused := [option for option in given if option not in taken]:
         raise ValueError(f"{', '.join(refused)}: {experiment!r} of {name!r} takes none; leave it out")
     out = Path(out or f"results/{name}-{experiment}")

@@ -291,6 +291,18 @@ class ZooModel(LocalParams, PyroModule):
         """
         return {**batch, "h": self.encode(**batch)} if hasattr(self, "encode") and "h" not in batch else dict(batch)
 
+    def decide(self, target: str, probabilities: np.ndarray) -> np.ndarray:
+        """Choose the label of every row that `predict` reports for a target of classes: here the likeliest class.
+
+        Args:
+            target: Name of the target.
+            probabilities: Probability of each class, (N, K).
+
+        Returns:
+            Positions of the classes, (N,).
+        """
+        return probabilities.argmax(1)
+
     @property
     def targets_alone(self) -> dict[str, Any]:
         """Arguments that make `forward` leave out sites on which the targets do not depend; empty if it cannot.

@@ -371,7 +371,7 @@ def _classes(target: str, probabilities: Tensor, fit: Fit, law: Temperature | No
     """Columns of a discrete target from the probabilities of its classes, (N, K)."""
     classes = fit.prototype.coords.get(f"{target}_class", np.arange(probabilities.shape[-1]))
     shares = probabilities.numpy() if law is None else law.probabilities(probabilities.numpy())
-    return class_columns(target, classes, shares.argmax(-1), shares)
+    return class_columns(target, classes, fit.model.decide(target, shares), shares)
 
 
 def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:

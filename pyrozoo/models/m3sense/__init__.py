@@ -15,6 +15,7 @@ _HOMES = {
     "data.arrays": ("from_arrays",),
     "data.batches": ("at_rates", "detrended", "merge", "standardise"),
     "data.e4": ("read_e4", "read_e4_folder", "read_nurses"),
+    "data.features": ("handcrafted", "with_features"),
     "data.folders": ("read_study",),
     "data.labelling": ("label_by_table", "label_by_tags"),
     "data.kemocon": ("read_kemocon",),
@@ -31,7 +32,7 @@ _HOMES = {
     "uses.domain": ("domain_probabilities",),
     "uses.exporting": ("Program", "to_program"),
     "uses.transferring": ("transfer",),
-    "experiments.baselines": ("BASELINES", "handcrafted"),
+    "experiments.baselines": ("BASELINES",),
     "experiments.presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),
 }
 _MODULES = {"nets": "nets"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -54,7 +54,8 @@ class Generative(LatentModel):
         dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
         gamma: float = 1.0, signal_loc: Mapping[str, float] | None = None,
         signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
-        channels: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None, inputs: str = "signals", features: Mapping[str, int] | None = None,
+        rule: str = "balanced", shares: Mapping[str, Sequence[float]] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in AFFECT_SIZES))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
-from .data.batches import modalities
+from .data.batches import features_of, modalities
 from .local_guide import PaperGuide
-from .nets import FROZEN, FUSIONS, UNIMODAL, Representation, classifier
+from .nets import FROZEN, FUSIONS, INPUTS, UNIMODAL, Representation, classifier
+
+RULES = ("balanced", "likeliest")
 
 
 def n_classes(data: Batch) -> dict[str, int]:
@@ -26,11 +29,29 @@ def n_classes(data: Batch) -> dict[str, int]:
     return {t: int(data[f"y_{t}"].max()) + 1 if known is None else len(known) for t, known in names.items()}
 
 
+def class_shares(data: Batch) -> dict[str, tuple[float, ...]]:
+    """Task -> share of each of its classes among the windows whose label is known; tasks without any are left out."""
+    out = {}
+    for task, n in n_classes(data).items():
+        seen = data[f"y_{task}"].cpu().numpy()[data.observed(f"y_{task}")]
+        if len(seen):
+            out[task] = tuple((np.bincount(seen, minlength=n) / len(seen)).tolist())
+    return out
+
+
+def by_rule(rule: str, probabilities: np.ndarray, shares: Sequence[float] | None) -> np.ndarray:
+    """Choose a class of every row, positions (N,) from probabilities (N, C), by a rule of `AffectModel`."""
+    if rule == "likeliest" or shares is None:
+        return probabilities.argmax(1)
+    present = np.array(shares) > 0  # a class that training lacks is never chosen
+    return np.where(present, probabilities / np.where(present, shares, 1.0), -1.0).argmax(1)
+
+
 class AffectModel(ZooModel):
     """Base of all variants: modalities, tasks, and the shared encoder, which runs once per step.
 
-    Shapes: a signal of each modality (B, samples), or (B, samples, channels) where it has several channels;
-    ``y_<task>`` (B,) with a mask of the windows where it is known; window (B,); h (T, B, F), the representation X_T of
+    Shapes: a signal of each modality (B, samples), or (B, samples, channels) where it has several channels; its
+    handcrafted features ``<modality>_features`` (B, J), see `with_features`; ``y_<task>`` (B,) with a mask of the windows where it is known; window (B,); h (T, B, F), the representation X_T of
     every task, from `encode`.
 
     Args:
@@ -48,6 +69,12 @@ class AffectModel(ZooModel):
             up to X_T. Its weights take no gradient, and its batch norm and dropout stay as in evaluation.
         signal_loc, signal_scale: Location and scale of each modality: networks see (signal - loc) / scale.
         channels: Modality -> number of its channels, of those with several, such as three axes of acceleration.
+        inputs: What the networks read of every modality: "signals", its handcrafted "features", or "both", each as a
+            modality of its own. By default the features where the data have them (`with_features`).
+        features: Modality -> number of its handcrafted features.
+        rule: How a label follows from the probabilities: "balanced", the class with the largest ratio of probability to
+            its share among the labels of training, which is the rule for balanced accuracy; or "likeliest".
+        shares: Task -> share of each class among the labels of training; equal ones where it is not given.
 
     Raises:
         ValueError: An argument out of its range or choices; a signal shorter than a segment.
@@ -58,17 +85,21 @@ class AffectModel(ZooModel):
     at_least = ("tasks",)
     fit_defaults: Mapping[str, Any] = {
         "epochs": 40, "batch_size": 64, "lr": 1e-3, "schedule": "cosine", "clip": 10.0,
-        "optimizer": functools.partial(torch.optim.Adam, weight_decay=1e-4, fused=True),
+        "optimizer": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
     }  # fmt: skip
 
     def __init__(
         self, modalities: tuple[str, ...], tasks: Mapping[str, int], unimodal: str, fusion: str, segment: int,
         embedding: int, lstm_layers: int, hidden: tuple[int, int], head: int, dropout: float, lstm_dropout: float,
         frozen: str, signal_loc: Mapping[str, float] | None, signal_scale: Mapping[str, float] | None,
-        channels: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None, inputs: str = "signals", features: Mapping[str, int] | None = None,
+        rule: str = "balanced", shares: Mapping[str, Sequence[float]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        chosen = (("unimodal", unimodal, UNIMODAL), ("fusion", fusion, FUSIONS), ("frozen", frozen, FROZEN))
+        chosen = (
+            ("unimodal", unimodal, UNIMODAL), ("fusion", fusion, FUSIONS), ("frozen", frozen, FROZEN),
+            ("inputs", inputs, INPUTS), ("rule", rule, RULES),
+        )  # fmt: skip
         for name, value, choices in chosen:
             if value not in choices:
                 raise ValueError(f"{name}: {value!r} is none of {list(choices)}")
@@ -80,13 +111,21 @@ class AffectModel(ZooModel):
         if single:
             raise ValueError(f"tasks: {single[0]!r} has one class, so there is nothing to tell apart; leave it out")
         self.modalities, self.tasks = tuple(modalities), dict(tasks)
+        self.inputs, self.rule, self.shares = inputs, rule, dict(shares or {})
+        lacking = [modality for modality in self.modalities if modality not in (features or {})]
+        if inputs != "signals" and lacking:
+            raise ValueError(
+                f"inputs: {inputs!r}, but {lacking[0]} has no handcrafted features; add them to the data by "
+                "pyrozoo.models.m3sense.with_features"
+            )
+        self.features = {f"{m}_features": (features or {})[m] for m in self.modalities} if inputs != "signals" else {}
         self.channels = {modality: (channels or {}).get(modality, 1) for modality in self.modalities}
         self.segment, self.embedding, self.head_width = segment, embedding, head
         first, last = hidden
         self.out_dim = last
         self.representation = Representation(
-            self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal, fusion, (first, last), dropout,
-            lstm_dropout, frozen, self.channels,
+            () if inputs == "features" else self.modalities, len(tasks), segment, embedding, lstm_layers, unimodal,
+            fusion, (first, last), dropout, lstm_dropout, frozen, self.channels, self.features,
         )  # fmt: skip
         loc = [(signal_loc or {}).get(modality, 0.0) for modality in self.modalities]
         scale = [(signal_scale or {}).get(modality, 1.0) for modality in self.modalities]
@@ -107,9 +146,14 @@ class AffectModel(ZooModel):
             loc[name], scale[name] = float(signal.mean()), float(signal.std())
             if not scale[name] > 1e-9 * max(1e-9, abs(loc[name])):
                 raise ValueError(f"{name}: it never changes; leave the modality out")
-        found = {"modalities": tuple(names), "tasks": n_classes(data), "signal_loc": loc, "signal_scale": scale}
+        found = {
+            "modalities": tuple(names), "tasks": n_classes(data), "signal_loc": loc, "signal_scale": scale,
+            "shares": class_shares(data),
+        }  # fmt: skip
         several = {name: data[name].shape[2] for name in names if data[name].dim() == 3}
-        return {**found, "channels": several} if several else found
+        found |= {"channels": several} if several else {}
+        features = features_of(data)
+        return found | {"inputs": "features", "features": features} if features else found
 
     def check(self, data: Batch) -> None:
         if data.n_rows < 2 and self.representation.frozen != "representation":
@@ -130,6 +174,13 @@ class AffectModel(ZooModel):
                 raise ValueError(
                     f"{name}: windows of {batch[name].shape[1]} samples are shorter than a segment of {self.segment}"
                 )
+        for name, n in self.features.items():
+            if name not in batch or batch[name].shape[1] != n:
+                found = f"{batch[name].shape[1]} numbers of each window" if name in batch else "none"
+                raise ValueError(
+                    f"{name}: the model reads {n} handcrafted features, the data have {found}; add those of the same "
+                    "signals, at the rates of training, by pyrozoo.models.m3sense.with_features"
+                )
         if len(batch[self.modalities[0]]) < 2 and self.representation.training:
             raise ValueError(
                 "window: a minibatch of one window has no batch statistics (batch norm); choose a batch_size that does "
@@ -142,7 +193,11 @@ class AffectModel(ZooModel):
         signals = {
             name: (batch[name] - self.signal_loc[i]) / self.signal_scale[i] for i, name in enumerate(self.modalities)
         }
-        return self.representation(signals)
+        return self.representation({**signals, **{name: batch[name] for name in self.features}})
+
+    def decide(self, target: str, probabilities: np.ndarray) -> np.ndarray:
+        """Choose a class of every window by `rule`, positions (N,) from probabilities (N, C)."""
+        return by_rule(self.rule, probabilities, self.shares.get(target.removeprefix("y_")))
 
     def known(self, task: str, batch: Mapping[str, Any], like: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B,) of a task, and a mask (B,) of those that are known; without the task, zeros and no known one."""
@@ -193,7 +248,7 @@ class LatentModel(AffectModel):
 
 AFFECT_SIZES = (
     "modalities", "tasks", "unimodal", "fusion", "segment", "embedding", "lstm_layers", "hidden", "head", "dropout",
-    "lstm_dropout", "frozen", "signal_loc", "signal_scale", "channels",
+    "lstm_dropout", "frozen", "signal_loc", "signal_scale", "channels", "inputs", "features", "rule", "shares",
 )  # fmt: skip
 
 
@@ -235,7 +290,8 @@ class M3Sense(LatentModel):
         dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none", a_dim: int = 16, q_hidden: int = 64,
         gamma: float | None = None, signal_loc: Mapping[str, float] | None = None,
         signal_scale: Mapping[str, float] | None = None, priors: Mapping[str, Any] | None = None,
-        channels: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None, inputs: str = "signals", features: Mapping[str, int] | None = None,
+        rule: str = "balanced", shares: Mapping[str, Sequence[float]] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in AFFECT_SIZES))
@@ -314,7 +370,8 @@ class Unaligned(AffectModel):
         dropout: float = 0.3, lstm_dropout: float = 0.1, frozen: str = "none",
         signal_loc: Mapping[str, float] | None = None, signal_scale: Mapping[str, float] | None = None,
         priors: Mapping[str, Any] | None = None,
-        channels: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None, inputs: str = "signals", features: Mapping[str, int] | None = None,
+        rule: str = "balanced", shares: Mapping[str, Sequence[float]] | None = None,
     ) -> None:  # fmt: skip
         given = locals()
         super().__init__(*(given[name] for name in AFFECT_SIZES))

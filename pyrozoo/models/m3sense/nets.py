@@ -14,6 +14,7 @@ from torch.nn import functional
 UNIMODAL = ("last", "keyless", "self")
 FUSIONS = ("sum", "concat", "keyless", "hamlet", "cam")
 FROZEN = ("none", "encoders", "representation")
+INPUTS = ("signals", "features", "both")
 CHANNELS = (64, 32)  # of the co-occurrence convolutions, kernels 1 and 3
 
 
@@ -69,6 +70,21 @@ class UnimodalEncoder(nn.Module):
         return states[:, -1]
 
 
+class FeatureEncoder(nn.Sequential):
+    """Features of one modality from its handcrafted ones, (B, J) -> (B, E): a fully connected layer.
+
+    Args:
+        n_features: Number J of handcrafted features.
+        embedding: Width E.
+        dropout: Dropout probability.
+    """
+
+    def __init__(self, n_features: int, embedding: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(n_features, embedding), nn.BatchNorm1d(embedding), nn.ReLU(), nn.Dropout(dropout)
+        )  # fmt: skip
+
+
 class Fusion(nn.Module):
     """Fuse the features of all modalities, (B, K, E), to a vector per task, (T, B, out); T is 1 where tasks share it.
 
@@ -111,10 +127,10 @@ class Fusion(nn.Module):
 
 
 class Representation(nn.Module):
-    """All networks up to X_T, {modality: (B, samples[, channels])} -> (T, B, F) (eq. 1); tasks share the encoders.
+    """All networks up to X_T, {input: (B, samples[, channels]) or (B, J)} -> (T, B, F) (eq. 1); tasks share encoders.
 
     Args:
-        modalities: Names of the K modalities.
+        modalities: Names of the modalities whose signals are inputs.
         n_tasks: Number T of tasks.
         segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout: Arguments of every `UnimodalEncoder`.
         fusion: Kind of `Fusion`.
@@ -122,23 +138,28 @@ class Representation(nn.Module):
         frozen: Part that takes no gradient and stays in evaluation mode, whatever mode is set: "none", "encoders" or
             "representation" (all of it).
         channels: Modality -> number of its channels, of those with several.
+        features: Name of an input of handcrafted features -> their number.
     """
 
     def __init__(
         self, modalities: tuple[str, ...], n_tasks: int, segment: int, embedding: int, lstm_layers: int, unimodal: str,
         fusion: str, hidden: tuple[int, int], dropout: float, lstm_dropout: float, frozen: str = "none",
-        channels: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None, features: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        several = channels or {}
         self.encoders = nn.ModuleDict(
             {
-                m: UnimodalEncoder(
-                    segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout, (channels or {}).get(m, 1)
-                )
-                for m in modalities
+                **{
+                    m: UnimodalEncoder(
+                        segment, embedding, lstm_layers, unimodal, dropout, lstm_dropout, several.get(m, 1)
+                    )
+                    for m in modalities
+                },
+                **{name: FeatureEncoder(n, embedding, dropout) for name, n in (features or {}).items()},
             }
         )
-        self.fusion = Fusion(fusion, embedding, len(modalities), n_tasks)
+        self.fusion = Fusion(fusion, embedding, len(self.encoders), n_tasks)
         out, (first, last) = self.fusion.out_dim, hidden
         self.heads = nn.ModuleList(
             nn.Sequential(
@@ -159,8 +180,8 @@ class Representation(nn.Module):
             self.encoders.eval()
         return self
 
-    def forward(self, signals: Mapping[str, Tensor]) -> Tensor:
-        features = torch.stack([encoder(signals[name]) for name, encoder in self.encoders.items()], 1)  # eq. 2
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        features = torch.stack([encoder(inputs[name]) for name, encoder in self.encoders.items()], 1)  # eq. 2
         fused = self.fusion(features)  # eq. 6
         fused = fused.expand(len(self.heads), *fused.shape[1:])
         return torch.stack([head(part) for head, part in zip(self.heads, fused, strict=True)])  # eq. 11

@@ -84,6 +84,12 @@ def window_numbers(data: Batch) -> np.ndarray:
     return out
 
 
+def numbered(data: Batch) -> Batch:
+    """Add the coordinate ``number`` of the windows, see `window_numbers`, which parts of the data then keep."""
+    coords = {**data.coords, "number": window_numbers(data)}
+    return replace(data, coords=coords, along={**data.along, "number": data.rows})
+
+
 def detrended(data: Batch, degree: int = 1) -> Batch:
     """Take the trend over a person's session out of every channel.
 
@@ -99,7 +105,7 @@ def detrended(data: Batch, degree: int = 1) -> Batch:
         Batch: The windows without the trend; ``info["detrended"]`` is `degree`.
 
     Raises:
-        ValueError: The data are standardised already; a person has too few windows.
+        ValueError: The data are standardised already, or have features; a person has too few windows.
 
     Example:
         >>> import numpy as np
@@ -113,6 +119,7 @@ def detrended(data: Batch, degree: int = 1) -> Batch:
         raise ValueError(f"degree: {degree}; a trend has a degree of at least 1")
     if "standardised" in data.info:
         raise ValueError("the data are standardised already; take the trend out before (detrended, then standardise)")
+    _require_no_features(data)
     number, people = window_numbers(data), data["subject"].cpu().numpy()
     tensors = {name: data[name].double().cpu().numpy().copy() for name in modalities(data)}
     for person in np.unique(people):
@@ -140,7 +147,7 @@ def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
         Batch: The same windows at these rates.
 
     Raises:
-        ValueError: A rate is missing or unknown, or gives no whole number of samples.
+        ValueError: A rate is missing or unknown, or gives no whole number of samples; the data have features.
 
     Example:
         >>> from pyrozoo.models.m3sense import at_rates, simulate
@@ -151,6 +158,7 @@ def at_rates(data: Batch, rates: Mapping[str, float]) -> Batch:
     """
     from scipy.signal import resample_poly
 
+    _require_no_features(data)
     own, tensors = data.info.get("rates") or {}, {}
     for name in modalities(data):
         if name not in own or name not in rates:
@@ -176,6 +184,16 @@ def channels(data: Batch) -> dict[str, list[str]]:
     return {name: data.coords[data.dims[name][1]].tolist() for name in modalities(data) if len(data.dims[name]) > 1}
 
 
+def features_of(data: Batch) -> dict[str, int]:
+    """Map each modality that has handcrafted features (`with_features`) to their number."""
+    return {name: data[f"{name}_features"].shape[1] for name in modalities(data) if f"{name}_features" in data}
+
+
+def _require_no_features(data: Batch) -> None:
+    if features_of(data):
+        raise ValueError("the data have features of their signals, which would no longer be theirs; add them last")
+
+
 def merge(batches: Sequence[Batch]) -> Batch:
     """Join data sets into one batch; windows are unlabelled for the tasks that their own data set does not have.
 
@@ -190,7 +208,7 @@ def merge(batches: Sequence[Batch]) -> Batch:
 
     Raises:
         ValueError: There are none, or they differ in modalities, samples, rates or standardisation; one is a minibatch;
-            a person is in two of them.
+            a person is in two of them; one has features, which are added to the whole.
 
     Example:
         >>> import numpy as np
@@ -209,6 +227,7 @@ def merge(batches: Sequence[Batch]) -> Batch:
     shape = {m: _shape(first, m) for m in modalities(first)}
     for k, batch in enumerate(batches):
         with located(f"batch {k} ({batch.info.get('name', 'unnamed')})"):
+            _require_no_features(batch)
             if batch.n_rows != batch.sizes[batch.rows]:
                 raise ValueError("it is a minibatch; give whole data sets, or parts made by subset")
             own = {m: _shape(batch, m) for m in modalities(batch)}

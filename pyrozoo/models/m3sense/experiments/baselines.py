@@ -1,67 +1,46 @@
-"""Handcrafted features of windows, and the six classifiers that the paper uses with them."""
+"""The six classifiers that the paper uses with handcrafted features, logistic regression, and a clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ....data.batch import Batch
-from ..data.batches import channels, modalities
+from ..data.batches import features_of, modalities, window_numbers
+from ..data.features import handcrafted
 
-STATISTICS = ("mean", "sd", "max", "min", "median", "iqr", "slope", "mean_abs_diff")
 SEED = 333  # the paper's
+CLOCK = "clock"
 
 
-def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
-    """Compute eight summaries of every window and channel.
-
-    They are mean, sd, max, min, median, iqr, slope and mean_abs_diff. The slope is the change of the least-squares line
-    over the whole window, independent of the rate; mean_abs_diff is the mean absolute difference between neighbouring
-    samples.
+def inputs_of(data: Batch, model: str, only: Sequence[str] | None = None) -> np.ndarray:
+    """Return what a classifier sees of windows, (N, J).
 
     Args:
         data: Windows.
-
-    Returns:
-        Features (N, 8 C) of C channels in all, and their names such as "eda_slope" or, with several channels,
-        "acc_x_slope".
-
-    Raises:
-        ValueError: The batch holds no signals, or one of a single sample.
-
-    Example:
-        >>> from pyrozoo.models.m3sense import BASELINES, handcrafted, simulate
-        >>> data = simulate("simulated stress", n_subjects=2, n_windows=6, seconds=5.0)
-        >>> features, names = handcrafted(data)
-        >>> features.shape, names[8:10]
-        ((12, 24), ['eda_mean', 'eda_sd'])
-        >>> classifier = BASELINES["LDA"](0).fit(features, data["y_stress"].numpy())
-        >>> classifier.predict(features).shape
-        (12,)
+        model: "clock" sees the number of the window in its session and nothing else, all others the features of the
+            batch, or where it has none those of `handcrafted`.
+        only: Modalities to use; None for all.
     """
-    names = modalities(data)
-    if not names:
-        raise ValueError("the data hold no signals; give windows, as from windows() or from_arrays()")
-    columns: list[np.ndarray] = []
-    signals: dict[str, np.ndarray] = {}
-    for name in names:
-        values = data[name].double().cpu().numpy()
-        several = channels(data).get(name)
-        signals |= {f"{name}_{own}": values[..., k] for k, own in enumerate(several)} if several else {name: values}
-    for name, signal in signals.items():
-        n = signal.shape[1]
-        if n < 2:
-            raise ValueError(f"{name}: a window has one sample; features need at least two")
-        time = np.linspace(-0.5, 0.5, n)
-        low, median, high = np.quantile(signal, [0.25, 0.5, 0.75], axis=1)
-        columns += [
-            signal.mean(1), signal.std(1), signal.max(1), signal.min(1), median, high - low,
-            signal @ time / (time @ time), np.abs(np.diff(signal, axis=1)).mean(1),
-        ]  # fmt: skip
-    return np.stack(columns, 1), [f"{name}_{statistic}" for name in signals for statistic in STATISTICS]
+    if model == CLOCK:
+        known = "number" in data.row_coords  # of the whole data, of which these are a part
+        numbers = data.describe_rows()["number"].to_numpy() if known else window_numbers(data)
+        return numbers[:, None].astype(float)
+    names = only or modalities(data)
+    if features_of(data):
+        return np.hstack([data[f"{name}_features"].double().cpu().numpy() for name in names])
+    values, columns = handcrafted(data)
+    return values[:, [any(column.startswith(f"{name}_") for name in names) for column in columns]]
+
+
+def logistic(penalty: float) -> Any:
+    """Make a logistic regression on standardised features with C = `penalty`."""
+    from sklearn.linear_model import LogisticRegression
+
+    return _pipeline(True, LogisticRegression(C=penalty, max_iter=5000))
 
 
 def _pipeline(scaled: bool, classifier: Any) -> Any:

@@ -14,13 +14,13 @@ from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, claim, timing
 from ..card import CARD
-from ..data.batches import window_numbers
-from .baselines import BASELINES, handcrafted
+from ..data.features import handcrafted
+from .baselines import BASELINES, CLOCK, inputs_of, logistic
 from .runs import names_of
 from .stress import INNER, PENALTIES, TASK, people_of, scores_of, stress_windows, without
 from .tables import job_name
 
-CLOCK, LOGISTIC = "clock", "logistic regression"
+LOGISTIC = "logistic regression"
 INPUTS = ("signals", "signals, time trend taken out", "signals and clock")
 CLASSICAL = ("random forest", "extra trees", "LDA")
 DEGREE = 2  # of the trend over a session
@@ -55,11 +55,11 @@ def clock_run(path: str, person: str, inputs: str, seed: int, smoke: bool) -> di
     train, test = without(data, [person])
     out: dict[str, Any] = {}
     if inputs == CLOCK:
-        found = BASELINES["decision tree"](seed).fit(_number(train), names_of(train, TASK)[1])
-        out |= _scored(CLOCK, found, _number(test), train, test)
+        found = BASELINES["decision tree"](seed).fit(inputs_of(train, CLOCK), names_of(train, TASK)[1])
+        out |= _scored(CLOCK, found, inputs_of(test, CLOCK), train, test)
     else:
         x, x_test = (_features(part, inputs) for part in (train, test))
-        found = _logistic(_penalty(train, inputs)).fit(x, names_of(train, TASK)[1])
+        found = logistic(_penalty(train, inputs)).fit(x, names_of(train, TASK)[1])
         out |= _scored(LOGISTIC, found, x_test, train, test)
         for name in () if smoke else CLASSICAL:
             found = BASELINES[name](seed).fit(x, names_of(train, TASK)[1])
@@ -67,21 +67,9 @@ def clock_run(path: str, person: str, inputs: str, seed: int, smoke: bool) -> di
     return {**out, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def _number(data: Batch) -> np.ndarray:
-    return window_numbers(data)[:, None].astype(float)
-
-
 def _features(data: Batch, inputs: str) -> np.ndarray:
     features = handcrafted(data)[0]
-    return np.hstack([features, _number(data)]) if inputs == INPUTS[2] else features
-
-
-def _logistic(penalty: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=5000))
+    return np.hstack([features, inputs_of(data, CLOCK)]) if inputs == INPUTS[2] else features
 
 
 def _penalty(train: Batch, inputs: str) -> float:
@@ -91,7 +79,7 @@ def _penalty(train: Batch, inputs: str) -> float:
         own, held = without(train, people_of(train)[k::INNER])
         x, x_held, names = _features(own, inputs), _features(held, inputs), names_of(own, TASK)[1]
         for penalty in PENALTIES:
-            fit = _logistic(penalty).fit(x, names)
+            fit = logistic(penalty).fit(x, names)
             found[penalty] += _scored("", fit, x_held, own, held)[".balanced_accuracy"]
     return max(found, key=found.__getitem__)
 

@@ -16,7 +16,8 @@ from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ..card import CARD
 from ..uses.transferring import transfer
-from .runs import TASKS, chosen, classical_scores, configuration, fitted, names_of, parts_of, scored
+from .baselines import CLOCK
+from .runs import ADAM, TASKS, chosen, classical_scores, configuration, fitted, names_of, parts_of, scored
 from .tables import BY_WINDOW, CAM, NOTE, SEEDS, SIMULATED, data_identity, job_name, split_setting
 
 FEW = {"smoke": (8,), "quick": (8, 24, 72), "paper": (8, 24, 72, 216)}
@@ -27,6 +28,7 @@ SCRATCH, BEFORE_SINGLE, BEFORE_PAIR, BEFORE_PAIR_FUSION, BEFORE_ALL, CLASSICAL =
     "the same, layers after the encoders trained, too", "M3Sense, pre-trained on all three (task known)",
     "extra trees on the few labels",
 )  # fmt: skip
+CLOCKED = f"{CLOCK} on the few labels"
 METHODS = (CLASSICAL, SCRATCH, BEFORE_SINGLE, BEFORE_PAIR, BEFORE_PAIR_FUSION, BEFORE_ALL)
 NOTE_7 = (
     "A task is learned from few labelled windows of half of the people. Pre-trained models keep their representation; "
@@ -53,6 +55,7 @@ def transfer_run(task: str, seed: int, profile: str, data: str | None = None, sp
         few = few_of(train, task, n, seed)
         found = {
             CLASSICAL: [classical_scores("extra trees", task, few, test, seed)],
+            **({} if data is None else {CLOCKED: [classical_scores(CLOCK, task, few, test, seed)]}),
             SCRATCH: [_score(_alone(few, task, profile, seed), few, test, task, seed)],
             BEFORE_SINGLE: [
                 _score(_tuned(s, few, task, profile, seed, "representation"), few, test, task, seed) for s in single
@@ -79,7 +82,8 @@ def few_of(train: Batch, task: str, n: int, seed: int) -> Batch:
 
 
 def _settings(few: Batch, profile: str) -> dict[str, Any]:
-    return {"steps": STEPS[profile], "batch_size": min(few.n_rows, 32) if few.n_rows % 32 != 1 else 33}
+    size = min(few.n_rows, 32) if few.n_rows % 32 != 1 else 33
+    return {"steps": STEPS[profile], "batch_size": size, "optimizer": ADAM}
 
 
 def _alone(few: Batch, task: str, profile: str, seed: int) -> Fit:
@@ -125,13 +129,14 @@ def figure7_experiment(
         for task in TASKS for seed in numbers
     }  # fmt: skip
     results = run_jobs(transfer_run, plan, out / "jobs", n_jobs=jobs)
+    methods = METHODS if data is None else (*METHODS, CLOCKED)
     found = {
         (task, n, method): [
             {name: results[job_name(task, seed)][f"{method}|{n}|{name}"]
              for name in ("accuracy", "balanced_accuracy", "macro_f1", "majority")}
             for seed in numbers
         ]
-        for task in TASKS for n in FEW[profile] for method in METHODS
+        for task in TASKS for n in FEW[profile] for method in methods
     }  # fmt: skip
     rows = [{"task": t, "labels": n, "model": m, **averages(values)} for (t, n, m), values in found.items()]
     differences = {

@@ -1,4 +1,4 @@
-"""Real Empatica E4 windows of Stress-Predict: one person left out at a time, everything chosen by inner folds."""
+"""Real Empatica E4 windows of Stress-Predict: people left out in turn, everything chosen by inner folds."""
 
 from __future__ import annotations
 
@@ -15,44 +15,48 @@ from ....criticism import scores
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
-from ....experiments.running import Outcome, averages, claim
+from ....experiments.running import Outcome, averages, claim, timing
 from ..card import CARD
-from ..data.batches import at_rates, detrended, standardise
+from ..data.batches import at_rates, detrended, numbered, standardise
+from ..data.features import with_features
 from ..data.stress_predict import read_stress_predict
 from ..data.window_files import read_stress_predict_windows
 from ..data.windowing import filtered, windows
-from .baselines import BASELINES, handcrafted
-from .runs import (
-    MODELS,
-    class_scores,
-    classical_scores,
-    configuration,
-    fitted,
-    most_frequent,
-    names_of,
-    probabilities_of,
-)
+from ..model import by_rule, class_shares
+from .baselines import BASELINES, CLOCK, inputs_of, logistic
+from .runs import class_scores, configuration, fitted, most_frequent, names_of, probabilities_of
+from .tables import job_name
 
-TASK, INNER, MEMBERS = "stress", 3, 3
+TASK, INNER = "stress", 3
 RATES: Mapping[str, float] = {"bvp": 8.0, "eda": 4.0, "temp": 4.0}
-# Small networks: nine people are few.
-SIZES: Mapping[str, Any] = {"embedding": 16, "lstm_layers": 1, "hidden": (32, 32), "head": 32}
+# Small networks, since people are few; settings that the tuning record tells from collapsing ones.
+SIZES: Mapping[str, Any] = {"embedding": 16, "lstm_layers": 1, "hidden": (32, 32), "head": 32, "rule": "balanced"}
 LATENTS: Mapping[str, Any] = {"a_dim": 8, "q_hidden": 32}
-REGULARISATION: Mapping[str, Mapping[str, Any]] = {
-    "weak": {"dropout": 0.3, "weight_decay": 1e-4, "epochs": 12},
-    "strong": {"dropout": 0.6, "weight_decay": 1e-2, "epochs": 4},
-}
-NETS = ("Non-Attention", "Keyless", "HAMLET", "M3Sense (CAM)", "latent (CAM)")
-CANDIDATES = tuple(f"{net}, {regularisation}" for net in NETS for regularisation in REGULARISATION)
+NETS = ("Non-Attention", "Keyless", "M3Sense (CAM)")
+STEPS = (300, 600)  # of any number of people, so that time does not grow with it
+CANDIDATES = tuple(f"{net}, {steps} steps" for net in NETS for steps in STEPS)
+MEMBERS = 3  # fits whose probabilities are averaged
+SEEDS = {"smoke": 1, "quick": 3, "paper": 3}
+MOST_FOLDS = {"smoke": 3, "quick": 12, "paper": None}  # beyond that, several people are left out at a time
 PENALTIES = (0.01, 0.1, 1.0, 10.0)  # C of logistic regression
 LOGISTIC, CHOSEN = "logistic regression", "network chosen by inner folds"
+SIMPLE = (LOGISTIC, *BASELINES)
+LEARNING_RATE = 3e-3
+ADAMW = functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
+SETTINGS = {
+    "candidates": f"{CANDIDATES} {sorted(SIZES.items())} {sorted(LATENTS.items())} {MEMBERS} members, AdamW 1e-2, "
+    f"learning rate {LEARNING_RATE}",
+    "inner": f"{INNER} folds; penalties {PENALTIES}",
+}
 NOTE = (
-    "Recorded windows of 20 s (Empatica E4), rest or a stressful task, one person left out at a time; standardised by "
-    "person without labels; mean and standard error over people. Classes are predicted by probability over the class's "
-    "share of the training windows, which is the rule for balanced accuracy, of every model that has probabilities; "
-    "`argmax` is the balanced accuracy of the likelier class. The network's preset and regularisation, and the penalty "
-    f"of logistic regression, are those with the best balanced accuracy over {INNER} inner folds of the other people; "
-    f"the network's probabilities are the mean of {MEMBERS} fits."
+    "Recorded windows of 20 s (Empatica E4), rest or a stressful task; handcrafted features, standardised by person "
+    "without labels, are the inputs of all models but the clock, a decision tree that sees nothing but the number of "
+    "the window in its session. All models decide by the rule for balanced accuracy: the largest ratio of probability "
+    "to the class's share of the training windows (the linear classifier and the SVM, which have no probabilities, "
+    "weigh the classes equally in training); `argmax` is the balanced accuracy of the likelier class. The network's "
+    "preset and length of training, and the penalty of logistic regression, are those with the best balanced accuracy "
+    f"over {INNER} inner folds of the people in training; the network's probabilities are the mean of {MEMBERS} fits. "
+    "Means over seeds by person, then mean and standard error over people."
 )
 
 
@@ -75,7 +79,13 @@ def stress_windows(path: str | None, degree: int = 0) -> Batch:
         data = at_rates(read_stress_predict_windows(path), RATES)
     else:
         data = windows(filtered(read_stress_predict(path)), rates=RATES, resample=True)
-    return standardise(detrended(data, degree) if degree else data)
+    return numbered(standardise(detrended(data, degree) if degree else data))
+
+
+@functools.lru_cache(maxsize=1)
+def featured_windows(path: str | None) -> Batch:
+    """Return the windows of `stress_windows` with handcrafted features."""
+    return with_features(stress_windows(path))
 
 
 def people_of(data: Batch) -> list[str]:
@@ -89,63 +99,87 @@ def without(data: Batch, people: Sequence[str]) -> tuple[Batch, Batch]:
     return data.subset(np.flatnonzero(~own)), data.subset(np.flatnonzero(own))
 
 
-def _fold(data: Batch, person: str, inner: int | None) -> tuple[Batch, Batch]:
-    """Leave one person out: training and test windows; with `inner`, that fold's split of the other people."""
-    train, test = without(data, [person])
-    if inner is None:
-        return train, test
-    return without(train, people_of(train)[inner::INNER])
+def _parts(path: str, people: Sequence[str], outer: Sequence[str], inner: Sequence[str]) -> tuple[Batch, Batch]:
+    """Return training and test windows: the people of the inner fold are tested if there are any, else of the outer."""
+    data = without(featured_windows(path), people)[1]
+    train, test = without(data, outer)
+    return without(train, inner) if inner else (train, test)
 
 
-def net_run(path: str, candidate: str, person: str, inner: int | None, seed: int, smoke: bool) -> dict[str, Any]:
-    """Probability of stress of a network on an inner fold, or on the person left out.
+# -------------------------------------------------------------------- jobs
+def net_run(
+    path: str, people: Sequence[str], outer: Sequence[str], inner: Sequence[str], candidate: str, seed: int,
+    smoke: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit a network without the people of an outer fold, and predict these, or people of an inner fold.
+
+    Args:
+        path: Path of the windows, see `stress_windows`.
+        people: Names of all people of the experiment.
+        outer: People left out.
+        inner: People of the inner fold, who are left out, too, and predicted; none to predict those of `outer`.
+        candidate: Preset and steps, one of `CANDIDATES`.
+        seed: Random seed of the fit.
+        smoke: Whether to train 20 steps.
 
     Returns:
-        balanced_accuracy at equal weight of the classes; p of the windows tested; seconds.
+        p, the probability of stress of the windows predicted; balanced_accuracy, the mean over people; seconds.
     """
     started = time.perf_counter()
-    train, test = _fold(stress_windows(path), person, inner)
-    net, words = candidate.rsplit(", ", 1)
-    own = dict(REGULARISATION[words])
-    decay, epochs = own.pop("weight_decay"), own.pop("epochs")
+    train, test = _parts(path, people, outer, inner)
+    net, steps = candidate.removesuffix(" steps").rsplit(", ", 1)
     settings = {
-        "epochs": 1 if smoke else epochs, "batch_size": 64,
-        "optimizer": functools.partial(torch.optim.Adam, weight_decay=decay, fused=True),
+        "steps": 20 if smoke else int(steps), "batch_size": 64, "lr": LEARNING_RATE, "restarts": 1 if inner or smoke else MEMBERS,
+        "optimizer": ADAMW,
     }  # fmt: skip
-    own |= {**SIZES, **(LATENTS if MODELS[net]["variant"] != "unaligned" else {})}
-    found = fitted(net, train, "quick", (TASK,), seed, settings, **own)
-    p, truth = probabilities_of(found, test, TASK, seed)
-    return _result(train, test, p, truth, started)
+    latents = LATENTS if net == "M3Sense (CAM)" else {}
+    found = fitted(net, train, "quick", (TASK,), seed, settings, **SIZES, **latents)
+    return _result(train, test, probabilities_of(found, test, TASK, seed)[0][:, 1], started)
 
 
-def logistic_run(path: str, penalty: float, person: str, inner: int | None) -> dict[str, Any]:
-    """Return the same as `net_run`, of logistic regression on handcrafted features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
+def simple_run(
+    path: str, people: Sequence[str], outer: Sequence[str], inner: Sequence[str], model: str, seed: int
+) -> dict[str, Any]:
+    """Return the same of a classifier of `baselines`, the clock, or logistic regression (its name and penalty)."""
     started = time.perf_counter()
-    train, test = _fold(stress_windows(path), person, inner)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=5000))
-    classes = list(train.coords[f"y_{TASK}_class"])
-    fit = model.fit(handcrafted(train)[0], names_of(train, TASK)[1])
-    p = fit.predict_proba(handcrafted(test)[0])[:, [list(fit.classes_).index(name) for name in classes]]
-    return _result(train, test, p, names_of(test, TASK)[1], started)
+    train, test = _parts(path, people, outer, inner)
+    x, x_test = (inputs_of(part, model) for part in (train, test))
+    classes, names = train.coords[f"y_{TASK}_class"], names_of(train, TASK)[1]
+    if model.startswith(LOGISTIC):
+        classifier = logistic(float(model.removeprefix(LOGISTIC)))
+    else:
+        classifier = BASELINES["decision tree" if model == CLOCK else model](seed)
+    last = classifier[-1]
+    if not hasattr(last, "predict_proba"):
+        last.set_params(class_weight="balanced")
+    fit = classifier.fit(x, names)
+    if hasattr(last, "predict_proba"):
+        return _result(train, test, fit.predict_proba(x_test)[:, list(fit.classes_).index(classes[1])], started)
+    stressed = (fit.predict(x_test) == classes[1]).astype(float)
+    return _result(train, test, stressed, started)
 
 
-def _result(train: Batch, test: Batch, p: np.ndarray, truth: np.ndarray, started: float) -> dict[str, Any]:
-    label = _balanced(train, p)
+def _result(train: Batch, test: Batch, stressed: np.ndarray, started: float) -> dict[str, Any]:
+    balanced = [
+        scores.balanced_accuracy(names_of(own, TASK)[1], _labels(train, p)) for own, p in _by_person(test, stressed)
+    ]
     return {
-        "balanced_accuracy": scores.balanced_accuracy(truth, label), "p": p[:, 1].tolist(),
+        "p": stressed.tolist(), "balanced_accuracy": float(np.mean(balanced)),
         "seconds": round(time.perf_counter() - started, 2),
     }  # fmt: skip
 
 
-def _balanced(train: Batch, p: np.ndarray) -> np.ndarray:
-    """Return the class with the largest ratio of probability to share in training, by name."""
-    classes, truth = train.coords[f"y_{TASK}_class"], names_of(train, TASK)[1]
-    share = np.array([(truth == name).mean() for name in classes])
-    return classes[(p / share).argmax(1)]
+def _by_person(test: Batch, stressed: np.ndarray) -> Iterable[tuple[Batch, np.ndarray]]:
+    names = test.group_names("subject")
+    for person in people_of(test):
+        rows = np.flatnonzero(names == person)
+        yield test.subset(rows), stressed[rows]
+
+
+def _labels(train: Batch, stressed: np.ndarray) -> np.ndarray:
+    """Return classes by name from the probability of stress, by the rule for balanced accuracy."""
+    p = np.stack([1 - stressed, stressed], 1)
+    return train.coords[f"y_{TASK}_class"][by_rule("balanced", p, class_shares(train)[TASK])]
 
 
 def scores_of(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, float]:
@@ -154,76 +188,98 @@ def scores_of(train: Batch, test: Batch, stressed: np.ndarray) -> dict[str, floa
 
     p = np.stack([1 - stressed, stressed], 1)
     truth, classes = names_of(test, TASK)[1], train.coords[f"y_{TASK}_class"]
-    found = class_scores(truth, _balanced(train, p), most_frequent(train, TASK), p, classes)
+    found = class_scores(truth, _labels(train, stressed), most_frequent(train, TASK), p, classes)
     argmax = scores.balanced_accuracy(truth, classes[p.argmax(1)])
     return {**found, "argmax": argmax, "auroc": float(roc_auc_score(truth == classes[1], p[:, 1]))}
 
 
+# -------------------------------------------------------------------- experiment
 def stress_predict_experiment(
-    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None
-) -> Outcome:
-    """Stress from real wrist recordings of people left out: a network chosen by inner folds, and classical models.
+    out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1, data: str | None = None,
+    folds: int | None = None, people: int | None = None,
+) -> Outcome:  # fmt: skip
+    """Stress from real wrist recordings of people left out: a network chosen by inner folds, and simple models.
 
     Args:
         out: Folder for record.json and table.csv.
-        profile: "smoke" (three people, one epoch), or "quick" and "paper", which are the same.
-        seeds: Number of fits whose probabilities are averaged; None takes the profile's.
+        profile: "smoke" (three folds, 20 steps), "quick" (at most 12 folds) or "paper" (one person at a time).
+        seeds: Number of seeds, averaged by person; None takes the profile's.
         jobs: Number of worker processes.
         data: Folder of the data set, or npz file of windows.
+        folds: Number of outer folds, over which the people are dealt out; None takes the profile's.
+        people: Number of people, the first by name; None takes all.
 
     Raises:
-        ValueError: No data are given.
+        ValueError: No data are given; there are fewer than four people, or more folds than people.
     """
-    smoke = profile == "smoke"
-    all_windows = stress_windows(data)
-    people, members = people_of(all_windows)[: 3 if smoke else None], range(seeds or (1 if smoke else MEMBERS))
+    smoke, numbers = profile == "smoke", range(seeds or SEEDS[profile])
+    everything = featured_windows(data)
+    names = people_of(everything)[:people]
+    n = folds or min(len(names), MOST_FOLDS[profile] or len(names))
+    if len(names) <= INNER or not 2 <= n <= len(names):
+        raise ValueError(
+            f"people, folds: {len(names)} people in {n} folds; give more than {INNER} people, and 2 folds to as many "
+            "as people"
+        )
+    everything = without(everything, names)[1]
+    outer = [names[k::n] for k in range(n)]
+    inner = [[sorted(set(names) - set(held))[k::INNER] for k in range(INNER)] for held in outer]
+    identity = {"name": everything.info["name"], "sha256": everything.sha256, "simulated": False}
     candidates = CANDIDATES[:2] if smoke else CANDIDATES
-    identity = {"name": all_windows.info["name"], "sha256": all_windows.sha256, "simulated": False}
-    settings = {
-        **configuration(NETS, "quick"),
-        "candidates": f"{CANDIDATES} {SIZES} {LATENTS} {REGULARISATION} {INNER} {PENALTIES}",
-    }
-    claim(CARD, out, identity, settings)
+    settings = {**configuration(NETS, "quick"), **SETTINGS, "folds": f"{n} of {len(names)} people"}
+    resumed = claim(CARD, out, identity, settings)
 
-    def net(candidate: str, person: str, fold: int | None, seed: int = 0) -> dict[str, Any]:
-        return {"path": data, "candidate": candidate, "person": person, "inner": fold, "seed": seed, "smoke": smoke}
+    def run(function: Any, models: Mapping[int, Iterable[str]], seeds: Iterable[int], nested: bool) -> None:
+        own = {"path": data, "people": names, **({"smoke": smoke} if function is net_run else {})}
+        word = "candidate" if function is net_run else "model"
+        plan = {
+            job_name(model, k, *((i,) if nested else ()), f"seed{seed}"): {
+                **own, word: model, "outer": outer[k], "inner": inner[k][i] if nested else [], "seed": seed,
+            }
+            for k, own_models in models.items() for model in own_models
+            for i in range(INNER if nested else 1) for seed in seeds
+        }  # fmt: skip
+        found.update(run_jobs(function, plan, out / "jobs", n_jobs=jobs))
 
-    plan = {_job(c, p, k): net(c, p, k) for c in candidates for p in people for k in range(INNER)}
-    found = run_jobs(net_run, plan, out / "jobs", n_jobs=jobs)
-    logistic = {
-        _job(c, p, k): {"path": data, "penalty": c, "person": p, "inner": k}
-        for c in PENALTIES for p in people for k in (*range(INNER), None)
-    }  # fmt: skip
-    found |= run_jobs(logistic_run, logistic, out / "jobs", n_jobs=jobs)
-    chosen = {person: _best(candidates, person, found) for person in people}
-    final = {_job(chosen[p], p, None, m): net(chosen[p], p, None, m) for p in people for m in members}
-    found |= run_jobs(net_run, final, out / "jobs", n_jobs=jobs)
+    def best(models: Sequence[str], k: int) -> str:
+        return max(models, key=lambda m: _mean(found[job_name(m, k, i, "seed0")] for i in range(INNER)))
 
-    table: dict[str, list[dict[str, float]]] = {CHOSEN: [], LOGISTIC: [], **{name: [] for name in BASELINES}}
-    for person in people:
-        train, test = _fold(all_windows, person, None)
-        mean = np.mean([found[_job(chosen[person], person, None, m)]["p"] for m in members], 0)
-        table[CHOSEN].append(scores_of(train, test, mean))
-        penalty = _best(PENALTIES, person, found)
-        table[LOGISTIC].append(scores_of(train, test, np.array(found[_job(penalty, person, None)]["p"])))
-        for name in BASELINES:
-            plain = classical_scores(name, TASK, train, test, 0)
-            table[name].append({**plain, "argmax": plain["balanced_accuracy"]})
+    found: dict[str, dict[str, Any]] = {}
+    penalised = [f"{LOGISTIC} {penalty}" for penalty in PENALTIES]
+    run(net_run, dict.fromkeys(range(n), candidates), [0], True)
+    run(simple_run, dict.fromkeys(range(n), penalised), [0], True)
+    chosen = {CHOSEN: [best(candidates, k) for k in range(n)], LOGISTIC: [best(penalised, k) for k in range(n)]}
+    chosen |= {model: [model] * n for model in (CLOCK, *BASELINES)}
+    run(net_run, {k: [model] for k, model in enumerate(chosen[CHOSEN])}, numbers, False)
+    run(simple_run, {k: [chosen[m][k] for m in (CLOCK, *SIMPLE)] for k in range(n)}, numbers, False)
+
+    table: dict[str, list[dict[str, float]]] = {}
+    for model in (CLOCK, CHOSEN, *SIMPLE):
+        for k, held in enumerate(outer):
+            train, test = without(everything, held)
+            runs = [np.array(found[job_name(chosen[model][k], k, f"seed{seed}")]["p"]) for seed in numbers]
+            seeded = [[scores_of(train, own, p) for own, p in _by_person(test, stressed)] for stressed in runs]
+            table.setdefault(model, []).extend(_averaged(each) for each in zip(*seeded, strict=True))
+    for model in ("linear", "SVM"):  # no probabilities
+        table[model] = [{k: v for k, v in one.items() if k not in ("ece", "auroc", "argmax")} for one in table[model]]
     rows = [{"model": name, **averages(values)} for name, values in table.items()]
     balanced = {name: [one["balanced_accuracy"] for one in values] for name, values in table.items()}
     extra = {
-        "note": NOTE, "configuration": settings, "people": people, "balanced_accuracy": balanced, "chosen": chosen,
-        "inner": {c: _mean(found[_job(c, p, k)] for p in people for k in range(INNER)) for c in candidates},
+        "note": NOTE, "configuration": settings, "people": [person for held in outer for person in held],
+        "balanced_accuracy": balanced, "chosen": dict(zip(map(" ".join, outer), chosen[CHOSEN], strict=True)),
+        "inner": {c: _mean(found[job_name(c, k, i, "seed0")] for k in range(n) for i in range(INNER))
+                  for c in candidates},
         "differences": {
-            f"balanced accuracy of {CHOSEN} - {LOGISTIC}": paired_difference(balanced[CHOSEN], balanced[LOGISTIC])
+            f"balanced accuracy of {CHOSEN} - {name}": paired_difference(balanced[CHOSEN], balanced[name])
+            for name in (CLOCK, *SIMPLE)
         },
-        "job_seconds": sum(result["seconds"] for result in found.values()), "threads_per_job": 1,
+        **timing(found, resumed),
     }  # fmt: skip
-    return Outcome(rows, identity, list(members), extra, stress_text(rows, extra))
+    return Outcome(rows, identity, list(numbers), extra, stress_text(rows, extra))
 
 
 def stress_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> str:
-    """Return the table for the terminal, with the paired difference below."""
+    """Return the table for the terminal, with the paired differences below."""
     names = ("accuracy", "balanced_accuracy", "macro_f1", "majority", "auroc", "ece", "argmax")
     shown = [
         {"model": row["model"], **{k: row[k] for name in names for k in (name, f"{name}_se") if k in row}}
@@ -233,17 +289,9 @@ def stress_text(rows: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> 
     return "\n".join([format_table(shown), "", *lines])
 
 
-def _best(names: Sequence[Any], person: str, found: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return the candidate (or penalty) with the best balanced accuracy over the inner folds of the other people."""
-    return max(names, key=lambda name: _mean(found[_job(name, person, k)] for k in range(INNER)))
+def _averaged(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def _mean(results: Iterable[Mapping[str, Any]]) -> float:
     return float(np.mean([result["balanced_accuracy"] for result in results]))
-
-
-def _job(what: str | float, person: str, fold: int | None, seed: int = 0) -> str:
-    """Return the name of a job; a number is a penalty of logistic regression."""
-    what = what if isinstance(what, str) else f"logistic-{what}"
-    words = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{what}-{person}")
-    return f"{'-'.join(filter(None, words.split('-')))}-{'all' if fold is None else fold}-{seed}"

@@ -32,7 +32,8 @@ class Program(NamedTuple):
         path: Path of the file.
         bytes: Its size.
         milliseconds: Time of one window alone, on this computer [ms].
-        inputs: Modality -> shape of a window, (samples,) or (samples, channels), in the order of the arguments.
+        inputs: Modality, or ``<modality>_features``, -> its shape for one window, (samples,), (samples, channels) or
+            (features,), in the order of the arguments.
         classes: Task -> names of its classes, in the order of the results.
 
     Example:
@@ -51,7 +52,7 @@ class Program(NamedTuple):
 
 
 class Predictive(nn.Module):
-    """Class probabilities of windows as plain torch: one tensor per modality in, one (N, classes) per task out.
+    """Class probabilities of windows as plain torch: one tensor per input in, one (N, classes) per task out.
 
     Args:
         fit: Fit of a model of this entry; its best restart predicts.
@@ -66,7 +67,7 @@ class Predictive(nn.Module):
     def __init__(self, fit: Fit, draws: int, seed: int) -> None:
         super().__init__()
         model, guide = cast(Any, fit.model), cast(Any, fit.guide)
-        self.names = model.modalities
+        self.names, self.modalities = tuple(model.representation.encoders), model.modalities
         self.representation = model.representation
         self.register_buffer("loc", model.signal_loc.detach().clone())
         self.register_buffer("scale", model.signal_scale.detach().clone())
@@ -83,12 +84,12 @@ class Predictive(nn.Module):
             self.register_buffer("noise", noise.to(self.loc))
 
     def forward(self, *signals: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities of every task, (N, C) each, from the signals in the order of the model's modalities."""
-        standardised = {
-            name: (signal - self.loc[i]) / self.scale[i]
-            for i, (name, signal) in enumerate(zip(self.names, signals, strict=True))
-        }
-        h = self.representation(standardised)
+        """Probabilities of every task, (N, C) each, from the inputs in the order of the model's encoders."""
+        given = dict(zip(self.names, signals, strict=True))
+        for i, name in enumerate(self.modalities):
+            if name in given:
+                given[name] = (given[name] - self.loc[i]) / self.scale[i]
+        h = self.representation(given)
         return tuple(self._task(i, h[i]) for i in range(h.shape[0]))
 
     def _task(self, i: int, h: Tensor) -> Tensor:
@@ -111,8 +112,8 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
     """Write the predictive part of a fit as a program that runs without Pyro and without this package.
 
     A ``.pt2`` file is run by ``torch.export.load(path).module()``, an ``.onnx`` file by ONNX Runtime. A call takes a
-    tensor per modality, (windows, samples) or (windows, samples, channels), in the order of ``inputs``, of any number
-    of windows, standardised as those in training; it returns the probabilities of each task, (windows, classes). They
+    tensor per modality, (windows, samples) or (windows, samples, channels), or of its handcrafted features where the
+    model reads these, in the order of ``inputs``, of any number of windows, standardised as those in training; it returns the probabilities of each task, (windows, classes). They
     are those of `predict` up to rounding where nothing is random (variants "m3sense" and "unaligned", guide "delta");
     elsewhere the draws of the latents are fixed numbers in the program, and the difference is of two sets of draws. In
     a ``.pt2`` file ``m3sense.json`` holds inputs, classes, rates and standardisation.
@@ -154,7 +155,7 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
         raise ValueError(f"path: {path} ends on {path.suffix!r}; write a .pt2 (torch.export) or an .onnx file")
     _require_known(fit)
     model = cast(AffectModel, fit.model)
-    inputs = {name: tuple(fit.prototype[name].shape[1:]) for name in model.modalities}
+    inputs = {name: tuple(fit.prototype[name].shape[1:]) for name in model.representation.encoders}
     classes = {task: [str(c) for c in fit.prototype.coords[f"y_{task}_class"]] for task in model.tasks}
     facts = {
         "inputs": inputs, "classes": classes, "rates": dict(fit.prototype.info.get("rates") or {}),

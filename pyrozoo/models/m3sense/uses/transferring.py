@@ -17,9 +17,9 @@ from ....inference.fitted import Fit, Run, identity, prototype_of
 from ....modeling.registry import create_guide, create_model
 from ..data.batches import modalities
 from ..guides import GUIDES
-from ..model import AffectModel, n_classes
+from ..model import AffectModel, class_shares, n_classes
 
-ADJUSTABLE = ("dropout", "gamma", "lstm_dropout", "priors")  # arguments that no carried weight depends on
+ADJUSTABLE = ("dropout", "gamma", "lstm_dropout", "priors", "rule")  # arguments that no carried weight depends on
 _BRANCH = re.compile(r"(representation\.heads|classifiers|class_logits|places|networks)\.(\d+)(.*)")
 _HEADS = ("classifiers", "class_logits", "places")
 _ALL_TASKS = ("decoder.", "f_log_sd")  # read the latents of all tasks together
@@ -57,7 +57,7 @@ def transfer(
         like: Task of the fit whose layers after fusion new tasks start from; the fit's first where None.
         new_heads: Whether tasks of the fit get new heads, too.
         seed: Random seed for the new weights.
-        **arguments: Arguments of the model that replace the fit's: dropout, lstm_dropout, gamma, priors.
+        **arguments: Arguments of the model that replace the fit's: dropout, lstm_dropout, gamma, priors, rule.
 
     Returns:
         Fit: One run with status "untrained" and no history; the tasks that the fit knows come first. It can be passed
@@ -94,7 +94,7 @@ def transfer(
     places |= dict.fromkeys(_HEADS, [None] * len(own) if new_heads else own)
     assert fit.model.entry is not None  # a model of this entry
     name, variant = fit.model.entry
-    config = {**copy.deepcopy(fit.model.config), "tasks": learned, "frozen": frozen, **arguments}
+    config = {**copy.deepcopy(fit.model.config), "tasks": learned, "frozen": frozen, "shares": class_shares(data), **arguments}
     if config.get("priors") and "priors" not in arguments:
         config["priors"] = {
             site: prior for site, prior in config["priors"].items() if site.removeprefix("a_") in learned
