@@ -19,7 +19,7 @@ from __future__ import annotations
 from ..lazy import names_of
 
 _HOMES = {
-    "checks": ("compare", "khat", "psense"),
+    "checks": ("compare", "guides", "khat", "psense"),
     "draws": ("forest", "pair", "posterior", "prior_posterior", "rank", "trace"),
     "latent": ("latent_map",),
     "predictive": ("loo_pit", "ppc", "ppc_pit"),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..posterior.export import smoothed_weights, variable_names
-from .scalars import SAMPLES, group_of, pick, scalars
+from .draws import draw_forest
+from .scalars import SAMPLES, group_of, legend_below, pick, scalars
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, line_style, make_axes, require_columns
+
+if TYPE_CHECKING:
+    from ..criticism.comparing_guides import GuideComparison
 
 
 def khat(values: pd.Series, title: str = "", ax: Axes | None = None) -> Axes:
@@ -93,6 +98,64 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(table) - 0.5, -0.5)  # the best on top
     ax.set(xlabel="difference from the best in log predictive density [nats], ± SE", ylabel="model: elpd [nats]")
     return ax
+
+
+def guides(
+    comparison: GuideComparison, var_names: str | Sequence[str] | None = None, *,
+    coords: Mapping[str, Any] | None = None, interval: str = "eti", width: float = 0.9,
+    title: str = "guides on the same networks", figsize: tuple[float, float] | None = None,
+) -> Figure:  # fmt: skip
+    """Guides side by side: their intervals as a forest, ELBO with its standard error, Pareto k, and a predictive score.
+
+    Args:
+        comparison: Result of `pyrozoo.compare_guides`.
+        var_names: Latents to show; all that were compared by default.
+        coords: Axis -> label, or list of labels, to keep.
+        interval: "eti", equal-tailed, or "hdi", of highest density.
+        width: Probability of the interval.
+        title: Title of the figure.
+        figsize: Width and height in inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        KeyError: No variable, axis or label of this name.
+        ValueError: More than 100 numbers, or an unknown interval.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.ssmtl import simulate
+        >>> train, test = simulate(n_units=4, n_labelled=10, n_unlabelled=0)
+        >>> model = zoo.create_model("ssmtl", train, c_dim=2, width=8, alpha=0.0)
+        >>> found = zoo.compare_guides(model, {"paper": "paper", "mvn": "mvn"}, train, test, steps=5, progress=False)
+        >>> figure = zoo.plots.guides(found, coords={"unit": [0, 1]})
+        >>> [ax.get_xlabel() for ax in figure.axes[1:]]
+        ['ELBO [nats per row]', 'median Pareto k', 'y.crps']
+    """
+    table = comparison.table
+    found = {name: scalars(one, var_names, coords, "posterior", 100) for name, one in comparison.idata.items()}
+    lines = len(next(iter(found.values())))
+    height = 1.6 + max((0.22 + 0.12 * (len(found) - 1)) * lines, 0.32 * len(found))
+    figure = Figure(figsize=figsize or (11.0, height), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    left, *others = figure.subplots(1, 4, width_ratios=(2.4, 1, 1, 1))
+    draw_forest(left, found, interval, width)
+    score = table.columns[4]  # after elbo, elbo_se, khat, bad
+    names = {"elbo": "ELBO [nats per row]", "khat": "median Pareto k", score: score}
+    for ax, (column, label) in zip(others, names.items(), strict=True):
+        for m, (value, error) in enumerate(zip(table[column], table["elbo_se"], strict=True)):
+            style = {"color": line_style(m)["color"], "marker": "o", "ms": 6, "capsize": 3}
+            ax.errorbar(value, m, xerr=error if column == "elbo" else None, **style)
+        ax.set(xlabel=label, ylim=(len(table) - 0.4, -0.6))
+        ax.set_yticks(range(len(table)), [])
+        ax.grid(axis="x", lw=0.4, alpha=0.6)
+        ax.locator_params(axis="x", nbins=4)
+    others[1].axvline(0.7, color=BLACK, lw=0.9, ls="--")
+    for ax in figure.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    legend_below(figure, left)
+    return figure
 
 
 def psense(

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binom, rankdata
 
 from .scalars import (
+    Scalar,
     draw_density,
     headline,
     interval_name,
@@ -64,19 +66,31 @@ def forest(
         >>> [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
         ['c[A]', 'c[C]']
     """
-    words = interval_name(interval, width)
     models = models_of(idata)
     found = {name: scalars(one, var_names, coords, group, 100) for name, one in models.items()}
+    lines = len({s.label for own in found.values() for s in own})
+    figure, (ax,) = panels(1, (6.5, 0.8 + (0.22 + 0.12 * (len(models) - 1)) * lines), figsize)
+    draw_forest(ax, found, interval, width, names, truth, title)
+    if len(models) > 1 or truth is not None:
+        legend_below(figure, ax)
+    return figure
+
+
+def draw_forest(
+    ax: Axes, found: Mapping[str, list[Scalar]], interval: str, width: float, names: Sequence[str] | None = None,
+    truth: Any = None, title: str = "",
+) -> None:  # fmt: skip
+    """Draw mean and interval of each number, by the name of the model, into axes; see `forest`."""
+    words = interval_name(interval, width)
     labels = list(dict.fromkeys(s.label for own in found.values() for s in own))
     for what, given in (("names", names), ("truth", truth)):
         if given is not None and np.size(given) != len(labels):
             raise ValueError(f"{what}: {np.size(given)} for {len(labels)} lines, {labels[0]} to {labels[-1]}")
-    figure, (ax,) = panels(1, (6.5, 0.8 + (0.22 + 0.12 * (len(models) - 1)) * len(labels)), figsize)
-    step = 0.7 / len(models)
+    step = 0.7 / len(found)
     for m, (name, own) in enumerate(found.items()):
         color = line_style(m)["color"]
         for s in own:
-            y = labels.index(s.label) + step * (m - (len(models) - 1) / 2)
+            y = labels.index(s.label) + step * (m - (len(found) - 1) / 2)
             values = s.values.ravel()
             ax.plot(interval_of(values, interval, width), (y, y), color=color, lw=1.2)
             ax.plot(interval_of(values, interval, width / 2 if width < 0.5 else 0.5), (y, y), color=color, lw=3.2)
@@ -89,9 +103,6 @@ def forest(
     ax.grid(axis="x", lw=0.4, alpha=0.6)
     inner = 100 * (width / 2 if width < 0.5 else 0.5)
     ax.set_title("\n".join(filter(None, (title, f"mean, {inner:g}% and {words}"))), fontsize=10)
-    if len(models) > 1 or truth is not None:
-        legend_below(figure, ax)
-    return figure
 
 
 def posterior(
