@@ -37,6 +37,7 @@ _HOMES = {
     "posterior.predicting_rows": ("predict_rows",),
     "posterior.streaming": ("Stream", "stream"),
     "criticism.comparing_guides": ("GuideComparison", "compare_guides"),
+    "reports.build": ("report",),
     "criticism.conformal": ("Conformal", "conformal", "cross_conformal"),
     "criticism.folds": ("fit_folds", "fold_data", "hold_out", "label_folds"),
     "criticism.importance": ("khat", "log_density"),

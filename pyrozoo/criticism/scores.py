@@ -19,7 +19,7 @@ from .arguments import check_column, check_finite, check_intervals, check_labels
 from .class_scores import brier, ece, log_loss, reliability
 
 __all__ = [
-    "accuracy", "balanced_accuracy", "brier", "coverage", "crps_normal", "crps_samples", "ece", "interval_score",
+    "accuracy", "balanced_accuracy", "brier", "coverage", "crps_by_row", "crps_normal", "crps_samples", "ece", "interval_score",
     "interval_width", "log_loss", "macro_f1", "mae", "mape", "per_group", "pit", "r2", "reliability", "rmse",
     "summarise", "wmape",
 ]  # fmt: skip
@@ -136,6 +136,24 @@ def crps_samples(truth: Any, prediction: Any) -> float:
         >>> zoo.scores.crps_samples([0.0, 1.0], [[-1.0, 1.0], [1.0, 1.0]])
         0.25
     """
+    return float(crps_by_row(truth, prediction).mean())
+
+
+def crps_by_row(truth: Any, prediction: Any) -> np.ndarray:
+    """Continuous ranked probability score of each row's predictive draws, see `crps_samples`.
+
+    Args:
+        truth: True values y, shape (N,).
+        prediction: Draws, shape (N, S).
+
+    Returns:
+        Shape (N,), in the unit of ``truth``.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.scores.crps_by_row([0.0, 1.0], [[-1.0, 1.0], [1.0, 1.0]]).tolist()
+        [0.5, 0.0]
+    """
     draws = check_finite(prediction, "prediction")
     if draws.ndim != 2 or draws.shape[1] == 0:
         raise ValueError(f"prediction has shape {draws.shape}: give draws as (rows, draws)")
@@ -144,7 +162,7 @@ def crps_samples(truth: Any, prediction: Any) -> float:
     # Over sorted draws, the sum of |x_i - x_j| over pairs i < j is the sum of (2 i - S + 1) x_i, i from 0.
     weights = 2 * np.arange(n_draws) - n_draws + 1
     half_spread = np.sort(draws, axis=1) @ weights / n_draws**2
-    return float((np.abs(draws - truth[:, None]).mean(axis=1) - half_spread).mean())
+    return np.abs(draws - truth[:, None]).mean(axis=1) - half_spread
 
 
 def crps_normal(truth: Any, mean: Any, sd: Any) -> float:

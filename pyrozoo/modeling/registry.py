@@ -43,6 +43,8 @@ class Card:
             value +- k standard errors.
         golden: Variant -> log joint density at the contract's fixed trace.
         limitations: What a user must know before trusting a result, one line each.
+        split: How labels are held out where `pyrozoo.report` has no test data: the name of a group, or "block" or
+            "last" (in time); empty for row by row.
         reference: Full reference with DOI.
 
     Example:
@@ -72,6 +74,7 @@ class Card:
     limitations: tuple[str, ...] = ()
     guides_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reference: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,12 @@ class Entry:
     * ``read(path, rate=None, like=None) -> Batch``: ``rate`` is the sampling rate that the user gave, and ``like`` (at
       prediction) a row of the training data, whose layout and standardisation the new data must follow.
     * ``tables(fit, batch) -> {suffix: DataFrame}``: the tables that ``predict`` writes.
+
+    Optional parts for `pyrozoo.report`:
+
+    * ``features(batch) -> (N, D)``: inputs for simple methods, where the model's own are signals.
+    * ``rivals(train, test, target) -> {name: Rival}``: simple methods of the entry, in the place of the common ones.
+    * ``report_sections(fit, train, test) -> {key: (title, function -> Section)}``: further sections of the page.
     """
 
     card: Card

@@ -1,0 +1,423 @@
+"""Sections on the model and its posterior: predictive checks, training and guide, latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..criticism.importance import BAD, GLOBAL, khat
+from ..criticism.latent import LatentReport, latent_report
+from ..criticism.ppc import ppc
+from ..criticism.sbc import rank_p_value, sbc
+from ..criticism.sensitivity import prior_sensitivity
+from ..data.batch import Batch
+from ..files import one_line
+from ..inference.fitted import Fit, Run
+from ..plots.checks import khat as khat_plot
+from ..plots.latent import latent_map
+from ..plots.training import elbo_curves
+from ..posterior.columns import column, components, is_discrete, probabilities
+from ..posterior.predicting import predict_with_draws
+from .content import Picture, Section, Table
+from .rules import judge
+from .study import Study
+from .words import listed, number, percent
+
+MOST_ROWS = 2000  # of checks whose cost is draws times rows
+MOST_GROUPS = 20  # whose Pareto k needs the rows integrated out
+MOST_SITES = 4
+EXTREME = 0.005
+FAR = 4.0  # distance of a group from the others, in robust standard deviations
+
+
+def some_rows(data: Batch, most: int = MOST_ROWS) -> Batch:
+    """The data, or evenly spaced rows of them as a data set of their own.
+
+    Args:
+        data: The data.
+        most: Largest number of rows.
+    """
+    if data.n_rows <= most:
+        return data
+    return data.subset(np.unique(np.linspace(0, data.n_rows - 1, most).astype(int)))
+
+
+# -------------------------------------------------------------------- predictive checks
+def data_like_these(study: Study) -> Section:
+    """Section 4: predictive checks by site, and what fails in words.
+
+    Args:
+        study: The fit and its data.
+    """
+    section = Section("ppc", "Does the model make data like these?")
+    data = study.data
+    if data is None:
+        raise ValueError("neither training nor test data were given, so there is nothing to compare with")
+    part = some_rows(data)
+    table = ppc(study.fit, part, draws=min(study.draws, 100), seed=study.seed).drop(columns="model")
+    if table.empty:
+        raise ValueError("the model has no observed site whose statistics could be compared")
+    table["fails"] = (table["p"] < EXTREME) | (table["p"] > 1 - EXTREME)
+    failed, share = table[table["fails"]], float(table["fails"].mean())
+    of = "training" if study.train is not None else "test"
+    rows = f"{part.n_rows:,}" if part.n_rows == data.n_rows else f"{part.n_rows:,} of {data.n_rows:,}"
+    section.blocks.append(
+        f"Data drawn from the model, given the posterior of the latents, beside the {of} data ({rows} {data.rows}s): "
+        f"{len(failed)} of {len(table)} statistics fail."
+    )
+    order = failed.assign(away=_away(failed)).sort_values("away", ascending=False) if len(failed) else failed
+    for _, line in order.head(8).iterrows():
+        section.blocks.append(_in_words(line, study))
+    shown = table.sort_values("fails", ascending=False, kind="stable").head(100)
+    section.blocks.append(
+        Table("ppc", shown, "Statistics of the data and of replications; p near 0 or 1 is a misfit (100 lines at most)")
+    )
+    text = f"{len(failed)} of {len(table)} statistics fail ({percent(share)})"
+    sites = failed["site"].unique().tolist()
+    section.marks.append(judge("ppc", 100 * share, text + (f", of {listed(sites)}." if sites else ".")))
+    return section
+
+
+def _away(table: pd.DataFrame) -> pd.Series:
+    return (table["replicated"] - table["observed"]).abs() / table["observed"].abs().clip(lower=1e-9)
+
+
+def _in_words(line: pd.Series, study: Study) -> str:
+    """A sentence on a statistic that fails."""
+    what = {"sd": "standard deviations", "mean": "means", "min": "minima", "max": "maxima"}.get(
+        line["statistic"], "steps from row to row"
+    )
+    name = study.label(line["site"])
+    part = str(line["component"])
+    if part not in ("all", name, "0", line["site"]):
+        name = f"{name} ({part})"
+    observed, replicated = float(line["observed"]), float(line["replicated"])
+    if line["statistic"] in ("sd", "lag-1 sd") and observed > 0:
+        ratio = replicated / observed - 1
+        size = f"{percent(abs(ratio))} too {'large' if ratio > 0 else 'small'}"
+    else:
+        size = f"too {'large' if replicated > observed else 'small'}: {number(replicated)} for {number(observed)}"
+    return f"Replicated {what} of {name} are {size}."
+
+
+# -------------------------------------------------------------------- the posterior
+def posterior_right(study: Study) -> Section:
+    """Section 5: training, restarts, Pareto k, prior sensitivity and, if asked for, calibration by simulation.
+
+    Args:
+        study: The fit and its data.
+    """
+    section = Section("posterior", "Is the posterior right?")
+    parts: list[tuple[str, Callable[[Section, Study], None]]] = [
+        ("training", _training), ("restarts", _restarts), ("khat", _khat), ("prior", _prior),
+    ]  # fmt: skip
+    for rule, part in parts:
+        try:
+            part(section, study)
+        except Exception as error:  # one check that cannot be made leaves the others
+            reason = one_line(error)
+            section.problems.append(reason)
+            section.marks.append(judge(rule, None, f"Could not be told: {reason}"))
+    if study.slow:
+        try:
+            _sbc(section, study)
+        except Exception as error:
+            section.problems.append(f"simulation-based calibration: {one_line(error)}")
+    return section
+
+
+def _training(section: Section, study: Study) -> None:
+    runs = study.fit.runs
+    if all(run.status == "solved" for run in runs):
+        section.marks.append(judge("training", 0.0, "The guide was solved in closed form."))
+        return
+    if bad := [run.status for run in runs if run.status in ("interrupted", "failed")]:
+        section.marks.append(judge("training", float("inf"), f"A restart was {bad[0]}."))
+        return
+    size = _numbers_per_row(study)
+    found = [_rise(run) for run in runs]
+    told = [one for one in found if one is not None]
+    picture = elbo_curves({f"restart {i}": run.history for i, run in enumerate(runs)}).figure
+    section.blocks.append(Picture("elbo", {"": picture}, "ELBO over training, one line per restart."))
+    if not told:
+        section.marks.append(judge("training", None, "The history is too short to see whether the ELBO still rises."))
+        return
+    gain, error = max(told)
+    rise = max(0.0, gain - 2 * error) / size
+    text = f"The ELBO rose by {number(gain / size)} ± {number(error / size)} nats per observed number"
+    section.marks.append(judge("training", rise, f"{text} in the last fifth."))
+
+
+def _numbers_per_row(study: Study) -> float:
+    """How many numbers a row observes, as the prototype shows: its tensors along the rows that the model has as sites."""
+    like = study.fit.prototype
+    names = [k for k, t in like.tensors.items() if t.is_floating_point() and like.along[k] in (like.rows, "frame")]
+    observed = [name for name in names if name in _observed_sites(study.fit)]
+    return float(max(1, sum(like.tensors[name].numel() for name in observed)))
+
+
+def _observed_sites(fit: Fit) -> set[str]:
+    card_of = fit.model.entry
+    known = {*fit.model.targets}
+    if card_of:
+        from ..modeling import registry
+
+        sites = registry.card(card_of[0]).sites.get(card_of[1], {})
+        known |= {name for name, site in sites.items() if site.kind in ("observed", "partly observed")}
+    return known
+
+
+def _rise(run: Run) -> tuple[float, float] | None:
+    """Rise of the ELBO from the fourth to the last fifth of the training at full weight, and its standard error."""
+    history = run.history[run.history.get("beta", pd.Series(1.0, run.history.index)) >= 1.0]
+    elbo = history["elbo"].to_numpy()
+    if len(elbo) < 10 or not np.isfinite(elbo).all():
+        return None
+    n = len(elbo) // 5
+    before, last = elbo[-2 * n : -n], elbo[-n:]
+    # Noise from epoch to epoch, without the trend.
+    noise = np.diff(elbo[-2 * n :]).std() / np.sqrt(2)
+    return float(last.mean() - before.mean()), float(noise * np.sqrt(2 / n))
+
+
+def _restarts(section: Section, study: Study) -> None:
+    fit = study.fit
+    chosen = [place for place, _ in fit.chosen(None)]
+    if len(chosen) < 2:
+        text = "There is one restart, with nothing to compare it with: fit with restarts=4."
+        section.marks.append(judge("restarts", None, text))
+        return
+    if not fit.model.targets:
+        raise ValueError("the model predicts nothing in which restarts could be compared")
+    data = study.test if study.test is not None else study.train
+    if data is None:
+        raise ValueError("no data were given on which restarts could be compared")
+    rows = some_rows(data)
+    tables = [
+        predict_with_draws(fit, rows, draws=min(study.draws, 100), seed=study.seed, quantiles=(), restart=place)[0]
+        for place in chosen[:4]
+    ]
+    lines = []
+    for target in fit.model.targets:
+        if is_discrete(tables[0], target):
+            shares = np.stack([probabilities(table, target) for table in tables])
+            away = [np.abs(a - b).sum(1).mean() / 2 for a, b in _couples(list(shares))]
+            lines.append({"target": study.label(target), "distance": float(np.mean(away))})
+            continue
+        for name in components(tables[0], target):
+            means = [table[column(name, "mean")].to_numpy() for table in tables]
+            sd = np.mean([table[column(name, "sd")].to_numpy() for table in tables], axis=0)
+            away = [np.sqrt((((a - b) / sd) ** 2).mean()) for a, b in _couples(means)]
+            lines.append({"target": study.label(name), "distance": float(np.mean(away))})
+    table = pd.DataFrame(lines)
+    section.blocks.append(
+        Table("restarts", table, "Distance of two restarts' predictions, in predictive sds (of classes: of probabilities)")
+    )
+    worst = table.loc[table["distance"].idxmax()]
+    text = f"Predictions of {worst['target']} by {len(tables)} restarts differ by {number(worst['distance'])} sd."
+    section.marks.append(judge("restarts", float(worst["distance"]), text))
+
+
+def _couples(values: list[Any]) -> list[tuple[Any, Any]]:
+    return [(a, b) for i, a in enumerate(values) for b in values[i + 1 :]]
+
+
+def _khat(section: Section, study: Study) -> None:
+    if study.train is None:
+        raise ValueError("k-hat is about the training data, which were not given")
+    fit, data = study.fit, study.train
+    if fit.model.cut:
+        raise ValueError(f"the posterior of {type(fit.model).__name__} is cut, and k-hat is about the joint one")
+    found: dict[str, pd.Series] = {}
+    reasons: list[str] = []
+    for per in (data.rows, *(group for group in data.groups if group in fit.model.plate_dims), GLOBAL):
+        if per == GLOBAL and found:
+            continue
+        names = None
+        if per != GLOBAL:
+            names, most = data.names(per), MOST_ROWS if per == data.rows else MOST_GROUPS
+            names = None if len(names) <= most else names[np.linspace(0, len(names) - 1, most).astype(int)]
+        try:
+            found[per] = khat(fit, data, per=per, only=names, draws=min(study.draws, 200), seed=study.seed)
+        except (ValueError, KeyError) as error:
+            reasons.append(f"Pareto k per {per}: {one_line(error)}")
+    if not found:
+        raise ValueError("; ".join(reasons) or "the guide samples nothing")
+    section.problems += [reason for reason in reasons if "global" not in reason and "samples no" not in reason]
+    rows, parts = [], {}
+    for per, k in found.items():
+        told = k.dropna()
+        bad = float((told > BAD).mean()) if len(told) else float("nan")
+        rows.append(
+            {
+                "per": per, "latents": ", ".join(map(str, k.attrs["latents"])), "looked at": len(k),
+                "median k": float(told.replace(-np.inf, np.nan).median()), "above 0.7": bad,
+                "could not be told": float(k.isna().mean()),
+            }
+        )  # fmt: skip
+        if len(told) > 1:
+            parts[f"per {per}"] = khat_plot(k).figure
+    table = pd.DataFrame(rows)
+    caption = "Pareto k of the guide: up to 0.7 its draws can stand for the posterior; an exact guide has none"
+    section.blocks.append(Table("khat", table, caption))
+    if parts:
+        section.blocks.append(Picture("khat", parts, "Pareto k, sorted, with the limits 0.5 and 0.7."))
+    known = table.dropna(subset="above 0.7")
+    if known.empty:
+        section.marks.append(judge("khat", None, "No Pareto k could be told: the guide is a point, or its rows are noisy."))
+        return
+    worst = known.loc[known["above 0.7"].idxmax()]
+    text = f"Per {worst['per']}, {percent(worst['above 0.7'])} of the Pareto k are above 0.7"
+    if worst["could not be told"] > 0:
+        text += f"; {percent(worst['could not be told'])} could not be told"
+    section.marks.append(judge("khat", 100 * float(worst["above 0.7"]), text + "."))
+
+
+def _prior(section: Section, study: Study) -> None:
+    fit, data = study.fit, study.data
+    if data is None:
+        raise ValueError("no data were given")
+    sites = [s for s in fit.model.priors() if s not in (*fit.model.enumerated, *fit.model.row_sites)][:MOST_SITES]
+    if not sites:
+        raise ValueError("the model has no prior outside the rows")
+    part, lines, reasons = some_rows(data, 500), [], []
+    for site in sites:
+        try:
+            found = prior_sensitivity(fit, part, site, draws=max(100, study.draws), seed=study.seed, progress=False)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            reasons.append(f"prior of {site}: {one_line(error)}")
+            continue
+        moved = found.predictions
+        good = moved[moved["reliable"].astype(bool)] if len(moved) else moved
+        shift = float(np.sqrt((good["shift_sd"] ** 2).mean())) if len(good) else float("nan")
+        reliable = float(moved["reliable"].mean()) if len(moved) else float("nan")
+        index = float(np.nanmax(found.index.to_numpy())) if found.index.size else float("nan")
+        lines.append({"prior of": site, "shift of predictions": shift, "reliable": reliable, "sensitivity index": index})
+    section.problems += reasons
+    if not lines:
+        raise ValueError("; ".join(reasons))
+    table = pd.DataFrame(lines)
+    section.blocks.append(
+        Table("prior", table, "Predictions when the prior's power is halved or doubled, root mean square, in predictive sds")
+    )
+    known = table.dropna(subset="shift of predictions")
+    if known.empty:
+        section.marks.append(judge("prior", None, "The draws of the guide do not reach where another prior would lead."))
+        return
+    worst = known.loc[known["shift of predictions"].idxmax()]
+    text = f"The prior of {worst['prior of']} moves predictions by {number(worst['shift of predictions'])} sd."
+    section.marks.append(judge("prior", float(worst["shift of predictions"]), text))
+
+
+def _sbc(section: Section, study: Study) -> None:
+    if study.train is None:
+        raise ValueError("it needs the layout of the training data, which were not given")
+    from .study import guide_of
+
+    site = next(iter(study.fit.model.priors()))
+    own = study.fit.settings
+    settings = {k: own[k] for k in ("steps", "epochs", "lr", "batch_size") if own.get(k) is not None}
+    ranks = sbc(study.fit.model, guide_of(study.fit), study.train, site, seed=study.seed, **settings)
+    p = rank_p_value(ranks["rank"], 99)
+    counts, _ = np.histogram(ranks["rank"], bins=np.linspace(0, 100, 11))
+    table = pd.DataFrame({"ranks": [f"{10 * i} to {10 * i + 9}" for i in range(10)], "count": counts})
+    section.blocks.append(f"Simulation-based calibration of {site}: p = {number(p)} that its ranks are uniform.")
+    section.blocks.append(Table("sbc", table, f"Ranks of the true {site} among 99 draws of a guide fitted to simulated data"))
+
+
+# -------------------------------------------------------------------- latents
+def latents(study: Study) -> Section:
+    """Section 6: what latents say, and groups that look unlike all others.
+
+    Args:
+        study: The fit and its data.
+    """
+    section = Section("latents", "What the latents say")
+    data = study.data
+    if data is None:
+        raise ValueError("neither training nor test data were given, on which the latents could be conditioned")
+    names = [site for site in dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors()))]
+    sites = [site for site in names if site not in study.fit.model.enumerated][:MOST_SITES]
+    part, lines, shown = some_rows(data), [], 0
+    for site in sites:
+        try:
+            found = latent_report(study.fit, part, site, draws=20, seed=study.seed)
+        except (ValueError, KeyError) as error:
+            section.problems.append(f"{site}: {one_line(error)}")
+            continue
+        plate = str(found.means.index.name)
+        lines.append(
+            {"site": site, "along": plate, "positions": len(found.means), "dimensions": len(found.table),
+             "active": found.active, "KL": float(found.table["kl"].sum()), **{f"R² of {k}": v for k, v in found.probes.items()}}
+        )  # fmt: skip
+        shown += 1
+        _map(section, study, part, site, found, plate)
+        _unlike(section, site, found, plate)
+    if not lines:
+        raise ValueError("; ".join(section.problems) or "the model has no latents")
+    caption = "Latents along plates: dimensions that the data move (active), KL from the prior in nats, R² of linear probes"
+    section.blocks.insert(0, Table("latents", pd.DataFrame(lines), caption))
+    dead = [line["site"] for line in lines if not line["active"]]
+    if dead:
+        section.blocks.insert(0, f"Nothing moves {listed(dead)}: its posterior is its prior (collapse).")
+    return section
+
+
+def _map(section: Section, study: Study, part: Batch, site: str, found: LatentReport, plate: str) -> None:
+    if found.means.shape[1] < 2 or len(found.means) < 3:
+        return
+    truth, label = _known(study, part, plate)
+    labels = found.means.index.astype(str).tolist() if plate != part.rows else None
+    ax = latent_map(found.means, labels=labels, truth=truth, truth_label=label, name=site)
+    coloured = f", coloured by {label}" if truth is not None else ""
+    section.blocks.append(Picture(f"map of {site}", {"": ax.figure}, f"Posterior means of {site}, one per {plate}{coloured}."))
+
+
+def _known(study: Study, part: Batch, plate: str) -> tuple[Any, str]:
+    """What is known of each position of a plate, to colour a map by: a target's mean, class, or the first truth."""
+    for name, values in part.truth.items():
+        if part.along.get(name) == plate and values.ndim == 1 and len(values) == len(part.names(plate)):
+            return values, name
+    for target in part.labels:
+        seen = part.observed(target)
+        if part.along[target] != part.rows or not seen.any():
+            continue
+        values = part[target].detach().cpu().numpy().reshape(part.n_rows, -1)[:, 0].astype(float)
+        known = part.coords.get(f"{target}_class")
+        if plate == part.rows:
+            if known is not None:
+                names = np.array([*map(str, known), "unknown"])
+                return names[np.where(seen, values, len(known)).astype(int)], study.label(target)
+            if seen.all():
+                return values, study.label(target)
+            continue
+        if plate in part.groups and known is None:
+            own = pd.Series(values[seen]).groupby(part[plate].cpu().numpy()[seen]).mean()
+            means = own.reindex(range(part.sizes[plate]))
+            if means.notna().all():
+                return means.to_numpy(), f"mean {study.label(target)}"
+    return None, ""
+
+
+def _unlike(section: Section, site: str, found: LatentReport, plate: str) -> None:
+    """Positions whose nearest neighbour is far, in robust standard deviations of that distance."""
+    means = found.means.to_numpy()
+    if not 5 <= len(means) <= MOST_ROWS:
+        return
+    scaled = (means - means.mean(0)) / np.where(means.std(0) > 0, means.std(0), 1.0)
+    away = np.sqrt(((scaled[:, None] - scaled[None]) ** 2).sum(-1))
+    np.fill_diagonal(away, np.inf)
+    nearest = away.min(1)
+    middle = np.median(nearest)
+    spread = 1.4826 * np.median(np.abs(nearest - middle)) or 1.0
+    score = (nearest - middle) / spread
+    order = np.argsort(-score)[:5]
+    table = pd.DataFrame({plate: found.means.index.astype(str)[order], "distance": score[order]})
+    caption = f"{site}: the {plate}s farthest from their nearest neighbour, in robust sds above the usual distance"
+    section.blocks.append(Table(f"unlike others, {site}", table, caption))
+    far = [str(found.means.index[i]) for i in np.argsort(-score) if score[i] > FAR]
+    if far:
+        section.blocks.append(f"Unlike all others by {site}: {plate} {listed(far)}.")

@@ -1,0 +1,378 @@
+"""Sections on predictions: beside simple methods, probabilities, where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..criticism import class_scores, jackknife, scores
+from ..criticism.conformal import conformal
+from ..criticism.scoring import LEVELS, pit
+from ..plots.predictions import interval_coverage, predicted_vs_observed, reliability, unit_lines
+from ..plots.style import BLUE, GREY, VERMILION, make_axes
+from .content import Picture, Section, Table
+from .rules import judge
+from .study import Outcome, Study
+from .words import listed, number, percent, with_se
+
+WORST = 10
+
+
+def beside(study: Study) -> Section:
+    """Section 2: the fit beside simple methods on the same rows.
+
+    Args:
+        study: The fit and its data.
+    """
+    section = Section("beside", "Beside simple methods")
+    section.blocks.append(study.how)
+    outcomes = study.outcomes
+    labelled = [] if study.train is None else [int(study.train.observed(o.target).sum()) for o in outcomes]
+    fewest = min([len(o.truth) for o in outcomes] + labelled)
+    points = 100 * np.sqrt(0.09 / fewest)
+    n_groups = min(o.keys[o.group].nunique() for o in outcomes)
+    text = f"{fewest:,} labels to learn from or to score on (the fewer), of {n_groups:,} {study.groups}s."
+    section.marks.append(judge("labels", points, text))
+    best: list[tuple[float, str, str]] = []
+    for rule in ("mean", "rivals", "clock"):
+        found = [(o, *_against(o, rule)) for o in outcomes]
+        told = [(o, t, says) for o, t, says in found if t is not None]
+        if told:
+            _, t, says = max(told, key=lambda one: one[1])
+            section.marks.append(judge(rule, t, says))
+        elif rule != "clock":
+            section.marks.append(judge(rule, None, found[0][2]))
+    for o in outcomes:
+        section.blocks.append(_table_of_rivals(o))
+    if any(o.rivals for o in outcomes):
+        about = {name: rival.about for o in outcomes for name, rival in o.rivals.items()}
+        text = "; ".join(f"{name}: {known}" for name, known in about.items())
+        section.blocks.append(
+            f"The simple methods learn from the same labels and predict the same rows: {text}. Differences are those of "
+            f"the fit less the other, with standard errors that leave out one {study.groups} at a time; below 0 the fit "
+            "is better."
+        )
+        if "clock" not in about:
+            section.blocks.append("There is no clock among them: the rows have no times.")
+    else:
+        section.blocks.append("No simple method could be trained: give the training data (train=, --train).")
+    section.numbers["best"] = best
+    return section
+
+
+def _against(o: Outcome, rule: str) -> tuple[float | None, str]:
+    """Error of the fit less that of the rival the rule is about, in standard errors, and the words for it."""
+    names = {"mean": ["mean"], "clock": ["clock"]}.get(rule, [n for n in o.rivals if n not in ("mean", "clock")])
+    names = [name for name in names if name in o.rivals]
+    if not names:
+        return None, "There is no such method beside which it could be put: give the training data and inputs."
+    errors = {name: float(o.score(o.point_totals(o.rivals[name].values).sum(0))) for name in names}
+    best = min(errors, key=lambda name: errors[name])
+    own = o.point_totals()
+    difference, se = jackknife.with_error(o.score, own, o.point_totals(o.rivals[best].values))
+    says = (
+        f"{o.score_name} of {o.label} {number(float(o.score(own.sum(0))))}, {number(errors[best])} by {best}: "
+        f"difference {with_se(difference, se)}."
+    )
+    if se is None:
+        return None, f"{says} A single {o.group} gives no standard error."
+    return difference / se if se > 0 else float(np.sign(difference)) * 99, says
+
+
+def _table_of_rivals(o: Outcome) -> Table:
+    own_totals, own_loss = o.point_totals(), o.loss()
+    rows = []
+    for name in ("this fit", *o.rivals):
+        rival = o.rivals.get(name)
+        totals = own_totals if rival is None else o.point_totals(rival.values)
+        value, se = jackknife.with_error(o.score, totals)
+        row: dict[str, Any] = {"method": name, o.score_name: value, f"{o.score_name}_se": se}
+        if rival is not None:
+            difference, error = jackknife.with_error(o.score, own_totals, totals)
+            row |= {"difference": difference, "difference_se": error}
+        loss = own_loss if rival is None else o.loss(rival)
+        if loss is not None:
+            row[o.loss_name] = float(loss.mean())
+            if rival is not None and own_loss is not None:
+                difference, error = jackknife.with_error(jackknife.mean_of, jackknife.totals(own_loss - loss, o.groups))
+                row |= {f"difference in {o.loss_name}": difference, f"difference in {o.loss_name}_se": error}
+        rows.append(row)
+    caption = f"{o.label}: {len(o.truth):,} rows of {o.keys[o.group].nunique():,} {o.group}s"
+    return Table(f"rivals of {o.name}", pd.DataFrame(rows), caption)
+
+
+# -------------------------------------------------------------------- probabilities
+def probabilities_of(study: Study) -> Section:
+    """Section 3: intervals, PIT and reliability, by group, and before and after calibration.
+
+    Args:
+        study: The fit and its data.
+    """
+    section = Section("probabilities", "Probabilities")
+    found = [_calibration(section, study, o) for o in study.outcomes]
+    told = [one for one in found if one[0] is not None]
+    section.marks.append(judge("coverage", *max(told, key=lambda one: one[0] or 0.0) if told else found[0]))
+    return section
+
+
+def _calibration(section: Section, study: Study, o: Outcome) -> tuple[float | None, str]:
+    return _of_classes(section, o) if o.classes else _of_numbers(section, study, o)
+
+
+def _of_classes(section: Section, o: Outcome) -> tuple[float | None, str]:
+    assert o.p is not None
+    confidence, right = o.p.max(1), o.p.argmax(1) == o.truth
+    gap, se = jackknife.with_error(jackknife.mean_of, jackknife.totals(confidence - right, o.groups))
+    names = np.array(o.classes)
+    table = class_scores.reliability(names[o.truth.astype(int)], o.p, o.classes)
+    section.blocks.append(Table(f"reliability of {o.name}", table.reset_index(), f"{o.label}: accuracy by confidence"))
+    picture = reliability({"this fit": table}).figure
+    section.blocks.append(
+        Picture(f"reliability of {o.name}", {"": picture}, f"Accuracy of {o.label} against predicted probability.")
+    )
+    section.blocks.append(_by_group(o, {"accuracy": right, "confidence": confidence, "log loss": o.loss()}))
+    word = "surer" if gap > 0 else "less sure"
+    says = f"{o.label}: mean confidence {percent(confidence.mean())}, accuracy {percent(right.mean())}: "
+    says += f"{word} than right by {with_se(100 * abs(gap), None if se is None else 100 * se)} points."
+    return 100 * max(0.0, abs(gap) - 2 * (se or 0.0)), says
+
+
+def _of_numbers(section: Section, study: Study, o: Outcome) -> tuple[float | None, str]:
+    rows, worst = [], (-1.0, "")
+    for level in LEVELS:
+        inside = o.inside(level)
+        value, se = jackknife.with_error(jackknife.mean_of, jackknife.totals(inside, o.groups))
+        low, high = (o.table[end].to_numpy() for end in _ends(level))
+        row: dict[str, Any] = {
+            "interval": f"{level} %", "rows inside": value, "rows inside_se": se, "mean width": float((high - low).mean())
+        }
+        for name, rival in o.rivals.items():
+            if rival.residuals is not None:
+                row[f"inside, {name}"] = float(o.inside(level, rival).mean())
+        rows.append(row)
+        away = 100 * max(0.0, abs(value - level / 100) - 2 * (se or 0.0))
+        if away > worst[0]:
+            worst = (away, f"The {level} % intervals of {o.label} hold {_share(value, se)} of the rows.")
+    caption = f"{o.label}: share of the rows in the intervals; those of simple methods are quantiles of their residuals"
+    section.blocks.append(Table(f"coverage of {o.name}", pd.DataFrame(rows), caption))
+    lines = {"this fit": _nominal(rows)} | _calibrated(section, study, o)
+    parts = {"coverage": interval_coverage(lines).figure}
+    if o.draws is not None:
+        parts["PIT"] = _pit(section, o)
+    alt = f"Share of {o.label} inside the intervals against what they promise, and the histogram of PIT values."
+    section.blocks.append(Picture(f"calibration of {o.name}", parts, alt))
+    inside = {f"inside {level} %": o.inside(level) for level in LEVELS}
+    section.blocks.append(_by_group(o, inside | {"CRPS": o.loss()}))
+    return worst
+
+
+def _ends(level: int) -> list[str]:
+    from ..posterior.columns import interval_names
+
+    return list(interval_names(level / 100))
+
+
+def _share(value: float, se: float | None) -> str:
+    return f"{with_se(100 * value, None if se is None else 100 * se)} %"
+
+
+def _nominal(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"nominal": [level / 100 for level in LEVELS], "empirical": [row["rows inside"] for row in rows]}
+    )
+
+
+def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.DataFrame]:
+    """Coverage without the law of a cross-fit, or after calibration on half of the scored rows, for the picture."""
+    fit, rows, _ = study.pairs[0]
+    try:
+        if fit.law is not None:
+            from dataclasses import replace
+
+            from ..criticism.scoring import coverage
+
+            before = [coverage(replace(one, law=None), r, target=o.target, draws=study.draws, seed=study.seed) for one, r, _ in study.pairs]
+            name, table = "before its correction", pd.concat(before).groupby("nominal", as_index=False).mean()
+            caption = f"{o.label}: the model's own intervals, before the correction on held-out labels"
+        elif len(study.pairs) == 1:
+            seen = rows.subset(np.flatnonzero(rows.observed(o.target)))
+            by = o.group if o.group in rows.groups and rows.sizes[o.group] > 3 else rows.rows
+            one, other = seen.split(0.5, by=by, seed=study.seed)
+            options: dict[str, Any] = {"target": o.target, "level": [level / 100 for level in LEVELS], "seed": study.seed}
+            table = conformal(fit, one, draws=study.draws, **options).coverage(other)
+            table = table[table["component"] == o.name][["nominal", "empirical", "width"]]
+            name = "calibrated on half of the rows"
+            caption = f"{o.label}: calibrated on half of these rows (zoo.conformal), scored on the others"
+        else:
+            return {}
+    except (ValueError, KeyError) as error:
+        section.problems.append(f"No calibration of {o.label} beside it: {error}")
+        return {}
+    section.blocks.append(Table(f"calibration of {o.name}", table, caption))
+    return {name: table}
+
+
+def _pit(section: Section, o: Outcome) -> Any:
+    values = scores.pit(o.truth, o.draws)
+    counts, edges = np.histogram(values, bins=10, range=(0, 1))
+    ax = make_axes(None, (5.4, 3.6))
+    ax.bar(edges[:-1], counts / len(values), width=0.1, align="edge", color=BLUE, edgecolor="white")
+    ax.axhline(0.1, color=VERMILION, ls="--", lw=1.2, label="as promised")
+    ax.set(xlabel=f"share of predictive draws below the observed {o.label} (PIT)", ylabel="share of rows", xlim=(0, 1))
+    ax.legend()
+    frame = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share of rows": counts / len(values)})
+    section.blocks.append(Table(f"PIT of {o.name}", frame, f"{o.label}: PIT; a U shape says too sure, a hump too unsure"))
+    return ax.figure
+
+
+def _by_group(o: Outcome, columns: dict[str, np.ndarray | None]) -> Table:
+    known = {name: np.asarray(values, dtype=float) for name, values in columns.items() if values is not None}
+    frame = pd.DataFrame({o.group: o.groups, **known}).groupby(o.group, sort=True)
+    table = frame.mean().assign(rows=frame.size()).reset_index()
+    if len(table) > 200:
+        table = table.iloc[np.linspace(0, len(table) - 1, 200).astype(int)]
+    return Table(f"by {o.group}, {o.name}", table, f"{o.label} by {o.group} (up to 200)")
+
+
+# -------------------------------------------------------------------- where it fails
+def failures(study: Study) -> Section:
+    """Section 7: the worst groups and rows, errors over time and inputs, rows unlike the training data.
+
+    Args:
+        study: The fit and its data.
+    """
+    section = Section("failures", "Where it fails")
+    for o in study.outcomes:
+        _worst(section, o)
+        _pictures(section, study, o)
+        _over(section, o)
+    _range(section, study)
+    return section
+
+
+def _error(o: Outcome) -> tuple[str, np.ndarray]:
+    """Name and size of the error of every row."""
+    if o.classes:
+        assert o.p is not None
+        return "probability of the right class", 1 - o.p[np.arange(len(o.p)), o.truth.astype(int)]
+    return "error", np.abs(o.table["mean"].to_numpy() - o.truth)
+
+
+def _worst(section: Section, o: Outcome) -> None:
+    size = _error(o)[1]
+    frame = pd.DataFrame({o.group: o.groups, "size": size, "square": size**2})
+    if not o.classes:
+        frame["bias"] = o.table["mean"].to_numpy() - o.truth
+        frame["inside 90 %"] = o.inside(90).astype(float)
+    else:
+        assert o.p is not None
+        frame["accuracy"] = (o.p.argmax(1) == o.truth).astype(float)
+    parts = frame.groupby(o.group)
+    table = parts.mean().assign(rows=parts.size())
+    key = "RMSE" if not o.classes else "mean probability missed"
+    table[key] = np.sqrt(table["square"]) if not o.classes else table["size"]
+    table = table.sort_values(key, ascending=False).drop(columns=["size", "square"]).head(WORST).reset_index()
+    table = table[[o.group, "rows", key, *[c for c in table.columns if c not in (o.group, "rows", key)]]]
+    if o.keys[o.group].nunique() > 1 and o.group in o.keys and o.group != o.keys.columns[0]:
+        section.blocks.append(Table(f"worst {o.group}s, {o.name}", table, f"{o.label}: the {len(table)} worst {o.group}s"))
+    order = np.argsort(-size, kind="stable")[:WORST]
+    rows = o.keys.iloc[order].reset_index(drop=True)
+    if o.classes:
+        assert o.p is not None
+        names = np.array(o.classes)
+        rows["observed"], rows["predicted"] = names[o.truth[order].astype(int)], names[o.p[order].argmax(1)]
+        rows["probability of the observed class"] = 1 - size[order]
+    else:
+        rows["observed"], rows["predicted"] = o.truth[order], o.table["mean"].to_numpy()[order]
+        rows["q05"], rows["q95"] = o.table["q05"].to_numpy()[order], o.table["q95"].to_numpy()[order]
+    section.blocks.append(Table(f"worst rows, {o.name}", rows, f"{o.label}: the {len(rows)} worst rows"))
+
+
+def _pictures(section: Section, study: Study, o: Outcome) -> None:
+    """Predictions against the truth, and the courses of the worst groups, one picture each."""
+    if o.classes:
+        return
+    table = o.table.add_prefix(f"{o.name}.")
+    section.blocks.append(
+        Picture(
+            f"predicted and observed, {o.name}", {"": predicted_vs_observed(table, o.truth, o.name, quantity=o.label).figure},
+            f"Predictions of {o.label} against what was observed; good points lie on the diagonal.",
+        )
+    )  # fmt: skip
+    if o.group == o.keys.columns[0] or o.keys[o.group].nunique() < 2:
+        return
+    error = scores.per_group(scores.rmse, o.truth, o.table["mean"].to_numpy(), o.groups).sort_values(ascending=False)
+    x = pd.Series(o.keys["time"], name="time") if "time" in o.keys else None
+    group = pd.Series(o.groups, name=o.group)
+    parts = {}
+    for name in error.index[:WORST]:
+        own = unit_lines(table, o.truth, o.name, group=group, x=x, show=[name], quantity=o.label)
+        parts[f"{o.group} {name}"] = own
+    alt = f"Observed and predicted {o.label} of the {len(parts)} worst {o.group}s, one picture each, the worst first."
+    section.blocks.append(Picture(f"worst {o.group}s, {o.name}", parts, alt, "Choose by the list; the worst comes first."))
+
+
+def _over(section: Section, o: Outcome) -> None:
+    """Errors in ten parts of time, and in the quarters of every input."""
+    size = _error(o)[1]
+    summary: Callable[..., float] = np.mean if o.classes else (lambda values: float(np.sqrt(np.mean(values**2))))
+    name = "mean probability missed" if o.classes else "RMSE"
+    if "time" in o.keys:
+        time = o.keys["time"]
+        since = time - time.groupby(o.groups).transform("min")
+        part = pd.qcut(since.rank(method="first"), min(10, len(since)), labels=False)
+        rows = pd.DataFrame({"part": part, "since": since, "size": size}).groupby("part")
+        table = pd.DataFrame({f"time since the first row of each {o.group}": rows["since"].median(), name: rows["size"].agg(summary)})
+        section.blocks.append(Table(f"errors over time, {o.name}", table.reset_index(drop=True), f"{o.label}: errors over time"))
+        ax = make_axes(None, (6.4, 3.2))
+        ax.plot(range(1, len(table) + 1), table[name], "o-", color=BLUE)
+        ax.set(xlabel="tenth of the time, from the first rows to the last", ylabel=f"{name}, {o.label}", ylim=(0, None))
+        section.blocks.append(Picture(f"errors over time, {o.name}", {"": ax.figure}, f"Errors of {o.label} over time."))
+    lines = []
+    for column in o.inputs.columns[:40]:
+        values = o.inputs[column]
+        if values.nunique() < 4:
+            continue
+        part = pd.qcut(values.rank(method="first"), 4, labels=False)
+        each = pd.Series(size).groupby(part.to_numpy()).agg(summary)
+        lines.append({"input": str(column), **{f"{word} quarter": each[i] for i, word in enumerate(("lowest", "second", "third", "highest"))}})
+    if lines:
+        caption = f"{o.label}: {name} in the quarters of every input (up to 40)"
+        section.blocks.append(Table(f"errors over inputs, {o.name}", pd.DataFrame(lines), caption))
+
+
+def _range(section: Section, study: Study) -> None:
+    """Rows whose inputs lie outside the range of the training data."""
+    if study.train is None:
+        section.marks.append(judge("range", None, "The training data were not given, so their ranges are not known."))
+        return
+    read = study.features()
+    from ..criticism.rivals import input_names, inputs_of
+
+    inputs = inputs_of(study.train) if read is None else read(study.train)
+    names = input_names(study.train) if read is None else [f"feature {j}" for j in range(inputs.shape[1])]
+    if not inputs.shape[1]:
+        section.marks.append(judge("range", None, "The rows have no inputs of numbers whose range could be compared."))
+        return
+    outside, keys = [], []
+    for _, rows, train in study.pairs:
+        known = inputs if train is None else (inputs_of(train) if read is None else read(train))
+        low, high = known.min(0), known.max(0)
+        margin = 0.05 * (high - low)
+        new = inputs_of(rows) if read is None else read(rows)
+        outside.append((new < low - margin) | (new > high + margin))
+        keys.append(rows.names(rows.rows))
+    where = np.concatenate(outside)
+    share = float(where.any(1).mean())
+    most = np.argsort(-where.sum(0), kind="stable")
+    table = pd.DataFrame({"input": [names[j] for j in most[:20]], "rows outside": where.mean(0)[most[:20]]})
+    section.blocks.append(Table("outside the training range", table, "Share of the rows outside the training range, by input"))
+    named = [str(name) for name in np.concatenate(keys)[where.any(1)]]
+    text = f"{percent(share)} of the {len(where):,} rows have an input outside the training range"
+    if named:
+        text += f", most often {names[most[0]]}"
+        section.blocks.append(f"Rows outside the range: {listed(named, 10)}.")
+    section.marks.append(judge("range", 100 * share, text + "."))
