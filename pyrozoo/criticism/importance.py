@@ -48,7 +48,7 @@ def khat(
         per: Name of the row plate, of a group, or "global": one k of all latents together (NaN if the guide is a
             point), for a model that samples none along the rows. By default the row plate if the guide samples latents
             along it, else "global". Enumerated latents are summed out, and are no reason to look at the rows.
-        only: Names of the groups to look at, to save time; all by default. Needs `per` to be a group.
+        only: Names of the rows or groups to look at, to save time; all by default. `per` says which.
         draws: Number of importance draws per position, at least 25.
         inner: Number of draws of the rows' latents per draw of the groups'.
         seed: Random seed for the draws.
@@ -60,7 +60,7 @@ def khat(
 
     Raises:
         ValueError: Data other than the training data, or none; an unknown plate, or one without sampled latents; too
-            few draws; names in `only` that are not groups; a guide that is joint over groups; groups whose latents are
+            few draws; names in `only` that `per` does not have; a guide that is joint over groups; groups whose latents are
             parents of other groups' own.
 
     Example:
@@ -98,11 +98,14 @@ def khat(
         names = batch.names(per)
         places = np.arange(len(names)) if only is None else pd.Index(names).get_indexer(pd.Index(only))
         if only is not None:
-            if per == fit.model.rows or (places < 0).any():
-                raise ValueError(f"only: {list(only)} are not all names of a group; per is {per!r}")
-            batch = batch.take(np.flatnonzero(np.isin(batch[per].cpu().numpy(), places)))
-        if per == fit.model.rows:
-            values = shapes(row_weights(fit.best, batch, draws), places)
+            if (places < 0).any():
+                unknown = [name for name, place in zip(only, places, strict=True) if place < 0]
+                raise ValueError(f"only: {unknown[:5]} are no names of a {per}")
+            rows = batch[per].cpu().numpy() if per != fit.model.rows else np.arange(batch.n_rows)
+            batch = batch.take(np.flatnonzero(np.isin(rows, places)))
+        if per == fit.model.rows:  # of the rows taken, in the order of the data
+            held = places if only is None else np.searchsorted(np.unique(places), places)
+            values = shapes(row_weights(fit.best, batch, draws), held)
         else:
             values = shapes(_group_weights(fit.best, batch, per, draws, inner, vary=True), places)
             noise = shapes(_group_weights(fit.best, batch, per, draws, inner, vary=False), places)

@@ -13,7 +13,7 @@ import pandas as pd
 from ..data.batch import Batch
 from ..data.build import FRAMES
 
-N_TREES = 200
+N_TREES = 100
 MOST_LABELS = 10_000  # more are a random choice of so many
 MOST_LEVELS = 500  # groups that the linear rivals give a level of their own
 
@@ -167,7 +167,7 @@ def input_names(batch: Batch) -> list[str]:
     return list(itertools.chain.from_iterable(names))
 
 
-def tree_regressor(seed: int, n_trees: int = N_TREES) -> Any:
+def tree_regressor(seed: int, n_trees: int) -> Any:
     """Extremely randomised trees for numbers.
 
     Args:
@@ -179,7 +179,7 @@ def tree_regressor(seed: int, n_trees: int = N_TREES) -> Any:
     return ExtraTreesRegressor(n_trees, random_state=seed)
 
 
-def tree_classifier(seed: int, n_trees: int = N_TREES) -> Any:
+def tree_classifier(seed: int, n_trees: int) -> Any:
     """Extremely randomised trees for classes.
 
     Args:
@@ -310,7 +310,7 @@ def _linear(task: _Task) -> Callable[[], Any]:
 
 
 def _trees(task: _Task) -> Callable[[], Any]:
-    return lambda: tree_classifier(task.seed) if task.n_classes else tree_regressor(task.seed)
+    return lambda: tree_classifier(task.seed, N_TREES) if task.n_classes else tree_regressor(task.seed, N_TREES)
 
 
 def _learned(

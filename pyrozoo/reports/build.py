@@ -13,7 +13,7 @@ from ..files import check_target, one_line
 from ..inference.fitted import Fit
 from . import facts, posterior, predictions
 from .content import Report, Section
-from .rules import RULES, Mark, judge
+from .rules import MARKS, RULES, Mark, judge
 from .study import Study
 
 RULES_OF = {
@@ -100,7 +100,9 @@ def report(
     for key, title, make in tqdm(makers, desc="report", unit="section", disable=not progress):
         sections.append(_made(key, title, make))
     marks = {mark.rule: mark for section in sections for mark in section.marks}
-    verdict = Section("verdict", "Verdict", marks=[marks[name] for name in RULES if name in marks])
+    verdict = Section("verdict", "Verdict", marks=sorted(
+        (marks[name] for name in RULES if name in marks), key=lambda mark: -MARKS.index(mark.mark)
+    ))  # the worst first, those alike in the order of the table
     verdict.blocks.append(study.how)
     found = Report(f"{fit.data['name']}, by {type(fit.model).__name__}", _about(study), [verdict, *sections])
     if out is not None:

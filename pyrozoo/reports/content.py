@@ -105,7 +105,7 @@ class Report:
 
     @property
     def marks(self) -> list[Mark]:
-        """Lines of the verdict, in the order of the rules' table."""
+        """Lines of the verdict, the worst first."""
         return self.sections[0].marks
 
     @property

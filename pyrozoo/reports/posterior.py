@@ -26,8 +26,8 @@ from .rules import judge
 from .study import Study
 from .words import listed, number, percent
 
-MOST_ROWS = 2000  # of checks whose cost is draws times rows
-MOST_GROUPS = 20  # whose Pareto k needs the rows integrated out
+MOST_ROWS = 1000  # of checks whose cost is draws times rows
+MOST_GROUPS = 10  # whose Pareto k needs the rows integrated out
 MOST_SITES = 4
 EXTREME = 0.005
 FAR = 4.0  # distance of a group from the others, in robust standard deviations

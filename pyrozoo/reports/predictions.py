@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import pandas as pd
 
 from ..criticism import class_scores, jackknife, scores
 from ..criticism.conformal import conformal
-from ..criticism.scoring import LEVELS, pit
+from ..criticism.rivals import input_names, inputs_of
+from ..criticism.scoring import LEVELS, coverage
 from ..plots.predictions import interval_coverage, predicted_vs_observed, reliability, unit_lines
+from ..posterior.columns import interval_names
 from ..plots.style import BLUE, GREY, VERMILION, make_axes
 from .content import Picture, Section, Table
 from .rules import judge
@@ -36,7 +39,6 @@ def beside(study: Study) -> Section:
     n_groups = min(o.keys[o.group].nunique() for o in outcomes)
     text = f"{fewest:,} labels to learn from or to score on (the fewer), of {n_groups:,} {study.groups}s."
     section.marks.append(judge("labels", points, text))
-    best: list[tuple[float, str, str]] = []
     for rule in ("mean", "rivals", "clock"):
         found = [(o, *_against(o, rule)) for o in outcomes]
         told = [(o, t, says) for o, t, says in found if t is not None]
@@ -59,7 +61,6 @@ def beside(study: Study) -> Section:
             section.blocks.append("There is no clock among them: the rows have no times.")
     else:
         section.blocks.append("No simple method could be trained: give the training data (train=, --train).")
-    section.numbers["best"] = best
     return section
 
 
@@ -147,11 +148,12 @@ def _of_numbers(section: Section, study: Study, o: Outcome) -> tuple[float | Non
         value, se = jackknife.with_error(jackknife.mean_of, jackknife.totals(inside, o.groups))
         low, high = (o.table[end].to_numpy() for end in _ends(level))
         row: dict[str, Any] = {
-            "interval": f"{level} %", "rows inside": value, "rows inside_se": se, "mean width": float((high - low).mean())
+            "interval": f"{level} %", "inside [%]": 100 * value, "inside [%]_se": None if se is None else 100 * se,
+            "mean width": float((high - low).mean()),
         }
         for name, rival in o.rivals.items():
             if rival.residuals is not None:
-                row[f"inside, {name}"] = float(o.inside(level, rival).mean())
+                row[f"inside, {name} [%]"] = 100 * float(o.inside(level, rival).mean())
         rows.append(row)
         away = 100 * max(0.0, abs(value - level / 100) - 2 * (se or 0.0))
         if away > worst[0]:
@@ -163,15 +165,14 @@ def _of_numbers(section: Section, study: Study, o: Outcome) -> tuple[float | Non
     if o.draws is not None:
         parts["PIT"] = _pit(section, o)
     alt = f"Share of {o.label} inside the intervals against what they promise, and the histogram of PIT values."
-    section.blocks.append(Picture(f"calibration of {o.name}", parts, alt))
+    caption = "PIT, by the list: a U shape says too sure, a hump too unsure." if len(parts) > 1 else ""
+    section.blocks.append(Picture(f"calibration of {o.name}", parts, alt, caption))
     inside = {f"inside {level} %": o.inside(level) for level in LEVELS}
     section.blocks.append(_by_group(o, inside | {"CRPS": o.loss()}))
     return worst
 
 
 def _ends(level: int) -> list[str]:
-    from ..posterior.columns import interval_names
-
     return list(interval_names(level / 100))
 
 
@@ -181,7 +182,7 @@ def _share(value: float, se: float | None) -> str:
 
 def _nominal(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
-        {"nominal": [level / 100 for level in LEVELS], "empirical": [row["rows inside"] for row in rows]}
+        {"nominal": [level / 100 for level in LEVELS], "empirical": [row["inside [%]"] / 100 for row in rows]}
     )
 
 
@@ -190,19 +191,15 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
     fit, rows, _ = study.pairs[0]
     try:
         if fit.law is not None:
-            from dataclasses import replace
-
-            from ..criticism.scoring import coverage
-
-            before = [coverage(replace(one, law=None), r, target=o.target, draws=study.draws, seed=study.seed) for one, r, _ in study.pairs]
+            before = [coverage(dataclasses.replace(one, law=None), r, target=o.target, draws=study.draws, seed=study.seed) for one, r, _ in study.pairs]
             name, table = "before its correction", pd.concat(before).groupby("nominal", as_index=False).mean()
             caption = f"{o.label}: the model's own intervals, before the correction on held-out labels"
         elif len(study.pairs) == 1:
-            seen = rows.subset(np.flatnonzero(rows.observed(o.target)))
+            seen = rows.subset(_spaced(np.flatnonzero(rows.observed(o.target)), 4000))
             by = o.group if o.group in rows.groups and rows.sizes[o.group] > 3 else rows.rows
             one, other = seen.split(0.5, by=by, seed=study.seed)
             options: dict[str, Any] = {"target": o.target, "level": [level / 100 for level in LEVELS], "seed": study.seed}
-            table = conformal(fit, one, draws=study.draws, **options).coverage(other)
+            table = conformal(fit, one, draws=min(study.draws, 100), **options).coverage(other)
             table = table[table["component"] == o.name][["nominal", "empirical", "width"]]
             name = "calibrated on half of the rows"
             caption = f"{o.label}: calibrated on half of these rows (zoo.conformal), scored on the others"
@@ -215,6 +212,11 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
     return {name: table}
 
 
+def _spaced(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spaced."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+
+
 def _pit(section: Section, o: Outcome) -> Any:
     values = scores.pit(o.truth, o.draws)
     counts, edges = np.histogram(values, bins=10, range=(0, 1))
@@ -223,8 +225,7 @@ def _pit(section: Section, o: Outcome) -> Any:
     ax.axhline(0.1, color=VERMILION, ls="--", lw=1.2, label="as promised")
     ax.set(xlabel=f"share of predictive draws below the observed {o.label} (PIT)", ylabel="share of rows", xlim=(0, 1))
     ax.legend()
-    frame = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share of rows": counts / len(values)})
-    section.blocks.append(Table(f"PIT of {o.name}", frame, f"{o.label}: PIT; a U shape says too sure, a hump too unsure"))
+    section.numbers[f"PIT of {o.name}, shares of rows in tenths"] = (counts / len(values)).tolist()
     return ax.figure
 
 
@@ -350,8 +351,6 @@ def _range(section: Section, study: Study) -> None:
         section.marks.append(judge("range", None, "The training data were not given, so their ranges are not known."))
         return
     read = study.features()
-    from ..criticism.rivals import input_names, inputs_of
-
     inputs = inputs_of(study.train) if read is None else read(study.train)
     names = input_names(study.train) if read is None else [f"feature {j}" for j in range(inputs.shape[1])]
     if not inputs.shape[1]:
@@ -363,8 +362,9 @@ def _range(section: Section, study: Study) -> None:
         low, high = known.min(0), known.max(0)
         margin = 0.05 * (high - low)
         new = inputs_of(rows) if read is None else read(rows)
-        outside.append((new < low - margin) | (new > high + margin))
-        keys.append(rows.names(rows.rows))
+        scored = np.any([rows.observed(t) for t in rows.labels if rows.along[t] == rows.rows], axis=0)
+        outside.append(((new < low - margin) | (new > high + margin))[scored])
+        keys.append(rows.names(rows.rows)[scored])
     where = np.concatenate(outside)
     share = float(where.any(1).mean())
     most = np.argsort(-where.sum(0), kind="stable")

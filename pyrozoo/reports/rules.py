@@ -10,6 +10,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .words import number
+
 GOOD, LOOK, BAD = "good", "look", "do not use"
 MARKS = (GOOD, LOOK, BAD)
 
@@ -170,5 +172,5 @@ def judge(name: str, value: float | None, says: str) -> Mark:
     rule = RULES[name]
     known = value is not None and not math.isnan(value)
     mark = LOOK if value is None or not known else GOOD if value <= rule.good else LOOK if value <= rule.look else BAD
-    text = f"{rule.number}: good up to {rule.good:g}, look up to {rule.look:g}"
+    text = f"{rule.number}: good up to {number(rule.good)}, look up to {number(rule.look)}"
     return Mark(name, rule.question, mark, says, value if known else None, text, "" if mark == GOOD else rule.then)

@@ -19,7 +19,9 @@ def number(value: float | int | None, digits: int = 3) -> str:
     """
     if value is None or not math.isfinite(value):
         return "–" if value is None or math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value == 0 or isinstance(value, int):
+    if value == 0:
+        return "0"
+    if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     place = digits - 1 - math.floor(math.log10(abs(value)))
     if place > 7:

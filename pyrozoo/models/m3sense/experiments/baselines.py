@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ....criticism.rivals import tree_classifier
 from ....data.batch import Batch
 from ..data.batches import features_of, modalities, window_numbers
 from ..data.features import handcrafted
@@ -63,9 +64,7 @@ def _tree(seed: int) -> Any:
 
 
 def _extra_trees(seed: int) -> Any:
-    from sklearn.ensemble import ExtraTreesClassifier
-
-    return _pipeline(False, ExtraTreesClassifier(100, criterion="gini", random_state=seed))
+    return _pipeline(False, tree_classifier(seed, 100))
 
 
 def _lda(seed: int) -> Any:

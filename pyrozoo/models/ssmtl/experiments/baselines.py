@@ -16,10 +16,10 @@ from itertools import product
 from types import MappingProxyType
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.svm import SVR
 
+from ....criticism.rivals import group_means, tree_regressor
 from ....data.batch import Batch
 
 # Values of C and gamma to try in SVR, for standardised x and y. gamma reaches far below scikit-learn's 1/Dx: with about
@@ -135,24 +135,16 @@ def _trees(train: Batch, test: Batch, seed: int, *, unit_means: bool = False, of
     test_x = _inputs(test)
     test_unit = _unit_index(test, train) if unit_means or offset else None
     if unit_means:
-        means = _unit_means(train)
+        means = group_means(_inputs(train), train["unit"].cpu().numpy(), train.sizes["unit"])
         x, test_x = np.hstack([x, means[unit]]), np.hstack([test_x, means[test_unit]])
-    model = ExtraTreesRegressor(_N_TREES, random_state=seed)
+    model = tree_regressor(seed, _N_TREES)
     prediction = model.fit(x, y).predict(test_x)
     if offset and len(y) > 1:
         # The trees reproduce their training labels exactly; only residuals of held-out labels tell about a unit.
         folds = KFold(min(5, len(y)), shuffle=True, random_state=seed)
-        residual = y - cross_val_predict(ExtraTreesRegressor(_N_TREES, random_state=seed), x, y, cv=folds)
+        residual = y - cross_val_predict(tree_regressor(seed, _N_TREES), x, y, cv=folds)
         prediction = prediction + _shrunk_offsets(residual, unit, train.sizes["unit"])[test_unit]
     return prediction
-
-
-def _unit_means(batch: Batch) -> np.ndarray:
-    """Mean input of each unit over all its rows, shape (M, Dx)."""
-    x, unit, n_units = _inputs(batch), batch["unit"].cpu().numpy(), batch.sizes["unit"]
-    sums = np.zeros((n_units, x.shape[1]))
-    np.add.at(sums, unit, x)
-    return sums / np.bincount(unit, minlength=n_units)[:, None]
 
 
 def _shrunk_offsets(residual: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:

@@ -1,0 +1,287 @@
+"""The report of a fit: its marks turn where they should, its numbers are those of the fit, no section takes it down."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoNormal
+
+import pyrozoo as zoo
+from pyrozoo.criticism.rivals import simple_methods
+from pyrozoo.reports.rules import BAD, GOOD, LOOK, RULES, judge
+
+NOISE = 0.5
+
+
+class Slopes(zoo.ZooModel):
+    """w_g ~ Normal(0, 1) twice, y ~ Normal(w_g0 + w_g1 x, 0.5): linear and Gaussian, so that the posterior is known."""
+
+    plate_dims = {"group": -1, "row": -1}
+
+    def __init__(self, priors=None):
+        super().__init__()
+        self.set_priors(priors)
+
+    def priors(self):
+        return {"w": dist.Normal(torch.zeros(2), 1.0).to_event(1)}
+
+    def forward(self, x, group, sizes, y=None, y_labelled=True, row=None, **_):
+        with self.plate("group", sizes=sizes):
+            w = pyro.sample("w", self.prior("w"))
+        mean = w[..., group, 0] + w[..., group, 1] * x
+        with self.plate("row", sizes=sizes, row=row), pyro.poutine.mask(mask=y_labelled):
+            pyro.sample("y", dist.Normal(mean, NOISE), obs=y)
+
+
+class Exact(zoo.ZooGuide):
+    """The exact posterior of every group, a normal of two dimensions; `width` makes it too narrow."""
+
+    width = 1.0
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.register_buffer("loc", torch.zeros(1, 2))
+        self.register_buffer("root", torch.eye(2).expand(1, 2, 2).clone())
+
+    def solve(self, train):
+        prior = self.model.prior("w").base_dist
+        n = train.sizes["group"]
+        seen = train["y_labelled"].double()
+        rows = torch.stack([torch.ones_like(train["x"]), train["x"]], -1).double() * seen[:, None]
+        precision = torch.diag(prior.scale.double() ** -2).repeat(n, 1, 1)
+        weighted = (prior.loc.double() / prior.scale.double() ** 2).repeat(n, 1)
+        precision = precision.index_add(0, train["group"], rows[:, :, None] * rows[:, None] / NOISE**2)
+        weighted = weighted.index_add(0, train["group"], rows * train["y"].double()[:, None] / NOISE**2)
+        covariance = torch.linalg.inv(precision)
+        self.loc = (covariance @ weighted[..., None])[..., 0].to(train["x"].dtype)
+        self.root = self.width * torch.linalg.cholesky(covariance).to(train["x"].dtype)
+
+    def forward(self, sizes, **_):
+        with self.model.plate("group", sizes=sizes):
+            pyro.sample("w", dist.MultivariateNormal(self.loc, scale_tril=self.root))
+
+
+class Narrow(Exact):
+    width = 0.1
+
+
+def data(seed=0, groups=40, labels=12, tests=10, shuffled=False, clock=False, drift=0.0):
+    """Training and test data from the model itself, or spoilt in one way."""
+    rng = np.random.default_rng(seed)
+    n = groups * (labels + tests)
+    group, place = np.arange(n) % groups, np.arange(n) // groups
+    time = rng.uniform(0, 4, size=n)
+    x = time - 2 + 0.4 * rng.normal(size=n) if clock else rng.uniform(-2, 2, size=n)
+    w = np.tile([0.0, 1.5], (groups, 1)) if clock else rng.normal(size=(groups, 2))
+    y = w[group, 0] + w[group, 1] * (time - 2 if clock else x) + NOISE * rng.normal(size=n)
+    if shuffled:
+        y = rng.permutation(y)
+    test = place >= labels
+    parts = []
+    for rows in (np.flatnonzero(~test), np.flatnonzero(test)):
+        moved = x[rows] + drift * (rows >= groups * labels)
+        parts.append(
+            zoo.Batch.from_arrays(
+                rows={"x": moved, "y": y[rows]}, groups={"group": group[rows]}, labels={"y": np.ones(len(rows), bool)},
+                row_coords={"time": time[rows]}, coords={"group": np.arange(groups)}, name="slopes", simulated=True,
+            )
+        )  # fmt: skip
+    return parts
+
+
+def page(guide=Exact, priors=None, restarts=2, settings=None, draws=100, **options):
+    train, test = data(**options)
+    fit = zoo.fit(Slopes(priors), guide, train, restarts=restarts, progress=False, **(settings or {}))
+    return zoo.report(fit, train, test, out=None, draws=draws, progress=False)
+
+
+@pytest.fixture(scope="module")
+def good():
+    train, test = data()
+    fit = zoo.fit(Slopes(), Exact, train, restarts=2, progress=False)
+    return fit, train, test, zoo.report(fit, train, test, out=None, draws=100, progress=False)
+
+
+def test_an_exact_posterior_gets_good_marks_only(good):
+    report = good[-1]
+    assert set(report.verdict.index) == set(RULES)
+    assert report.verdict["mark"].to_dict() == dict.fromkeys(report.verdict.index, GOOD)
+    assert not [problem for section in report.sections for problem in section.problems]
+
+
+@pytest.mark.parametrize(
+    ("rule", "mark", "spoilt"),
+    [
+        pytest.param("khat", BAD, {"guide": Narrow}, id="guide ten times too narrow"),
+        pytest.param("prior", BAD, {"priors": {"w": dist.Normal(3.0, 0.3)}}, id="wrong prior"),
+        pytest.param("mean", BAD, {"shuffled": True}, id="shuffled target"),
+        pytest.param("clock", BAD, {"clock": True}, id="leaked time"),
+        pytest.param("range", BAD, {"drift": 3.0}, id="drifted test set"),
+        pytest.param("labels", BAD, {"groups": 5, "labels": 3, "tests": 3}, id="too few labels"),
+    ],
+)
+def test_the_right_mark_turns(rule, mark, spoilt):
+    verdict = page(**spoilt).verdict
+    assert verdict.loc[rule, "mark"] == mark, verdict[["mark", "says"]]
+    assert verdict.loc[rule, "then"]
+
+
+def test_a_training_that_was_cut_short_turns_its_mark():
+    guide, options = zoo.guides.auto(AutoNormal), {"groups": 20}
+    short = page(guide, settings={"steps": 60, "lr": 0.01}, **options).verdict
+    long = page(guide, settings={"steps": 1500, "lr": 0.02, "schedule": "cosine"}, **options).verdict
+    assert short.loc["training", "mark"] == BAD
+    assert long.loc["training", "mark"] == GOOD
+
+
+def test_numbers_of_the_page_are_those_of_the_fit(good):
+    fit, train, test, report = good
+    found = zoo.metrics(fit, test, draws=100)
+    own = report.tables["rivals of y"].set_index("method").loc["this fit"]
+    assert own["RMSE"] == pytest.approx(found["y.rmse"])
+    assert own["CRPS"] == pytest.approx(found["y.crps_draws"])
+    inside = report.tables["coverage of y"]["inside [%]"] / 100
+    assert inside.tolist() == pytest.approx([found[f"y.cover{level}"] for level in (50, 80, 90)])
+    rivals = simple_methods(train, test, "y")
+    truth = test["y"].numpy()
+    for name in ("mean", "ridge", "extra trees", "clock", "last value"):
+        error = zoo.scores.rmse(truth, rivals[name].values)
+        assert report.tables["rivals of y"].set_index("method").loc[name, "RMSE"] == pytest.approx(error)
+    checks = zoo.ppc(fit, train, draws=100)
+    shown = report.tables["ppc"].sort_values(["site", "statistic"])["p"]
+    assert shown.tolist() == pytest.approx(checks.sort_values(["site", "statistic"])["p"].tolist())
+    worst = report.tables["worst rows, y"]
+    error = np.abs(zoo.predict(fit, test, draws=100)["y.mean"].to_numpy() - truth)
+    assert (worst["predicted"] - worst["observed"]).abs().tolist() == pytest.approx(np.sort(error)[::-1][:10])
+    groups = zoo.scores.per_group(zoo.scores.rmse, truth, zoo.predict(fit, test, draws=100)["y.mean"], test["group"])
+    assert report.tables["worst groups, y"]["RMSE"].max() == pytest.approx(groups.max())
+
+
+def test_the_json_holds_every_table_and_mark(good, tmp_path):
+    report = good[-1]
+    path = report.save(tmp_path / "page.html")
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert [section["key"] for section in content["sections"]] == [
+        "verdict", "beside", "probabilities", "ppc", "posterior", "latents", "failures", "done",
+    ]  # fmt: skip
+    held = {block["table"]: block["rows"] for section in content["sections"] for block in section["blocks"] if "table" in block}
+    assert {name: len(rows) for name, rows in held.items()} == {name: len(t) for name, t in report.tables.items()}
+    assert [mark["rule"] for mark in content["sections"][0]["marks"]] == report.verdict.index.to_list()
+
+
+def test_the_page_holds_all_and_asks_for_nothing(good, tmp_path):
+    text = good[-1].save(tmp_path / "page.html").read_text()
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert len(text) < 5e6
+    assert text.count("<img") == text.count('alt="') == len(good[-1].figures)
+    for mark in good[-1].marks:
+        assert f'data-rule="{mark.rule}"' in text
+
+
+def test_without_test_data_the_training_labels_are_scored_by_fits_that_have_not_seen_them(good):
+    fit, train, *_ = good
+    report = zoo.report(fit, train, out=None, folds=3, draws=60, progress=False)
+    assert "cross-fitting" in report.sections[0].blocks[0]
+    assert report.verdict.loc["coverage", "mark"] == GOOD
+    own = report.tables["rivals of y"].set_index("method").loc["this fit", "RMSE"]
+    held_out = [
+        (zoo.predict(one, rows, draws=60)["y.mean"].to_numpy() - rows["y"].numpy()) ** 2
+        for one, rows in zoo.fit_folds(Slopes(), Exact, train, 3, progress=False)
+    ]
+    assert own == pytest.approx(np.sqrt(np.concatenate(held_out).mean()))
+
+
+def test_a_loaded_fit_without_its_training_data_says_what_is_missing(good, tmp_path):
+    fit, _, test, _ = good
+    loaded = zoo.load(fit.save(tmp_path / "run"), guide=Exact, model=Slopes())
+    report = zoo.report(loaded, None, test, out=None, draws=60, progress=False)
+    assert report.verdict.loc["khat", "mark"] == LOOK
+    assert "not given" in report.verdict.loc["khat", "says"]
+    assert report.verdict.loc["coverage", "mark"] == GOOD
+    with pytest.raises(ValueError, match="not the data that this fit was trained on"):
+        zoo.report(loaded, test, out=None)
+
+
+def test_a_section_that_fails_says_why_and_leaves_the_others(good, monkeypatch):
+    fit, train, test, _ = good
+    monkeypatch.setattr("pyrozoo.reports.posterior.ppc", lambda *_, **__: 1 / 0)
+    report = zoo.report(fit, train, test, out=None, draws=60, progress=False)
+    problems = {section.key: section.problems for section in report.sections}
+    assert "division by zero" in problems.pop("ppc")[0]
+    assert not any(problems.values())
+    assert report.verdict.loc["ppc", "mark"] == LOOK
+
+
+def test_an_entry_adds_sections_and_simple_methods(good):
+    from types import SimpleNamespace
+
+    from pyrozoo.reports.content import Section
+
+    fit, train, test, _ = good
+    parts = SimpleNamespace(
+        report_sections=lambda fit, train, test: {"own": ("My own", lambda: Section("own", "My own", ["A sentence."]))},
+        rivals=lambda train, test, target: {"mean": simple_methods(train, test, target)["mean"]},
+    )
+    card = zoo.Card("slopes", "Slopes", "", 2025, "1", "", {"slopes": ""}, {"exact": ""}, {}, split="row")
+    zoo.register(card, parts)
+    try:
+        runs = [dataclasses.replace(run) for run in fit.runs]
+        for run in runs:
+            run.model.entry = ("slopes", "slopes")
+        report = zoo.report(fit, train, test, out=None, draws=60, progress=False)
+    finally:
+        zoo.unregister("slopes")
+        for run in fit.runs:
+            run.model.entry = None
+    assert [section.key for section in report.sections][-2:] == ["own", "done"]
+    assert report.tables["rivals of y"]["method"].to_list() == ["this fit", "mean"]
+
+
+def test_classes_are_scored_by_their_probabilities():
+    rng = np.random.default_rng(0)
+
+    class Answers(zoo.ZooModel):
+        def __init__(self, priors=None):
+            super().__init__()
+            self.set_priors(priors)
+
+        def priors(self):
+            return {"b": dist.Normal(0.0, 2.0)}
+
+        def forward(self, x, sizes, y=None, y_labelled=True, row=None, **_):
+            b = pyro.sample("b", self.prior("b"))
+            with self.plate("row", sizes=sizes, row=row), pyro.poutine.mask(mask=y_labelled):
+                pyro.sample("y", dist.Bernoulli(logits=b * x), obs=y)
+
+    x = rng.normal(size=400)
+    y = (rng.random(400) < 1 / (1 + np.exp(-3 * x))).astype(float)
+    train, test = zoo.Batch.from_arrays(rows={"x": x, "y": y}, labels={"y": np.ones(400, bool)}).split(0.5)
+    fit = zoo.fit(Answers(), zoo.guides.auto(AutoNormal), train, steps=300, lr=0.05, progress=False)
+    report = zoo.report(fit, train, test, out=None, draws=60, progress=False)
+    assert report.verdict.loc["coverage", "mark"] == GOOD
+    assert report.verdict.loc["mean", "mark"] == GOOD
+    own = report.tables["rivals of y"].set_index("method").loc["this fit"]
+    found = zoo.metrics(fit, test, draws=60)
+    assert own["log loss"] == pytest.approx(found["y.log_loss"], rel=1e-5)
+    assert own["1 − balanced accuracy"] == pytest.approx(1 - found["y.balanced_accuracy"])
+
+
+def test_a_rule_marks_by_its_limits():
+    assert [judge("coverage", value, "").mark for value in (3.0, 10.0, 10.1, None, float("nan"))] == [
+        GOOD, LOOK, BAD, LOOK, LOOK,
+    ]  # fmt: skip
+    assert all(rule.good < rule.look for rule in RULES.values())
+
+
+def test_every_rule_is_in_the_document_with_its_limits():
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+    for name, rule in RULES.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"| {rule.good:g} | {rule.look:g} |" in line.replace("−", "-")
