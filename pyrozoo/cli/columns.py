@@ -74,12 +74,13 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
         )
 
 
-def read_like(arguments: argparse.Namespace, fit: Fit, labels: bool) -> tuple[Batch, pd.DataFrame]:
+def read_like(arguments: argparse.Namespace, fit: Fit, file: str, labels: bool) -> tuple[Batch, pd.DataFrame]:
     """Read new data as the table that a fit was trained on; and those of their columns that are no inputs, as text.
 
     Args:
-        arguments: With the file, and its separator and decimal mark.
+        arguments: With the separator and the decimal mark of the file.
         fit: A fit that was trained on a table.
+        file: File of the new data.
         labels: Whether the file has the targets.
     """
     from ..data.tables import parse_times, read_table
@@ -91,16 +92,16 @@ def read_like(arguments: argparse.Namespace, fit: Fit, labels: bool) -> tuple[Ba
     numbers = [column for column in read if column not in levels]
     time = fit.data.get("time")
     kept = [*groups.values(), *levels, *([time] if time and time not in read else [])]
-    table = read_table(arguments.data, kept, numbers, arguments.sep, arguments.decimal)
+    table = read_table(file, kept, numbers, arguments.sep, arguments.decimal)
     keys = table.drop(columns=read)
     if time and time not in read:
-        table[time] = parse_times(arguments.data, table, time)
+        table[time] = parse_times(file, table, time)
     names = {column: like.coords[group].tolist() for group, column in groups.items()}
     names |= {column: [True, False] if own == [True] else own for column, own in levels.items()}
     for column, own in names.items():  # a run may hold numbers as names
         known = {str(name): name for name in own}
         table[column] = [known.get(text, text) for text in table[column]]
-    with naming(arguments.data):
+    with naming(file):
         return fit.batch(table, labels=labels), keys
 
 

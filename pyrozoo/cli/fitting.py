@@ -183,14 +183,14 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     return table_batch(arguments, card)
 
 
-def recordings(arguments: argparse.Namespace, name: str, **options: Any) -> Batch:
+def recordings(arguments: argparse.Namespace, name: str, file: str | None = None, **options: Any) -> Batch:
     """Read a file in the entry's own format."""
     if arguments.sep or arguments.decimal:
         raise ValueError(f"--sep and --decimal belong to a table; {name!r} reads recordings, see its README")
     read = registry.entry(name).parts.read
     if "separate" in options and "separate" not in inspect.signature(read).parameters:
         raise ValueError(f"--separate-steps: {name!r} has no steps")
-    batch = read(arguments.data, rate=arguments.rate, **options)
+    batch = read(file or arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and "like" not in options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")
     return batch

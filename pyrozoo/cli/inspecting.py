@@ -79,14 +79,21 @@ def _fit_and_data(arguments: argparse.Namespace) -> tuple[Fit, Batch]:
         if Path(arguments.out).is_dir():
             raise ValueError(f"{arguments.out} is a folder; choose a file for --out")
     fit = load(arguments.run)
+    return fit, data_of(arguments, fit, arguments.data)
+
+
+def data_of(arguments: argparse.Namespace, fit: Fit, file: str) -> Batch:
+    """A file with targets, read as the data of the run were."""
+    from ..data.tables import parse_times, read_table
+
     name = fit.model.entry[0] if fit.model.entry else None
     if name and hasattr(registry.entry(name).parts, "read"):
-        return fit, recordings(arguments, name, like=fit.prototype)
+        return recordings(arguments, name, file, like=fit.prototype)
     if arguments.rate is not None:
         raise ValueError(f"--rate belongs to recordings; {arguments.run} was fitted to a table")
     if fit.data["columns"] is None:
         raise ValueError(f"{arguments.run} was not fitted to a table; go on in Python, with a Batch")
-    return fit, read_like(arguments, fit, labels=True)[0]
+    return read_like(arguments, fit, file, labels=True)[0]
 
 
 def _drawn(arguments: argparse.Namespace, fit: Fit, data: Batch, **options: Any) -> Any:

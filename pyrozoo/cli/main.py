@@ -26,6 +26,7 @@ from .creating import new_command
 from .fitting import fit_command, tune_command
 from .inspecting import KINDS, metrics_command, plot_command, posterior_command, ppc_command
 from .predicting import predict_command
+from .reporting import report_command
 from .running import check_command, reproduce_command
 from .showing import list_entries, show_command
 
@@ -121,6 +122,17 @@ def _parser() -> Parser:
     _rate_option(predict)
     _dialect_options(predict)
     _inspect_options(add)
+    report = add("report", report_command, "write a page that says whether to use a saved run")
+    report.add_argument("run", metavar="RUN", help="folder that `fit` saved")
+    training = "the data that the run was fitted to, a file or a data set of the entry"
+    report.add_argument("--train", metavar="FILE", help=f"{training}; without it, what needs them says so")
+    scored = "rows with targets that the run has not seen; without it, further fits score the training labels"
+    report.add_argument("--test", metavar="FILE", help=scored)
+    report.add_argument("--out", metavar="FILE.html", default="report.html", help="default: report.html")
+    report.add_argument("--draws", type=positive, metavar="N", default=200, help="default: 200")
+    report.add_argument("--slow", action="store_true", help="also calibration by simulation, which fits 20 times more")
+    _rate_option(report)
+    _dialect_options(report)
     new = add("new", new_command, "write a small package with an entry of your own, which passes `check`")
     new.add_argument("name", metavar="NAME", help="of the entry and of its package, e.g. item_response")
     new.add_argument("--out", metavar="DIR", help="folder to make; default: NAME")

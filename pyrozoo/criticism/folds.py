@@ -58,7 +58,7 @@ def label_folds(
     by = by or batch.rows
     if by not in (batch.rows, *batch.groups, *IN_TIME):
         raise ValueError(f"by: {by!r} is none of {[batch.rows, *batch.groups, *IN_TIME]}")
-    labelled = np.flatnonzero(batch.observed(target))
+    labelled = np.flatnonzero(_labelled(batch, target))
     if not 2 <= folds <= len(labelled):
         raise ValueError(f"folds: {folds}; give between 2 and the number of labels, {len(labelled)}")
     rng = np.random.default_rng(seed)
@@ -82,6 +82,15 @@ def label_folds(
         order = order[np.argsort(rng.permutation(group.max() + 1)[group], kind="stable")]
     out[order] = np.arange(len(order)) % folds
     return out
+
+
+def _labelled(batch: Batch, target: str | None) -> np.ndarray:
+    """Where a target is observed, (N,): by rows also where it lies along their frames."""
+    seen = batch.observed(target)  # which finds the target, or says that there is none
+    if len(seen) == batch.n_rows:
+        return seen
+    mask = batch.labels[target if target is not None else next(iter(batch.labels))]
+    return batch[mask].cpu().numpy()
 
 
 def _in_time(batch: Batch, labelled: np.ndarray, folds: int, first_trains: bool) -> np.ndarray:

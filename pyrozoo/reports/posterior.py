@@ -14,6 +14,7 @@ from ..criticism.ppc import ppc
 from ..criticism.sbc import rank_p_value, sbc
 from ..criticism.sensitivity import prior_sensitivity
 from ..data.batch import Batch
+from ..data.build import FRAMES
 from ..files import one_line
 from ..inference.fitted import Fit, Run
 from ..plots.checks import khat as khat_plot
@@ -23,10 +24,11 @@ from ..posterior.columns import column, components, is_discrete, probabilities
 from ..posterior.predicting import predict_with_draws
 from .content import Picture, Section, Table
 from .rules import judge
-from .study import Study
+from .study import Study, guide_of
 from .words import listed, number, percent
 
 MOST_ROWS = 1000  # of checks whose cost is draws times rows
+MOST_NUMBERS = 500_000  # in these rows together
 MOST_GROUPS = 10  # whose Pareto k needs the rows integrated out
 MOST_SITES = 4
 EXTREME = 0.005
@@ -34,12 +36,14 @@ FAR = 4.0  # distance of a group from the others, in robust standard deviations
 
 
 def some_rows(data: Batch, most: int = MOST_ROWS) -> Batch:
-    """The data, or evenly spaced rows of them as a data set of their own.
+    """The data, or evenly spaced rows of them as a data set of their own: fewer where a row holds a long signal.
 
     Args:
         data: The data.
         most: Largest number of rows.
     """
+    per_row = sum(t.numel() for k, t in data.tensors.items() if data.along[k] in (data.rows, FRAMES)) / data.n_rows
+    most = int(min(most, max(50, MOST_NUMBERS / per_row)))
     if data.n_rows <= most:
         return data
     return data.subset(np.unique(np.linspace(0, data.n_rows - 1, most).astype(int)))
@@ -280,6 +284,8 @@ def _prior(section: Section, study: Study) -> None:
     fit, data = study.fit, study.data
     if data is None:
         raise ValueError("no data were given")
+    if hasattr(fit.model, "predict"):
+        raise ValueError(f"{type(fit.model).__name__} predicts by itself, so that no draw of a latent has a prediction")
     sites = [s for s in fit.model.priors() if s not in (*fit.model.enumerated, *fit.model.row_sites)][:MOST_SITES]
     if not sites:
         raise ValueError("the model has no prior outside the rows")
@@ -291,7 +297,7 @@ def _prior(section: Section, study: Study) -> None:
             reasons.append(f"prior of {site}: {one_line(error)}")
             continue
         moved = found.predictions
-        good = moved[moved["reliable"].astype(bool)] if len(moved) else moved
+        good = moved[moved["reliable"].astype(bool) & np.isfinite(moved["shift_sd"])] if len(moved) else moved
         shift = float(np.sqrt((good["shift_sd"] ** 2).mean())) if len(good) else float("nan")
         reliable = float(moved["reliable"].mean()) if len(moved) else float("nan")
         index = float(np.nanmax(found.index.to_numpy())) if found.index.size else float("nan")
@@ -315,12 +321,8 @@ def _prior(section: Section, study: Study) -> None:
 def _sbc(section: Section, study: Study) -> None:
     if study.train is None:
         raise ValueError("it needs the layout of the training data, which were not given")
-    from .study import guide_of
-
     site = next(iter(study.fit.model.priors()))
-    own = study.fit.settings
-    settings = {k: own[k] for k in ("steps", "epochs", "lr", "batch_size") if own.get(k) is not None}
-    ranks = sbc(study.fit.model, guide_of(study.fit), study.train, site, seed=study.seed, **settings)
+    ranks = sbc(study.fit.model, guide_of(study.fit), study.train, site, seed=study.seed, **study.settings)
     p = rank_p_value(ranks["rank"], 99)
     counts, _ = np.histogram(ranks["rank"], bins=np.linspace(0, 100, 11))
     table = pd.DataFrame({"ranks": [f"{10 * i} to {10 * i + 9}" for i in range(10)], "count": counts})
@@ -341,23 +343,25 @@ def latents(study: Study) -> Section:
         raise ValueError("neither training nor test data were given, on which the latents could be conditioned")
     names = [site for site in dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors()))]
     sites = [site for site in names if site not in study.fit.model.enumerated][:MOST_SITES]
-    part, lines, shown = some_rows(data), [], 0
+    part, lines = some_rows(data), []
+    reasons: list[str] = []
     for site in sites:
         try:
             found = latent_report(study.fit, part, site, draws=20, seed=study.seed)
-        except (ValueError, KeyError) as error:
-            section.problems.append(f"{site}: {one_line(error)}")
+        except (ValueError, KeyError, TypeError) as error:
+            outside = isinstance(error, TypeError)  # a number outside all plates
+            reasons.append(f"{site} {'lies outside all plates' if outside else one_line(error)}")
             continue
         plate = str(found.means.index.name)
         lines.append(
             {"site": site, "along": plate, "positions": len(found.means), "dimensions": len(found.table),
              "active": found.active, "KL": float(found.table["kl"].sum()), **{f"R² of {k}": v for k, v in found.probes.items()}}
         )  # fmt: skip
-        shown += 1
         _map(section, study, part, site, found, plate)
         _unlike(section, site, found, plate)
     if not lines:
-        raise ValueError("; ".join(section.problems) or "the model has no latents")
+        raise ValueError("; ".join(reasons) or "the model has no latents")
+    section.problems += reasons
     caption = "Latents along plates: dimensions that the data move (active), KL from the prior in nats, R² of linear probes"
     section.blocks.insert(0, Table("latents", pd.DataFrame(lines), caption))
     dead = [line["site"] for line in lines if not line["active"]]

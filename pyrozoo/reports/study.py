@@ -195,6 +195,14 @@ class Study:
         also = "; the law of its intervals was learned on these labels, so they look slightly better than on new ones"
         return f"{text}labels ({kind}), and scored on these (cross-fitting)" + (also if self.fit.law else "") + "."
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the fit to give to another one: those that are not the model's own defaults."""
+        own = {k: v for k, v in self.fit.settings.items() if k in _SETTINGS and v is not None}
+        defaults = self.fit.model.fit_defaults
+        given = {k: v for k, v in own.items() if str(defaults.get(k)) != str(v)}
+        return {k: v for k, v in given.items() if k != "anneal" or not isinstance(v, str)}  # a function, by its name
+
     @functools.cached_property
     def pairs(self) -> list[tuple[Fit, Batch, Batch | None]]:
         """Fits, rows that they have not seen, and what they were trained on.
@@ -208,12 +216,10 @@ class Study:
             raise ValueError("neither training nor test data were given; give train= or test=")
         if self.fit.guide_name == "" or not self.train.labels:
             raise ValueError("the training data have no labels, so there is nothing to score; give test=")
-        own = {k: v for k, v in self.fit.settings.items() if k in _SETTINGS and v is not None}
-        options = {k: v for k, v in own.items() if k != "anneal" or not isinstance(v, str)}  # a function, by its name
         restarts = min(2, len(self.fit.runs)) if self.fit.law else 1
         found = fit_folds(
             self.fit.model, guide_of(self.fit), self.train, self.folds, by=self.split, seed=self.seed,
-            inputs=self.split not in self.train.groups, restarts=restarts, progress=self.progress, **options,
+            inputs=self.split not in self.train.groups, restarts=restarts, progress=self.progress, **self.settings,
         )  # fmt: skip
         return [(dataclasses.replace(one, law=self.fit.law), rows, one.train) for one, rows in found]
 
@@ -256,7 +262,7 @@ class Study:
         return getattr(self.entry, "features", None)
 
 
-_SETTINGS = {name for name in inspect.signature(Settings).parameters} - {"distributed", "patience", "device", "optimizer"}
+_SETTINGS = {name for name in inspect.signature(Settings).parameters} - {"distributed", "patience", "device", "optimizer", "compile"}
 
 
 def guide_of(fit: Fit) -> Any:

@@ -80,4 +80,5 @@ CARD = Card(
         "sequence": -70.9745355195661,
         "sequence-load-only": -59.86081064061898,
     },
+    split="participant",
 )

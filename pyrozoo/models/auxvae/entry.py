@@ -99,4 +99,11 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
     return {"": table.reset_index()}
 
 
-__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "read", "recovery", "tables", "tiny"]
+def features(batch: Batch) -> np.ndarray:
+    """Summaries of every trial's departure from the walker's unloaded walk, (N, F), for simple methods."""
+    from .experiments.probe import departures
+
+    return departures(batch)["summaries"]
+
+
+__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny"]

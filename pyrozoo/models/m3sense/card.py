@@ -96,4 +96,5 @@ CARD = Card(
     reference="S. Samyoun, M. M. Islam, T. Iqbal, J. Stankovic, M3Sense: Affect-Agnostic Multitask Representation "
     "Learning Using Multimodal Wearable Sensors, Proceedings of the ACM on Interactive, Mobile, Wearable and "
     "Ubiquitous Technologies 6(2), article 73, 2022, doi:10.1145/3534600",
+    split="subject",
 )

@@ -130,4 +130,11 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
     return {"": table.reset_index()}
 
 
-__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "read", "recovery", "tables", "tiny"]
+def features(batch: Batch) -> np.ndarray:
+    """Handcrafted summaries of the signals of every window, (N, F), for simple methods."""
+    from .experiments.baselines import handcrafted
+
+    return handcrafted(batch)[0]
+
+
+__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny"]

@@ -77,4 +77,5 @@ CARD = Card(
     reference="M. Zhao, K. Hoti, H. Wang, A. Raghu, D. Katabi, Assessment of medication self-administration using "
     "artificial intelligence, Nature Medicine 27(4), 727-735, 2021, doi:10.1038/s41591-021-01273-1; the model is "
     "that of the note to this article",
+    split="subject",
 )

@@ -170,9 +170,38 @@ def _small(variant: str, seed: int, **given: Any) -> tuple[LabelModel, Any, np.r
         return model, model.process(model.parameters_of(values)), rng
 
 
+def rivals(train: Batch, test: Batch, target: str) -> dict[str, Any]:
+    """Simple methods for recordings: argmax of the scores, of scores smoothed over a second, and the vanilla chain.
+
+    Returns:
+        Name -> probabilities of the labels of every frame of `test`, end to end.
+    """
+    from ...criticism.rivals import Rival
+
+    score = test["score"].double().cpu().numpy()
+    lengths = test["lengths"].tolist()
+    width = max(3, round(float(test.info.get("rate") or 1.0)) // 2 * 2 + 1)
+    ends = np.cumsum(lengths)[:-1]
+    smooth = [pd.DataFrame(own).rolling(width, 1, center=True).mean().to_numpy() for own in np.split(score, ends)]
+    names = list(test.coords["label_class"])
+    chain = fit(FrameHMM(names), GUIDES["closed-form"], train, progress=False)
+    table = decode_recordings(chain, test, "marginal").frames()
+    return {
+        "argmax": Rival("scores of each frame alone", _shares(score)),
+        "smoothed argmax": Rival("mean scores over a second", _shares(np.concatenate(smooth))),
+        "vanilla chain": Rival("chain of frames", _shares(table[[f"label.p[{name}]" for name in names]].to_numpy())),
+    }
+
+
+def _shares(score: np.ndarray) -> np.ndarray:
+    """Scores (F, K) as probabilities, none of them 0."""
+    floored = np.maximum(score, 1e-4)
+    return floored / floored.sum(1, keepdims=True)
+
+
 EXACT = {variant: functools.partial(exact, variant) for variant in VARIANTS}
 RANKS = {variant: functools.partial(ranks, variant) for variant in VARIANTS}
 
 __all__ = [
-    "DATASETS", "EXACT", "EXPERIMENTS", "GUIDES", "RANKS", "VARIANTS", "read", "recovery", "tables", "tiny",
+    "DATASETS", "EXACT", "EXPERIMENTS", "GUIDES", "RANKS", "VARIANTS", "read", "recovery", "rivals", "tables", "tiny",
 ]  # fmt: skip
