@@ -57,7 +57,7 @@ $(VENV_ARVIZ1)/.installed: constraints.txt
 		echo "ArviZ 1.x could not be installed: its tests are skipped."; \
 	fi
 
-demo: venv  ## fit the first entry to real data: results/ssmtl-dryer
+demo: venv  ## fit the first entry to real data, and report on it: results/ssmtl-dryer
 	$(VENV)/bin/pyrozoo reproduce ssmtl dryer --profile quick --jobs 2 --out results/ssmtl-dryer
 
 # Without bytecode every worker would rewrite and compile every test anew: half of the time of a collection.

@@ -19,6 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README
 def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(SSMTL, "fit_defaults", {**SSMTL.fit_defaults, "steps": 2})
+    monkeypatch.setattr("pyrozoo.criticism.rivals.N_TREES", 2)
     use("Agg")
     names = {}
     for block in BLOCKS:
@@ -27,6 +28,7 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
         exec(compile(code, "README.md", "exec"), names)
     assert "y.rmse" in capsys.readouterr().out
     assert (tmp_path / "runs" / "dryer" / "run.json").exists()
+    assert (tmp_path / "report.html").exists()
     assert len(BLOCKS) == 4
 
 

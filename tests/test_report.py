@@ -176,7 +176,12 @@ def test_the_json_holds_every_table_and_mark(good, tmp_path):
     assert [section["key"] for section in content["sections"]] == [
         "verdict", "beside", "probabilities", "ppc", "posterior", "latents", "failures", "done",
     ]  # fmt: skip
-    held = {block["table"]: block["rows"] for section in content["sections"] for block in section["blocks"] if "table" in block}
+    held = {
+        block["table"]: block["rows"]
+        for section in content["sections"]
+        for block in section["blocks"]
+        if "table" in block
+    }
     assert {name: len(rows) for name, rows in held.items()} == {name: len(t) for name, t in report.tables.items()}
     assert [mark["rule"] for mark in content["sections"][0]["marks"]] == report.verdict.index.to_list()
 

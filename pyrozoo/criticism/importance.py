@@ -60,7 +60,7 @@ def khat(
 
     Raises:
         ValueError: Data other than the training data, or none; an unknown plate, or one without sampled latents; too
-            few draws; names in `only` that `per` does not have; a guide that is joint over groups; groups whose latents are
+            few draws; names in `only` that `per` lacks; a guide that is joint over groups; groups whose latents are
             parents of other groups' own.
 
     Example:

@@ -1,4 +1,4 @@
-"""Scores with standard errors by group: each group is left out once, so that rows of a group need not be independent."""
+"""Scores with standard errors: each group is left out once, so that its rows need not be independent."""
 
 from __future__ import annotations
 

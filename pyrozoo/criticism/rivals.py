@@ -141,7 +141,7 @@ def _methods(task: _Task, group: str) -> dict[str, Rival]:
 
 
 def _inputs(batch: Batch) -> list[str]:
-    """Names of the tensors along the rows of at most one column each or a vector per row, without targets and groups."""
+    """Names of the tensors with a number or a vector per row, without targets and groups."""
     own = {*batch.labels, *batch.labels.values(), *batch.groups, batch.rows, "weight", "lengths"}
     names = [k for k, plate in batch.along.items() if plate == batch.rows and k in batch.tensors and k not in own]
     return [name for name in names if batch[name].dim() <= 2]
@@ -243,7 +243,8 @@ def _level(task: _Task, rows: np.ndarray) -> tuple[np.ndarray, Any]:
 
 def _last(task: _Task) -> tuple[np.ndarray, Any]:
     """The latest label before each row, and for the labels themselves the one before."""
-    assert task.time is not None and task.new_time is not None
+    assert task.time is not None
+    assert task.new_time is not None
     rows = np.flatnonzero(task.seen)
     y = _one_hot(task, task.y[rows])
     group = np.zeros(len(task.seen), int) if task.group is None else task.group
@@ -291,7 +292,8 @@ def _group_means(task: _Task) -> tuple[np.ndarray, np.ndarray]:
 
 def _clock(task: _Task) -> tuple[np.ndarray, np.ndarray]:
     """Time since the first row of each group, from all of its rows, as a column."""
-    assert task.time is not None and task.new_time is not None
+    assert task.time is not None
+    assert task.new_time is not None
     times = pd.Series(np.concatenate([task.time, task.new_time]))
     n = len(task.time)
     keys = np.zeros(len(times), int)

@@ -19,9 +19,9 @@ from .arguments import check_column, check_finite, check_intervals, check_labels
 from .class_scores import brier, ece, log_loss, reliability
 
 __all__ = [
-    "accuracy", "balanced_accuracy", "brier", "coverage", "crps_by_row", "crps_normal", "crps_samples", "ece", "interval_score",
-    "interval_width", "log_loss", "macro_f1", "mae", "mape", "per_group", "pit", "r2", "reliability", "rmse",
-    "summarise", "wmape",
+    "accuracy", "balanced_accuracy", "brier", "coverage", "crps_by_row", "crps_normal", "crps_samples", "ece",
+    "interval_score", "interval_width", "log_loss", "macro_f1", "mae", "mape", "per_group", "pit", "r2",
+    "reliability", "rmse", "summarise", "wmape",
 ]  # fmt: skip
 
 

@@ -100,9 +100,11 @@ def report(
     for key, title, make in tqdm(makers, desc="report", unit="section", disable=not progress):
         sections.append(_made(key, title, make))
     marks = {mark.rule: mark for section in sections for mark in section.marks}
-    verdict = Section("verdict", "Verdict", marks=sorted(
-        (marks[name] for name in RULES if name in marks), key=lambda mark: -MARKS.index(mark.mark)
-    ))  # the worst first, those alike in the order of the table
+    verdict = Section(
+        "verdict",
+        "Verdict",
+        marks=sorted((marks[name] for name in RULES if name in marks), key=lambda mark: -MARKS.index(mark.mark)),
+    )  # the worst first, those alike in the order of the table
     verdict.blocks.append(study.how)
     found = Report(f"{fit.data['name']}, by {type(fit.model).__name__}", _about(study), [verdict, *sections])
     if out is not None:
@@ -113,7 +115,11 @@ def report(
 def _about(study: Study) -> str:
     fit = study.fit
     kind = "Simulated data. " if fit.data["simulated"] else ""
-    sizes = ", ".join(f"{n:,} {name}s" for name, n in fit.prototype.sizes.items() if name in (*fit.prototype.groups, fit.prototype.rows))
+    sizes = ", ".join(
+        f"{n:,} {name}s"
+        for name, n in fit.prototype.sizes.items()
+        if name in (*fit.prototype.groups, fit.prototype.rows)
+    )
     return f"{kind}Fitted to {sizes}, with the guide {fit.guide_name}."
 
 

@@ -43,7 +43,9 @@ def what_was_done(study: Study, run: str | None) -> Section:
     facts["restarts"] = len(fit.runs)
     facts["seconds of training"] = number(fit.seconds)
     if fit.law is not None:
-        facts["predictive law"] = f"learned on {fit.law.facts.get('labels')} held-out labels, by {fit.law.facts.get('by')}"
+        facts["predictive law"] = (
+            f"learned on {fit.law.facts.get('labels')} held-out labels, by {fit.law.facts.get('by')}"
+        )
     section.blocks.append(_table("facts", facts, "The fit"))
     section.blocks.append(_table("data", _data(study), "The data"))
     versions = {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()}
@@ -60,7 +62,8 @@ def what_was_done(study: Study, run: str | None) -> Section:
 def _data(study: Study) -> dict[str, Any]:
     own = study.fit.data
     facts: dict[str, Any] = {
-        "name": own["name"], "simulated": "yes" if own["simulated"] else "no", "sha256 of the training data": own["sha256"],
+        "name": own["name"], "simulated": "yes" if own["simulated"] else "no",
+        "sha256 of the training data": own["sha256"],
         "sizes": ", ".join(f"{n:,} {name}" for name, n in study.fit.prototype.sizes.items()),
         "columns": ", ".join(f"{k}: {v}" for k, v in (own.get("columns") or {}).items()) or "–",
     }  # fmt: skip

@@ -37,9 +37,7 @@ def render(report: Report) -> str:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     with matplotlib.rc_context({"svg.hashsalt": "pyrozoo"}):
         sections = [_section(index, section) for index, section in enumerate(report.sections)]
-    counts = [
-        (mark, sum(m.mark == mark for m in report.marks)) for mark in dict.fromkeys(m.mark for m in report.marks)
-    ]
+    counts = [(mark, sum(m.mark == mark for m in report.marks)) for mark in dict.fromkeys(m.mark for m in report.marks)]
     return template.render(report=report, sections=sections, signs=SIGNS, counts=counts, rules=RULES, number=number)
 
 

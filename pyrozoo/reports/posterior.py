@@ -156,7 +156,7 @@ def _training(section: Section, study: Study) -> None:
 
 
 def _numbers_per_row(study: Study) -> float:
-    """How many numbers a row observes, as the prototype shows: its tensors along the rows that the model has as sites."""
+    """How many numbers a row observes, as the prototype shows: the sizes of the observed sites' tensors."""
     like = study.fit.prototype
     names = [k for k, t in like.tensors.items() if t.is_floating_point() and like.along[k] in (like.rows, "frame")]
     observed = [name for name in names if name in _observed_sites(study.fit)]
@@ -218,7 +218,9 @@ def _restarts(section: Section, study: Study) -> None:
             lines.append({"target": study.label(name), "distance": float(np.mean(away))})
     table = pd.DataFrame(lines)
     section.blocks.append(
-        Table("restarts", table, "Distance of two restarts' predictions, in predictive sds (of classes: of probabilities)")
+        Table(
+            "restarts", table, "Distance of two restarts' predictions, in predictive sds (of classes: of probabilities)"
+        )
     )
     worst = table.loc[table["distance"].idxmax()]
     text = f"Predictions of {worst['target']} by {len(tables)} restarts differ by {number(worst['distance'])} sd."
@@ -245,7 +247,7 @@ def _khat(section: Section, study: Study) -> None:
             names, most = data.names(per), MOST_ROWS if per == data.rows else MOST_GROUPS
             names = None if len(names) <= most else names[np.linspace(0, len(names) - 1, most).astype(int)]
         try:
-            found[per] = khat(fit, data, per=per, only=names, draws=min(study.draws, 200), seed=study.seed)
+            found[per] = khat(fit, data, per=per, only=names, draws=max(25, min(study.draws, 200)), seed=study.seed)
         except (ValueError, KeyError) as error:
             reasons.append(f"Pareto k per {per}: {one_line(error)}")
     if not found:
@@ -271,7 +273,9 @@ def _khat(section: Section, study: Study) -> None:
         section.blocks.append(Picture("khat", parts, "Pareto k, sorted, with the limits 0.5 and 0.7."))
     known = table.dropna(subset="above 0.7")
     if known.empty:
-        section.marks.append(judge("khat", None, "No Pareto k could be told: the guide is a point, or its rows are noisy."))
+        section.marks.append(
+            judge("khat", None, "No Pareto k could be told: the guide is a point, or its rows are noisy.")
+        )
         return
     worst = known.loc[known["above 0.7"].idxmax()]
     text = f"Per {worst['per']}, {percent(worst['above 0.7'])} of the Pareto k are above 0.7"
@@ -301,17 +305,25 @@ def _prior(section: Section, study: Study) -> None:
         shift = float(np.sqrt((good["shift_sd"] ** 2).mean())) if len(good) else float("nan")
         reliable = float(moved["reliable"].mean()) if len(moved) else float("nan")
         index = float(np.nanmax(found.index.to_numpy())) if found.index.size else float("nan")
-        lines.append({"prior of": site, "shift of predictions": shift, "reliable": reliable, "sensitivity index": index})
+        lines.append(
+            {"prior of": site, "shift of predictions": shift, "reliable": reliable, "sensitivity index": index}
+        )
     section.problems += reasons
     if not lines:
         raise ValueError("; ".join(reasons))
     table = pd.DataFrame(lines)
     section.blocks.append(
-        Table("prior", table, "Predictions when the prior's power is halved or doubled, root mean square, in predictive sds")
+        Table(
+            "prior",
+            table,
+            "Predictions when the prior's power is halved or doubled, root mean square, in predictive sds",
+        )
     )
     known = table.dropna(subset="shift of predictions")
     if known.empty:
-        section.marks.append(judge("prior", None, "The draws of the guide do not reach where another prior would lead."))
+        section.marks.append(
+            judge("prior", None, "The draws of the guide do not reach where another prior would lead.")
+        )
         return
     worst = known.loc[known["shift of predictions"].idxmax()]
     text = f"The prior of {worst['prior of']} moves predictions by {number(worst['shift of predictions'])} sd."
@@ -327,7 +339,9 @@ def _sbc(section: Section, study: Study) -> None:
     counts, _ = np.histogram(ranks["rank"], bins=np.linspace(0, 100, 11))
     table = pd.DataFrame({"ranks": [f"{10 * i} to {10 * i + 9}" for i in range(10)], "count": counts})
     section.blocks.append(f"Simulation-based calibration of {site}: p = {number(p)} that its ranks are uniform.")
-    section.blocks.append(Table("sbc", table, f"Ranks of the true {site} among 99 draws of a guide fitted to simulated data"))
+    section.blocks.append(
+        Table("sbc", table, f"Ranks of the true {site} among 99 draws of a guide fitted to simulated data")
+    )
 
 
 # -------------------------------------------------------------------- latents
@@ -341,7 +355,7 @@ def latents(study: Study) -> Section:
     data = study.data
     if data is None:
         raise ValueError("neither training nor test data were given, on which the latents could be conditioned")
-    names = [site for site in dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors()))]
+    names = list(dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors())))
     sites = [site for site in names if site not in study.fit.model.enumerated][:MOST_SITES]
     part, lines = some_rows(data), []
     reasons: list[str] = []
@@ -355,14 +369,17 @@ def latents(study: Study) -> Section:
         plate = str(found.means.index.name)
         lines.append(
             {"site": site, "along": plate, "positions": len(found.means), "dimensions": len(found.table),
-             "active": found.active, "KL": float(found.table["kl"].sum()), **{f"R² of {k}": v for k, v in found.probes.items()}}
+             "active": found.active, "KL": float(found.table["kl"].sum()),
+             **{f"R² of {k}": v for k, v in found.probes.items()}}
         )  # fmt: skip
         _map(section, study, part, site, found, plate)
         _unlike(section, site, found, plate)
     if not lines:
         raise ValueError("; ".join(reasons) or "the model has no latents")
     section.problems += reasons
-    caption = "Latents along plates: dimensions that the data move (active), KL from the prior in nats, R² of linear probes"
+    caption = (
+        "Latents along plates: dimensions that the data move (active), KL from the prior in nats, R² of linear probes"
+    )
     section.blocks.insert(0, Table("latents", pd.DataFrame(lines), caption))
     dead = [line["site"] for line in lines if not line["active"]]
     if dead:
@@ -377,7 +394,9 @@ def _map(section: Section, study: Study, part: Batch, site: str, found: LatentRe
     labels = found.means.index.astype(str).tolist() if plate != part.rows else None
     ax = latent_map(found.means, labels=labels, truth=truth, truth_label=label, name=site)
     coloured = f", coloured by {label}" if truth is not None else ""
-    section.blocks.append(Picture(f"map of {site}", {"": ax.figure}, f"Posterior means of {site}, one per {plate}{coloured}."))
+    section.blocks.append(
+        Picture(f"map of {site}", {"": ax.figure}, f"Posterior means of {site}, one per {plate}{coloured}.")
+    )
 
 
 def _known(study: Study, part: Batch, plate: str) -> tuple[Any, str]:

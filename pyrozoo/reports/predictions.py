@@ -14,8 +14,8 @@ from ..criticism.conformal import conformal
 from ..criticism.rivals import input_names, inputs_of
 from ..criticism.scoring import LEVELS, coverage
 from ..plots.predictions import interval_coverage, predicted_vs_observed, reliability, unit_lines
+from ..plots.style import BLUE, VERMILION, make_axes
 from ..posterior.columns import interval_names
-from ..plots.style import BLUE, GREY, VERMILION, make_axes
 from .content import Picture, Section, Table
 from .rules import judge
 from .study import Outcome, Study
@@ -53,9 +53,9 @@ def beside(study: Study) -> Section:
         about = {name: rival.about for o in outcomes for name, rival in o.rivals.items()}
         text = "; ".join(f"{name}: {known}" for name, known in about.items())
         section.blocks.append(
-            f"The simple methods learn from the same labels and predict the same rows: {text}. Differences are those of "
-            f"the fit less the other, with standard errors that leave out one {study.groups} at a time; below 0 the fit "
-            "is better."
+            f"The simple methods learn from the same labels and predict the same rows: {text}. Differences are those "
+            f"of the fit less the other, with standard errors that leave out one {study.groups} at a time; below 0 the "
+            "fit is better."
         )
         if "clock" not in about:
             section.blocks.append("There is no clock among them: the rows have no times.")
@@ -148,7 +148,9 @@ def _of_numbers(section: Section, study: Study, o: Outcome) -> tuple[float | Non
         value, se = jackknife.with_error(jackknife.mean_of, jackknife.totals(inside, o.groups))
         low, high = (o.table[end].to_numpy() for end in _ends(level))
         row: dict[str, Any] = {
-            "interval": f"{level} %", "inside [%]": 100 * value, "inside [%]_se": None if se is None else 100 * se,
+            "interval": f"{level} %",
+            "inside [%]": 100 * value,
+            "inside [%]_se": None if se is None else 100 * se,
             "mean width": float((high - low).mean()),
         }
         for name, rival in o.rivals.items():
@@ -191,14 +193,21 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
     fit, rows, _ = study.pairs[0]
     try:
         if fit.law is not None:
-            before = [coverage(dataclasses.replace(one, law=None), r, target=o.target, draws=study.draws, seed=study.seed) for one, r, _ in study.pairs]
+            before = [
+                coverage(dataclasses.replace(one, law=None), r, target=o.target, draws=study.draws, seed=study.seed)
+                for one, r, _ in study.pairs
+            ]
             name, table = "before its correction", pd.concat(before).groupby("nominal", as_index=False).mean()
             caption = f"{o.label}: the model's own intervals, before the correction on held-out labels"
         elif len(study.pairs) == 1:
             seen = rows.subset(_spaced(np.flatnonzero(rows.observed(o.target)), 4000))
             by = o.group if o.group in rows.groups and rows.sizes[o.group] > 3 else rows.rows
             one, other = seen.split(0.5, by=by, seed=study.seed)
-            options: dict[str, Any] = {"target": o.target, "level": [level / 100 for level in LEVELS], "seed": study.seed}
+            options: dict[str, Any] = {
+                "target": o.target,
+                "level": [level / 100 for level in LEVELS],
+                "seed": study.seed,
+            }
             table = conformal(fit, one, draws=min(study.draws, 100), **options).coverage(other)
             table = table[table["component"] == o.name][["nominal", "empirical", "width"]]
             name = "calibrated on half of the rows"
@@ -278,7 +287,9 @@ def _worst(section: Section, o: Outcome) -> None:
     table = table.sort_values(key, ascending=False).drop(columns=["size", "square"]).head(WORST).reset_index()
     table = table[[o.group, "rows", key, *[c for c in table.columns if c not in (o.group, "rows", key)]]]
     if o.keys[o.group].nunique() > 1 and o.group in o.keys and o.group != o.keys.columns[0]:
-        section.blocks.append(Table(f"worst {o.group}s, {o.name}", table, f"{o.label}: the {len(table)} worst {o.group}s"))
+        section.blocks.append(
+            Table(f"worst {o.group}s, {o.name}", table, f"{o.label}: the {len(table)} worst {o.group}s")
+        )
     order = np.argsort(-size, kind="stable")[:WORST]
     rows = o.keys.iloc[order].reset_index(drop=True)
     if o.classes:
@@ -299,7 +310,8 @@ def _pictures(section: Section, study: Study, o: Outcome) -> None:
     table = o.table.add_prefix(f"{o.name}.")
     section.blocks.append(
         Picture(
-            f"predicted and observed, {o.name}", {"": predicted_vs_observed(table, o.truth, o.name, quantity=o.label).figure},
+            f"predicted and observed, {o.name}",
+            {"": predicted_vs_observed(table, o.truth, o.name, quantity=o.label).figure},
             f"Predictions of {o.label} against what was observed; good points lie on the diagonal.",
         )
     )  # fmt: skip
@@ -313,7 +325,9 @@ def _pictures(section: Section, study: Study, o: Outcome) -> None:
         own = unit_lines(table, o.truth, o.name, group=group, x=x, show=[name], quantity=o.label)
         parts[f"{o.group} {name}"] = own
     alt = f"Observed and predicted {o.label} of the {len(parts)} worst {o.group}s, one picture each, the worst first."
-    section.blocks.append(Picture(f"worst {o.group}s, {o.name}", parts, alt, "Choose by the list; the worst comes first."))
+    section.blocks.append(
+        Picture(f"worst {o.group}s, {o.name}", parts, alt, "Choose by the list; the worst comes first.")
+    )
 
 
 def _over(section: Section, o: Outcome) -> None:
@@ -326,12 +340,18 @@ def _over(section: Section, o: Outcome) -> None:
         since = time - time.groupby(o.groups).transform("min")
         part = pd.qcut(since.rank(method="first"), min(10, len(since)), labels=False)
         rows = pd.DataFrame({"part": part, "since": since, "size": size}).groupby("part")
-        table = pd.DataFrame({f"time since the first row of each {o.group}": rows["since"].median(), name: rows["size"].agg(summary)})
-        section.blocks.append(Table(f"errors over time, {o.name}", table.reset_index(drop=True), f"{o.label}: errors over time"))
+        table = pd.DataFrame(
+            {f"time since the first row of each {o.group}": rows["since"].median(), name: rows["size"].agg(summary)}
+        )
+        section.blocks.append(
+            Table(f"errors over time, {o.name}", table.reset_index(drop=True), f"{o.label}: errors over time")
+        )
         ax = make_axes(None, (6.4, 3.2))
         ax.plot(range(1, len(table) + 1), table[name], "o-", color=BLUE)
         ax.set(xlabel="tenth of the time, from the first rows to the last", ylabel=f"{name}, {o.label}", ylim=(0, None))
-        section.blocks.append(Picture(f"errors over time, {o.name}", {"": ax.figure}, f"Errors of {o.label} over time."))
+        section.blocks.append(
+            Picture(f"errors over time, {o.name}", {"": ax.figure}, f"Errors of {o.label} over time.")
+        )
     lines = []
     for column in o.inputs.columns[:40]:
         values = o.inputs[column]
@@ -339,7 +359,12 @@ def _over(section: Section, o: Outcome) -> None:
             continue
         part = pd.qcut(values.rank(method="first"), 4, labels=False)
         each = pd.Series(size).groupby(part.to_numpy()).agg(summary)
-        lines.append({"input": str(column), **{f"{word} quarter": each[i] for i, word in enumerate(("lowest", "second", "third", "highest"))}})
+        lines.append(
+            {
+                "input": str(column),
+                **{f"{word} quarter": each[i] for i, word in enumerate(("lowest", "second", "third", "highest"))},
+            }
+        )
     if lines:
         caption = f"{o.label}: {name} in the quarters of every input (up to 40)"
         section.blocks.append(Table(f"errors over inputs, {o.name}", pd.DataFrame(lines), caption))
@@ -369,7 +394,9 @@ def _range(section: Section, study: Study) -> None:
     share = float(where.any(1).mean())
     most = np.argsort(-where.sum(0), kind="stable")
     table = pd.DataFrame({"input": [names[j] for j in most[:20]], "rows outside": where.mean(0)[most[:20]]})
-    section.blocks.append(Table("outside the training range", table, "Share of the rows outside the training range, by input"))
+    section.blocks.append(
+        Table("outside the training range", table, "Share of the rows outside the training range, by input")
+    )
     named = [str(name) for name in np.concatenate(keys)[where.any(1)]]
     text = f"{percent(share)} of the {len(where):,} rows have an input outside the training range"
     if named:

@@ -1,7 +1,8 @@
 """The rules of the verdict, in one table: a number each, two limits, and what to do next.
 
-Every number is made so that smaller is better. ``good`` and ``look`` are the largest numbers that get these marks; above
-``look`` the mark is "do not use", for what the rule is about and for nothing else. `docs/report.md` is this table in words.
+Every number is made so that smaller is better. ``good`` and ``look`` are the largest numbers that get these marks;
+above ``look`` the mark is "do not use", for what the rule is about and for nothing else. `docs/report.md` is this table
+in words.
 """
 
 from __future__ import annotations
@@ -72,20 +73,20 @@ RULES: dict[str, Rule] = {
     ),
     "coverage": Rule(
         "Are its probabilities right?",
-        "largest distance of the coverage from 50, 80 and 90 % (for classes: of mean confidence from accuracy), less two "
-        "standard errors by group, in percentage points",
+        "largest distance of the coverage from 50, 80 and 90 % (for classes: of mean confidence from accuracy), less "
+        "two standard errors by group, in percentage points",
         3.0, 10.0,
         "two standard errors keep chance out; 10 points make a 90 % interval one of 80 %, which misses twice as often",
-        "Fit by zoo.cross_fitted, or calibrate by zoo.cross_conformal on labels that did not train; score later rows or "
-        "new groups if these are to be predicted.",
+        "Fit by zoo.cross_fitted, or calibrate by zoo.cross_conformal on labels that did not train; score later rows "
+        "or new groups if these are to be predicted.",
     ),
     "range": Rule(
         "Are the rows like those of the training data?",
         "share of the scored rows with an input outside the training range widened by 5 % on each side, in percent",
         5.0, 20.0,
         "an input of n training rows has 2 / (n + 1) of new ones outside its range by chance, 1 % of 200",
-        "Do not trust predictions of those rows. Add such rows to the training data, also without labels where the model "
-        "takes them, or look for a sensor that drifts.",
+        "Do not trust predictions of those rows. Add such rows to the training data, also without labels where the "
+        "model takes them, or look for a sensor that drifts.",
     ),
     "ppc": Rule(
         "Does the model make data like these?",
@@ -104,8 +105,8 @@ RULES: dict[str, Rule] = {
     ),
     "restarts": Rule(
         "Do the restarts agree?",
-        "root mean square difference of two restarts' predictions, in predictive standard deviations (for classes: mean "
-        "distance of probabilities)",
+        "root mean square difference of two restarts' predictions, in predictive standard deviations (for classes: "
+        "mean distance of probabilities)",
         0.3, 1.0,
         "0.3 sd widens an honest sd by 4 %; restarts that differ by an sd do not know what the intervals claim",
         "Fit with several restarts (restarts=4), whose mixture is wider where they disagree; do not read latents that "
@@ -116,8 +117,8 @@ RULES: dict[str, Rule] = {
         "share of the Pareto k above 0.7, of those that could be told, in percent",
         5.0, 25.0,
         "above 0.7 importance weights are unreliable (Vehtari et al. 2024); a few of many positions pass it by chance",
-        "Do not read the latents' sds. Try a guide that is wider or correlated (see the card), more steps, or MCMC on the "
-        "groups; predictions are judged by the coverage.",
+        "Do not read the latents' sds. Try a guide that is wider or correlated (see the card), more steps, or MCMC on "
+        "the groups; predictions are judged by the coverage.",
     ),
     "prior": Rule(
         "Does the answer rest on the prior?",

@@ -185,13 +185,17 @@ class Study:
     def how(self) -> str:
         """How the rows are scored, for the reader."""
         if self.test is not None:
-            return f"Scored on {self.test.n_rows:,} {self.test.rows}s of the test data, whose labels the fit has not seen."
+            return (
+                f"Scored on {self.test.n_rows:,} {self.test.rows}s of the test data, whose labels the fit has not seen."
+            )
         if self.train is None:
             return "Nothing is scored: neither training nor test data were given."
         split = self.split
         kinds = {"block": "blocks in time of each group", "last": "later rows", self.train.rows: f"{self.train.rows}s"}
         kind = kinds.get(split, f"whole {split}s")
-        text = f"No test data were given: the model was fitted {self.folds} times more, each time without a part of the "
+        text = (
+            f"No test data were given: the model was fitted {self.folds} times more, each time without a part of the "
+        )
         also = "; the law of its intervals was learned on these labels, so they look slightly better than on new ones"
         return f"{text}labels ({kind}), and scored on these (cross-fitting)" + (also if self.fit.law else "") + "."
 
@@ -230,7 +234,9 @@ class Study:
         for fit, rows, train in self.pairs:
             if not rows.labels:
                 raise ValueError("the data to score have no labels; give a table with the target")
-            table, drawn = predict_with_draws(fit, rows, draws=self.draws, seed=self.seed, quantiles=QUANTILES, restart=None)
+            table, drawn = predict_with_draws(
+                fit, rows, draws=self.draws, seed=self.seed, quantiles=QUANTILES, restart=None
+            )
             for target in fit.model.targets:
                 if target in rows.labels and rows.observed(target).any():
                     for own in _outcomes(self, fit, rows, train, target, table, drawn.get(target)):
@@ -262,7 +268,13 @@ class Study:
         return getattr(self.entry, "features", None)
 
 
-_SETTINGS = {name for name in inspect.signature(Settings).parameters} - {"distributed", "patience", "device", "optimizer", "compile"}
+_SETTINGS = set(inspect.signature(Settings).parameters) - {
+    "distributed",
+    "patience",
+    "device",
+    "optimizer",
+    "compile",
+}
 
 
 def guide_of(fit: Fit) -> Any:

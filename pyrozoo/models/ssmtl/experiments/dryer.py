@@ -74,7 +74,10 @@ def dryer_experiment(out: Path, profile: str = "quick", seeds: int | None = None
     extra["cross_fitted"] = {str(draw): found for draw, found in crossed.items()}
     extra["report"] = dryer_report(fits[0], out, batches=batches)
     extra |= timing(results, resumed)
-    return Outcome(rows, data, list(draws), extra, summary_table(rows, differences))
+    text = summary_table(rows, differences)
+    if batches is None:
+        text += f"\n\nwhether to use the fit: {out / 'report.html'}"
+    return Outcome(rows, data, list(draws), extra, text)
 
 
 def reference_experiment(out: Path, profile: str = "quick", jobs: int = 1) -> dict[str, Outcome]:

@@ -22,16 +22,21 @@ from ....plots.training import elbo_curves
 from ....posterior.drawing import draw
 from ....posterior.export import from_draws, save_netcdf
 from ....posterior.predicting import predict
+from ....reports.build import report
 from .runs import dryer_data
 
 
 def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str, Any]:
-    """Write posterior.nc and figures of a fit to the first draw of labels; return the numbers behind them.
+    """Write posterior.nc, figures and the page of `pyrozoo.report` of a fit to the first draw of labels.
 
     Args:
         fit: A cross-fitted fit.
-        out: Folder for posterior.nc and the figures.
-        batches: Number of batches it was fitted to, in a smoke run, which also takes fewer draws; None means all.
+        out: Folder for posterior.nc, the figures and report.html.
+        batches: Number of batches it was fitted to, in a smoke run, which takes fewer draws and makes no page; None
+            means all.
+
+    Returns:
+        The numbers behind posterior.nc and the figures.
     """
     smoke = batches is not None
     train, full, scored = dryer_data(0, batches=batches, time=True)
@@ -53,6 +58,8 @@ def dryer_report(fit: Fit, out: Path, *, batches: int | None = None) -> dict[str
     _figures(fit, train, full, drawn, table, contexts, per_row, {"cross-fitted": intervals, "one fit": own}, figures)
     bar.update()
     bar.close()
+    if not smoke:
+        report(fit, train, test, out=out / "report.html", draws=n)
     return {
         "metrics": metrics(fit, test, draws=n),
         "khat_rows": _khat_summary(per_row),
