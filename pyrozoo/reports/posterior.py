@@ -17,6 +17,7 @@ from ..data.batch import Batch
 from ..data.build import FRAMES
 from ..files import one_line
 from ..inference.fitted import Fit, Run
+from ..modeling.hidden import public_name
 from ..plots.checks import khat as khat_plot
 from ..plots.latent import latent_map
 from ..plots.training import elbo_curves
@@ -356,7 +357,8 @@ def latents(study: Study) -> Section:
     if data is None:
         raise ValueError("neither training nor test data were given, on which the latents could be conditioned")
     names = list(dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors())))
-    sites = [site for site in names if site not in study.fit.model.enumerated][:MOST_SITES]
+    model = study.fit.model
+    sites = [s for s in names if s not in model.enumerated and public_name(s) not in model.targets][:MOST_SITES]
     part, lines = some_rows(data), []
     reasons: list[str] = []
     for site in sites:
@@ -373,7 +375,8 @@ def latents(study: Study) -> Section:
              **{f"R² of {k}": v for k, v in found.probes.items()}}
         )  # fmt: skip
         _map(section, study, part, site, found, plate)
-        _unlike(section, site, found, plate)
+        if plate != part.rows:
+            _unlike(section, site, found, plate)
     if not lines:
         raise ValueError("; ".join(reasons) or "the model has no latents")
     section.problems += reasons

@@ -291,7 +291,7 @@ def _worst(section: Section, o: Outcome) -> None:
             Table(f"worst {o.group}s, {o.name}", table, f"{o.label}: the {len(table)} worst {o.group}s")
         )
     order = np.argsort(-size, kind="stable")[:WORST]
-    rows = o.keys.iloc[order].reset_index(drop=True)
+    rows = o.keys.iloc[order].astype(str).reset_index(drop=True)  # names, also where they are numbers
     if o.classes:
         assert o.p is not None
         names = np.array(o.classes)
@@ -323,6 +323,7 @@ def _pictures(section: Section, study: Study, o: Outcome) -> None:
     parts = {}
     for name in error.index[:WORST]:
         own = unit_lines(table, o.truth, o.name, group=group, x=x, show=[name], quantity=o.label)
+        own.set_size_inches(6.6, 3.6)
         parts[f"{o.group} {name}"] = own
     alt = f"Observed and predicted {o.label} of the {len(parts)} worst {o.group}s, one picture each, the worst first."
     section.blocks.append(

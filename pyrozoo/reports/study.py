@@ -185,9 +185,8 @@ class Study:
     def how(self) -> str:
         """How the rows are scored, for the reader."""
         if self.test is not None:
-            return (
-                f"Scored on {self.test.n_rows:,} {self.test.rows}s of the test data, whose labels the fit has not seen."
-            )
+            known = [self.test.observed(target).sum() for target in self.test.labels]
+            return f"Scored on the {max(known, default=0):,} labels of the test data, which the fit has not seen."
         if self.train is None:
             return "Nothing is scored: neither training nor test data were given."
         split = self.split
