@@ -84,8 +84,6 @@ def _fit_and_data(arguments: argparse.Namespace) -> tuple[Fit, Batch]:
 
 def data_of(arguments: argparse.Namespace, fit: Fit, file: str) -> Batch:
     """A file with targets, read as the data of the run were."""
-    from ..data.tables import parse_times, read_table
-
     name = fit.model.entry[0] if fit.model.entry else None
     if name and hasattr(registry.entry(name).parts, "read"):
         return recordings(arguments, name, file, like=fit.prototype)

@@ -169,8 +169,8 @@ def _of_numbers(section: Section, study: Study, o: Outcome) -> tuple[float | Non
     alt = f"Share of {o.label} inside the intervals against what they promise, and the histogram of PIT values."
     caption = "PIT, by the list: a U shape says too sure, a hump too unsure." if len(parts) > 1 else ""
     section.blocks.append(Picture(f"calibration of {o.name}", parts, alt, caption))
-    inside = {f"inside {level} %": o.inside(level) for level in LEVELS}
-    section.blocks.append(_by_group(o, inside | {"CRPS": o.loss()}))
+    shares: dict[str, np.ndarray | None] = {f"inside {level} %": o.inside(level) for level in LEVELS}
+    section.blocks.append(_by_group(o, shares | {"CRPS": o.loss()}))
     return worst
 
 
