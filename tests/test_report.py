@@ -298,3 +298,31 @@ def test_every_rule_is_in_the_document_with_its_limits():
     for name, rule in RULES.items():
         line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"| {rule.good:g} | {rule.look:g} |" in line.replace("−", "-")
+
+
+def test_the_command_reads_the_table_of_the_fit_and_refuses_another(tmp_path, capsys):
+    import pandas as pd
+
+    from pyrozoo.cli import main
+    from pyrozoo.models.ssmtl import simulate
+
+    wells, _ = simulate(n_units=4, n_labelled=6, n_unlabelled=4)
+    table = pd.DataFrame(wells["x"].numpy(), columns=["choke", "pressure"]).assign(
+        well=[f"W{u}" for u in wells["unit"]], day=pd.date_range("2024-05-01", periods=wells.n_rows).strftime("%Y-%m-%d"),
+        flow=np.where(wells["labelled"].numpy(), wells["y"][:, 0].numpy(), np.nan),
+    )  # fmt: skip
+    file, other, run, page = (str(tmp_path / name) for name in ("wells.csv", "other.csv", "run", "report.html"))
+    table.to_csv(file, index=False)
+    table.iloc[::-1].to_csv(other, index=False)
+    columns = ["--unit", "well", "--x", "choke,pressure", "--y", "flow", "--time", "day", "--set", "width=8"]
+    assert main(["fit", "ssmtl", "--data", file, *columns, "--steps", "10", "--no-cross-fit", "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["report", run, "--train", file, "--test", other, "--draws", "30", "--out", page]) == 0
+    printed = capsys.readouterr().out
+    assert "Does it beat simple methods? RMSE of flow" in printed
+    assert "Does it know more than the clock?" in printed
+    assert json.loads((tmp_path / "report.json").read_text())["title"] == "wells.csv, by SSMTL"
+    assert main(["report", run, "--train", other, "--out", page]) == 2
+    assert "not the data that this fit was trained on" in capsys.readouterr().err
+    assert main(["report", run, "--train", file, "--out", str(tmp_path / "report.txt")]) == 2
+    assert "give a file of HTML" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from ..posterior.predicting import observed_target, predict_with_draws
 
 QUANTILES = tuple(sorted({0.5, *(q for level in LEVELS for q in tails(level / 100))}))
 MOST_COMPONENTS = 6
+MOST_DRAWN = 10_000_000  # draws times rows; more rows have fewer draws, at least 50
 
 
 @dataclass
@@ -233,9 +234,8 @@ class Study:
         for fit, rows, train in self.pairs:
             if not rows.labels:
                 raise ValueError("the data to score have no labels; give a table with the target")
-            table, drawn = predict_with_draws(
-                fit, rows, draws=self.draws, seed=self.seed, quantiles=QUANTILES, restart=None
-            )
+            draws = max(50, min(self.draws, MOST_DRAWN // rows.n_rows))
+            table, drawn = predict_with_draws(fit, rows, draws=draws, seed=self.seed, quantiles=QUANTILES, restart=None)
             for target in fit.model.targets:
                 if target in rows.labels and rows.observed(target).any():
                     for own in _outcomes(self, fit, rows, train, target, table, drawn.get(target)):
