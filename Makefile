@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-arviz1 demo test test-slow test-py tutorials lint clean
+.PHONY: help venv venv-arviz1 demo test test-slow test-py tutorials docs docs-test lint clean
 
 # A version manager may put a command on the PATH that does not run: so each candidate is tried, not looked up.
 RUNS_311 := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -15,7 +15,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check -c constraints.
 
 # A stamp holds the folder it was made in: an environment that was copied or moved with its tree is set up again,
 # since its scripts and its editable install still point to the old folder.
-STAMPS := $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-notebooks $(VENV_ARVIZ1)/.installed
+STAMPS := $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-notebooks $(VENV)/.installed-docs $(VENV_ARVIZ1)/.installed
 $(shell for s in $(STAMPS); do if [ -f "$$s" ] && [ "$$(cat "$$s")" != "$$PWD" ]; then rm "$$s"; fi; done)
 
 help:  ## list the targets
@@ -38,6 +38,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-notebooks: $(VENV)/.installed
 	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[notebooks]'
+	@echo "$$PWD" > $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[docs]'
 	@echo "$$PWD" > $@
 
 # Not needed for anything but some tests of the ArviZ bridge: where it cannot be had, one line says so and make goes on.
@@ -89,6 +93,13 @@ test-py:  ## run all tests, slow ones and tutorials included, with another Pytho
 tutorials: $(VENV)/.installed-notebooks  ## run the tutorials in full, write their notebooks (NAME=00_quickstart: one)
 	@$(VENV)/bin/python tutorials/execute.py $(NAME)
 
+docs: $(VENV)/.installed-docs  ## build the documentation site: docs/_build/html/index.html
+	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m sphinx -q -W --keep-going -b html -c docs . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+docs-test: docs  ## check the built site in a browser (Debian: chromium, chromium-driver)
+	@$(VENV)/bin/python -m pytest -q -m site tests/test_site.py
+
 lint: $(VENV)/.installed-dev  ## check style, types and who imports whom
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -96,5 +107,5 @@ lint: $(VENV)/.installed-dev  ## check style, types and who imports whom
 	@$(VENV)/bin/lint-imports
 
 clean:  ## remove environments, builds and caches (results stay)
-	@rm -rf $(VENV) $(VENV_ARVIZ1) .venv-py* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VENV_ARVIZ1) .venv-py* docs/_build docs/_gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

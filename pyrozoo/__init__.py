@@ -29,6 +29,7 @@ _HOMES = {
     "inference.fitted": ("Fit",),
     "inference.law": ("PredictiveLaw",),
     "inference.losses": ("NonFiniteLoss",),
+    "inference.publishing": ("publish",),
     "inference.saving": ("load", "load_reference", "save"),
     "posterior.drawing": ("draw", "prior_predictive", "to_arviz"),
     "posterior.draws": ("Draws",),
@@ -51,7 +52,7 @@ _HOMES = {
     "store.rows": ("open_rows", "write_rows"),
     "experiments.cross_fitting": ("cross_fitted",),
     "experiments.jobs": ("JobError", "on_cluster", "run_jobs"),
-    "experiments.record": ("read_record", "write_record"),
+    "experiments.record": ("read_record", "show_versions", "write_record"),
     "experiments.search": ("Preset", "read_preset", "tune"),
 }
 # What an entry takes as a whole, e.g. `pyrozoo.guides.auto`.

@@ -21,7 +21,8 @@ def installed(tmp_path_factory):
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
-    shutil.copytree(REPOSITORY / "pyrozoo", source / "pyrozoo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyrozoo", "data"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(source)]
     subprocess.run([*pip, *build], check=True)

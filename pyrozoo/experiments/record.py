@@ -263,6 +263,19 @@ def _complete_row(row: Mapping[str, Any], index: int, ours: str) -> dict[str, An
     return complete
 
 
+def show_versions() -> None:
+    """Print the versions of Python, pyrozoo and what it stands on, as a report of a problem needs them.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> zoo.show_versions()  # doctest: +ELLIPSIS
+        python ...
+        pyrozoo ...
+    """
+    for name, version in {**_library_versions(), "system": platform.platform()}.items():
+        print(name, version or "not installed")
+
+
 def _library_versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"python": platform.python_version(), "pyrozoo": __version__}
     for library in _LIBRARIES:

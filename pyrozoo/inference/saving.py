@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .foreign import Frugal, check_record, naming_run
 from .law import PredictiveLaw
 from .losses import materialise
 from .minibatches import some_rows
+from .publishing import HUB, fetched, plain_folder
 
 _MODELS = Path(registry.__file__).parents[1] / "models"
 
@@ -52,10 +54,11 @@ def save(fit: Fit, path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: Any = None, model: Any = None) -> Fit:
-    """Read a run directory that `save` wrote.
+    """Read a run directory that `save` or `publish` wrote.
 
     Args:
-        path: The folder.
+        path: The folder, or ``"hf://owner/name"``: a fit published on the hub of that name, fetched by its client
+            (extra ``hub``) or found in the client's cache. Any other text is a path.
         priors: Site -> prior, for priors that JSON could not hold.
         guide: Guide factory or class of the fit, needed if it is no guide of the entry.
         model: A model with the same constructor arguments, needed if the model comes from no entry of the registry.
@@ -64,6 +67,7 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
         The fit, without its training data.
 
     Raises:
+        ImportError: An address on the hub, and its client is not installed.
         FileNotFoundError: No run directory there.
         ValueError: Truncated, edited or foreign files, another format, a model whose log density has changed since,
             or a missing argument: a prior, guide or model that must be given again.
@@ -77,6 +81,9 @@ def load(path: str | Path, *, priors: Mapping[str, Any] | None = None, guide: An
         >>> loaded.history.equals(fit.history)
         True
     """
+    if isinstance(path, str) and path.startswith(HUB):
+        with tempfile.TemporaryDirectory() as folder:
+            return load(plain_folder(fetched(path), Path(folder)), priors=priors, guide=guide, model=model)
     path = Path(path)
     record, weights, prototype = read_directory(path)
     with naming_run(path):
