@@ -94,7 +94,13 @@ def transfer(
     places |= dict.fromkeys(_HEADS, [None] * len(own) if new_heads else own)
     assert fit.model.entry is not None  # a model of this entry
     name, variant = fit.model.entry
-    config = {**copy.deepcopy(fit.model.config), "tasks": learned, "frozen": frozen, "shares": class_shares(data), **arguments}
+    config = {
+        **copy.deepcopy(fit.model.config),
+        "tasks": learned,
+        "frozen": frozen,
+        "shares": class_shares(data),
+        **arguments,
+    }
     if config.get("priors") and "priors" not in arguments:
         config["priors"] = {
             site: prior for site, prior in config["priors"].items() if site.removeprefix("a_") in learned
