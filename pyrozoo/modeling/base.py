@@ -105,6 +105,8 @@ class ZooModel(LocalParams, PyroModule):
         at_least: Arguments of `sizes_from` that may exceed what the data show, e.g. a number of classes.
         coords: Event dimension -> names of its positions, where the model and not the data decide them.
         fit_defaults: Settings of `pyrozoo.fit` that suit this model, used where the caller gives none.
+        data_defaults: Constructor arguments that `pyrozoo.create_model` takes for data where the caller gives none;
+            unlike the constructor's own defaults, on which saved fits rely, they may change.
         process_inputs: Row tensors that a Gaussian process on the labels reads, which predicts beside the restarts of
             `pyrozoo.cross_fitted`; empty for a model without one.
         cut: What of the posterior is cut, so that the guide is not to follow the log joint; empty if nothing is.
@@ -146,6 +148,7 @@ class ZooModel(LocalParams, PyroModule):
     at_least: tuple[str, ...] = ()
     coords: Mapping[str, Sequence[str]] = {}
     fit_defaults: Mapping[str, Any] = {}
+    data_defaults: Mapping[str, Any] = {}
     process_inputs: tuple[str, ...] = ()
     cut: str = ""
     entry: tuple[str, str] | None = None

@@ -303,7 +303,8 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         raise TypeError(f"{family.__name__} has no argument {unknown[0]!r}; its arguments are {list(known)}")
     with turn():  # initial weights are drawn from torch's random state
-        model = family(**{**({} if data is None else family.sizes_from(data)), **arguments})
+        suited = {key: value for key, value in family.data_defaults.items() if key in known}
+        model = family(**{**({} if data is None else {**suited, **family.sizes_from(data)}), **arguments})
     model.entry = (name, variant)
     return model
 

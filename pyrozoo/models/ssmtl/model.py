@@ -33,8 +33,8 @@ class ContextModel(ZooModel):
         y_dim: Dy, number of targets; 0 for a model without targets.
         n_units: M, number of units in the training data (the guides size their parameters by it).
         c_dim: K, dimension of a unit's context; 0 for a model without contexts.
-        width, depth: Number of units of a hidden layer, and number of hidden layers, in every network. The defaults
-            here and in ``fit_defaults`` are for few labels; the paper's networks have 200 or 400 units a layer.
+        width, depth: Number of units of a hidden layer, and number of hidden layers, in every network. For data with
+            few labels `pyrozoo.create_model` takes smaller ones and a larger floor, ``data_defaults``.
         floor: Smallest standard deviation of a predicted x or y, in standard deviations of the training data.
         gaps: For inputs of which some are missing: share of the others that each training step hides, too, so that the
             networks learn rows with any gap. Missing and hidden inputs leave the likelihood (they are integrated out,
@@ -51,6 +51,7 @@ class ContextModel(ZooModel):
     plate_dims = {"unit": -1, "row": -1}
     sparse = {"unit": ()}  # no table per unit: contexts are latent, and only guides have parameters for them
     process_inputs = ("x",)
+    data_defaults = {"width": 64, "floor": 0.1}
     dims = {"c": ("context",), "z": ("latent",), "x": ("input",), "y": ("target",)}
     fit_defaults = {
         "steps": 1000,
@@ -220,8 +221,8 @@ class SSMTL(ContextModel):
     row_sites = ("z", "y_unobserved")
 
     def __init__(
-        self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 64,
-        depth: int = 2, floor: float = 0.1, alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None,
+        self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200,
+        depth: int = 2, floor: float = 0.02, alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None,
         y_loc: Any = None, y_scale: Any = None, priors: Mapping[str, Any] | None = None, dropout: float = 0.0,
         gaps: float = 0.0,
     ) -> None:  # fmt: skip
@@ -281,8 +282,8 @@ class MTL(ContextModel):
     fit_defaults = {**ContextModel.fit_defaults, "batch_size": {"labelled": 500, "unlabelled": 0}}
 
     def __init__(
-        self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, width: int = 64, depth: int = 2,
-        floor: float = 0.1, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
+        self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, width: int = 200, depth: int = 2,
+        floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
         priors: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
@@ -338,7 +339,7 @@ class SSLVAE(ContextModel):
     row_sites = ("z", "y_unobserved")
 
     def __init__(
-        self, x_dim: int, y_dim: int = 1, z_dim: int = 5, width: int = 64, depth: int = 2, floor: float = 0.1,
+        self, x_dim: int, y_dim: int = 1, z_dim: int = 5, width: int = 200, depth: int = 2, floor: float = 0.02,
         alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
         priors: Mapping[str, Any] | None = None, dropout: float = 0.0, gaps: float = 0.0,
     ) -> None:  # fmt: skip
@@ -392,8 +393,8 @@ class MLVAE(ContextModel):
     targets = ()
 
     def __init__(
-        self, x_dim: int, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 64, depth: int = 2,
-        floor: float = 0.1, x_loc: Any = None, x_scale: Any = None, priors: Mapping[str, Any] | None = None,
+        self, x_dim: int, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200, depth: int = 2,
+        floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, priors: Mapping[str, Any] | None = None,
         gaps: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(x_dim, 0, n_units, c_dim, width, depth, floor, x_loc, x_scale, None, None, gaps)

@@ -21,7 +21,7 @@ from ..data.simulator import PRESETS, simulate
 from .baselines import BASELINES
 
 INTERVALS = {level: interval_names(level / 100) for level in (50, 80, 90)}
-# What tuned configurations leave out; the model's own defaults are for few labels.
+# What tuned configurations leave out; `create_model` would take what is for few labels.
 PINNED: dict[str, Any] = {"width": 200, "floor": 0.02}
 QUANTILES = tuple(sorted(q for level in INTERVALS for q in tails(level / 100)))
 
