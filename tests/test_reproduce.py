@@ -120,9 +120,13 @@ def rows_of(*folders):
     return [row for folder in folders for row in read_record(RESULTS / folder)["rows"]]
 
 
+def without_source(folder):
+    return [{name: value for name, value in row.items() if name != "source"} for row in rows_of(folder)]
+
+
 TABLES = {
-    "cross-fitted": lambda: format_table(rows_of("cross-fitted")),
-    "drift": lambda: format_table(rows_of("drift")),
+    "cross-fitted": lambda: format_table(without_source("cross-fitted")),
+    "drift": lambda: format_table(without_source("drift")),
     "figure11": lambda: figure11_table(rows_of("figure11")),
     "intervals": lambda: intervals_table(rows_of("intervals", "intervals/simulated")),
     "faults": lambda: auroc_table(rows_of("faults/simulated", "faults/dryer")),
