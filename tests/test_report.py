@@ -308,7 +308,8 @@ def test_the_command_reads_the_table_of_the_fit_and_refuses_another(tmp_path, ca
 
     wells, _ = simulate(n_units=4, n_labelled=6, n_unlabelled=4)
     table = pd.DataFrame(wells["x"].numpy(), columns=["choke", "pressure"]).assign(
-        well=[f"W{u}" for u in wells["unit"]], day=pd.date_range("2024-05-01", periods=wells.n_rows).strftime("%Y-%m-%d"),
+        well=[f"W{u}" for u in wells["unit"]],
+        day=pd.date_range("2024-05-01", periods=wells.n_rows).strftime("%Y-%m-%d"),
         flow=np.where(wells["labelled"].numpy(), wells["y"][:, 0].numpy(), np.nan),
     )  # fmt: skip
     file, other, run, page = (str(tmp_path / name) for name in ("wells.csv", "other.csv", "run", "report.html"))

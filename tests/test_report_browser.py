@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pyrozoo.reports.content import Picture, Report, Section, Table
+from pyrozoo.reports.content import Picture, Section, Table
 from pyrozoo.reports.page import render
 from pyrozoo.reports.rules import judge
 
@@ -44,7 +44,7 @@ out.id = "found"; out.textContent = JSON.stringify(found); document.body.append(
 FIRST = "<script>window.seen = []; addEventListener('error', e => seen.push(e.message));</script>"
 
 
-def _report():
+def _sections():
     def figure(value):
         drawn = Figure(figsize=(3, 2))
         drawn.subplots().plot([0, value])
@@ -59,13 +59,15 @@ def _report():
         Section("verdict", "Verdict", marks=marks), Section("beside", "Beside", blocks),
         Section("ppc", "PPC", problems=["why"]),
     ]  # fmt: skip
-    return Report("A page", "About", sections)
+    return sections
 
 
 @pytest.fixture(scope="module", params=[390, 1400])
 def found(request, tmp_path_factory):
     page = tmp_path_factory.mktemp("page") / "page.html"
-    text = render(_report()).replace("<head>", f"<head>{FIRST}").replace("</body>", f"{PROBE}</body>")
+    text = (
+        render("A page", "About", _sections()).replace("<head>", f"<head>{FIRST}").replace("</body>", f"{PROBE}</body>")
+    )
     page.write_text(text)
     command = [
         BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",

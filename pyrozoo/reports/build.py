@@ -12,7 +12,8 @@ from ..data.batch import Batch
 from ..files import check_target, one_line
 from ..inference.fitted import Fit
 from . import facts, posterior, predictions
-from .content import Report, Section
+from .content import Section
+from .result import Report
 from .rules import MARKS, RULES, Mark, judge
 from .study import Study
 

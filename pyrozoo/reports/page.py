@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .content import Picture, Report, Section, Table
+from .content import Picture, Section, Table
 from .rules import GOOD, LOOK, RULES
 from .words import number, with_se
 
@@ -19,11 +20,13 @@ LARGEST_SVG = 60_000  # bytes; larger pictures, of many points, become pixels
 SIGNS = {GOOD: "✓", LOOK: "?"}  # beside colour, which not everybody sees
 
 
-def render(report: Report) -> str:
+def render(title: str, about: str, sections: Sequence[Section]) -> str:
     """The page.
 
     Args:
-        report: The report.
+        title: Heading.
+        about: One line below it.
+        sections: The sections, the verdict first.
 
     Returns:
         HTML.
@@ -36,9 +39,12 @@ def render(report: Report) -> str:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     with matplotlib.rc_context({"svg.hashsalt": "pyrozoo"}):
-        sections = [_section(index, section) for index, section in enumerate(report.sections)]
-    counts = [(mark, sum(m.mark == mark for m in report.marks)) for mark in dict.fromkeys(m.mark for m in report.marks)]
-    return template.render(report=report, sections=sections, signs=SIGNS, counts=counts, rules=RULES, number=number)
+        shown = [_section(index, section) for index, section in enumerate(sections)]
+    marks = [mark.mark for mark in sections[0].marks]
+    counts = [(mark, marks.count(mark)) for mark in dict.fromkeys(marks)]
+    return template.render(
+        title=title, about=about, sections=shown, signs=SIGNS, counts=counts, rules=RULES, number=number
+    )
 
 
 def _section(index: int, section: Section) -> dict[str, Any]:
