@@ -65,9 +65,8 @@ def _sections():
 @pytest.fixture(scope="module", params=[390, 1400])
 def found(request, tmp_path_factory):
     page = tmp_path_factory.mktemp("page") / "page.html"
-    text = (
-        render("A page", "About", _sections()).replace("<head>", f"<head>{FIRST}").replace("</body>", f"{PROBE}</body>")
-    )
+    text = render("A page", "About", _sections())
+    text = text.replace("<head>", f"<head>{FIRST}").replace("</body>", f"{PROBE}</body>")
     page.write_text(text)
     command = [
         BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
