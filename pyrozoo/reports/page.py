@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from .content import Picture, Section, Table
-from .rules import GOOD, LOOK, RULES
+from .rules import GOOD, LOOK, RULES, limit
 from .words import number, with_se
 
 TEMPLATE = Path(__file__).with_name("template.html")
@@ -43,7 +43,7 @@ def render(title: str, about: str, sections: Sequence[Section]) -> str:
     marks = [mark.mark for mark in sections[0].marks]
     counts = [(mark, marks.count(mark)) for mark in dict.fromkeys(marks)]
     return template.render(
-        title=title, about=about, sections=shown, signs=SIGNS, counts=counts, rules=RULES, number=number
+        title=title, about=about, sections=shown, signs=SIGNS, counts=counts, rules=RULES, number=number, limit=limit
     )
 
 

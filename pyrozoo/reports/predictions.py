@@ -33,8 +33,10 @@ def beside(study: Study) -> Section:
     section = Section("beside", "Beside simple methods")
     section.blocks.append(study.how)
     outcomes = study.outcomes
-    labelled = [] if study.train is None else [int(study.train.observed(o.target).sum()) for o in outcomes]
-    fewest = min([len(o.truth) for o in outcomes] + labelled)
+    train = study.train  # labels along frames count by their recordings, whose frames are not independent
+    labelled = [] if train is None else [int(train[train.labels[o.target]].sum()) for o in outcomes]
+    scored = [o.keys.iloc[:, 0].nunique() if "frame" in o.keys else len(o.truth) for o in outcomes]
+    fewest = min(scored + labelled)
     points = 100 * np.sqrt(0.09 / fewest)
     n_groups = min(o.keys[o.group].nunique() for o in outcomes)
     text = f"{fewest:,} labels to learn from or to score on (the fewer), of {n_groups:,} {study.groups}s."

@@ -11,8 +11,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .words import number
-
 GOOD, LOOK, BAD = "good", "look", "do not use"
 MARKS = (GOOD, LOOK, BAD)
 
@@ -157,6 +155,15 @@ class Mark:
         return asdict(self)
 
 
+def limit(value: float) -> str:
+    """A limit as the page shows it.
+
+    Args:
+        value: The limit.
+    """
+    return f"{value:g}".replace("-", "−")
+
+
 def judge(name: str, value: float | None, says: str) -> Mark:
     """Apply a rule to its number.
 
@@ -173,5 +180,6 @@ def judge(name: str, value: float | None, says: str) -> Mark:
     rule = RULES[name]
     known = value is not None and not math.isnan(value)
     mark = LOOK if value is None or not known else GOOD if value <= rule.good else LOOK if value <= rule.look else BAD
-    text = f"{rule.number}: good up to {number(rule.good)}, look up to {number(rule.look)}"
-    return Mark(name, rule.question, mark, says, value if known else None, text, "" if mark == GOOD else rule.then)
+    text = f"{rule.number}: good up to {limit(rule.good)}, look up to {limit(rule.look)}"
+    then = rule.then if known else "Nothing was judged here; what was found says what is missing."
+    return Mark(name, rule.question, mark, says, value if known else None, text, "" if mark == GOOD else then)
