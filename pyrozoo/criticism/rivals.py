@@ -65,7 +65,7 @@ class _Task:
 
 def simple_methods(
     train: Batch, test: Batch, target: str, component: int = 0, *, group: str | None = None,
-    features: Callable[[Batch], np.ndarray] | None = None, seed: int = 0,
+    features: Callable[[Batch], np.ndarray] | None = None, n_classes: int | None = None, seed: int = 0,
 ) -> dict[str, Rival]:  # fmt: skip
     """Train simple methods on the labels of a target, and predict it.
 
@@ -82,6 +82,7 @@ def simple_methods(
         component: Position of the component of a target with several.
         group: Name of the group that counts; by default the first.
         features: Inputs of a batch as a table (N, D); by default its tensors of numbers along the rows.
+        n_classes: Number of classes of the target, 0 for numbers; by default as the data name or store it.
         seed: Random seed for trees and folds.
 
     Returns:
@@ -108,9 +109,9 @@ def simple_methods(
         raise ValueError(f"train: no row has its {target!r}, so there is nothing to learn from")
     group = group or (train.groups[0] if train.groups else None)
     values = train[target].detach().cpu().numpy().reshape(train.n_rows, -1)[:, component].astype(float)
-    classes = f"{target}_class" in train.coords or not train[target].is_floating_point()
-    known = train.coords.get(f"{target}_class", ())
-    n_classes = (len(known) or int(values[seen].max()) + 1) if classes else 0
+    if n_classes is None:
+        names = train.coords.get(f"{target}_class", ())
+        n_classes = len(names) or (0 if train[target].is_floating_point() else int(values[seen].max()) + 1)
     timed = train.time is not None and test.time is not None
     read = features or inputs_of
     task = _Task(

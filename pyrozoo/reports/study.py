@@ -297,7 +297,8 @@ def _outcomes(
     seen = rows.observed(target)
     keys, part = _keys(rows, target, study)[seen], table[seen]
     frames = rows.along[target] == FRAMES
-    rivals = _rivals(study, rows, train, target, seen)
+    n_classes = len(classes(part, target)) if is_discrete(table, target) else 0
+    rivals = _rivals(study, rows, train, target, seen, n_classes)
     common: dict[str, Any] = {"target": target, "keys": keys.reset_index(drop=True), "group": study.groups}
     empty = pd.DataFrame(index=range(len(keys)))
     common["inputs"] = empty if frames else _inputs(study, rows)[seen].reset_index(drop=True)
@@ -346,7 +347,7 @@ def _inputs(study: Study, rows: Batch) -> pd.DataFrame:
 
 
 def _rivals(
-    study: Study, rows: Batch, train: Batch | None, target: str, seen: np.ndarray
+    study: Study, rows: Batch, train: Batch | None, target: str, seen: np.ndarray, n_classes: int
 ) -> dict[str, dict[str, Rival]]:
     """Name of each component -> its rivals on the rows `seen`; none without training data."""
     if train is None:
@@ -360,7 +361,9 @@ def _rivals(
     found = {}
     for j, name in enumerate(_component_names(study.fit, rows, target, size)[:MOST_COMPONENTS]):
         group = study.groups if study.groups in train.groups else None
-        some = simple_methods(train, rows, target, j, group=group, features=study.features(), seed=study.seed)
+        some = simple_methods(
+            train, rows, target, j, group=group, features=study.features(), n_classes=n_classes, seed=study.seed
+        )
         found[name] = _kept(some, seen)
     return found
 
