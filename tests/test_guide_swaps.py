@@ -1,5 +1,7 @@
 """A guide that is given is the guide that is used, or an error that says what to give instead."""
 
+import json
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -7,6 +9,7 @@ import torch
 from pyro.infer import autoguide
 
 import pyrozoo as zoo
+from pyrozoo import priors
 from pyrozoo.modeling import registry
 
 
@@ -112,6 +115,15 @@ OTHERS = {
 }
 
 
+# What the command line and a run directory hold of them; arguments that are lists have no text.
+TEXTS = {
+    "Normal": "StudentT(5, 0, 2)",
+    "Beta": "Beta(2, 3)",
+    "Gamma": "LogNormal(0, 1)",
+    "LogNormal": "Gamma(2, 1)",
+}
+
+
 class Learned(torch.nn.Module):
     """A module with a parameter, whose prior is the other family."""
 
@@ -129,8 +141,7 @@ def base(prior):
     return prior
 
 
-@pytest.mark.parametrize("how", ["distribution", "module", "callable"])
-@pytest.mark.parametrize(
+every_model = pytest.mark.parametrize(
     ("entry", "variant"),
     [
         ("ssmtl", "ssmtl"),
@@ -140,6 +151,10 @@ def base(prior):
         ("medication", "frame-hmm"),
     ],
 )
+
+
+@pytest.mark.parametrize("how", ["distribution", "module", "callable"])
+@every_model
 def test_every_prior_of_every_entry_can_be_swapped(entry, variant, how):
     _, model = tiny(entry, variant)
     defaults = model.priors()
@@ -152,3 +167,21 @@ def test_every_prior_of_every_entry_can_be_swapped(entry, variant, how):
         prior, value = swapped.prior(site), defaults[site].sample()
         assert prior.event_shape == defaults[site].event_shape
         assert torch.allclose(prior.log_prob(value).sum(), other.log_prob(value).sum()), site
+
+
+@every_model
+def test_every_prior_of_every_entry_can_be_given_as_text_and_as_json(entry, variant):
+    _, model = tiny(entry, variant)
+    families = {site: type(base(prior)).__name__ for site, prior in model.priors().items()}
+    text = {site: priors.parse(TEXTS[family]) for site, family in families.items() if family in TEXTS}
+    lists = {site for site, family in families.items() if family not in TEXTS}
+    assert lists <= {"A", "initial"}  # Dirichlet
+    more = {site: OTHERS["Dirichlet"](model.priors()[site]) for site in lists}
+    _, swapped = tiny(entry, variant, priors=text | more)
+    for site in families:
+        prior = swapped.prior(site)
+        assert prior.event_shape == model.prior(site).event_shape
+        value = prior.sample()
+        back = priors.from_json(json.loads(json.dumps(priors.to_json(prior))))
+        assert torch.allclose(back.log_prob(value), prior.log_prob(value)), site
+        assert type(base(back)) is type(base(prior))
