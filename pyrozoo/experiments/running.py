@@ -1,9 +1,9 @@
 """The runner of the entries' experiments, and what these share.
 
 An experiment is a function ``(out, profile="quick", ...) -> Outcome``. It also has a parameter for each of the options
-`seeds`, `jobs`, `data`, `split`, `folds` and `people` that it takes; `run` refuses the others. It claims its folder (`claim`), runs its
-jobs (`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with several records
-returns a dict of outcomes by the subfolder of `out` for each record.
+`seeds`, `jobs`, `data`, `split`, `folds` and `people` that it takes; `run` refuses the others. It claims its folder
+(`claim`), runs its jobs (`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with several
+records returns a dict of outcomes by the subfolder of `out` for each record.
 """
 
 from __future__ import annotations

@@ -50,12 +50,14 @@ class Window:
         step: Number of samples from one window to the next.
         channels: Names of the channels of a sample.
         row: Function from a window (length, channels) to a batch of that one row.
+        rate: Samples per second; predictions then have the time at which each window ends. None if it is unknown.
     """
 
     length: int
     step: int
     channels: tuple[str, ...]
     row: Callable[[np.ndarray], Batch]
+    rate: float | None = None
 
     def __post_init__(self) -> None:
         for name, size in (("length", self.length), ("step", self.step)):
@@ -80,7 +82,8 @@ class SlidingWindows:
         """Take samples (n, channels), or one (channels,), and predict the windows that end among them.
 
         Returns:
-            A line per window with the columns of `predict`; the index is the number of its last sample, from 0.
+            A line per window with the columns of `predict`; the index is the number of its last sample, from 0. Where
+            the rate of the samples is known, ``begin`` and ``end`` come first [s since the first sample].
 
         Raises:
             ValueError: Another number of channels, a value that is not finite, or the stream is finished.
@@ -103,7 +106,11 @@ class SlidingWindows:
                 last = sample + 1 - self.seen
                 held = np.concatenate([self.kept, new[:last]])[-self.window.length :]
                 table = predict(self.fit, self.window.row(held), seed=self.seed, draws=self.draws)
-                tables.append(table.set_axis(pd.Index([sample], name="sample")))
+                table = table.set_axis(pd.Index([sample], name="sample"))
+                if self.window.rate is not None:
+                    table.insert(0, "begin", (sample + 1 - self.window.length) / self.window.rate)
+                    table.insert(1, "end", (sample + 1) / self.window.rate)
+                tables.append(table)
         self.seen += len(new)
         self.kept = np.concatenate([self.kept, new])[-self.window.length :]
         return pd.concat(tables) if tables else pd.DataFrame(index=pd.Index([], dtype=int, name="sample"))

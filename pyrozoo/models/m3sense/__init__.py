@@ -18,6 +18,7 @@ _HOMES = {
     "data.features": ("handcrafted", "with_features"),
     "data.folders": ("read_study",),
     "data.labelling": ("label_by_table", "label_by_tags"),
+    "data.live": ("samples_of",),
     "data.kemocon": ("read_kemocon",),
     "data.physiology": ("Physiology",),
     "data.recordings": ("Recording", "Recordings"),

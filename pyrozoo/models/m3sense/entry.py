@@ -12,7 +12,8 @@ from ...data.batch import Batch
 from ...files import naming
 from ...inference.fitted import Fit
 from ...posterior.predicting import predict
-from .data.batches import channels, modalities
+from .data.batches import channels, features_of, modalities
+from .data.features import with_features
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
 from .generative import DomainGenerative, Generative
@@ -51,8 +52,8 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
 def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
     """Read windows for the command line by `read_windows`; at prediction, with the classes of the training data.
 
-    Nothing is standardised here: the file says whether its signals are standardised, and at prediction they must be
-    standardised as the training data are.
+    Handcrafted features are added, which the networks read then. Signals are not standardised here: the file says
+    whether they are, and at prediction they must be standardised as the training data are.
 
     Args:
         path: Path of an npz file of windows.
@@ -75,12 +76,12 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
         batch = read_windows(path)
         if not batch.labels:
             raise ValueError(f"{path}: there is no array label_<task>, so there is nothing to learn; add one")
-        return batch
+        return with_features(batch)
     tasks = [target.removeprefix("y_") for target in like.labels]
     batch = read_windows(path, classes={task: tuple(like.coords[f"y_{task}_class"].tolist()) for task in tasks})
     with naming(path):
         _require_alike(batch, like)
-    return batch
+    return with_features(batch) if features_of(like) else batch
 
 
 def _require_alike(batch: Batch, like: Batch) -> None:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from ...posterior.streaming import Window
 from .data.batches import features_of, modalities
+from .data.live import live_window
 from .local_guide import PaperGuide
 from .nets import FROZEN, FUSIONS, INPUTS, UNIMODAL, Representation, classifier
 
@@ -51,14 +53,14 @@ class AffectModel(ZooModel):
     """Base of all variants: modalities, tasks, and the shared encoder, which runs once per step.
 
     Shapes: a signal of each modality (B, samples), or (B, samples, channels) where it has several channels; its
-    handcrafted features ``<modality>_features`` (B, J), see `with_features`; ``y_<task>`` (B,) with a mask of the windows where it is known; window (B,); h (T, B, F), the representation X_T of
-    every task, from `encode`.
+    handcrafted features ``<modality>_features`` (B, J), see `with_features`; ``y_<task>`` (B,) with a mask of the
+    windows where it is known; window (B,); h (T, B, F), the representation X_T of every task, from `encode`.
 
     Args:
         modalities: Names of the K modalities, which are tensors of the batch.
         tasks: Task -> number of classes.
-        unimodal: "last", "keyless" or "self", see `nets.UnimodalEncoder`.
-        fusion: "sum", "concat", "keyless", "hamlet" or "cam", see `nets.Fusion`.
+        unimodal: "last", "sum", "keyless" or "self", see `nets.UnimodalEncoder`.
+        fusion: "sum", "concat", "keyless", "hamlet", "cam" or "cam-projected", see `nets.Fusion`.
         segment: Samples per segment (the paper: 5, without a unit).
         embedding: Width E of the embeddings (the paper: 128).
         lstm_layers: Number of layers of each LSTM.
@@ -194,6 +196,19 @@ class AffectModel(ZooModel):
             name: (batch[name] - self.signal_loc[i]) / self.signal_scale[i] for i, name in enumerate(self.modalities)
         }
         return self.representation({**signals, **{name: batch[name] for name in self.features}})
+
+    def window(self, data: Batch, *, person: Batch | None = None, step: float | None = None) -> Window:
+        """How the newest samples of a wristband become a window, for `pyrozoo.stream`; see `live_window`.
+
+        Args:
+            data: A batch in the layout of the fit.
+            person: Windows of the person who is recorded, not standardised, whose means and standard deviations count.
+            step: Seconds between windows; None for windows that follow one another.
+
+        Raises:
+            ValueError: The person's windows are missing or differ from those of the fit; `step` is not possible.
+        """
+        return live_window(data, self.modalities, person, step)
 
     def decide(self, target: str, probabilities: np.ndarray) -> np.ndarray:
         """Choose a class of every window by `rule`, positions (N,) from probabilities (N, C)."""

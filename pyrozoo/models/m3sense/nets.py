@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-UNIMODAL = ("last", "keyless", "self")
-FUSIONS = ("sum", "concat", "keyless", "hamlet", "cam")
+UNIMODAL = ("last", "sum", "keyless", "self")
+FUSIONS = ("sum", "concat", "keyless", "hamlet", "cam", "cam-projected")
 FROZEN = ("none", "encoders", "representation")
 INPUTS = ("signals", "features", "both")
 CHANNELS = (64, 32)  # of the co-occurrence convolutions, kernels 1 and 3
@@ -27,8 +27,8 @@ class UnimodalEncoder(nn.Module):
         segment: Samples per segment; samples in an incomplete last segment are not used.
         embedding: Width E of the features.
         lstm_layers: Number of layers of the LSTM.
-        attention: Attention over segments: "last" (the last state), "keyless" (eq. 3 to 5) or "self" (as in HAMLET,
-            averaged over segments).
+        attention: Attention over segments: "last" (the last state), "sum" (of all states), "keyless" (eq. 3 to 5) or
+            "self" (as in HAMLET, averaged over segments).
         dropout, lstm_dropout: Dropout probabilities after the embedding, and between LSTM layers.
         channels: Number of channels of the modality, such as the three axes of acceleration.
     """
@@ -67,7 +67,7 @@ class UnimodalEncoder(nn.Module):
         if self.kind == "self":
             attended, _ = self.attend(states, states, states, need_weights=False)
             return attended.mean(1)
-        return states[:, -1]
+        return states.sum(1) if self.kind == "sum" else states[:, -1]
 
 
 class FeatureEncoder(nn.Sequential):
@@ -89,13 +89,14 @@ class Fusion(nn.Module):
     """Fuse the features of all modalities, (B, K, E), to a vector per task, (T, B, out); T is 1 where tasks share it.
 
     "cam" is the paper's conditional attention: Q = T_i W^q, K = X^u W^K, V = X^u W^V, X'_T = softmax(Q K^T / sqrt(E)) V
-    (eq. 7 to 10; the paper leaves sigma in eq. 10 undefined, here it is softmax).
+    (eq. 7 to 10; the paper leaves sigma in eq. 10 undefined, here it is softmax); "cam-projected" has X'_T W^f_T in
+    its place (eq. 11).
 
     Args:
-        kind: "sum", "concat", "keyless", "hamlet" or "cam".
+        kind: "sum", "concat", "keyless", "hamlet", "cam" or "cam-projected".
         embedding: Width E of the features.
         n_modalities: Number K of modalities.
-        n_tasks: Number T of tasks, for "cam".
+        n_tasks: Number T of tasks, for "cam" and "cam-projected".
     """
 
     def __init__(self, kind: str, embedding: int, n_modalities: int, n_tasks: int) -> None:
@@ -107,10 +108,12 @@ class Fusion(nn.Module):
             self.score = nn.Linear(embedding, 1, bias=False)
         if kind == "hamlet":
             self.attend = nn.MultiheadAttention(embedding, 1, batch_first=True)
-        if kind == "cam":
+        if kind.startswith("cam"):
             self.query = nn.Parameter(torch.randn(n_tasks, embedding) / embedding**0.5)  # eq. 7: W^q
             self.key = nn.Linear(embedding, embedding, bias=False)
             self.value = nn.Linear(embedding, embedding, bias=False)
+        if kind == "cam-projected":
+            self.project = nn.ModuleList(nn.Linear(embedding, embedding, bias=False) for _ in range(n_tasks))
 
     def forward(self, features: Tensor) -> Tensor:
         features = functional.relu(self.norm(features))
@@ -120,9 +123,12 @@ class Fusion(nn.Module):
             return (torch.softmax(self.score(features), 1) * features).sum(1)[None]
         if self.kind == "hamlet":
             return self.attend(features, features, features, need_weights=False)[0].sum(1)[None]
-        if self.kind == "cam":
+        if self.kind.startswith("cam"):
             scores = torch.einsum("te,bke->tbk", self.query, self.key(features)) / features.shape[-1] ** 0.5  # eq. 7, 8
-            return torch.einsum("tbk,bke->tbe", torch.softmax(scores, -1), self.value(features))  # eq. 9, 10
+            fused = torch.einsum("tbk,bke->tbe", torch.softmax(scores, -1), self.value(features))  # eq. 9, 10
+            if self.kind == "cam":
+                return fused
+            return torch.stack([project(part) for project, part in zip(self.project, fused, strict=True)])  # eq. 11
         return features.sum(1)[None]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -79,18 +79,23 @@ def with_features(data: Batch) -> Batch:
     if features_of(data):
         raise ValueError("the data have features already; compute them once, after all changes of the signals")
     people, found = data["subject"].cpu().numpy(), features(data)
-    tensors, names = {}, {}
+    tensors = {}
     for name, columns in found.items():
         values = np.stack(list(columns.values()), 1)
         for person in np.unique(people):
             own = people == person
             values[own] = by_person(values[own], *moments(values[own]))
-        tensors[f"{name}_features"] = torch.as_tensor(values).to(data[name])
-        names[f"{name}_feature"] = np.array(list(columns))
+        tensors[name] = torch.as_tensor(values).to(data[name])
+    return add_features(data, tensors, {name: list(columns) for name, columns in found.items()})
+
+
+def add_features(data: Batch, values: Mapping[str, torch.Tensor], names: Mapping[str, Sequence[str]]) -> Batch:
+    """Add features by modality, (N, J) each, and their names to a batch."""
+    tensors = {f"{name}_features": tensor for name, tensor in values.items()}
     return replace(
         data, tensors={**data.tensors, **tensors}, along={**data.along, **dict.fromkeys(tensors, data.rows)},
-        dims={**data.dims, **{f"{name}_features": (f"{name}_feature",) for name in found}},
-        coords={**data.coords, **names},
+        dims={**data.dims, **{f"{name}_features": (f"{name}_feature",) for name in values}},
+        coords={**data.coords, **{f"{name}_feature": np.array(list(own)) for name, own in names.items()}},
     )  # fmt: skip
 
 

@@ -220,9 +220,8 @@ def scored(found: Fit, train: Batch, test: Batch, tasks: Iterable[str], seed: in
     for task in tasks:
         p, truth = probabilities_of(found, test, task, seed)
         classes = test.coords[f"y_{task}_class"]
-        found_scores = class_scores(
-            truth, classes[found.model.decide(f"y_{task}", p)], most_frequent(train, task), p, classes
-        )
+        label = classes[found.model.decide(f"y_{task}", p)]
+        found_scores = class_scores(truth, label, most_frequent(train, task), p, classes)
         out |= {f"{task}.{name}": value for name, value in found_scores.items()}
     return out
 

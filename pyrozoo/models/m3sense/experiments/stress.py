@@ -29,12 +29,11 @@ from .tables import job_name
 
 TASK, INNER = "stress", 3
 RATES: Mapping[str, float] = {"bvp": 8.0, "eda": 4.0, "temp": 4.0}
-# Small networks, since people are few; settings that the tuning record tells from collapsing ones.
+# Small networks, since people are few; the learning rate and steps of the tuning record.
 SIZES: Mapping[str, Any] = {"embedding": 16, "lstm_layers": 1, "hidden": (32, 32), "head": 32, "rule": "balanced"}
 LATENTS: Mapping[str, Any] = {"a_dim": 8, "q_hidden": 32}
 NETS = ("Non-Attention", "Keyless", "M3Sense (CAM)")
-STEPS = (300, 600)  # of any number of people, so that time does not grow with it
-CANDIDATES = tuple(f"{net}, {steps} steps" for net in NETS for steps in STEPS)
+STEPS = 300  # of any number of people, so that time does not grow with it
 MEMBERS = 3  # fits whose probabilities are averaged
 SEEDS = {"smoke": 1, "quick": 3, "paper": 3}
 MOST_FOLDS = {"smoke": 3, "quick": 12, "paper": None}  # beyond that, several people are left out at a time
@@ -44,8 +43,8 @@ SIMPLE = (LOGISTIC, *BASELINES)
 LEARNING_RATE = 3e-3
 ADAMW = functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
 SETTINGS = {
-    "candidates": f"{CANDIDATES} {sorted(SIZES.items())} {sorted(LATENTS.items())} {MEMBERS} members, AdamW 1e-2, "
-    f"learning rate {LEARNING_RATE}",
+    "candidates": f"{NETS} {STEPS} steps {sorted(SIZES.items())} {sorted(LATENTS.items())} {MEMBERS} members, "
+    f"AdamW 1e-2, learning rate {LEARNING_RATE}",
     "inner": f"{INNER} folds; penalties {PENALTIES}",
 }
 NOTE = (
@@ -54,7 +53,7 @@ NOTE = (
     "the window in its session. All models decide by the rule for balanced accuracy: the largest ratio of probability "
     "to the class's share of the training windows (the linear classifier and the SVM, which have no probabilities, "
     "weigh the classes equally in training); `argmax` is the balanced accuracy of the likelier class. The network's "
-    "preset and length of training, and the penalty of logistic regression, are those with the best balanced accuracy "
+    "preset, and the penalty of logistic regression, are those with the best balanced accuracy "
     f"over {INNER} inner folds of the people in training; the network's probabilities are the mean of {MEMBERS} fits. "
     "Means over seeds by person, then mean and standard error over people."
 )
@@ -99,10 +98,14 @@ def without(data: Batch, people: Sequence[str]) -> tuple[Batch, Batch]:
     return data.subset(np.flatnonzero(~own)), data.subset(np.flatnonzero(own))
 
 
+def only(data: Batch, people: Sequence[str]) -> Batch:
+    """Keep the windows of some people."""
+    return data.subset(np.flatnonzero(np.isin(data.group_names("subject"), list(people))))
+
+
 def _parts(path: str, people: Sequence[str], outer: Sequence[str], inner: Sequence[str]) -> tuple[Batch, Batch]:
     """Return training and test windows: the people of the inner fold are tested if there are any, else of the outer."""
-    data = without(featured_windows(path), people)[1]
-    train, test = without(data, outer)
+    train, test = without(only(featured_windows(path), people), outer)
     return without(train, inner) if inner else (train, test)
 
 
@@ -118,7 +121,7 @@ def net_run(
         people: Names of all people of the experiment.
         outer: People left out.
         inner: People of the inner fold, who are left out, too, and predicted; none to predict those of `outer`.
-        candidate: Preset and steps, one of `CANDIDATES`.
+        candidate: Preset, one of `NETS`.
         seed: Random seed of the fit.
         smoke: Whether to train 20 steps.
 
@@ -127,13 +130,12 @@ def net_run(
     """
     started = time.perf_counter()
     train, test = _parts(path, people, outer, inner)
-    net, steps = candidate.removesuffix(" steps").rsplit(", ", 1)
     settings = {
-        "steps": 20 if smoke else int(steps), "batch_size": 64, "lr": LEARNING_RATE, "restarts": 1 if inner or smoke else MEMBERS,
-        "optimizer": ADAMW,
+        "steps": 20 if smoke else STEPS, "batch_size": 64, "lr": LEARNING_RATE, "optimizer": ADAMW,
+        "restarts": 1 if inner or smoke else MEMBERS,
     }  # fmt: skip
-    latents = LATENTS if net == "M3Sense (CAM)" else {}
-    found = fitted(net, train, "quick", (TASK,), seed, settings, **SIZES, **latents)
+    latents = LATENTS if candidate == "M3Sense (CAM)" else {}
+    found = fitted(candidate, train, "quick", (TASK,), seed, settings, **SIZES, **latents)
     return _result(train, test, probabilities_of(found, test, TASK, seed)[0][:, 1], started)
 
 
@@ -221,11 +223,11 @@ def stress_predict_experiment(
             f"people, folds: {len(names)} people in {n} folds; give more than {INNER} people, and 2 folds to as many "
             "as people"
         )
-    everything = without(everything, names)[1]
+    everything = only(everything, names)
     outer = [names[k::n] for k in range(n)]
     inner = [[sorted(set(names) - set(held))[k::INNER] for k in range(INNER)] for held in outer]
     identity = {"name": everything.info["name"], "sha256": everything.sha256, "simulated": False}
-    candidates = CANDIDATES[:2] if smoke else CANDIDATES
+    candidates = NETS[:2] if smoke else NETS
     settings = {**configuration(NETS, "quick"), **SETTINGS, "folds": f"{n} of {len(names)} people"}
     resumed = claim(CARD, out, identity, settings)
 

@@ -27,8 +27,8 @@ NOTE = (
 )
 SIMULATED = "Simulated wrist signals, a new simulation for every seed, half of the people for testing. "
 REAL = (
-    "Real recordings; every seed is another split of the same people, which the standard errors do not know. 'clock' is "
-    "a decision tree that sees nothing but the number of a window in its session: what the schedule alone tells. "
+    "Real recordings; every seed is another split of the same people, which the standard errors do not know. 'clock' "
+    "is a decision tree that sees nothing but the number of a window in its session: what the schedule alone tells. "
 )
 BY_WINDOW = {
     "subject": "",
@@ -154,7 +154,8 @@ def _experiment(
     for run, classical in ((classical_run, True), (deep_run, False)):
         own = {
             job_name(*key, seed): _arguments(run, arguments, seed, profile, data, split)
-            for key, arguments in plan.items() for seed in numbers if (arguments["model"] in (CLOCK, *BASELINES)) == classical
+            for key, arguments in plan.items() for seed in numbers
+            if (arguments["model"] in (CLOCK, *BASELINES)) == classical
         }  # fmt: skip
         if own:
             results |= run_jobs(run, own, out / "jobs", n_jobs=jobs)

@@ -113,10 +113,11 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
 
     A ``.pt2`` file is run by ``torch.export.load(path).module()``, an ``.onnx`` file by ONNX Runtime. A call takes a
     tensor per modality, (windows, samples) or (windows, samples, channels), or of its handcrafted features where the
-    model reads these, in the order of ``inputs``, of any number of windows, standardised as those in training; it returns the probabilities of each task, (windows, classes). They
-    are those of `predict` up to rounding where nothing is random (variants "m3sense" and "unaligned", guide "delta");
-    elsewhere the draws of the latents are fixed numbers in the program, and the difference is of two sets of draws. In
-    a ``.pt2`` file ``m3sense.json`` holds inputs, classes, rates and standardisation.
+    model reads these, in the order of ``inputs``, of any number of windows, standardised as those in training; it
+    returns the probabilities of each task, (windows, classes). They are those of `predict` up to rounding where nothing
+    is random (variants "m3sense" and "unaligned", guide "delta"); elsewhere the draws of the latents are fixed numbers
+    in the program, and the difference is of two sets of draws. In a ``.pt2`` file ``m3sense.json`` holds inputs,
+    classes, rates and standardisation.
 
     Args:
         fit: Fit of a variant other than "generative-domain", with the guide "paper", "delta" or "none".

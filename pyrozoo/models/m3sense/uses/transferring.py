@@ -20,7 +20,9 @@ from ..guides import GUIDES
 from ..model import AffectModel, class_shares, n_classes
 
 ADJUSTABLE = ("dropout", "gamma", "lstm_dropout", "priors", "rule")  # arguments that no carried weight depends on
-_BRANCH = re.compile(r"(representation\.heads|classifiers|class_logits|places|networks)\.(\d+)(.*)")
+_BRANCH = re.compile(
+    r"(representation\.heads|representation\.fusion\.project|classifiers|class_logits|places|networks)\.(\d+)(.*)"
+)
 _HEADS = ("classifiers", "class_logits", "places")
 _ALL_TASKS = ("decoder.", "f_log_sd")  # read the latents of all tasks together
 
@@ -90,7 +92,9 @@ def transfer(
     # Per task of the new model: its place in the fit, or None.
     own = [known.index(task) if task in known else None for task in learned]
     branches = [known.index(like or known[0]) if place is None else place for place in own]
-    places: dict[str, Sequence[int | None]] = {"representation.heads": branches, "networks": own}
+    places: dict[str, Sequence[int | None]] = {
+        "representation.heads": branches, "representation.fusion.project": branches, "networks": own,
+    }  # fmt: skip
     places |= dict.fromkeys(_HEADS, [None] * len(own) if new_heads else own)
     assert fit.model.entry is not None  # a model of this entry
     name, variant = fit.model.entry
