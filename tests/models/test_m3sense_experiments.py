@@ -1,5 +1,6 @@
 """m3sense: every experiment runs in its smoke profile and says what it should; records, page and fits agree."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,13 @@ from pyrozoo.cli import main
 from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.experiments import clock, runs, stress
+from pyrozoo.models.m3sense.experiments import clock, runs, stress, tuning
 from pyrozoo.models.m3sense.experiments.figure7 import few_of
 from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
 from pyrozoo.models.m3sense.experiments.tables import CAM, table_text
 
 HOME = Path(m3sense.__file__).parent
-STRESS_PREDICT = Path(__file__).parents[3] / "shared" / "data" / "stress_predict_10.npz"
-real_windows = pytest.mark.skipif(not STRESS_PREDICT.exists(), reason="no copy of the Stress-Predict windows here")
 SCORES = {"accuracy", "balanced_accuracy", "macro_f1", "majority"}
 
 
@@ -226,6 +225,7 @@ def test_experiments_run_on_folders_of_real_data(tmp_path):
     runs.read_study.cache_clear()
     record = run("m3sense", "table4", profile="smoke", out=tmp_path / "out", data=str(study))
     assert {row["source"] for row in ours_of(record)} == {"ours (real data)"}
+    assert {row["task"] for row in ours_of(record) if row["model"] == "clock"} == set(runs.TASKS)
     assert record["data"]["simulated"] is False
     assert "another split of the same people" in record["extra"]["note"]
     (tmp_path / "empty").mkdir()
@@ -242,32 +242,82 @@ def test_the_command_line_hands_data_to_experiments_that_take_them(tmp_path, cap
     assert "needs the recordings" in capsys.readouterr().err
 
 
-@real_windows
-def test_networks_for_people_left_out_are_chosen_without_them(tmp_path, monkeypatch):
-    data = stress.stress_windows(str(STRESS_PREDICT))
-    people = stress.people_of(data)
-    train, test = stress._fold(data, people[0], None)
-    assert set(test.group_names("subject")) == {people[0]}
-    for inner in range(stress.INNER):
-        own, other = stress._fold(data, people[0], inner)
-        assert people[0] not in {*own.group_names("subject"), *other.group_names("subject")}
-        assert not set(own.group_names("subject")) & set(other.group_names("subject"))
-        assert own.n_rows + other.n_rows == train.n_rows
-    few = stress.without(data, people[:3])[1]
-    monkeypatch.setattr(stress, "stress_windows", lambda path: few)
-    monkeypatch.setattr(stress, "INNER", 2)
-    command = ["reproduce", "m3sense", "stress-predict", "--data", str(STRESS_PREDICT), "--profile", "smoke"]
-    assert main([*command, "--out", str(tmp_path)]) == 0
+@pytest.fixture
+def few_windows(monkeypatch):
+    """Six people with a session of ten windows each, in place of the recordings."""
+    from pyrozoo.models.m3sense.data.batches import numbered
+
+    data = m3sense.simulate("simulated stress", 0, n_subjects=6, n_windows=10, rates=dict(stress.RATES))
+    names, codes = data.coords["y_stress_class"][:2], (data["y_stress"].numpy() > 0).astype(int)
+    data = m3sense.from_arrays(
+        {m: data[m] for m in stress.RATES}, codes, [f"S{k:02d}" for k in data["subject"].tolist()], "stress",
+        classes=list(names), rates=dict(stress.RATES),
+    )  # fmt: skip
+    data = numbered(m3sense.standardise(data))
+    stress.featured_windows.cache_clear()
+    monkeypatch.setattr(stress, "stress_windows", lambda path, degree=0: data)
+    yield data
+    stress.featured_windows.cache_clear()
+
+
+def test_nobody_is_in_training_and_tested_in_any_fold(few_windows):
+    people = stress.people_of(few_windows)
+    train, test = stress._parts("few", people[:5], people[:2], [])
+    assert set(train.group_names("subject")) == set(people[2:5])
+    assert set(test.group_names("subject")) == set(people[:2])
+    own, other = stress._parts("few", people, people[:2], people[2:4])
+    assert set(own.group_names("subject")) == set(people[4:])
+    assert set(other.group_names("subject")) == set(people[2:4])
+
+
+def test_networks_for_people_left_out_are_chosen_without_them(few_windows, tmp_path):
+    command = ["reproduce", "m3sense", "stress-predict", "--data", "few", "--profile", "smoke", "--out", str(tmp_path)]
+    assert main([*command, "--people", "5", "--folds", "2"]) == 0
     record = read_record(tmp_path)
-    assert {row["source"] for row in record["rows"]} == {"ours (real data)"}
-    assert set(record["extra"]["chosen"].values()) <= set(stress.CANDIDATES)
+    assert [row["model"] for row in record["rows"]] == [stress.CLOCK, stress.CHOSEN, *stress.SIMPLE]
+    assert sorted(record["extra"]["people"]) == stress.people_of(few_windows)[:5]
+    assert set(record["extra"]["chosen"].values()) <= set(stress.NETS)
+    assert len(record["extra"]["chosen"]) == 2
+    for values in record["extra"]["balanced_accuracy"].values():
+        assert len(values) == 5
+    jobs = [json.loads(path.read_text()) for path in (tmp_path / "jobs").glob("*.json")]
+    assert {len(job["result"]["p"]) for job in jobs} <= {10, 20, 30}
+    assert all(not set(job["arguments"]["outer"]) & set(job["arguments"]["inner"]) for job in jobs)
 
 
-def test_the_network_is_not_below_logistic_regression_by_more_than_one_standard_error_in_the_record():
+@pytest.mark.parametrize("options", [{"people": 3}, {"folds": 7}, {"folds": 1}])
+def test_too_few_people_or_too_many_folds_are_refused(few_windows, tmp_path, options):
+    with pytest.raises(ValueError, match=r"people, folds: . people in . folds; give more than 3 people"):
+        run("m3sense", "stress-predict", profile="smoke", data="few", out=tmp_path, **options)
+
+
+def test_the_page_shows_stress_predict_as_its_record_has_it():
     record = read_record(HOME / "results" / "stress-predict")
-    value, error = record["extra"]["differences"][f"balanced accuracy of {stress.CHOSEN} - {stress.LOGISTIC}"]
-    assert value > -error
+    assert stress.stress_text(record["rows"], record["extra"]) in (HOME / "README.md").read_text()
     assert record["data"]["simulated"] is False
+    assert record["seeds"] == [0, 1, 2]
+    recorded = record["extra"]["configuration"]
+    assert {name: recorded[name] for name in stress.SETTINGS} == stress.SETTINGS
+    assert {name: recorded[name] for name in stress.NETS} == runs.configuration(stress.NETS, "quick")
+
+
+@pytest.mark.parametrize("name", sorted(tuning.SEEDS))
+def test_tuning_records_hold_every_configuration_and_score_no_seed_of_an_experiment(name):
+    record = json.loads((tuning.FOLDER / f"{name}.json").read_text())
+    _, configurations = tuning.search(name)
+    assert [{k: row[k] for k in configurations[0]} for row in record["rows"]] == configurations
+    assert min(record["seeds"]) >= 100
+
+
+def test_weights_of_the_alignment_and_settings_on_real_people_are_those_that_were_tuned():
+    rows = json.loads((tuning.FOLDER / "gamma.json").read_text())["rows"]
+    for model in tuning.GAMMAS:
+        own = {row["gamma"]: row["mean"] for row in rows if row["model"] == model}
+        assert own[runs.MODELS[model]["gamma"]] > max(own.values()) - 0.02
+    rows = json.loads((tuning.FOLDER / "stress.json").read_text())["rows"]
+    chosen = [row for row in rows if (row["lr"], row["steps"]) == (stress.LEARNING_RATE, stress.STEPS)]
+    assert {row["net"] for row in chosen} == set(stress.NETS)
+    assert all(row["rarest"] > 0.1 for row in chosen)  # no candidate predicts a class alone
 
 
 def test_the_page_shows_the_clock_as_its_record_has_it():

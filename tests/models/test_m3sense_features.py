@@ -126,6 +126,24 @@ def test_labels_follow_the_rule(data):
     assert zoo.metrics(fit, data)["y_stress.balanced_accuracy"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("variant", "fusion"), [("latent", "cam-projected"), ("m3sense", "cam"), ("unaligned", "sum")])
+def test_one_task_of_a_fit_predicts_as_all_do(variant, fusion):
+    data = m3sense.simulate_all(0, n_subjects=1, n_windows=4, seconds=5.0, rates=RATES)
+    latents = {} if variant == "unaligned" else LATENTS
+    model = zoo.create_model("m3sense", data, variant=variant, fusion=fusion, unimodal="sum", **SIZES, **latents)
+    guide = "none" if variant == "unaligned" else "delta"
+    fit = zoo.fit(model, guide, data, steps=3, restarts=2, progress=False)
+    table = zoo.predict(fit, data, draws=2)
+    for task in ("anxiety", "stress"):
+        one = m3sense.only_task(fit, task)
+        found = zoo.predict(one, data, draws=2)
+        names = [name for name in table if name.startswith(f"y_{task}.p")]
+        np.testing.assert_allclose(found[names], table[names], atol=1e-6)
+        assert not [name for name in found if "emotion" in name]
+    with refuses("task: 'sleep' is no task of the fit"):
+        m3sense.only_task(fit, "sleep")
+
+
 # -------------------------------------------------------------------- windows as they arrive
 @pytest.mark.parametrize("inputs", ["features", "both", "signals"])
 def test_windows_of_a_stream_are_predicted_as_offline(raw, data, inputs):

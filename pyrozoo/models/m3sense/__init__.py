@@ -32,7 +32,7 @@ _HOMES = {
     "uses.aligning": ("Alignment", "alignment"),
     "uses.domain": ("domain_probabilities",),
     "uses.exporting": ("Program", "to_program"),
-    "uses.transferring": ("transfer",),
+    "uses.transferring": ("only_task", "transfer"),
     "experiments.baselines": ("BASELINES",),
     "experiments.presets": ("MULTITASK", "PAPER_LATENTS", "PAPER_SIZES", "PRESETS", "SINGLE_TASK"),
 }

@@ -10,8 +10,8 @@ import torch
 
 from ....data.batch import Batch
 from ....posterior.streaming import Window
-from .arrays import from_arrays
-from .batches import channels, features_of, modalities, standardise
+from .arrays import checked
+from .batches import SEGMENT, channels, features_of, modalities, standardise
 from .features import add_features, by_person, features, moments
 from .recordings import Recording
 
@@ -75,6 +75,7 @@ def live_window(like: Batch, wanted: Sequence[str], person: Batch | None, step: 
     samples = counts[base] if step is None else _whole(step * rates[base], f"step: {step} s; samples of {base}")
     columns = tuple(f"{name}_{own}" if own else name for name in rates for own in names.get(name, [""]))
     known = _Person.of(like, wanted, person)
+    classes = {t.removeprefix("y_"): like.coords[f"{t}_class"].tolist() for t in like.labels}
 
     def row(held: np.ndarray) -> Batch:
         signals, place = {}, 0
@@ -84,8 +85,10 @@ def live_window(like: Batch, wanted: Sequence[str], person: Batch | None, step: 
             signals[name] = (own if name in names else own[:, 0])[None]
             place += width
         several = {name: own for name, own in names.items() if name in rates}
-        dtype = like[base].dtype
-        window = from_arrays(signals, None, ["live"], None, channels=several, rates=rates, dtype=dtype)
+        window, _ = checked(
+            signals, ["live"], dict.fromkeys(classes), classes, "labels", "live", SEGMENT, like[base].dtype,
+            {"name": "live", "rates": rates}, channels=several,
+        )  # fmt: skip
         return known.standardised(window)
 
     return Window(counts[base], samples, columns, row, rates[base])

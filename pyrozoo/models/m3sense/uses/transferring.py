@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from ....inference.copies import isolated, reference_tensor, run_seed
 from ....inference.fitted import Fit, Run, identity, prototype_of
 from ....modeling.registry import create_guide, create_model
 from ..data.batches import modalities
+from ..generative import Generative
 from ..guides import GUIDES
 from ..model import AffectModel, class_shares, n_classes
 
@@ -96,39 +98,85 @@ def transfer(
         "representation.heads": branches, "representation.fusion.project": branches, "networks": own,
     }  # fmt: skip
     places |= dict.fromkeys(_HEADS, [None] * len(own) if new_heads else own)
-    assert fit.model.entry is not None  # a model of this entry
-    name, variant = fit.model.entry
-    config = {
-        **copy.deepcopy(fit.model.config),
-        "tasks": learned,
-        "frozen": frozen,
-        "shares": class_shares(data),
-        **arguments,
-    }
-    if config.get("priors") and "priors" not in arguments:
-        config["priors"] = {
-            site: prior for site, prior in config["priors"].items() if site.removeprefix("a_") in learned
-        }
-    reference = reference_tensor(fit.model)
-    assert reference is not None  # its networks have weights
+    config = _config(fit, list(learned)) if "priors" not in arguments else copy.deepcopy(dict(fit.model.config))
+    config |= {"tasks": learned, "frozen": frozen, "shares": class_shares(data), **arguments}
     start = run_seed(seed, 0)
-    with isolated(start):
-        model = create_model(name, variant=variant, **config).to(reference)
-        guide = create_guide(model, fit.guide_name).to(reference)
+    model, guide = _made(fit, config, start)
     stays_new: tuple[str, ...] = () if own == list(range(len(known))) else _ALL_TASKS
     stays_new += ("prior_modules.",) if "priors" in arguments else ()
     for module, source in ((model, fit.model), (guide, fit.guide)):
         module.load_state_dict(_carried(module, source, places, own, stays_new))
         module.eval()
     facts = {"from": fit.data, "frozen": frozen, "like": like, "new_heads": new_heads}
-    cast = data.to(device=reference.device, dtype=reference.dtype)
+    cast = data.to(device=model.signal_loc.device, dtype=model.signal_loc.dtype)
     return Fit(
         [Run(start, model, guide, pd.DataFrame(), "untrained")], fit.guide_name, {"seed": seed, "transfer": facts},
         identity(data), prototype_of(cast, model), train=data,
     )  # fmt: skip
 
 
+def only_task(fit: Fit, task: str) -> Fit:
+    """Keep one task of a fit, with the weights as they are: predictions then run no network of the others.
+
+    This is the paper's task switch (section 4.7): one representation for all tasks, of which a device runs the part
+    that it needs now. Probabilities are those of the whole fit.
+
+    Args:
+        fit: Fit of several tasks by a guide of the entry.
+        task: Name of the task to keep.
+
+    Returns:
+        Fit: The restarts of the fit with this task alone.
+
+    Raises:
+        ValueError: The fit has no such task, is of another model or guide, or of a variant in which the latents of all
+            tasks explain the signals together.
+
+    Example:
+        >>> import pyrozoo as zoo
+        >>> from pyrozoo.models.m3sense import only_task
+        >>> fit = zoo.load_reference("m3sense/simulated")
+        >>> only_task(fit, "stress").model.tasks
+        {'stress': 3}
+    """
+    _require_fit(fit)
+    known = list(fit.model.tasks)
+    if task not in known:
+        raise ValueError(f"task: {task!r} is no task of the fit; there are {known}")
+    if isinstance(fit.model, Generative):
+        raise ValueError("fit: the latents of all its tasks explain the signals together; predict with the fit itself")
+    place = [known.index(task)]
+    parts = ("representation.heads", "representation.fusion.project", "networks", *_HEADS)
+    runs = []
+    for run in fit.runs:
+        model, guide = _made(fit, {**_config(fit, [task]), "tasks": {task: fit.model.tasks[task]}}, run.seed)
+        for module, source in ((model, run.model), (guide, run.guide)):
+            module.load_state_dict(_carried(module, source, dict.fromkeys(parts, place), place, ()))
+            module.eval()
+        runs.append(dataclasses.replace(run, model=model, guide=guide))
+    return dataclasses.replace(fit, runs=runs)
+
+
 # -------------------------------------------------------------------- inside
+def _config(fit: Fit, tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the constructor arguments of the fit's model, with the priors of these tasks only."""
+    config = copy.deepcopy(dict(fit.model.config))
+    if config.get("priors"):
+        config["priors"] = {site: p for site, p in config["priors"].items() if site.removeprefix("a_") in tasks}
+    return config
+
+
+def _made(fit: Fit, config: Mapping[str, Any], seed: int) -> tuple[Any, nn.Module]:
+    """Make a model of the fit's kind and its guide, with new weights."""
+    assert fit.model.entry is not None  # a model of this entry
+    name, variant = fit.model.entry
+    reference = reference_tensor(fit.model)
+    assert reference is not None  # its networks have weights
+    with isolated(seed):
+        model = create_model(name, variant=variant, **config).to(reference)
+        return model, create_guide(model, fit.guide_name).to(reference)
+
+
 def _carried(
     module: nn.Module, source: nn.Module, places: Mapping[str, Sequence[int | None]], own: Sequence[int | None],
     stays_new: tuple[str, ...],
