@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -110,3 +111,8 @@ def test_versions_are_shown_for_a_report(capsys):
     lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["pyrozoo"] == zoo.__version__
     assert {"python", "torch", "pyro-ppl", "arviz", "system"} <= set(lines)
+
+
+def test_what_is_cited_is_this_version():
+    text = (Path(__file__).parents[1] / "CITATION.cff").read_text()
+    assert f"\nversion: {zoo.__version__}\n" in text
