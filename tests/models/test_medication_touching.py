@@ -110,6 +110,24 @@ def test_an_end_counts_where_the_last_gap_is_longer_than_those_before():
     assert Counts.of([np.array(ONCE[0])], 2).ends.tolist() == [0, 0, 1]  # one pass: as it was
 
 
+def test_an_end_of_a_few_recordings_is_no_end_of_the_procedure():
+    ended, going_on = [*PASS, *PASS, *[0] * 9], PASS * 2
+    arguments = [StepProcess.sizes_from(made([ended] * n + [going_on] * (4 - n))) for n in (1, 2)]
+    assert [own["end"] for own in arguments] == [0.0, 0.5 * 2 / 16]  # two ends in sixteen passes
+
+
+def test_the_wait_of_several_passes_is_as_long_as_a_gap():
+    # One recording has one first wait only: a decoding must not wait on where steps are unclear.
+    train = made([PASS * 12], noise=0.9)
+    model = zoo.create_model("medication", train)
+    pauses = [own for gaps in Counts.of([np.array(PASS * 12)], 2).gaps.values() for own in gaps] + [2]
+    assert model.typical.tolist()[2] == pytest.approx(np.mean(pauses))
+    fit = zoo.fit(model, "closed-form", train, progress=False)
+    labels = decode_recordings(fit, made([PASS * 12], seed=1, noise=0.9), "map").labels[0]
+    assert (labels > 0).argmax() < 10
+    assert len(zoo.create_model("medication", made(ONCE)).typical) == 2  # one pass: any wait
+
+
 def test_a_decoding_that_leaves_the_rest_out_is_a_warning():
     train = made([[0, 1, 1, 0, 2, 2, 0, 0]] * 3)
     fit = zoo.fit(zoo.create_model("medication", train, power=1.0), "closed-form", train, progress=False)

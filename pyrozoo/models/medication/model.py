@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from .process.counts import SEVERAL, Counts, labelled_sequences
 from .process.evidence import FrameChain, SemiMarkov
 from .process.process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
 
+USUAL_WAIT = 10.0  # typical wait before the first step where nothing is known of it [s]
 LONGEST_WAIT = 500  # largest age of the wait before the first step [frames]: the cost of a frame grows with it
 
 
@@ -76,7 +78,10 @@ class StepProcess(LabelModel):
             procedure goes on for as long as the recording does.
         cyclic: Whether recordings hold the procedure over and over: `end` is 0, and a step without a next one is
             followed by the first ones.
-        typical: Typical duration and gap in seconds, the medians of their priors.
+        typical: Typical duration and gap in seconds, the medians of their priors; and, as a third number, the typical
+            wait before the first step, the reciprocal of the prior mean of `start_rate`, 10 seconds where it is not
+            given. (From recordings of several passes, the mean of their gaps: a wait that may last for long could
+            swallow steps, since a memoryless wait costs little per frame.)
         caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which on hazards are
             constant (from data, the last is at most 500, since every frame of it costs time).
         duration_table: Probability to last exactly 1, 2, ... frames, shape (S, n), in place of the law of durations.
@@ -133,12 +138,12 @@ class StepProcess(LabelModel):
             )
         concentration = np.broadcast_to(np.asarray(alpha, dtype=float), (len(pairs),) if np.ndim(alpha) else ())
         positive = [rate, *np.ravel(concentration), *typical]
-        if len(typical) != 2 or not all(0 < value < math.inf for value in positive):
+        if len(typical) not in (2, 3) or not all(0 < value < math.inf for value in positive):
             raise ValueError(f"rate {rate}, alpha {alpha}, typical {list(typical)}: positive numbers are needed")
         self._set_up_order(pairs, concentration, direct, end, cyclic)
         self.rate, self.law, self.alpha = float(rate), law, alpha
         self.register_buffer("typical", torch.tensor(typical))
-        usual = [max(2, int(10 * self.rate * t)) for t in typical]
+        usual = [max(2, int(10 * self.rate * t)) for t in typical[:2]]
         self.caps = [*usual, usual[1]] if caps is None else [int(c) for c in caps]
         if len(self.caps) != 3 or min(self.caps) < 1:
             raise ValueError(
@@ -190,13 +195,14 @@ class StepProcess(LabelModel):
         Where steps follow each other directly, also their share (`direct`). Where no recording ends in non-event after
         a step, `end` is 0. Where recordings hold several passes of the procedure, every step may follow every other
         one, pairs that were not seen with the little probability that the number of pairs seen once suggests (A.
-        Turing's estimate), and `end` is as rare as it was.
+        Turing's estimate); the typical wait before the first step is that of a gap; and `end` is as rare as it was, or
+        0 where fewer than half of the recordings ended so.
         """
         out, summary = _text_sizes(data)
         if summary is None:
             return out
         non_event = not data.info.get("without_non_event")
-        return out | _touching(summary, out, non_event) | _going_on(summary, len(out["names"]) - 1, non_event)
+        return out | _touching(summary, out, non_event) | _going_on(summary, out, non_event)
 
     def priors(self) -> dict[str, dist.Distribution]:
         """Priors of the sites; means and standard deviations in seconds, start_rate per second."""
@@ -206,7 +212,8 @@ class StepProcess(LabelModel):
         found: dict[str, dist.Distribution] = {}
         if len(self.open):
             found["stick"] = dist.Beta(alpha[torch.as_tensor(self.open)], like.new_tensor(later)).to_event(1)
-        found["start_rate"] = dist.Gamma(like.new_tensor(1.0), like.new_tensor(10.0))
+        wait = like[2] if len(like) == 3 else like.new_tensor(USUAL_WAIT)
+        found["start_rate"] = dist.Gamma(like.new_tensor(1.0), wait)
         n_gaps = len(p.later) if self.direct < 1 else 0
         for kind, n, typical in (("duration", p.n_steps, like[0]), ("gap", n_gaps, like[1])):
             if self._tables["step" if kind == "duration" else kind] is None and n:
@@ -462,9 +469,9 @@ def _touching(summary: Counts, found: Mapping[str, Any], non_event: bool) -> dic
     return {"direct": float(np.clip(direct / total, 0.02, 0.98))} if direct else {}
 
 
-def _going_on(summary: Counts, n_steps: int, non_event: bool) -> dict[str, Any]:
+def _going_on(summary: Counts, found: Mapping[str, Any], non_event: bool) -> dict[str, Any]:
     """Arguments for recordings that hold several passes, or that do not end in non-event after a step."""
-    ends, n = float(summary.ends[1:].sum()), len(summary.passes)
+    ends, n, n_steps = float(summary.ends[1:].sum()), len(summary.passes), len(found["names"]) - 1
     several = n > 0 and float(np.mean(summary.passes)) >= SEVERAL
     if not n or (ends and not several and non_event):
         return {}
@@ -484,8 +491,12 @@ def _going_on(summary: Counts, n_steps: int, non_event: bool) -> dict[str, Any]:
             if k in row or k in others:
                 pairs.append([h, k])
                 alpha.append(0.5 if k in row else float(np.clip(weight / len(others), 1e-3, 0.5)))
-    out: dict[str, Any] = {"pairs": pairs, "alpha": alpha}
-    return out | {"end": 0.5 * ends / sum(summary.passes) if non_event else 0.0}
+    # An end is for good: a decoding may take it instead of all that follows, and a long last pause looks like one.
+    out: dict[str, Any] = {"end": 0.5 * ends / sum(summary.passes) if non_event and ends >= n / 2 else 0.0}
+    pauses = [*itertools.chain(*summary.gaps.values()), *summary.waits]
+    if non_event and pauses:  # as an end, a long wait would take the place of steps
+        out["typical"] = [*found["typical"], float(np.mean(pauses)) / found["rate"]]
+    return out | {"pairs": pairs, "alpha": alpha}
 
 
 def _user_table(table: Sequence[Sequence[float]] | None, n_rows: int, name: str) -> Tensor | None:
