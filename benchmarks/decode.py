@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -36,6 +37,7 @@ STEPS, NEXT, CAP = 7, 2, 100  # K = 8 labels; each row of D has two next steps; 
 PAIRS = Pairs.of([(h, (h + i) % STEPS + 1) for h in range(STEPS + 1) for i in range(NEXT)], STEPS)
 SIZES = ((1, 10_000), (64, 1_000))  # recordings x frames
 LENGTHS = (10**4, 10**5, 10**6)
+THREADS = tuple(range(1, (os.cpu_count() or 1) + 1))
 TOLERANCE = 1e-8  # relative difference above which two variants do not compute the same
 FLOOR = 1e-6  # of a score
 LAYOUT = ("display.float_format", "{:.3g}".format, "display.width", 120, "display.max_columns", None)
@@ -61,6 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame | None]]:
     if given.length:
         yield "against the number of frames, 1 recording", against_length(max(1, given.rounds // 10), given.clock)
+        return
+    if given.by_threads:
+        yield "against the number of threads, wall time", against_threads(max(1, given.rounds // 10))
         return
     for title, variants, compare in (
         ("Viterbi", viterbi_variants, _paths), ("forward-backward of the chain", smoothing_variants, _posteriors)
@@ -375,11 +380,38 @@ def peak_memory(decoder: str, length: int) -> float:
     return _peak() - before
 
 
+# -------------------------------------------------------------------------------------------------------- threads
+def against_threads(rounds: int, sizes: Sequence[tuple[int, int]] = ((1, 100_000), (16, 10_000))) -> pd.DataFrame:
+    """Milliseconds of the public functions by the number of threads, and ratios to one thread."""
+    process, tables = process_of(parameters(), "hazard"), []
+    before = torch.get_num_threads()
+
+    def on(threads: int, function: Callable, own: Sequence[np.ndarray]) -> Callable:
+        def call() -> None:
+            torch.set_num_threads(threads)
+            function(own, process)
+
+        return call
+
+    for number, length in sizes:
+        own = log_scores("hazard", number, length)
+        for name, function in (("step_performed", decode.step_performed), ("marginals", decode.marginals)):
+            title = f"{name}, {number} x {length} frames"
+            variants = {f"{title}, {n} threads": on(n, function, own) for n in THREADS}
+            tables.append(summary(alternate(variants, rounds, "wall"), f"{title}, {THREADS[0]} threads"))
+    torch.set_num_threads(before)
+    return pd.concat(tables)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--length", action="store_true", help="instead: time and memory against the number of frames")
+    parser.add_argument("--by-threads", action="store_true", help="instead: time against the number of threads")
     parser.add_argument(
-        "--rounds", type=int, default=30, help="calls of each variant (default: 30; a tenth in --length)"
+        "--rounds",
+        type=int,
+        default=30,
+        help="calls of each variant (default: 30; a tenth in --length and --by-threads)",
     )
     add_clock_and_out(parser)
     return parser

@@ -103,6 +103,17 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys, instal
     assert (record["environment"]["hmmlearn"] == "missing") == skipped
 
 
+def test_every_number_of_threads_is_timed(monkeypatch):
+    monkeypatch.setattr(decode, "THREADS", (1, 2))
+    before = decode.torch.get_num_threads()
+    table = decode.against_threads(rounds=1, sizes=((1, 60),))
+    assert list(table.index) == [
+        f"{name}, 1 x 60 frames, {n} threads" for name in ("step_performed", "marginals") for n in (1, 2)
+    ]
+    assert (table["ratio"].iloc[[0, 2]] == 1).all()
+    assert decode.torch.get_num_threads() == before
+
+
 def test_the_length_comes_alone(monkeypatch, capsys):
     monkeypatch.setattr(decode, "against_length", lambda *given: pd.DataFrame({"min_us": {"MAP": float(given[0])}}))
     decode.main(["--length", "--rounds", "20"])

@@ -6,7 +6,7 @@ import torch
 from medication_text import CDF, HAZARD, Text, build, enumerated
 
 from pyrozoo.models.medication.process import chain as chains
-from pyrozoo.models.medication.process import decode, kernels
+from pyrozoo.models.medication.process import decode, kernels, parallel
 from pyrozoo.models.medication.process.evidence import FrameChain, SemiMarkov, log_evidence
 from pyrozoo.models.medication.process.process import MarkovChain, next_step
 
@@ -283,6 +283,30 @@ def test_long_recordings_with_sharp_scores_keep_their_precision(touching):
     score = torch.tensor(log_score, requires_grad=True)
     plain_log_evidence(values, process.pairs, HAZARD, text.caps, score).backward()
     np.testing.assert_allclose(gamma, score.grad.numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["steps", "chain"])
+def test_threads_change_no_bit(kind, monkeypatch):
+    text, log_score, rng = problem(HAZARD, 25)
+    process = text.process() if kind == "steps" else chain(1, log_score.shape[1])[0]
+    own = [log_score + rng.normal(size=log_score.shape) for _ in range(4)]
+    lengths, before = torch.tensor([len(part) for part in own]), torch.get_num_threads()
+
+    def results():
+        scores = torch.tensor(np.concatenate(own), requires_grad=True)
+        value = log_evidence(scores, lengths, process)
+        value.sum().backward()
+        found = [decode.step_performed(own, process), *decode.marginals(own, process), value.detach(), scores.grad]
+        return [np.asarray(part) for part in found]
+
+    expected = results()
+    monkeypatch.setattr(parallel, "WORTH_THREADS", 0)
+    torch.set_num_threads(3)
+    try:
+        found = results()
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 def test_one_frame_and_marginals_without_evidence():

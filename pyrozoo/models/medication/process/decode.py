@@ -10,19 +10,17 @@ frames needs O(T K) memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from . import chain, kernels, sampling
 from .checks import Scores, check_scores, checked_chain
 from .kernels import Graph
+from .parallel import threaded
 from .process import MarkovChain, SemiMarkovProcess
 
 Found = TypeVar("Found")
-WORTH_THREADS = 20_000  # frames from which on threads are worth their start
 CHAIN = ("argmax", "viterbi", "map", "marginal", "mea")
 PROCESS = ("argmax", "paper", "map", "marginal", "mea")
 DECODERS = {
@@ -144,13 +142,7 @@ def log_evidence(
     """
     arrays = _arrays(process)
     checked = check_scores(log_scores, _n_labels(arrays), names, known)
-    if isinstance(arrays, Graph):
-        blocked = -1 if without is None else _n_labels(arrays) - 1 + without
-        return np.array(_threads(lambda own: kernels.semi_markov_forward(own, arrays, blocked)[0], checked))
-    initial, transition = (table.copy() for table in arrays)
-    if without is not None:
-        initial[without] = transition[:, without] = 0.0
-    return np.array(_threads(lambda own: chain.evidence(own, initial, transition), checked))
+    return _evidence(checked, arrays, [without])[:, 0]
 
 
 def marginals(
@@ -257,12 +249,13 @@ def step_performed(
         >>> p.shape, bool(p[0, 0] < 0.1), bool(p[1, 0] > 0.5)
         ((2, 1), True, True)
     """
-    total = log_evidence(log_scores, process, names=names, known=known)
-    if (total == -np.inf).any():
-        raise NoPossiblePath(_impossible(int(np.argmax(total == -np.inf)), names))
-    steps = range(1, _n_labels(_arrays(process)))
-    without = np.stack([log_evidence(log_scores, process, without=k, known=known) for k in steps], 1)
-    return -np.expm1(np.minimum(without - total[:, None], 0.0))
+    arrays = _arrays(process)
+    checked = check_scores(log_scores, _n_labels(arrays), names, known)
+    found = _evidence(checked, arrays, [None, *range(1, _n_labels(arrays))])
+    impossible = found[:, 0] == -np.inf
+    if impossible.any():
+        raise NoPossiblePath(_impossible(int(np.argmax(impossible)), names))
+    return -np.expm1(np.minimum(found[:, 1:] - found[:, :1], 0.0))
 
 
 # ---------------------------------------------------------------------------------------------- inside
@@ -278,24 +271,36 @@ def _n_labels(arrays: Any) -> int:
     return int(arrays.label.max()) + 1 if isinstance(arrays, Graph) else len(arrays[0])
 
 
+def _evidence(checked: Scores, arrays: Any, without: Sequence[int | None]) -> np.ndarray:
+    """Compute log Z of every recording with each of these steps left out (None: with all), (recordings, steps).
+
+    The passes are independent, so that a single long recording uses as many threads as there are steps, too.
+    """
+
+    def log_z(task: tuple[np.ndarray, int | None]) -> float:
+        own, step = task
+        if isinstance(arrays, Graph):
+            return kernels.semi_markov_forward(own, arrays, -1 if step is None else _n_labels(arrays) - 1 + step)[0]
+        initial, transition = arrays
+        if step is not None:
+            initial, transition = initial.copy(), transition.copy()
+            initial[step] = transition[:, step] = 0.0
+        return chain.evidence(own, initial, transition)
+
+    tasks = [(own, step) for own in checked for step in without]
+    frames = len(without) * sum(map(len, checked))
+    return np.array(threaded(log_z, tasks, frames)).reshape(len(checked), len(without))
+
+
 def _each(
     checked: Scores, arrays: Any, function: Callable[[np.ndarray], Found | None], names: Sequence[str] | None
 ) -> list[Found]:
     out = []
-    for i, found in enumerate(_threads(function, checked)):
+    for i, found in enumerate(threaded(function, checked, sum(map(len, checked)))):
         if found is None:
             raise NoPossiblePath(_impossible(i, names))
         out.append(found)
     return out
-
-
-def _threads(function: Callable[[np.ndarray], Found], checked: Scores) -> list[Found]:
-    """Apply a function to every recording, long ones on as many threads as torch has: kernels release the lock."""
-    workers = min(torch.get_num_threads(), len(checked))
-    if workers < 2 or sum(map(len, checked)) < WORTH_THREADS:
-        return [function(own) for own in checked]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(function, checked))
 
 
 def _posterior(own: np.ndarray, arrays: Any) -> tuple[float, np.ndarray | None]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import chain, kernels, sampling
 from .checks import clamped
+from .parallel import threaded
 from .process import MarkovChain, Process, SemiMarkovProcess
 
 NO_SHAPE = torch.Size()
@@ -32,15 +33,21 @@ class _LogEvidence(torch.autograd.Function):
         with_gradient = any(ctx.needs_input_grad)
         stops = np.cumsum(lengths)
         scores = log_score.detach().cpu().double().numpy()
-        out = np.empty((len(scores), len(lengths)))
-        ctx.parts = [[] for _ in scores]
-        for lead, flat in enumerate(scores):
-            arrays = process.graph(lead) if isinstance(process, SemiMarkovProcess) else process.arrays(lead)
-            for b, (stop, n) in enumerate(zip(stops, lengths, strict=True)):
-                own = np.ascontiguousarray(flat[stop - n : stop])
-                out[lead, b], *part = _one(own, arrays, with_gradient)
-                if with_gradient:
-                    ctx.parts[lead].append(part)
+        graphs = [
+            process.graph(lead) if isinstance(process, SemiMarkovProcess) else process.arrays(lead)
+            for lead in range(len(scores))
+        ]
+        tasks = [(flat[b - n : b], own) for flat, own in zip(scores, graphs, strict=True)
+                 for b, n in zip(stops, lengths, strict=True)]  # fmt: skip
+
+        def each(task: tuple[np.ndarray, Any]) -> tuple:
+            return _one(np.ascontiguousarray(task[0]), task[1], with_gradient)
+
+        found = threaded(each, tasks, scores.shape[0] * scores.shape[1])
+        out = np.array([own[0] for own in found]).reshape(len(scores), len(lengths))
+        if with_gradient:
+            n = len(lengths)
+            ctx.parts = [[own[1:] for own in found[i * n : (i + 1) * n]] for i in range(len(scores))]
         ctx.like = log_score, tables
         return torch.as_tensor(out, device=log_score.device)
 
