@@ -202,6 +202,10 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
     priors = {site: parse(text) for site, text in unique("--prior", arguments.prior).items()}
     values = unique("--set", arguments.values)
     given = {**values, **({"priors": priors} if priors else {})}
+    for option, transform in (("x_transform", unique("--x-transform", arguments.x_transform)),
+                              ("y_transform", arguments.y_transform)):  # fmt: skip
+        if transform:
+            given[option] = transform
     entry = registry.entry(arguments.name)
     family = entry.parts.VARIANTS.get(arguments.variant or next(iter(entry.card.variants)))
     taken = {} if family is None else dict(inspect.signature(family).parameters)

@@ -214,6 +214,14 @@ def _fit_options(
     fit.add_argument(
         "--time", metavar="COL", help="column with the time of a row: numbers, or dates such as 2024-05-01"
     )
+    fit.add_argument(
+        "--y-transform", metavar="NAME", choices=("log", "logit", "yeo-johnson"),
+        help="scale on which the target is modelled (ssmtl): predictions are in its own units",
+    )  # fmt: skip
+    fit.add_argument(
+        "--x-transform", action="append", type=assignment, default=[], metavar="COL=NAME",
+        help="the same of an input, e.g. pressure=log; may be repeated",
+    )  # fmt: skip
     fit.add_argument("--variant", metavar="NAME", help="default: the first of the card")
     fit.add_argument("--guide", metavar="NAME", help="a guide of the card (default: the first), or a Pyro AutoGuide")
     fit.add_argument(

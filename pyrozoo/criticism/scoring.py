@@ -83,8 +83,11 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
             truth = _truth(fit, test, target, seen)
             scored = _number_scores(truth, table[seen], target, drawn.get(target), seen, seed)
             if laws := _laws(fit, table, target, restart):
-                crps, density = _law_scores(laws, truth, table[seen])
-                scored |= {"crps": float(crps.mean()), "nll": -float(density.sum(1).mean())}
+                if (by_law := drawn[target].inner) is not None:
+                    scored["nll"] = -float(_warped_law_scores(fit, laws, target, truth, by_law, seen).sum(1).mean())
+                else:
+                    crps, density = _law_scores(laws, truth, table[seen])
+                    scored |= {"crps": float(crps.mean()), "nll": -float(density.sum(1).mean())}
             else:
                 nll = -log_predictive(fit, test, target, draws=draws, seed=seed, restart=restart).to_numpy()
                 scored["nll"] = float(nll.mean())
@@ -116,6 +119,20 @@ def _law_scores(laws: Mapping[str, StudentLaw], truth: np.ndarray, part: pd.Data
         found.append((law.crps(error, scale), law.log_density(error, scale)))
     crps, density = (np.stack(values, 1) for values in zip(*found, strict=True))
     return crps, density
+
+
+def _warped_law_scores(
+    fit: Fit, laws: Mapping[str, StudentLaw], target: str, truth: np.ndarray, by_law: Predicted, seen: np.ndarray
+) -> np.ndarray:
+    """Log density of the truth (n, J) in its own units under laws on the scale of the model's transform, (n, J)."""
+    units = torch.as_tensor(truth)
+    warp = fit.model.warp(target)
+    scale = warp.inv(units)
+    out = -warp.log_abs_det_jacobian(scale, units).numpy()
+    mean, sd = by_law.exact[0].numpy()[seen], (by_law.exact[1] - by_law.exact[0] ** 2).clamp(min=0).sqrt().numpy()[seen]
+    for j, law in enumerate(laws.values()):
+        out[:, j] += law.log_density(scale[:, j].numpy() - mean[:, j], law.scale_of(sd[:, j]))
+    return out
 
 
 def _truth(fit: Fit, test: Batch, target: str, seen: np.ndarray) -> np.ndarray:
@@ -322,7 +339,12 @@ def log_predictive(
         )
     seen = _rows_to_score(test, target)
     if fit.law is not None and restart is None:
-        table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=())[0][seen]
+        table, drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=())
+        table, inner = table[seen], drawn[target].inner
+        laws = _laws(fit, table, target, None)
+        if laws and inner is not None:
+            by_law = _warped_law_scores(fit, laws, target, _truth(fit, test, target, seen), inner, seen).sum(1)
+            return pd.Series(by_law, index=table.index, name=f"log p({target})")
         if (by_law := _log_law(fit, test, table, target, seen)) is not None:
             return pd.Series(by_law, index=table.index, name=f"log p({target})")
     terms: list[Tensor] = []

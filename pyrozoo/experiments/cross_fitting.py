@@ -212,7 +212,7 @@ def _checked(
 def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
     """Whether a Gaussian process can stand beside the fits: inputs, groups and a target of numbers, all in memory."""
     real = train.on_disk is None and train[target].is_floating_point()
-    return bool(model.process_inputs and train.groups and real)
+    return bool(model.process_inputs and train.groups and real) and model.warp(target) is None
 
 
 def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
@@ -321,6 +321,13 @@ def _predicted(found: Fit, rows: Batch, target: str, draws: int, seed: int) -> d
     truth = rows[target]
     if not is_discrete(table, target):
         truth = observed_target(found.best, found.prepare(rows), target)
+        warp, own = found.model.warp(target), drawn[target].by_law.exact
+        if warp is not None:  # the law adds on the scale of the transform
+            truth = warp.inv(truth.double())
+            sds = (own[1] - own[0] ** 2).clamp(min=0).sqrt()
+            moved = {"mean": own[0].numpy(), "sd": sds.numpy()}
+            for j, name in enumerate(components(table, target)):
+                table = table.assign(**{column(name, what): values[:, j] for what, values in moved.items()})
     truth = truth.detach().cpu().double().numpy().reshape(rows.n_rows, -1)
     out: dict[str, Any] = {"rows": rows.names(rows.rows).tolist()}
     if is_discrete(table, target):

@@ -150,6 +150,7 @@ def _prepared(
     run.model.to(device)
     run.guide.to(device)
     require_complete(run.model, train)
+    run.model.check_values(train)
     run.model.check(train)
     require_sizes(run.model, train)
     check_tables(run.guide, train)

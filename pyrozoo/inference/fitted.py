@@ -233,6 +233,7 @@ class Fit:
         run = run or self.best
         self.check_columns(batch, run.model)
         require_complete(run.model, batch)
+        run.model.check_values(batch)
         _require_like(batch, self.prototype)
         amortized = declared(run.guide, "amortized")
         for group in batch.groups:

@@ -182,12 +182,32 @@ class ZooModel(LocalParams, PyroModule):
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
         """Constructor arguments that the data decide (sizes, standardisation); each can be overridden.
 
+        A subclass may take arguments of the constructor on which these depend; `create_model` gives them.
+
         A fit refuses a whole number that contradicts its training data, see `at_least`.
 
         Args:
             data: The training data.
         """
         return {}
+
+    def check_values(self, data: Batch) -> None:
+        """Refuse values that have no density; called with all data, of a fit and of its predictions.
+
+        Args:
+            data: The data.
+
+        Raises:
+            ValueError: A value is outside the support; the message names column, row and remedy.
+        """
+
+    def warp(self, target: str) -> Any:
+        """Transform to a target's units from the scale on which a law of `pyrozoo.cross_fitted` adds; None if the same.
+
+        Args:
+            target: Name of the target.
+        """
+        return None
 
     def check(self, data: Batch) -> None:
         """Refuse training data that this model cannot have generated; called by every fit.

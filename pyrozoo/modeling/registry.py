@@ -304,7 +304,10 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
         raise TypeError(f"{family.__name__} has no argument {unknown[0]!r}; its arguments are {list(known)}")
     with turn():  # initial weights are drawn from torch's random state
         suited = {key: value for key, value in family.data_defaults.items() if key in known}
-        model = family(**{**({} if data is None else {**suited, **family.sizes_from(data)}), **arguments})
+        read = inspect.signature(family.sizes_from).parameters  # arguments on which what the data decide depends
+        own = {key: value for key, value in arguments.items() if key in read and data is not None}
+        sizes = {} if data is None else {**suited, **family.sizes_from(data, **own)}
+        model = family(**{**sizes, **arguments, **{key: sizes[key] for key in own if key in sizes}})
     model.entry = (name, variant)
     return model
 

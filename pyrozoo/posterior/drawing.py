@@ -372,8 +372,14 @@ def _from_law(fit: Fit, batch: Batch, found: Draws, draws: int, seed: int) -> di
             continue
         shape = found.groups["observed_data"][target].shape
         mean, sd = (component_values(table, target, quantity) for quantity in ("mean", "sd"))
+        if (by_law := values[target].inner) is not None:
+            first, second = by_law.exact.numpy()
+            mean, sd = first, np.sqrt(np.maximum(second - first**2, 0))
         noise = np.stack([law.unit_draws(rng, (len(fit.runs), draws, len(table))) for law in laws], -1)
-        out[target] = (mean + sd * noise).reshape(len(fit.runs), draws, *shape)
+        drawn = mean + sd * noise
+        if by_law is not None:
+            drawn = fit.model.warp(target)(torch.as_tensor(drawn)).numpy()
+        out[target] = drawn.reshape(len(fit.runs), draws, *shape)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..inference.fitted import Fit, Run
 from ..inference.law import StudentLaw, Temperature, joined
 from ..inference.losses import validation
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
+from ..modeling.warps import unwarped
 from .columns import class_columns, column, columns_of, component_names, summary
 from .new_groups import new_groups, ready
 from .traces import (
@@ -151,10 +152,12 @@ def _predictions(
         if own.values is None:
             columns |= _classes(target, own.exact, fit, cast(Temperature | None, law.get(target)))
         elif laws := [law[name] for name in names_in(fit, target, own.exact.shape[-1]) if name in law]:
-            moments_of = [part[target].exact for part in parts]
+            moments_of = [part[target].by_law.exact for part in parts]
             beside = _beside(fit, batch, target)
             of = target, moments_of, fit, cast(list[StudentLaw], laws)
             found, drawn[target] = _by_law(*of, beside, quantiles, draws)
+            if (warp := fit.model.warp(target)) is not None:
+                found, drawn[target] = _in_units(warp, drawn[target], found)
             columns |= found
         else:
             columns |= _numbers(target, own, fit, quantiles)
@@ -182,7 +185,8 @@ def _mixed(parts: list[dict[str, Predicted]]) -> dict[str, Predicted]:
     out: dict[str, Predicted] = {}
     for target, first in parts[0].items():
         values = None if first.values is None else torch.cat([cast(Tensor, part[target].values) for part in parts])
-        out[target] = Predicted(values, torch.stack([part[target].exact for part in parts]).mean(0), first.kind)
+        exact = torch.stack([part[target].exact for part in parts]).mean(0)
+        out[target] = Predicted(values, exact, first.kind)
     return out
 
 
@@ -193,18 +197,26 @@ class Predicted:
     Attributes:
         values: Draws (S, N, J) of a target of numbers; None for classes.
         exact: First and second moments (2, N, J), means over the draws; for classes the probability of each, (N, K).
-        kind: "real" (on the whole real line), "counts", "classes", or "other" (positive, bounded, ...).
+        kind: "real" (on the whole real line), "counts", "classes", or "other" (positive, bounded, transformed ...).
+        inner: The same on the scale on which the target is normal, where the model transforms it (`ZooModel.warp`).
     """
 
     values: Tensor | None
     exact: Tensor
     kind: str
+    inner: Predicted | None = None
+
+    @property
+    def by_law(self) -> Predicted:
+        """The predictions on the scale on which a law adds."""
+        return self.inner or self
 
 
 def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
     """What draws say of each target, one draw after the other."""
     samples: dict[str, list[Tensor]] = {}
     exact: dict[str, list[Tensor]] = {}
+    inner: dict[str, list[Tensor]] = {}
     kinds: dict[str, str] = {}
     arguments = run.model.arguments(data)
     for number in range(draws):
@@ -217,9 +229,15 @@ def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
             else:
                 samples.setdefault(target, []).append(site["value"])
                 exact.setdefault(target, []).append(moments(site["fn"], site["value"], site["value"].shape))
+                if (normal := unwarped(site["fn"])) is not None:
+                    inner.setdefault(target, []).append(moments(normal, site["value"], site["value"].shape))
     means = {target: torch.stack(values).double().mean(0).cpu() for target, values in exact.items()}
     stacked = {target: torch.stack(values).double().cpu() for target, values in samples.items()}
-    return {target: _predicted(stacked.get(target), mean, kinds[target]) for target, mean in means.items()}
+    out = {target: _predicted(stacked.get(target), mean, kinds[target]) for target, mean in means.items()}
+    for target, values in inner.items():
+        scale = Predicted(None, torch.stack(values).double().mean(0).cpu(), "real")
+        out[target] = replace(out[target], kind="other", inner=scale)
+    return out
 
 
 def _predicted(values: Tensor | None, exact: Tensor, kind: str) -> Predicted:
@@ -358,6 +376,27 @@ def _by_law(
         values[..., j] = mean[:, j] + scale * law.quantile(grid)[:, None]
         moments_by_law[..., j] = mean[:, j], mean[:, j] ** 2 + law.sd(scale) ** 2
     return out, Predicted(torch.as_tensor(values), torch.as_tensor(moments_by_law), "real")
+
+
+def _in_units(
+    warp: Any, by_law: Predicted, columns: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], Predicted]:  # fmt: skip
+    """The columns and quantiles of a law in the units of the target, from those on the scale on which it adds.
+
+    A t distribution has no mean in most units; mean and sd are those of the quantiles that stand for its draws.
+    """
+    assert by_law.values is not None
+    values = warp(by_law.values)
+    found = {"mean": values.mean(0).numpy(), "sd": values.std(0).numpy()}
+    out: dict[str, np.ndarray] = {}
+    quantities = dict.fromkeys(name.rpartition(".")[2] for name in columns)
+    for quantity in quantities:
+        own = [name for name in columns if name.rpartition(".")[2] == quantity]
+        if quantity not in found:
+            found[quantity] = warp(torch.as_tensor(np.stack([columns[name] for name in own], -1))).numpy()
+        out |= {name: found[quantity][:, j] for j, name in enumerate(own)}
+    exact = torch.stack([values.mean(0), (values**2).mean(0)])
+    return {name: out[name] for name in columns}, Predicted(values, exact, "other", by_law)
 
 
 def names_in(fit: Fit, target: str, size: int) -> list[str]:

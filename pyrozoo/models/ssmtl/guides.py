@@ -178,12 +178,16 @@ class AmortizedGuide(ContextGuide):
                 "the amortised guide reads each unit's support rows; pass batch.with_support(guide.support)"
             )
         model = self.model
-        rows = model.inputs(support_x, support_x_seen)
+        held = support_mask[..., None].expand_as(support_x)  # the padding is no data, and has no logarithm
+        held = held if support_x_seen is None else held & support_x_seen
+        rows = model.inputs(model.filled(support_x, held), support_x_seen)
         if support_y is None or support_labelled is None or not model.y_dim:
             support_y, support_labelled = support_x[..., : model.y_dim], torch.zeros_like(support_mask)
         if model.y_dim:
             seen = support_labelled[..., None].to(support_x)
-            rows += [model.standardise_y(support_y) * seen, seen]
+            known = support_labelled[..., None]
+            y = support_y if model.y_warp is None else torch.where(known, support_y, model.y_warp(model.y_loc))
+            rows += [model.standardise_y(y) * seen, seen]
         loc, scale = self.encoder(torch.cat(rows, -1), support_mask, support_labelled)
         return dist.Normal(loc, scale).to_event(1)
 

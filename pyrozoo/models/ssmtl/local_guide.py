@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...modeling.base import ZooModel
 from ...modeling.guides import ZooGuide
-from .nets import GaussianMLP, fill_targets
+from .nets import GaussianMLP
 
 
 class RowGuide(ZooGuide):
@@ -48,7 +48,7 @@ class RowGuide(ZooGuide):
             if self.g_y is None:
                 pyro.sample("z", dist.Normal(*self.g_z(*inputs, *context)).to_event(1))  # eq. 13 without y
                 return
-            y, labelled = fill_targets(x, y, labelled, model.y_dim)
+            y, labelled = model.targets_of(x, y, labelled)
             q_y = model.y_given(*self.g_y(*inputs, *context))
             with poutine.mask(mask=~labelled):
                 y_unobserved = pyro.sample("y_unobserved", q_y)  # eq. 12

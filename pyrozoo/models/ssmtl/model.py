@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from ...modeling.warps import Columnwise, Warped, outside, specs_of, transform_of, with_powers
 from .local_guide import RowGuide
 from .nets import GaussianMLP, fill_targets, mlp
 
@@ -42,9 +43,14 @@ class ContextModel(ZooModel):
             model of complete inputs, whose networks take no mask.
         x_loc, x_scale, y_loc, y_scale: Location and scale of each input (Dx numbers) and target (Dy numbers), in the
             units of the data: networks see (x - x_loc) / x_scale, while the sites x and y keep the units of the data.
+        x_transform, y_transform: Transform of each column before it is standardised, which makes its distribution given
+            z and c a normal one on that scale: "log" (of positive numbers), "logit" (of shares between 0 and 1),
+            ("yeo-johnson", power), or None. `create_model` also takes one for all columns, or column -> transform, and
+            "yeo-johnson" alone, whose power it learns from the data. Sites, densities and predictions stay in the units
+            of the data.
 
     Raises:
-        ValueError: A size, the depth, the floor or the share of gaps is out of range.
+        ValueError: A size, the depth, the floor or the share of gaps is out of range; an unknown transform.
     """
 
     dropout = 0.0  # of models without a head that is trained on few labels
@@ -63,7 +69,8 @@ class ContextModel(ZooModel):
 
     def __init__(
         self, x_dim: int, y_dim: int, n_units: int, c_dim: int, width: int, depth: int, floor: float,
-        x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any, gaps: float = 0.0,
+        x_loc: Any, x_scale: Any, y_loc: Any, y_scale: Any, gaps: float = 0.0, x_transform: Any = None,
+        y_transform: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
         given = inspect.signature(type(self)).parameters
@@ -76,6 +83,8 @@ class ContextModel(ZooModel):
         if not 0 <= gaps < 1:
             raise ValueError(f"gaps: {gaps}; give a share of at least 0 and below 1, such as {GAPS}")
         self.gaps = gaps
+        self.x_warp = transform_of("x_transform", specs_of("x_transform", x_transform, (), x_dim))
+        self.y_warp = transform_of("y_transform", specs_of("y_transform", y_transform, (), y_dim))
         self._normals: dict[tuple, dist.Distribution] = {}
         self.x_dim, self.y_dim, self.n_units, self.c_dim = x_dim, y_dim, n_units, c_dim
         self.width, self.depth, self.floor = width, depth, floor
@@ -83,21 +92,49 @@ class ContextModel(ZooModel):
         self.set_standardisation("y", y_loc, y_scale, y_dim)
 
     @classmethod
-    def sizes_from(cls, data: Batch) -> dict[str, Any]:
+    def sizes_from(cls, data: Batch, x_transform: Any = None, y_transform: Any = None) -> dict[str, Any]:
         """Constructor arguments for `data`: Dx, Dy, M, gaps, and the standardisation of x and y where they are known.
 
+        Args:
+            data: The training data.
+            x_transform: Transform of the inputs as `create_model` takes it; what is returned has one per column.
+            y_transform: Transform of the targets, likewise.
+
         Raises:
-            ValueError: A column is constant, so that it carries no information and has no scale, or it has no value.
+            KeyError: A transform of a column that is not there.
+            ValueError: A column is constant, so that it carries no information and has no scale, or it has no value; a
+                value that its transform does not take; an unknown transform.
         """
         y = data.tensors.get("y")
         labelled = data.tensors.get("labelled")
         sizes = {"x_dim": data["x"].shape[1], "y_dim": 1 if y is None else y.shape[1], "n_units": data.sizes["unit"]}
         x_seen = data.tensors.get("x_seen")
-        sizes |= _standardisation("x", data["x"], data.coords.get("input"), x_seen)
         sizes["gaps"] = 0.0 if x_seen is None or bool(x_seen.all()) else GAPS
+        found: list[tuple[str, Tensor, Tensor | None, Any]] = [("x", data["x"], x_seen, x_transform)]
         if y is not None and (labelled is None or bool(labelled.any())):
-            sizes |= _standardisation("y", y, data.coords.get("target"), labelled)
+            found.append(("y", y, labelled, y_transform))
+        for name, values, where, given in found:
+            specs = specs_of(f"{name}_transform", given, data.columns(name), values.shape[1])
+            if specs is not None:
+                known = values if where is None else _nan_elsewhere(values, where)
+                specs = with_powers(specs, known)
+                warp = Columnwise(specs)
+                _require_inside(name, warp, known, data)
+                values, where = warp.inv(known), ~known.isnan()
+                sizes[f"{name}_transform"] = specs
+            sizes |= _standardisation(name, values, data.coords.get("input" if name == "x" else "target"), where)
         return {name: size for name, size in sizes.items() if name in inspect.signature(cls).parameters}
+
+    def check_values(self, data: Batch) -> None:
+        """Refuse inputs and labels that their transform does not take."""
+        for name, warp, mask in (("x", self.x_warp, "x_seen"), ("y", self.y_warp, data.labels.get("y", ""))):
+            if warp is not None and name in data.tensors:
+                values, where = data[name], data.tensors.get(mask)
+                _require_inside(name, warp, values if where is None else _nan_elsewhere(values, where), data)
+
+    def warp(self, target: str) -> Columnwise | None:
+        """The transform of y, if there is one."""
+        return self.y_warp if target == "y" else None
 
     def check(self, data: Batch) -> None:
         """Warn of units without a label among others that have some: nothing says how their target differs.
@@ -146,7 +183,7 @@ class ContextModel(ZooModel):
 
     def inputs(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
         """What networks read of x (..., Dx): it is standardised; with `gaps`, 0 where not `seen`, and beside a mask."""
-        x = self.standardise_x(x)
+        x = self.standardise_x(self.filled(x, seen))
         if not self.gaps:
             return [x]
         mask = torch.ones_like(x) if seen is None else seen.to(x)
@@ -166,19 +203,30 @@ class ContextModel(ZooModel):
 
     def x_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
         """Distribution of x, in the units of the data, from a standardised location and scale, (..., Dx) each."""
-        return dist.Normal(self.x_loc + self.x_scale * loc, self.x_scale * scale).to_event(1)
+        normal = dist.Normal(self.x_loc + self.x_scale * loc, self.x_scale * scale)
+        return (normal if self.x_warp is None else Warped(normal, [self.x_warp])).to_event(1)
 
     def y_given(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
         """Distribution of y, in the units of the data, from a standardised location and scale, (..., Dy) each."""
-        return dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale).to_event(1)
+        normal = dist.Normal(self.y_loc + self.y_scale * loc, self.y_scale * scale)
+        return (normal if self.y_warp is None else Warped(normal, [self.y_warp])).to_event(1)
 
     def standardise_x(self, x: Tensor) -> Tensor:
-        """Standardise x (..., Dx) for the networks: (x - x_loc) / x_scale."""
-        return (x - self.x_loc) / self.x_scale
+        """Standardise x (..., Dx) for the networks: (x - x_loc) / x_scale, on the scale of its transform."""
+        return ((x if self.x_warp is None else self.x_warp.inv(x)) - self.x_loc) / self.x_scale
 
     def standardise_y(self, y: Tensor) -> Tensor:
-        """Standardise y (..., Dy) for the networks: (y - y_loc) / y_scale."""
-        return (y - self.y_loc) / self.y_scale
+        """Standardise y (..., Dy) for the networks: (y - y_loc) / y_scale, on the scale of its transform."""
+        return ((y if self.y_warp is None else self.y_warp.inv(y)) - self.y_loc) / self.y_scale
+
+    def filled(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """Inputs (..., Dx) with a value inside their support where not `seen`, for which a batch holds 0."""
+        return x if self.x_warp is None or seen is None else torch.where(seen, x, self.x_warp(self.x_loc))
+
+    def targets_of(self, x: Tensor, y: Tensor | None, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Targets (B, Dy), inside their support where unlabelled, and where they are observed, (B,)."""
+        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        return y if self.y_warp is None else torch.where(labelled[:, None], y, self.y_warp(self.y_loc)), labelled
 
 
 class SSMTL(ContextModel):
@@ -224,9 +272,10 @@ class SSMTL(ContextModel):
         self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200,
         depth: int = 2, floor: float = 0.02, alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None,
         y_loc: Any = None, y_scale: Any = None, priors: Mapping[str, Any] | None = None, dropout: float = 0.0,
-        gaps: float = 0.0,
+        gaps: float = 0.0, x_transform: Any = None, y_transform: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale, gaps)
+        own = gaps, x_transform, y_transform
+        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale, *own)
         self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
@@ -245,13 +294,13 @@ class SSMTL(ContextModel):
         unit_ids: Tensor | None = None, unit_weight: Tensor | None = None,
         x_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        y, labelled = self.targets_of(x, y, labelled)
         with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))  # eq. 1
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))  # eq. 1
             p_x, p_y = self.decode(z, c[..., unit, :])
-            pyro.sample("x", where_seen(p_x, x_seen), obs=x)  # eq. 1
+            pyro.sample("x", where_seen(p_x, x_seen), obs=self.filled(x, x_seen))  # eq. 1
             pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
 
     def local_guide(self) -> nn.Module:
@@ -284,9 +333,10 @@ class MTL(ContextModel):
     def __init__(
         self, x_dim: int, y_dim: int = 1, n_units: int = 1, c_dim: int = 4, width: int = 200, depth: int = 2,
         floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
-        priors: Mapping[str, Any] | None = None,
+        priors: Mapping[str, Any] | None = None, x_transform: Any = None, y_transform: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale)
+        own = 0.0, x_transform, y_transform
+        super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale, *own)
         self.f = mlp(x_dim + c_dim, y_dim, width, depth)
         self.log_sigma = nn.Parameter(torch.full((y_dim,), -1.0))
         self.set_priors(priors)
@@ -299,7 +349,7 @@ class MTL(ContextModel):
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
         unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        y, labelled = self.targets_of(x, y, labelled)
         with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
@@ -342,8 +392,10 @@ class SSLVAE(ContextModel):
         self, x_dim: int, y_dim: int = 1, z_dim: int = 5, width: int = 200, depth: int = 2, floor: float = 0.02,
         alpha: float = 1.0, x_loc: Any = None, x_scale: Any = None, y_loc: Any = None, y_scale: Any = None,
         priors: Mapping[str, Any] | None = None, dropout: float = 0.0, gaps: float = 0.0,
+        x_transform: Any = None, y_transform: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, y_dim, 0, 0, width, depth, floor, x_loc, x_scale, y_loc, y_scale, gaps)
+        own = gaps, x_transform, y_transform
+        super().__init__(x_dim, y_dim, 0, 0, width, depth, floor, x_loc, x_scale, y_loc, y_scale, *own)
         self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
@@ -356,11 +408,12 @@ class SSLVAE(ContextModel):
         row: Tensor | None = None, weight: Tensor | None = None, x_seen: Tensor | None = None,
         **_: Any,
     ) -> None:  # fmt: skip
-        y, labelled = fill_targets(x, y, labelled, self.y_dim)
+        y, labelled = self.targets_of(x, y, labelled)
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))
             (x_loc, y_loc), (x_scale, y_scale) = (t.split([self.x_dim, self.y_dim], -1) for t in self.decoder(z))
-            pyro.sample("x", where_seen(self.x_given(x_loc, x_scale), x_seen), obs=x)
+            p_x = self.x_given(x_loc, x_scale)
+            pyro.sample("x", where_seen(p_x, x_seen), obs=self.filled(x, x_seen))
             pyro.sample("y", self.y_given(y_loc, y_scale), obs=y, obs_mask=labelled)
 
     def local_guide(self) -> nn.Module:
@@ -395,9 +448,10 @@ class MLVAE(ContextModel):
     def __init__(
         self, x_dim: int, n_units: int = 1, c_dim: int = 4, z_dim: int = 5, width: int = 200, depth: int = 2,
         floor: float = 0.02, x_loc: Any = None, x_scale: Any = None, priors: Mapping[str, Any] | None = None,
-        gaps: float = 0.0,
+        gaps: float = 0.0, x_transform: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(x_dim, 0, n_units, c_dim, width, depth, floor, x_loc, x_scale, None, None, gaps)
+        own = gaps, x_transform
+        super().__init__(x_dim, 0, n_units, c_dim, width, depth, floor, x_loc, x_scale, None, None, *own)
         self.z_dim = z_dim
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim, width, depth, floor)
         self.set_priors(priors)
@@ -415,7 +469,7 @@ class MLVAE(ContextModel):
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))
             p_x = self.x_given(*self.decoder(z, c[..., unit, :]))
-            pyro.sample("x", where_seen(p_x, x_seen), obs=x)
+            pyro.sample("x", where_seen(p_x, x_seen), obs=self.filled(x, x_seen))
 
     def local_guide(self) -> nn.Module:
         return RowGuide(self)
@@ -439,6 +493,24 @@ def checked_dropout(share: float) -> float:
     if not 0 <= share < 1:
         raise ValueError(f"dropout: {share}; give a share of at least 0 and below 1, such as 0.1")
     return share
+
+
+def _nan_elsewhere(values: Tensor, where: Tensor) -> Tensor:
+    """Values (N, D), NaN where not `where`, (N,) or (N, D)."""
+    return torch.where(where if where.dim() > 1 else where[:, None], values, torch.nan)
+
+
+def _require_inside(name: str, warp: Columnwise, values: Tensor, data: Batch) -> None:
+    """Refuse values (N, D), NaN where unknown, that have no logarithm or logit."""
+    bad = outside(warp, values)
+    if bool(bad.any()):
+        row, j = bad.nonzero()[0].tolist()
+        kind = warp.specs[j]
+        takes = "positive numbers" if kind == "log" else "numbers between 0 and 1"
+        raise ValueError(
+            f"column {data.columns(name)[j]!r}, row {data.names(data.rows)[[row]].tolist()[0]!r}: "
+            f"{float(values[row, j]):g} has no {kind}, which takes {takes}; choose yeo-johnson or none, or correct it"
+        )
 
 
 def _standardisation(name: str, values: Tensor, columns: Any, where: Tensor | None = None) -> dict[str, list[float]]:

@@ -247,6 +247,11 @@ def _sample(
 ) -> tuple[Tensor, Tensor, pd.Series]:  # fmt: skip
     """Draws (S, N, V) with observed entries at their values; R-hat (N, V), NaN for observed entries; acceptance."""
     n_chains = max(draws, FEWEST)
+    value = _warp(fit.model, value, seen, back=True)
+    if not bool(value.isfinite().all()):
+        raise ValueError(
+            "a value has no place on the scale of the model's transforms; give one inside the range of the data"
+        )
     drawn, r_hat = torch.empty(draws, *value.shape, dtype=torch.float64), torch.full_like(value, torch.nan)
     incomplete = (~seen).any(1).nonzero()[:, 0]
     drawn[:] = value
@@ -271,7 +276,16 @@ def _sample(
             bar.update(len(chunk))
         bar.close()
     moves = {move: sampler.accepted[move] / sampler.tried[move] for move in sampler.tried}
+    drawn = _warp(fit.model, drawn, torch.ones_like(seen))
     return drawn, r_hat, pd.Series(moves, name="acceptance", dtype=float)
+
+
+def _warp(model: SSMTL, value: Tensor, where: Tensor, back: bool = False) -> Tensor:
+    """Values (..., V) of x and y from the scale of the model's transforms to their units, or `back`; 0 elsewhere."""
+    parts = value.split([model.x_dim, model.y_dim], -1)
+    warps = [model.x_warp, model.y_warp]
+    moved = [p if w is None else w.inv(p) if back else w(p) for p, w in zip(parts, warps, strict=True)]
+    return torch.where(where, torch.cat(moved, -1), torch.zeros(()).to(value))
 
 
 def _contexts(fit: Fit, data: Batch, draws: int) -> Tensor:

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ....modeling.warps import unwarped
 from ..local_guide import RowGuide
 from ..model import SSMTL
 
@@ -41,6 +42,8 @@ R_HAT = 1.1
 
 class Rows(NamedTuple):
     """Rows whose unobserved entries are to be drawn.
+
+    Values are on the scale on which they are normal given z and c, that of the model's transforms.
 
     Shapes: value (R, 1, V) and seen (R, 1, V) with V = Dx + Dy, where value is arbitrary but finite if not seen;
     c (R, S, K), one draw of the unit's context per chain.
@@ -91,7 +94,7 @@ class Sampler:
     # ---------------------------------------------------------------- densities
     def at(self, z: Tensor, c: Tensor) -> State:
         """State of the chains at z (R, S, D), given contexts c (R, S, K)."""
-        x, y = (p.base_dist for p in self.model.decode(z, c))
+        x, y = (unwarped(p) or p.base_dist for p in self.model.decode(z, c))
         return State(z, torch.cat([x.loc, y.loc], -1), torch.cat([x.scale, y.scale], -1))
 
     def log_joint(self, state: State, value: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -108,7 +111,8 @@ class Sampler:
         """q(z | x, y, c) of complete rows (R, S, V)."""
         model = self.model
         x, y = value.split([model.x_dim, model.y_dim], -1)
-        y = model.standardise_y(y)
+        x = x if model.x_warp is None else model.x_warp(x)
+        y = model.standardise_y(y if model.y_warp is None else model.y_warp(y))
         assert self.guide is not None  # without one there are no guide moves
         loc, scale = self.guide.g_z(*model.inputs(x), y, c)
         return torch.distributions.Normal(loc, scale, validate_args=False)

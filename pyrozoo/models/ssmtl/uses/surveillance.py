@@ -14,6 +14,7 @@ from ....criticism.importance import over_rows
 from ....data.batch import Batch
 from ....inference.fitted import Fit
 from ....modeling.hidden import OBSERVED
+from ....modeling.warps import Warped
 from ....posterior.traces import Pair
 from .objective import require_batch
 
@@ -264,4 +265,8 @@ def _by_component(drawn: Pair, site: str) -> Tensor:
     """Log p(component | z, c) of a site's value, for each of its components, shape (B, components)."""
     nodes = drawn.model.nodes
     node = nodes.get(site + OBSERVED, nodes[site])
-    return node["fn"].base_dist.log_prob(node["value"]).double()
+    fn, value = node["fn"].base_dist, node["value"]
+    if isinstance(fn, Warped):  # on the scale of the transform, whose Jacobian says nothing of a fault
+        (warp,) = fn.transforms
+        fn, value = fn.base_dist, warp.inv(value)
+    return fn.log_prob(value).double()
