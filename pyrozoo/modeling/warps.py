@@ -37,7 +37,7 @@ class Columnwise(Transform):
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
         """Where all columns lie; with columns of several kinds, or of one, the whole line."""
         kinds = {"log": constraints.positive, "logit": constraints.unit_interval}
-        return kinds.get(self.specs[0], constraints.real) if len(set(self.specs)) == 1 else constraints.real
+        return kinds.get(str(self.specs[0]), constraints.real) if len(set(self.specs)) == 1 else constraints.real
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Columnwise) and self.specs == other.specs
