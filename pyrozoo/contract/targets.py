@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,13 +21,14 @@ from torch import Tensor
 from ..criticism.importance import log_density
 from ..criticism.scoring import log_predictive
 from ..data.batch import Batch
-from ..inference.copies import isolated
+from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run, identity, prototype_of
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import frames_of
-from ..modeling.hidden import UNOBSERVED, public_name
+from ..modeling.hidden import OBSERVED, UNOBSERVED, public_name
 from ..posterior.drawing import draw
 from ..posterior.predicting import predict_with_draws
+from ..posterior.traces import is_factor
 from .densities import EXACT, elbo_terms, latents_only, require
 from .subject import Skipped, Subject
 
@@ -76,7 +78,7 @@ def predicted_moments(subject: Subject) -> None:
 
 # -------------------------------------------------------------------- C21
 def brute_force(subject: Subject) -> None:
-    """C21: log densities of rows and of held-out targets are sums over the enumerated sites, value by value."""
+    """C21: log densities of rows, of observed sites and of held-out targets are sums over the enumerated sites."""
     with subject.built() as (model, guide, batch):
         for name, site in _sites(poutine.trace(model).get_trace(**model.arguments(batch))):
             if name in model.enumerated and set(frames_of(site).values()) != {model.rows}:
@@ -87,11 +89,34 @@ def brute_force(subject: Subject) -> None:
             drawn = poutine.trace(guide).get_trace(**model.arguments(batch))
             by_hand = _by_row(model, _evidence(model, drawn, batch)) - _guide_rows(model, drawn)
         _require_equal("log_density", found, by_hand)
+        _check_likelihoods(fit, batch)
         if hasattr(model, "predict"):
             return
         for target in model.targets:
             if target in batch.labels and batch.observed(target).any():
                 _check_held_out(fit, batch, target)
+
+
+def _check_likelihoods(fit: Fit, batch: Batch) -> None:
+    """Compare the log likelihood of each observed site along the rows with a sum over the enumerated sites."""
+    model, guide = fit.model, fit.guide
+    found = draw(fit, batch, draws=1, seed=0, predictive=False).groups.get("log_likelihood", {})
+    with isolated(run_seed(0, 0)), torch.no_grad():
+        drawn = poutine.trace(guide).get_trace(**model.arguments(batch))
+        weights, terms = [], defaultdict(list)
+        for values, sites in _assigned(model, drawn, batch):
+            given = [site for name, site in sites.items() if name in values or is_factor(site)]
+            weights.append(sum((_row_term(model, site, batch.n_rows) for site in given), torch.zeros(batch.n_rows)))
+            for name in found:
+                site = sites.get(name + OBSERVED, sites.get(name))
+                if site is not None:
+                    terms[name].append(_by_position(model, site, batch.n_rows))
+        for name, term in terms.items():
+            share = torch.stack(weights).log_softmax(0)
+            by_hand = (torch.stack(term) + share.reshape(*share.shape, *(1,) * (term[0].dim() - 1))).logsumexp(0)
+            own = found[name][0, 0].reshape(-1)
+            seen = ~np.isnan(own)
+            _require_equal(f"log_likelihood of {name!r}", own[seen], by_hand.reshape(-1)[torch.as_tensor(seen)])
 
 
 def _check_held_out(fit: Fit, batch: Batch, target: str) -> None:
@@ -142,32 +167,43 @@ def _evidence(
         without: Observed targets to leave out.
         only: The only site to count.
     """
-    arguments = model.arguments(batch)
-    fixed = {name: site["value"] for name, site in latents_only(drawn).nodes.items()}
-    plain = poutine.trace(poutine.condition(model, data=fixed)).get_trace(**arguments)
-    supports = {n: plain.nodes[n]["fn"].enumerate_support(expand=False).reshape(-1) for n in model.enumerated}
     chosen, terms = [], []
-    for values in itertools.product(*supports.values()):
-        own = {n: torch.full_like(plain.nodes[n]["value"], float(v)) for n, v in zip(supports, values, strict=True)}
-        trace = poutine.trace(poutine.condition(model, data={**fixed, **own})).get_trace(**arguments)
+    for values, sites in _assigned(model, drawn, batch):
         total = torch.zeros(batch.n_rows, dtype=torch.double)
-        for name, site in _sites(trace):
+        for name, site in sites.items():
             public = public_name(name)
-            left_out = (public in without and name not in own) or only not in (None, public)
-            if model.rows in frames_of(site).values() and not left_out:
-                total = total + _row_term(model, site, batch.n_rows)
-        chosen.append({n: v.reshape(-1) for n, v in own.items()})
+            if (public in without and name not in values) or only not in (None, public):
+                continue
+            total = total + _row_term(model, site, batch.n_rows)
+        chosen.append({n: v.reshape(-1) for n, v in values.items()})
         terms.append(total)
     return chosen, terms
 
 
+def _assigned(model: ZooModel, drawn: Trace, batch: Batch) -> Iterator[tuple[dict[str, Tensor], dict[str, dict]]]:
+    """Every value of the enumerated sites, and with it the sites along the rows, the latents held at those drawn."""
+    arguments = model.arguments(batch)
+    fixed = {name: site["value"] for name, site in latents_only(drawn).nodes.items()}
+    plain = poutine.trace(poutine.condition(model, data=fixed)).get_trace(**arguments)
+    supports = {n: plain.nodes[n]["fn"].enumerate_support(expand=False).reshape(-1) for n in model.enumerated}
+    for values in itertools.product(*supports.values()):
+        own = {n: torch.full_like(plain.nodes[n]["value"], float(v)) for n, v in zip(supports, values, strict=True)}
+        trace = poutine.trace(poutine.condition(model, data={**fixed, **own})).get_trace(**arguments)
+        yield own, {name: site for name, site in _sites(trace) if model.rows in frames_of(site).values()}
+
+
 def _row_term(model: ZooModel, site: Mapping[str, Any], n: int) -> Tensor:
     """Log density of a site at each row, summed over plates inside the rows."""
+    return _by_position(model, site, n).reshape(n, -1).sum(1)
+
+
+def _by_position(model: ZooModel, site: Mapping[str, Any], n: int) -> Tensor:
+    """Log density of a site at each row and each position of plates inside the rows, (N, ...)."""
     dim = next(dim for dim, plate in frames_of(site).items() if plate == model.rows)
     density = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"]).double()
     sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
     shape = [sizes.get(d, 1) if d != dim else n for d in range(dim, 0)]
-    return density.expand(shape).reshape(n, -1).sum(1)
+    return density.expand(shape)
 
 
 def _by_row(model: ZooModel, evidence: tuple[list[dict[str, Tensor]], list[Tensor]]) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from . import priors as prior_tools
+from .enumeration import Unmasked
 from .hidden import Inside, masks_of
 
 M = TypeVar("M", bound=nn.Module)
@@ -169,12 +170,18 @@ class ZooModel(LocalParams, PyroModule):
         return self
 
     def __call__(self, *args: Any, **batch: Any) -> Any:
-        """Call `forward`; hidden entries of targets get a value inside their support, where 0 is none."""
-        masks = {} if self._plain or not poutine.runtime.am_i_wrapped() else masks_of(self.targets, batch)
-        if not masks:
+        """Call `forward`; hidden entries of targets get a value inside their support, where 0 is none.
+
+        Masks of enumerated sites are dropped, see `Unmasked`.
+        """
+        if not poutine.runtime.am_i_wrapped():
             return super().__call__(*args, **batch)
-        with Inside(self.rows, masks) as inside:
-            out = super().__call__(*args, **batch)
+        with Unmasked(self.enumerated) if self.enumerated else contextlib.nullcontext():
+            masks = {} if self._plain else masks_of(self.targets, batch)
+            if not masks:
+                return super().__call__(*args, **batch)
+            with Inside(self.rows, masks) as inside:
+                out = super().__call__(*args, **batch)
         object.__setattr__(self, "_plain", inside.seen == masks.keys() - self.enumerated and not inside.needed)
         return out
 

@@ -7,12 +7,14 @@ of scope to a later one. Here every site's dimensions are read by the identities
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -71,6 +73,25 @@ class Factor:
         order = sorted(range(len(self.axes)), key=lambda i: axes.index(self.axes[i]))
         sizes = dict(zip(self.axes, self.values.shape, strict=True))
         return self.values.permute(order).reshape([sizes.get(axis, 1) for axis in axes])
+
+
+class Unmasked(Messenger):
+    """Drop the masks of enumerated sites, such as the states of a chain beyond its end.
+
+    A value that is summed out needs none: without it its probabilities sum to 1, and with it each of K values would
+    count as 1, so that the density of a row were K times as large for every masked state. Pyro's ELBO drops the mask,
+    too, but neither the one in a distribution nor when it draws the values.
+    """
+
+    def __init__(self, sites: Collection[str]) -> None:
+        super().__init__()
+        self.sites = sites
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.sites and not msg["is_observed"]:
+            msg["mask"] = None
+            while isinstance(msg["fn"], MaskedDistribution):
+                msg["fn"] = msg["fn"].base_dist
 
 
 def frames_of(site: Mapping[str, Any]) -> dict[int, str]:

@@ -129,8 +129,9 @@ class FromPrior(nn.Module):
             with contextlib.ExitStack() as plates:
                 for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim):
                     if frame.name != COPIES:
-                        plate = opened.setdefault(frame.name, pyro.plate(frame.name, frame.size, dim=frame.dim))
-                        plates.enter_context(plate)
+                        if frame.name not in opened:
+                            opened[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
+                        plates.enter_context(opened[frame.name])
                 fn = dist.Delta(value, density, event_dim=site["fn"].event_dim)
                 values[name] = pyro.sample(name, fn)
         if local is not None:
