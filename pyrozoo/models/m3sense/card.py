@@ -71,7 +71,7 @@ CARD = Card(
         "table7": "time for all tasks, by one model and by three",
         "figure7": "simulated data, or --data: a task that was not in training, from few labels",
         "figure8": "simulated data, or --data: every subset of the modalities",
-        "stress-predict": "--data, real recordings: rest and stress, one person left out at a time",
+        "stress-predict": "--data, real recordings: rest and stress, people left out in turn, beside the clock",
         "clock": "--data, real recordings: what the time in the session tells of stress, alone and beside the signals",
         "alignment": "simulated data: the alignment term over training",
         "calibration": "simulated data: are the class probabilities right?",

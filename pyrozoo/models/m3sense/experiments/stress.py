@@ -29,7 +29,7 @@ from .tables import job_name
 
 TASK, INNER = "stress", 3
 RATES: Mapping[str, float] = {"bvp": 8.0, "eda": 4.0, "temp": 4.0}
-# Small networks, since people are few; the learning rate and steps of the tuning record.
+# Small networks, since people are few.
 SIZES: Mapping[str, Any] = {"embedding": 16, "lstm_layers": 1, "hidden": (32, 32), "head": 32, "rule": "balanced"}
 LATENTS: Mapping[str, Any] = {"a_dim": 8, "q_hidden": 32}
 NETS = ("Non-Attention", "Keyless", "M3Sense (CAM)")
