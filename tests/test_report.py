@@ -121,6 +121,7 @@ def test_an_exact_posterior_gets_good_marks_only(good):
     assert not [problem for section in report.sections for problem in section.problems]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("marks", "spoilt"),
     [
@@ -138,6 +139,7 @@ def test_the_right_mark_turns(marks, spoilt):
     assert all(verdict.loc[rule, "then"] for rule in marks)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_cut_short_turns_its_mark():
     guide, options = zoo.guides.auto(AutoNormal), {"groups": 20}
     short = page(guide, settings={"steps": 60, "lr": 0.01}, **options).verdict
@@ -196,6 +198,7 @@ def test_the_page_holds_all_and_asks_for_nothing(good, tmp_path):
         assert f'data-rule="{mark.rule}"' in text
 
 
+@pytest.mark.slow
 def test_without_test_data_the_training_labels_are_scored_by_fits_that_have_not_seen_them(good):
     fit, train, *_ = good
     report = zoo.report(fit, train, out=None, folds=3, draws=60, progress=False)
@@ -230,6 +233,7 @@ def test_a_section_that_fails_says_why_and_leaves_the_others(good, monkeypatch):
     assert report.verdict.loc["ppc", "mark"] == LOOK
 
 
+@pytest.mark.slow
 def test_an_entry_adds_sections_and_simple_methods(good):
     from types import SimpleNamespace
 
@@ -255,6 +259,7 @@ def test_an_entry_adds_sections_and_simple_methods(good):
     assert report.tables["rivals of y"]["method"].to_list() == ["this fit", "mean"]
 
 
+@pytest.mark.slow
 def test_classes_are_scored_by_their_probabilities():
     rng = np.random.default_rng(0)
 
@@ -300,6 +305,7 @@ def test_every_rule_is_in_the_document_with_its_limits():
         assert f"| {rule.good:g} | {rule.look:g} |" in line.replace("−", "-")
 
 
+@pytest.mark.slow
 def test_the_command_reads_the_table_of_the_fit_and_refuses_another(tmp_path, capsys):
     import pandas as pd
 
