@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.build import SEEN
 
 MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
 JITTER, CONSTANT = 1e-4, 4.0  # in variances of the target
@@ -177,8 +178,12 @@ class LabelProcess:
 
 
 def _inputs(batch: Batch, names: tuple[str, ...]) -> Tensor:
-    """Inputs side by side in double precision, (N, D)."""
-    return torch.cat([batch[name].detach().cpu().double().reshape(batch.n_rows, -1) for name in names], -1)
+    """Inputs side by side in double precision, (N, D), NaN where a value is missing."""
+    found = []
+    for name in names:
+        x, seen = batch[name].detach().cpu().double(), batch.tensors.get(name + SEEN)
+        found.append((x if seen is None else torch.where(seen.cpu(), x, torch.nan)).reshape(batch.n_rows, -1))
+    return torch.cat(found, -1)
 
 
 def _nanmoments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,15 @@ def test_a_missing_input_is_never_read(fit):
     assert not np.allclose(a, zoo.log_density(fit, read(df.fillna({"p": 3.0})), draws=20))
 
 
+def test_a_cross_fit_with_its_process_reads_no_missing_input():
+    data = read(table(60))
+    model = zoo.create_model("ssmtl", data, c_dim=2, z_dim=2, width=8)
+    fit = zoo.cross_fitted(model, "amortized", data, folds=2, repeats=1, restarts=1, steps=3, progress=False)
+    assert fit.law.process is not None
+    other = data.with_tensors({"x": torch.where(data["x_seen"], data["x"], torch.full_like(data["x"], 1e3))})
+    pd.testing.assert_frame_equal(zoo.predict(fit, data, draws=20), zoo.predict(fit, other, draws=20))
+
+
 def test_standardisation_knows_only_what_is_seen():
     df = table()
     sizes = type(zoo.create_model("ssmtl", read(df))).sizes_from(read(df))
