@@ -93,7 +93,7 @@ def data(sizes: Sizes, known: str, y_known: float = 1.0, dtype: torch.dtype = to
 
 
 def model_for(train: Batch, sizes: Sizes) -> AuxVAE:
-    return AuxVAE(**AuxVAE.sizes_from(train), **sizes.arguments)
+    return AuxVAE(**AuxVAE.sizes_from(train), fusion="cross", **sizes.arguments)
 
 
 def zoo_training(train: Batch, sizes: Sizes, **settings: Any) -> Training:

@@ -119,7 +119,7 @@ print(f"{test.n_rows} walks of others to test on: {', '.join(test.coords['partic
 # The same lines in the code: the statements of `AuxVAE.forward` and of the guide.
 
 # %%
-model = zoo.create_model("auxvae", train)
+model = zoo.create_model("auxvae", train, fusion="cross")
 guide = zoo.create_guide(model, "paper")
 
 
@@ -162,7 +162,7 @@ print(f"participant of trials 0, 1, 16, 17: {train['participant'][[0, 1, 16, 17]
 known = np.random.default_rng(0).random(train.n_rows) < 0.5
 half_hidden = train.relabel(known, "style")
 part = half_hidden.subset(np.arange(12)).to(dtype=torch.float64)
-exact_model = zoo.create_model("auxvae", train).double().eval()
+exact_model = zoo.create_model("auxvae", train, fusion="cross").double().eval()
 exact_guide = zoo.create_guide(exact_model, "paper").double().eval()
 with torch.no_grad():
     torch.manual_seed(0)
@@ -186,7 +186,7 @@ print(f"by Pyro {by_pyro:.10f}", f"by hand {by_hand:.10f}", sep="\n")
 # %% [markdown]
 # ## 4. Fit, and predict people left out
 #
-# The default fuses the two walks by cross-attention: each step of one walk looks for steps of the other one that are
+# The paper fuses the two walks by cross-attention: each step of one walk looks for steps of the other one that are
 # like it. The weight of the KL term, `beta`, grows from 0 to its value (annealing, section 3.2.2 of the paper).
 
 # %%
@@ -366,7 +366,7 @@ swapped = {}
 for name, options in swaps.items():
     options = dict(options)
     own_guide, own_train = options.pop("guide", "paper"), options.pop("train", train)
-    own = zoo.create_model("auxvae", own_train, **options)
+    own = zoo.create_model("auxvae", own_train, **{"fusion": "cross", **options})
     swapped[name] = zoo.fit(own, own_guide, own_train, epochs=short, **settings)
 compared = zoo.compare(swapped, test, target="y", draws=max(4, draws // 4))
 tables = {name: zoo.predict(own, test, draws=draws) for name, own in swapped.items()}

@@ -6,7 +6,8 @@ import torch
 from pyrozoo import Batch, create_model
 from pyrozoo.inference.copies import default_dtype, isolated
 
-SIZES = {"z_dim": 3, "channels": (6, 5), "d_model": 4, "heads": 2, "segments": 3, "width": 6, "beta": 1.0}
+SIZES = {"z_dim": 3, "channels": (6, 5), "d_model": 4, "heads": 2, "segments": 3, "width": 6, "beta": 1.0,
+         "fusion": "cross"}  # fmt: skip
 STYLES = ("right hand", "left hand", "side", "anterior")
 
 

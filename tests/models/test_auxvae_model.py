@@ -14,12 +14,23 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.inference.copies import default_dtype, isolated
+from pyrozoo.models.auxvae.data.simulator import simulate
 from pyrozoo.models.auxvae.experiments import probe
 from pyrozoo.models.auxvae.experiments.runs import DEPARTURES, PAPER_SIZES, SETTINGS, step_decay
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
 from pyrozoo.models.auxvae.local_guide import StyleAwareGuide
 from pyrozoo.models.auxvae.model import AuxVAE, warm_up
-from pyrozoo.models.auxvae.nets import Decoder, Departure, Encoder, Stream, by_participant, receptive_field, summaries
+from pyrozoo.models.auxvae.nets import (
+    Decoder,
+    Departure,
+    Encoder,
+    LoadHead,
+    Stream,
+    by_participant,
+    cycle,
+    receptive_field,
+    summaries,
+)  # fmt: skip
 
 
 def fitted(data, variant="auxvae", guide="paper", arguments=None, **settings):
@@ -86,8 +97,11 @@ def test_the_departure_of_the_own_unloaded_walk_is_the_same_for_everybody(own_sc
     departure = Departure(encoder["n_channels"], 0.7).double().eval()
     who = torch.tensor([2, 0, 1])
     own = departure(data["x_aux"][who], data["x_aux"], who)
-    assert torch.equal(own[0], own[1])
-    assert torch.equal(own[0], own[2])
+    n = encoder["n_channels"]
+    assert torch.equal(own[:, : 5 * n], torch.zeros(3, 5 * n).double())
+    cosines, sines = own[:, 5 * n :].chunk(2, -1)
+    assert (cosines > 0).all()  # near 1 where a harmonic is clear
+    assert sines.abs().max() < 1e-12
 
 
 def test_summaries_are_those_of_the_probe():
@@ -103,13 +117,52 @@ def test_the_noise_is_there_in_training_only():
     assert torch.equal(departure(x, x[:3], who), departure(x, x[:3], who))
 
 
-def test_the_scale_of_a_departure_is_the_walkers_own_unless_it_is_said_otherwise():
-    data = trials()
-    assert small_model(data, fusion="departure").own_scale
-    assert not small_model(data, fusion="departure", own_scale=False).own_scale
-    assert not small_model(data, fusion="cross").own_scale
-    with pytest.raises(ValueError, match="noise: -1"):
-        small_model(data, noise=-1)
+def test_by_default_a_walker_is_compared_with_himself_between_the_loads_of_training():
+    walks = simulate(n_participants=2, n_steps=40, duration_s=3.0)
+    model = zoo.create_model("auxvae", walks)
+    assert model.encoder_sizes["fusion"] == "departure"
+    assert walks.coords["channel"][model.encoder_sizes["reference"]].startswith("right_foot_gyro")
+    lb = model.y_loc + model.y_scale * model.load_head.levels
+    assert lb.tolist() == pytest.approx([10.0, 20.0, 30.0, 50.0])
+    for own in ({"staircase": False}, {"fusion": "cross"}):
+        assert zoo.create_model("auxvae", walks, **own).load_head.step_raw is None
+    many = walks.with_tensors({"y": torch.linspace(5, 50, walks.n_rows)})
+    assert zoo.create_model("auxvae", many).load_head.step_raw is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"noise": -1}, "noise: -1"), ({"reference": 5}, "reference: 5"), ({"staircase": True}, "staircase: the")],
+)
+def test_what_no_departure_can_have_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        small_model(trials(), fusion="departure", **wrong)
+
+
+def test_a_staircase_is_flat_at_its_loads_and_stays_between_them():
+    head = LoadHead(1, 0, 4, 0.05, True, [-1.0, 0.0, 1.5]).double().eval()
+    with torch.no_grad():
+        head.step_raw.fill_(-9.0)  # sharp steps
+        head.from_z.weight.fill_(1.0), head.from_z.bias.zero_(), head.out.weight[0].fill_(0.5), head.out.bias.zero_()
+        loc, _ = head(torch.linspace(-9, 9, 400, dtype=torch.float64)[:, None])
+    assert loc.min() >= -1.0
+    assert loc.max() <= 1.5
+    near = torch.tensor([-1.0, 0.0, 1.5]).double()
+    assert ((loc[:, None] - near).abs().min(1).values < 0.01).double().mean() > 0.7
+
+
+def test_the_turn_of_a_harmonic_is_found_whatever_the_pace():
+    time = torch.linspace(0, 10, 241, dtype=torch.float64)[:-1]
+
+    def walk(pace, turn):
+        phase = 2 * torch.pi * pace * time + 0.8
+        return torch.stack([phase.sin(), (phase + turn).sin(), 0.5 * (2 * phase + turn).sin()], -1)
+
+    own, loaded = (torch.complex(*cycle(walk(*args)[None], 0))[0] for args in ((0.9, 0.3), (1.1, 1.2)))
+    turned = (loaded * own.conj()).angle()  # (harmonics, channels)
+    assert turned[0, 1].item() == pytest.approx(0.9, abs=0.05)
+    assert turned[1, 2].item() == pytest.approx(0.9, abs=0.1)
+    assert abs(turned[0, 0].item()) < 1e-6
 
 
 @pytest.mark.parametrize("own", [DEPARTURES["departure, style"], DEPARTURES["departure, no style"], {"fusion": "none"}])
@@ -336,7 +389,7 @@ def test_impossible_configurations_are_refused_with_the_remedy(arguments, messag
 def test_concatenation_needs_walks_of_one_length():
     data = trials(aux_steps=30)
     with pytest.raises(ValueError, match="fusion: 'concat' needs loaded and unloaded walks of the same length"):
-        zoo.create_model("auxvae", data, **SIZES, fusion="concat")
+        zoo.create_model("auxvae", data, **{**SIZES, "fusion": "concat"})
     with pytest.raises(ValueError, match="use_aux: concatenation needs"):
         zoo.create_model("auxvae", data, variant="sequence")
     assert np.isfinite(fitted(trials(aux_steps=30, dtype=torch.float32)).history["elbo"]).all()

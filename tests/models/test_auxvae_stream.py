@@ -19,7 +19,7 @@ def fit():
         style=walks["style"].numpy(), participant=walks.group_names("participant"), channels=["a", "b", "c"],
         participants=walks.coords["participant"], styles=walks.coords["style_class"],
     )  # fmt: skip
-    model = zoo.create_model("auxvae", data, **SIZES, fusion="departure")
+    model = zoo.create_model("auxvae", data, **{**SIZES, "fusion": "departure"})
     return zoo.fit(model, "paper", data, epochs=1, progress=False)
 
 

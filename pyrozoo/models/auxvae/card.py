@@ -68,7 +68,8 @@ CARD = Card(
         "network weights are point estimates; the posterior is over z and the styles that are not known",
         "with recon_weight other than 1 the objective is no ELBO: x counts with a tempered density",
         "with KL weight 1 and a mean over T S nearly nothing passes z, and active units do not show it: look at the KL",
-        "loads outside those seen in training are extrapolated, and predictive intervals may reach below zero",
+        "loads beyond those of training are not predicted by default, and extrapolated with staircase=False; "
+        "predictive intervals may reach below zero",
     ),
     identified=("y",),
     # mean, and standard error of three seeds, from simulation seeds 100 to 123; the contract runs seeds 0, 1, 2

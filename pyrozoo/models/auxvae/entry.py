@@ -54,7 +54,8 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
         participant=walks.group_names("participant")[rows], participants=walks.coords["participant"],
         channels=walks.coords["channel"][channels], styles=walks.coords["style_class"], name="tiny", simulated=True,
     )  # fmt: skip
-    sizes = {"z_dim": 2, "channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2, "width": 4}
+    sizes = {"z_dim": 2, "channels": (4, 3), "d_model": 4, "heads": 2, "segments": 2, "width": 4,
+             "fusion": "cross"}  # fmt: skip
     return data, {**sizes, "recon_weight": 1.0, "beta": 1.0, "encoder_width": 4, "encoder_depth": 1}
 
 

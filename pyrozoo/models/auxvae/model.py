@@ -13,12 +13,14 @@ from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...data.batch import Batch
 from .gait_model import FIXED_SCALES, GaitModel, WalkNormal, one_of
 from .local_guide import PaperGuide, StyleAwareGuide
 from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant, fill_style, head, receptive_field
 
 X_LIKELIHOODS = ("normal", "mse")
 Z_PRIORS = ("standard", "aux", "style")
+MOST_LEVELS = 8  # different loads of training, up to which the load is a staircase between them
 
 
 def warm_up(progress: float) -> float:
@@ -69,15 +71,16 @@ class AuxVAE(GaitModel):
 
     Args:
         z_dim: K, latent dimension (the paper: 128).
-        channels: Numbers of channels of the dilated convolutions, dilations 1, 2, 4 ... (the paper: 256, 128).
-        d_model: D, dimension of the attention (the paper: 64).
+        channels: Numbers of channels of the dilated convolutions, dilations 1, 2, 4 ... (the paper: 256, 128); None for
+            (48, 32), or with "departure", where only the decoder has convolutions, (16, 12).
+        d_model: D, dimension of the attention (the paper: 64); None for 32, or with "departure" 16.
         kernel, pool: Kernel size of the convolutions, and window of the max-pooling.
         heads: Number of attention heads (the paper: 4).
         segments: Number of parts of a walk over which the fused features are averaged before q(z) reads them.
         width: Number of hidden units of the predictors of style and load.
-        fusion: "cross" (the paper), "concat" (setting 3 of table 2) or "none" (settings 1 and 2: no x_aux at all). Or
-            "departure", which is not in the paper: q(z) reads only how summaries of a walk differ from those of the
-            walker's unloaded walk, see `Departure`.
+        fusion: "departure", the default, which is not in the paper: q(z) reads only how summaries and phases of a walk
+            differ from those of the walker's unloaded walk, see `Departure`. Or "cross" (the paper), "concat" (setting
+            3 of table 2) or "none" (settings 1 and 2: no x_aux at all).
         attention_residual: "none" (the paper) or "difference", see `CrossAttention`.
         x_likelihood: "normal", with a learned standard deviation per channel; or "mse", with variance 1/2 in
             standardised units.
@@ -88,9 +91,14 @@ class AuxVAE(GaitModel):
         z_prior: "standard" (eq. 2); "aux" for p(z | x_aux); "style" for p(style) p(z | style) in place of
             p(z) p(style | z).
         priors: Distribution ``{"z": ...}`` that replaces the standard normal prior.
-        own_scale: Whether networks see walks in units of the walker's unloaded walk, see `GaitModel`; None: only with
-            "departure". With "none", x_aux then enters by this scale alone.
+        own_scale: Whether networks see walks in units of the walker's unloaded walk, see `GaitModel`. The features of
+            "departure" are in both units; with "none", x_aux enters by this scale alone.
         noise: Standard deviation of the noise on the standardised departures in training.
+        staircase: Whether the location of the load is a staircase between the loads of training, see `LoadHead`; None:
+            only with "departure", if they are few. It predicts no load beyond them, and hardly one between them: say
+            False where loads may be others.
+        y_levels: Loads of the staircase [lb], in ascending order.
+        reference: Index of the channel that tells the gait phase, of a foot or shank.
 
     Raises:
         ValueError: An argument is out of its range, or arguments do not fit together.
@@ -112,14 +120,17 @@ class AuxVAE(GaitModel):
 
     def __init__(
         self, n_channels: int, n_steps: int, aux_steps: int, n_styles: int = 4, z_dim: int = 16,
-        channels: tuple[int, ...] = (48, 32), d_model: int = 32, kernel: int = 3, pool: int = 4, heads: int = 4,
-        segments: int = 4, width: int = 64, fusion: str = "cross", attention_residual: str = "none",
+        channels: tuple[int, ...] | None = None, d_model: int | None = None, kernel: int = 3, pool: int = 4,
+        heads: int = 4, segments: int = 4, width: int = 64, fusion: str = "departure", attention_residual: str = "none",
         x_likelihood: str = "normal", y_likelihood: str = "laplace", recon_weight: float | None = None,
         beta: float = 0.3, z_prior: str = "standard", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None,
         y_loc: float = 0.0, y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
-        own_scale: bool | None = None, noise: float = 0.7,
+        own_scale: bool = False, noise: float = 0.7, staircase: bool | None = None,
+        y_levels: tuple[float, ...] = (), reference: int = 0,
     ) -> None:  # fmt: skip
-        own_scale = fusion == "departure" if own_scale is None else own_scale
+        small = fusion == "departure"
+        channels = ((16, 12) if small else (48, 32)) if channels is None else channels
+        d_model = (16 if small else 32) if d_model is None else d_model
         super().__init__(
             n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale, own_scale
         )
@@ -135,10 +146,19 @@ class AuxVAE(GaitModel):
         self.z_dim, self.z_prior, self.beta = z_dim, z_prior, beta
         self._require_sizes(channels, d_model, kernel, pool, heads, segments, fusion)
         self._require_prior(z_prior, fusion, beta)
+        if staircase and not y_levels:
+            raise ValueError(
+                f"staircase: the known loads are more than {MOST_LEVELS} different ones, or none; leave it out"
+            )
+        if not 0 <= reference < n_channels:
+            raise ValueError(f"reference: {reference}; channels are numbered 0 to {n_channels - 1}")
+        steps = (small if staircase is None else staircase) and len(y_levels) > 1
+        levels = [(level - y_loc) / y_scale for level in y_levels] if steps else []
         self.recon_weight = 1.0 / (n_steps * n_channels) if recon_weight is None else recon_weight
         self.encoder_sizes = {
             "n_channels": n_channels, "channels": tuple(channels), "d_model": d_model, "kernel": kernel, "pool": pool,
             "heads": heads, "segments": segments, "fusion": fusion, "residual": attention_residual, "noise": noise,
+            "reference": reference,
         }  # fmt: skip
         use_aux = fusion != "none"
         self.aux = Stream(n_channels, tuple(channels), d_model, kernel, pool) if use_aux else None
@@ -146,7 +166,8 @@ class AuxVAE(GaitModel):
         self.x_log_sd = nn.Parameter(torch.zeros(n_channels)) if x_likelihood == "normal" else None
         if self.joint and z_prior != "style":
             self.classifier = head(z_dim, n_styles, width)
-        self.load_head = LoadHead(z_dim, n_styles if self.joint else 0, width, floor, y_likelihood not in FIXED_SCALES)
+        learned = y_likelihood not in FIXED_SCALES
+        self.load_head = LoadHead(z_dim, n_styles if self.joint else 0, width, floor, learned, levels)
         if z_prior == "aux":
             self.aux_prior = head(d_model, 2 * z_dim, width)
         if z_prior == "style":
@@ -156,6 +177,19 @@ class AuxVAE(GaitModel):
             # The KL term depends on the style, which is summed out: all its terms must have one scale.
             self.fit_defaults = {**self.fit_defaults, "anneal": None}
         self.set_priors(priors)
+
+    @classmethod
+    def sizes_from(cls, data: Batch) -> dict[str, Any]:
+        """Constructor arguments for `data`, see `GaitModel.sizes_from`; with the loads of training, if they are few.
+
+        The reference channel is the one that changes most without a load: in deg/s, of a foot or shank.
+        """
+        sizes = super().sizes_from(data)
+        known = data["y"][data["y_labelled"]].double().unique().tolist() if "y" in data else []
+        moving = data["x_aux"].double().var(1).mean(0)
+        return {
+            **sizes, "y_levels": tuple(known) if len(known) <= MOST_LEVELS else (), "reference": int(moving.argmax()),
+        }  # fmt: skip
 
     def _require_sizes(
         self, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int, segments: int, fusion: str

@@ -6,7 +6,7 @@ T' and T0' steps after pooling, D model dimension, K latent dimension, L carryin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -108,22 +108,82 @@ def summaries(walk: Tensor) -> Tensor:
     return torch.cat([mean, *(part.clamp(min=1e-6).log() for part in (spread, step))], -1)
 
 
-class Departure(nn.Module):
-    """How a walk departs from the walker's unloaded one: differences of their `summaries`, (B, 3 S); not in the paper.
+def gait_phase(signal: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the gait phase at every step, from one channel of walks: (B, T) -> (B, T) each.
 
-    The differences are standardised over the training trials, by batch norm without parameters of its own. In training,
-    noise is added to them: it restrains what is learned from N trials as a ridge penalty of N noise^2 does.
+    The stride frequency of a walk is where the channel's spectrum is largest, from three strides per walk on; the phase
+    is that of the channel between half of that frequency and one and a half of it (its analytic signal).
+    """
+    steps = signal.shape[-1]
+    time, bins = (torch.arange(n, dtype=signal.dtype, device=signal.device) for n in (steps, steps // 2 + 1))
+    angle = 2 * torch.pi / steps * time[:, None] * bins
+    cos, sin = angle.cos(), angle.sin()
+    centred = signal - signal.mean(-1, keepdim=True)
+    window = torch.hann_window(steps, dtype=signal.dtype, device=signal.device)
+    power = ((centred * window) @ cos).square() + ((centred * window) @ sin).square()
+    slowest = min(3, steps // 4)
+    stride = slowest + power[:, slowest : max(slowest + 1, steps // 4)].argmax(-1, keepdim=True)
+    near = (2 * bins > stride) & (2 * bins < 3 * stride)
+    real, imag = (centred @ cos) * near, -(centred @ sin) * near
+    real, imag = real @ cos.mT - imag @ sin.mT, real @ sin.mT + imag @ cos.mT
+    size = (real.square() + imag.square()).clamp(min=1e-12).sqrt()
+    return real / size, imag / size
+
+
+def cycle(walk: Tensor, reference: int) -> Tensor:
+    """First two harmonics of the average gait cycle of every channel: (B, T, S) -> (2, B, 2, S), real and imaginary.
+
+    The cycle runs along `gait_phase` of the reference channel, so that neither the pace nor its changes count.
+    """
+    cos, sin = gait_phase(walk[..., reference])
+    waves = torch.stack([cos, cos.square() - sin.square(), -sin, -2 * sin * cos], -2)
+    found = waves @ (walk - walk.mean(-2, keepdim=True)) * (2 / walk.shape[-2])
+    return torch.stack(found.chunk(2, -2))
+
+
+class Departure(nn.Module):
+    """How a walk departs from the walker's unloaded one, (B, 9 S); not in the paper.
+
+    Of every channel: the differences of its `summaries`; those of its mean in units of the walker's own standard
+    deviation, and of its standard deviation itself; and the cosine and sine of how far its first two harmonics are
+    turned in the gait cycle, less where a harmonic is smaller than a tenth of the channel's standard deviation without
+    a load.
+
+    The departures are standardised over the training trials, by batch norm without parameters of its own, and cut at
+    five standard deviations. In training, noise is added to them: it restrains what is learned from N trials as a ridge
+    penalty of N noise^2 does.
+
+    Args:
+        n_channels: S, number of sensor channels.
+        noise: Standard deviation of the noise.
+        reference: Index of the channel that tells the gait phase.
     """
 
-    def __init__(self, n_channels: int, noise: float) -> None:
+    per_channel = 9
+
+    def __init__(self, n_channels: int, noise: float, reference: int = 0) -> None:
         super().__init__()
-        self.noise = noise
-        self.norm = nn.BatchNorm1d(3 * n_channels, affine=False)
+        self.noise, self.reference = noise, reference
+        self.norm = nn.BatchNorm1d(self.per_channel * n_channels, affine=False)
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
-        """Departures of walks x (B, T, S) from the unloaded ones x_aux (M, T0, S) of their participants: (B, 3 S)."""
-        out = self.norm(summaries(x) - by_participant(summaries, x_aux, participant))
+        """Departures of walks x (B, T, S) from the unloaded ones x_aux (M, T0, S) of their participants: (B, 9 S)."""
+        n = x.shape[-1]
+        own, loaded = by_participant(self._described, x_aux, participant), self._described(x)
+        different = loaded[:, : 3 * n] - own[:, : 3 * n]
+        spread, spread_own = (part[:, n : 2 * n].exp() for part in (loaded, own))
+        relative = different[:, :n] / (spread_own.square() + 0.01).sqrt()
+        (real, imag), (real_own, imag_own) = (part[:, 3 * n :].chunk(2, -1) for part in (loaded, own))
+        floor = (0.1 * spread_own).square().repeat(1, 2)
+        size, size_own = real.square() + imag.square() + floor, real_own.square() + imag_own.square() + floor
+        cos, sin = real * real_own + imag * imag_own, imag * real_own - real * imag_own
+        turned = torch.cat([cos, sin], -1) / (size * size_own).sqrt().repeat(1, 2)
+        out = self.norm(torch.cat([different, relative, spread - spread_own, turned], -1)).clamp(-5.0, 5.0)
         return out + self.noise * torch.randn_like(out) if self.training and self.noise else out
+
+    def _described(self, walk: Tensor) -> Tensor:
+        """Summaries, and real and imaginary parts of two harmonics of every channel: (B, T, S) -> (B, 7 S)."""
+        return torch.cat([summaries(walk), *(part.flatten(1) for part in cycle(walk, self.reference))], -1)
 
 
 class Encoder(nn.Module):
@@ -140,17 +200,18 @@ class Encoder(nn.Module):
         fusion: "cross", "concat" (X_aux is concatenated to X as further channels), "none" (X alone) or "departure",
             see `Departure`, which uses none of the sizes.
         residual: "none" or "difference", see `CrossAttention`.
-        noise: Standard deviation of the noise of `Departure`.
+        noise, reference: Noise of `Departure`, and the channel that tells its gait phase.
     """
 
     def __init__(
         self, n_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int,
-        segments: int, fusion: str, residual: str, noise: float = 0.0,
+        segments: int, fusion: str, residual: str, noise: float = 0.0, reference: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.fusion = fusion
         if fusion == "departure":
-            self.departure, self.out_dim = Departure(n_channels, noise), 3 * n_channels
+            self.departure = Departure(n_channels, noise, reference)
+            self.out_dim = self.departure.per_channel * n_channels
             return
         self.loaded = Stream(n_channels * (2 if fusion == "concat" else 1), channels, d_model, kernel, pool)
         if fusion == "cross":
@@ -218,14 +279,30 @@ class LoadHead(nn.Module):
 
     The first layer is linear in (one-hot style, z), so that its part in z is computed only once for all styles. Without
     `learn_scale` the scale is 1.
+
+    With `levels` the location is a staircase between them: m becomes ``sum_k w_k level_k``, with w_k proportional to
+    N(m; level_k, s_k^2) and learned s_k: sharp steps where m tells the level well, none where it does not.
+
+    Args:
+        in_dim: K.
+        n_styles: L; 0 without styles.
+        width: Number of hidden units.
+        floor: Smallest scale.
+        learn_scale: Whether the scale is learned.
+        levels: Standardised loads of training, in ascending order; none for no staircase.
     """
 
-    def __init__(self, in_dim: int, n_styles: int, width: int, floor: float, learn_scale: bool) -> None:
+    def __init__(
+        self, in_dim: int, n_styles: int, width: int, floor: float, learn_scale: bool, levels: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.from_z = nn.Linear(in_dim, width)
         self.from_style = nn.Parameter(torch.randn(n_styles, width) / width**0.5) if n_styles else None
         self.out = nn.Linear(width, 2 if learn_scale else 1)
         self.floor = floor
+        self.step_raw = nn.Parameter(torch.full((len(levels),), -1.5)) if len(levels) else None
+        if len(levels):
+            self.register_buffer("levels", torch.tensor(levels))
         with torch.no_grad():
             self.out.weight[1:].zero_()
 
@@ -235,6 +312,10 @@ class LoadHead(nn.Module):
         if self.from_style is not None:
             hidden = hidden + self.from_style[style]
         loc, *raw = self.out(functional.gelu(hidden)).unbind(-1)
+        if self.step_raw is not None:
+            spread = 0.1 + functional.softplus(self.step_raw)
+            near = -0.5 * ((loc.unsqueeze(-1) - self.levels) / spread).square() - spread.log()
+            loc = (near.softmax(-1) * self.levels).sum(-1)
         return loc, self.floor + functional.softplus(raw[0] - 1.0) if raw else torch.ones_like(loc)
 
 

@@ -22,7 +22,8 @@ TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "departure, noise 1": (OURS, {"noise": 1.0}),
     "departure, beta 0.1": (OURS, {"beta": 0.1}),
     "departure, beta 1": (OURS, {"beta": 1.0}),
-    "departure, one scale for all": (OURS, {"own_scale": False}),
+    "departure, own scale": (OURS, {"own_scale": True}),
+    "departure, no staircase": (OURS, {"staircase": False}),
     "5: cross-attention": (PAPER, {}),
     "5: cross-attention, own scale": (PAPER, {"own_scale": True}),
 }
@@ -31,7 +32,7 @@ LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "PAPER_LOSS_LB: absolute error in lb": (PAPER, PAPER_LOSS_LB),
     "PAPER_LOSS: absolute error in sd": (PAPER, PAPER_LOSS),
 }
-SHOWN = ("model", "mae", "accuracy", "cover90", "width90", "active", "kl", "seconds")
+SHOWN = ("model", "mae", "accuracy", "crps", "cover90", "width90", "active", "kl", "seconds")
 
 
 def tuning_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:

@@ -1,4 +1,4 @@
-"""A walker compared with himself: departures beside a line and trees that read the same summaries."""
+"""A walker compared with himself: departures beside a line and trees, on several kinds of simulated effect."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ....experiments.record import format_table, mean_se, paired_difference
 from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ....posterior.predicting import predict
 from ..card import CARD
+from ..data.simulator import LOADS_LB
 from ..uses.personal import PersonEffect
 from .probe import departures, left_out_ridge, trees
 from .runs import DEPARTURES, PROFILES, configuration, data_of, fitted, fold_of, scored
 
-OURS, ALONE = DEPARTURES
+OURS = next(iter(DEPARTURES))
 LINE, TREES = "ridge on departures", "extra trees on departures"
 CALIBRATED = f"{OURS}, calibrated on people"
 FIRST_SEED = 200  # simulations on which nothing was chosen
@@ -27,32 +28,42 @@ LEVEL = 0.9
 OWN_TRIALS = (0, 1, 2, 4)
 PARTS = ("truth", "mean", "person")
 NOTE = (
-    "Simulated gait, people left out: five folds of people in every simulation, the same for every row. Mean and "
-    "standard error over the folds of all seeds. The ridge and the trees read the same summaries of a departure as the "
-    "model; the difficulty of the simulator was set by them. KL weight and noise, the defaults, were fixed "
-    "before these simulations were made. 'calibrated on people': the same fits; the intervals of a fold are "
-    "mean ± q sd, with q from the people of the other folds, each scored by the fit that had left him out. "
-    "cover90_min: the worst fold."
+    "Simulated gait of three kinds of effect, people left out: five folds of people in every simulation, the same for "
+    "every row. Mean and standard error over the folds of all seeds. The ridge and the trees read departures of "
+    "summaries, and these beside their squares and the departures of phases; 'rounded': to the nearest of the four "
+    "loads. The model's features and settings were chosen on other seeds. 'calibrated on people': the same fits; the "
+    "intervals of a fold are mean ± q sd, with q from the people of the other folds, each scored by the fit that had "
+    "left him out. cover90_min: the worst fold."
 )
-SHOWN = ("model", "mae", "accuracy", "cover90", "cover90_min", "width90", "active", "kl", "seconds")
+SHOWN = ("model", "mae", "accuracy", "cover90", "cover90_min", "width90", "kl", "seconds")
+KINDS = ("linear", "coordination", "nonlinear")
+MORE = ", phases and squares"
+RIVALS = (
+    LINE, f"{LINE}, rounded", TREES, f"{LINE}{MORE}", f"{LINE}{MORE}, rounded", f"{TREES}{MORE}",
+)  # fmt: skip
 
 
-def probe_fold(seed: int, fold: int, profile: str) -> dict[str, Any]:
+def probe_fold(seed: int, fold: int, profile: str, gait: str = "linear") -> dict[str, Any]:
     """Errors [lb] of a line and of trees on the departures, for the people of one fold."""
     started = time.perf_counter()
-    train, test = fold_of(seed, fold, profile)
-    table, other = departures(train)["summaries"], departures(test)["summaries"]
-    y, people = train["y"].numpy().astype(float), train["participant"].numpy()
-    line = left_out_ridge(table, y, people).predict(other)
-    many = trees(seed).fit(table, y).predict(other)
-    truth = test["y"].numpy().astype(float)
-    return {LINE: mae(truth, line), TREES: mae(truth, many), "seconds": round(time.perf_counter() - started, 2)}
+    train, test = fold_of(seed, fold, profile, gait)
+    tables, others = departures(train), departures(test)
+    y, people, truth = train["y"].numpy().astype(float), train["participant"].numpy(), test["y"].numpy().astype(float)
+    out: dict[str, Any] = {}
+    for name, table in tables.items():
+        given = "" if name == "summaries" else f", {name}"
+        line = left_out_ridge(table, y, people).predict(others[name])
+        out[f"{LINE}{given}"] = mae(truth, line)
+        nearest = np.abs(line[:, None] - np.array(LOADS_LB)).argmin(1)
+        out[f"{LINE}{given}, rounded"] = mae(truth, np.array(LOADS_LB)[nearest])
+        out[f"{TREES}{given}"] = mae(truth, trees(seed).fit(table, y).predict(others[name]))
+    return {**out, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def departure_run(model: str, seed: int, fold: int, profile: str) -> dict[str, Any]:
+def departure_run(model: str, seed: int, fold: int, profile: str, gait: str = "linear") -> dict[str, Any]:
     """Scores of one fit on the people of one fold, and every trial's person, load, predicted mean and sd [lb]."""
     started = time.perf_counter()
-    train, test = fold_of(seed, fold, profile)
+    train, test = fold_of(seed, fold, profile, gait)
     found = fitted(model, train, profile, seed)
     seconds = round(time.perf_counter() - started, 2)
     table = predict(found, test, draws=200, seed=seed)
@@ -105,7 +116,7 @@ def personalised(found: list[dict[str, Any]], seed: int) -> list[dict[int, float
 
 
 def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
-    """Departures from the walker's unloaded walk beside a ridge regression and extra trees on the same summaries.
+    """The default model beside ridge regressions and extra trees on departures, on three kinds of simulated effect.
 
     Args:
         out: Folder for record.json and table.csv.
@@ -116,42 +127,49 @@ def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = 
     numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
     folds = range(PROFILES[profile]["folds"])
     places = [(seed, fold) for seed in numbers for fold in folds]
-    data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
-    settings = configuration(DEPARTURES, profile)
+    data = simulated_data(
+        "simulated gait of all kinds and seeds", (data_of(seed, profile, gait) for gait in KINDS for seed in numbers)
+    )
+    settings = configuration([OURS], profile)
     resumed = claim(CARD, out, data, settings)
-    names = {f"departure-{k}": model for k, model in enumerate(DEPARTURES)}
     plan = {
-        f"{name}-{seed}-{fold}": {"model": model, "seed": seed, "fold": fold, "profile": profile}
-        for name, model in names.items() for seed, fold in places
+        f"{gait}-{seed}-{fold}": {"seed": seed, "fold": fold, "profile": profile, "gait": gait}
+        for seed in numbers for gait in KINDS for fold in folds
     }  # fmt: skip
-    fits = run_jobs(departure_run, plan, out / "jobs", n_jobs=jobs)
-    plain = {f"probe-{seed}-{fold}": {"seed": seed, "fold": fold, "profile": profile} for seed, fold in places}
-    probes = run_jobs(probe_fold, plain, out / "jobs", n_jobs=jobs)
+    of_fits = {f"departure-{job}": {"model": OURS, **own} for job, own in plan.items()}
+    fits = run_jobs(departure_run, of_fits, out / "jobs", n_jobs=jobs)
+    probes = run_jobs(probe_fold, {f"probe-{job}": own for job, own in plan.items()}, out / "jobs", n_jobs=jobs)
 
-    errors = {name: [probes[job][name] for job in plain] for name in (LINE, TREES)}
-    rows: list[dict[str, Any]] = [{"model": name, **averages([{"mae": e} for e in errors[name]])} for name in errors]
-    found = {model: [fits[f"{name}-{seed}-{fold}"] for seed, fold in places] for name, model in names.items()}
-    by_seed = [found[OURS][k : k + len(folds)] for k in range(0, len(places), len(folds))]
-    found[CALIBRATED] = [one for each in by_seed for one in calibrated(each)]
-    for name, each in found.items():
-        numbers_only = [{k: v for k, v in one.items() if k != "trials"} for one in each]
-        errors[name] = [one["mae"] for one in each]
-        rows.append({"model": name, **averages(numbers_only), "cover90_min": min(one["cover90"] for one in each)})
-    pairs = [(OURS, LINE), (OURS, TREES), (OURS, ALONE)]
-    own = [one for seed, each in zip(numbers, by_seed, strict=True) for one in personalised(each, seed)]
-    means = {name: np.reshape(values, (len(numbers), -1)).mean(1) for name, values in errors.items()}
-    extra = {
-        "note": NOTE, "configuration": settings,
-        "differences": {f"MAE of {a} - {b}": paired_difference(errors[a], errors[b]) for a, b in pairs},
-        "differences over seeds": {f"MAE of {a} - {b}": paired_difference(means[a], means[b]) for a, b in pairs},
-        "mae after own trials": {str(n): mean_se([one[n] for one in own]) for n in OWN_TRIALS},
-        "mae after own trials less that without": {
-            str(n): paired_difference([one[n] for one in own], [one[0] for one in own]) for n in OWN_TRIALS[1:]
-        },
-        "folds": [f"seed {seed}, fold {fold}" for seed, fold in places],
-        "mae by fold": {name: [round(value, 4) for value in values] for name, values in errors.items()},
-        "cover90 by fold": {name: [round(one["cover90"], 4) for one in each] for name, each in found.items()},
-    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    extra: dict[str, Any] = {"note": NOTE, "configuration": settings, "differences": {}, "differences over seeds": {},
+                             "mae by fold": {}, "cover90 by fold": {}}  # fmt: skip
+    extra["folds"] = [f"seed {seed}, fold {fold}" for seed, fold in places]
+    for gait in KINDS:
+        of_rivals = [probes[f"probe-{gait}-{seed}-{fold}"] for seed, fold in places]
+        found = [fits[f"departure-{gait}-{seed}-{fold}"] for seed, fold in places]
+        by_seed = [found[k : k + len(folds)] for k in range(0, len(places), len(folds))]
+        if gait == KINDS[0]:
+            own = [one for seed, each in zip(numbers, by_seed, strict=True) for one in personalised(each, seed)]
+        scored_by = {name: [{"mae": one[name]} for one in of_rivals] for name in RIVALS}
+        scored_by[OURS] = [{k: v for k, v in one.items() if k != "trials"} for one in found]
+        scored_by[CALIBRATED] = [one for each in by_seed for one in calibrated(each)]
+        errors = {name: [one["mae"] for one in each] for name, each in scored_by.items()}
+        for name, each in scored_by.items():
+            row = {"model": f"{gait}: {name}", **averages(each)}
+            if "cover90" in each[0]:
+                row["cover90_min"] = min(one["cover90"] for one in each)
+                extra["cover90 by fold"][row["model"]] = [round(one["cover90"], 4) for one in each]
+            rows.append(row)
+            extra["mae by fold"][row["model"]] = [round(value, 4) for value in errors[name]]
+        for rival in RIVALS:
+            what = f"{gait}: MAE of {OURS} - {rival}"
+            means = [np.reshape(errors[name], (len(numbers), -1)).mean(1) for name in (OURS, rival)]
+            extra["differences"][what] = paired_difference(errors[OURS], errors[rival])
+            extra["differences over seeds"][what] = paired_difference(*means)
+    extra["mae after own trials"] = {str(n): mean_se([one[n] for one in own]) for n in OWN_TRIALS}
+    extra["mae after own trials less that without"] = {
+        str(n): paired_difference([one[n] for one in own], [one[0] for one in own]) for n in OWN_TRIALS[1:]
+    }
     text = departure_text(rows, extra)
     return Outcome(rows, data, list(numbers), extra | timing({**fits, **probes}, resumed), text)
 

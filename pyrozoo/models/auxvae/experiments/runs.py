@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from ....criticism.latent import latent_report
-from ....criticism.scores import accuracy, coverage, mae
+from ....criticism.scores import accuracy, coverage, crps_samples, mae
 from ....data.batch import Batch
 from ....experiments.running import defaults_of
 from ....inference.fit import fit
 from ....inference.fitted import Fit
 from ....modeling import registry
 from ....posterior.columns import column, interval_names, tails
-from ....posterior.predicting import predict
+from ....posterior.predicting import predict_with_draws
 from ..data.batches import participant_folds
 from ..data.simulator import simulate
 from ..gait_model import FIXED_SCALES, GaitModel
@@ -40,7 +40,7 @@ BASELINES: Mapping[str, Mapping[str, Any]] = {
     **{f"{name}, x_aux and style": {"variant": "sequence", "encoder": e} for name, e in ENCODERS.items()},
     **{name: {"variant": "sequence-load-only", "encoder": e, "use_aux": False} for name, e in ENCODERS.items()},
 }
-# A walker compared with himself; q(z) needs no convolutions then, and the decoder is smaller.
+# A walker compared with himself: the defaults, by name.
 DEPARTURE: Mapping[str, Any] = {"fusion": "departure", "channels": (16, 12), "d_model": 16}
 DEPARTURES: Mapping[str, Mapping[str, Any]] = {
     "departure, style": {"variant": "auxvae", **DEPARTURE},
@@ -65,7 +65,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "sizes": {"z_dim": 3, "channels": (6, 5), "d_model": 4, "heads": 2, "segments": 2},
         "encoder": {"encoder_width": 8}, "settings": {"epochs": 2},
     },
-    "quick": {"data": {"n_steps": 120, "duration_s": 10.0}, "folds": 5, "sizes": {}, "encoder": {}, "settings": {}},
+    "quick": {"data": {"n_steps": 120, "duration_s": 10.0}, "folds": 5,
+              "sizes": {"channels": (48, 32), "d_model": 32}, "encoder": {}, "settings": {}},
     "paper": {
         "data": {"n_steps": 800, "duration_s": 20.0}, "folds": 22, "sizes": {**PAPER_SIZES, **PAPER_LOSS_LB},
         "encoder": {"encoder_width": 64, "y_likelihood": "mae_lb"},
@@ -154,7 +155,7 @@ def table_run(
         save: Folder for the fit; None does not save it.
 
     Returns:
-        mae [lb], accuracy of the style where it is predicted, cover50, cover80, cover90, width90 [lb],
+        mae [lb], accuracy of the style where it is predicted, cover50, cover80, cover90, width90 [lb], crps [lb],
         active (units of z), kl [nats per trial], seconds.
     """
     started = time.perf_counter()
@@ -170,7 +171,7 @@ def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200, latent: boo
     """Score a fit on trials of other people; see `table_run`. `latent`: with active units and KL of z."""
     levels = (0.5, 0.8, 0.9)
     quantiles = tuple(sorted(q for level in levels for q in tails(level)))
-    table = predict(found, test, draws=draws, seed=seed, quantiles=quantiles)
+    table, drawn = predict_with_draws(found, test, draws=draws, seed=seed, quantiles=quantiles)
     truth = test["y"].cpu().numpy().astype(float)
     out: dict[str, Any] = {"mae": mae(truth, table["y.mean"].to_numpy())}
     if "style.label" in table:
@@ -180,6 +181,9 @@ def scored(found: Fit, test: Batch, seed: int = 0, draws: int = 200, latent: boo
         for level in levels:
             bounds = [table[column("y", end)].to_numpy() for end in interval_names(level)]
             out[f"cover{round(100 * level)}"] = coverage(truth, *bounds)
+        values = drawn["y"].values
+        assert values is not None  # loads are numbers
+        out["crps"] = crps_samples(truth, values[..., 0].T.cpu().numpy())
         out["width90"] = float((table["y.q95"] - table["y.q05"]).mean())
     if latent and "z" in found.model.row_sites:
         report = latent_report(found, test, "z", draws=5, seed=seed)
