@@ -181,6 +181,8 @@ def test_every_prior_of_every_entry_can_be_given_as_text_and_as_json(entry, vari
     for site in families:
         prior = swapped.prior(site)
         assert prior.event_shape == model.prior(site).event_shape
+        if not prior.event_shape.numel():  # a site without elements, of a process without such pairs
+            continue
         value = prior.sample()
         back = priors.from_json(json.loads(json.dumps(priors.to_json(prior))))
         assert torch.allclose(back.log_prob(value), prior.log_prob(value)), site
