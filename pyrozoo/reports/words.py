@@ -24,7 +24,7 @@ def number(value: float | int | None, digits: int = 3) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     place = digits - 1 - math.floor(math.log10(abs(value)))
-    if place > 7:
+    if place > 6:
         return f"{value:.{digits - 1}e}".replace("-", "−", 1) if value < 0 else f"{value:.{digits - 1}e}"
     return f"{value:,.{max(0, place)}f}".replace("-", "−")
 
