@@ -228,6 +228,14 @@ def test_a_run_with_numbers_as_units_reads_them_from_a_file(tmp_path):
     np.testing.assert_allclose(pd.read_csv(tmp_path / "p.csv")["y.mean"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", [1e30, 1e308])
+def test_inputs_without_a_finite_prediction_are_refused_with_the_name_of_the_file(run, tmp_path, fail, value):
+    data = tmp_path / "new.csv"
+    table().assign(p=value).to_csv(data, index=False)
+    assert fail("predict", run, "--data", data, "--out", tmp_path / "p.csv").startswith(f"{data}: ")
+    assert not (tmp_path / "p.csv").exists()
+
+
 def test_predict_replaces_an_older_file_but_never_its_input(csv, run, tmp_path, fail):
     out = tmp_path / "p.csv"
     out.write_text("old")

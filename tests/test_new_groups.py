@@ -52,6 +52,23 @@ class Classes(Persons):
             pyro.sample("y", dist.Normal(k + theta[..., person] + b[..., item], 0.1).mask(y_labelled), obs=y)
 
 
+class TwoPerPerson(Persons):
+    """Two latents of each person, and no items."""
+
+    plate_dims = {"person": -1, "row": -1}
+
+    def priors(self):
+        return {**super().priors(), "slope": dist.Normal(2.0, 0.5)}
+
+    def forward(self, person, age, sizes, y=None, y_labelled=None, row=None, **batch):
+        mu = pyro.sample("mu", self.prior("mu"))
+        with self.plate("person", sizes=sizes):
+            theta = pyro.sample("theta", self.prior("theta", mu + age))
+            slope = pyro.sample("slope", self.prior("slope"))
+        with self.plate("row", sizes=sizes, row=row):
+            pyro.sample("y", dist.Normal((theta + slope)[..., person], 0.1).mask(y_labelled), obs=y)
+
+
 class ByHand(zoo.ZooGuide):
     """Parameters of the size of the training data."""
 
@@ -111,6 +128,16 @@ def test_a_new_group_has_the_moments_of_its_prior_given_the_global_latents(model
         assert table["y.sd"].iloc[row] == pytest.approx(sd, rel=5 / np.sqrt(2 * draws))
     level = held["theta"][0, :, 1] + held["b"][0, :, 2]
     assert table["y.mean"].iloc[2] == pytest.approx(level.mean() + mean, abs=5 * (level.std() + 0.5) / np.sqrt(draws))
+
+
+def test_several_latents_of_a_new_group_are_drawn_from_their_priors():
+    fit = fitted(TwoPerPerson, auto(AutoDelta))
+    table = zoo.predict(fit, answers(["X", "A"], ["a"]), draws=100)
+    held = zoo.draw(fit, fit.train, draws=1, predictive=False).groups["posterior"]
+    sd = np.sqrt(0.25 + 0.25 + 0.01)
+    assert table["y.mean"].iloc[0] == pytest.approx(held["mu"][0, 0] + 1.0 + 2.0, abs=5 * sd / np.sqrt(100))
+    assert table["y.sd"].iloc[0] == pytest.approx(sd, rel=5 / np.sqrt(200))
+    assert table["y.mean"].iloc[1] == pytest.approx(held["theta"][0, 0, 0] + held["slope"][0, 0, 0])
 
 
 def test_densities_of_a_new_group_integrate_over_its_prior():

@@ -151,8 +151,9 @@ class Chain(zoo.ZooModel):
     targets = ("z_3", "y")
     dims = {"mu": ("state",)}
 
-    def __init__(self, priors=None):
+    def __init__(self, masked="emissions", priors=None):
         super().__init__()
+        self.masked = masked
         self.set_priors(priors)
 
     def priors(self):
@@ -164,7 +165,9 @@ class Chain(zoo.ZooModel):
         with self.plate("sequence", sizes=sizes, sequence=sequence):
             for t in pyro.markov(range(STEPS)):
                 fn = dist.Categorical(first if z is None else moves[z])
-                z = pyro.sample(f"z_{t}", fn, infer={"enumerate": "parallel"})
+                fn = fn.mask(t < long) if self.masked == "distributions" else fn
+                with poutine.mask(mask=t < long if self.masked == "both" else True):
+                    z = pyro.sample(f"z_{t}", fn, infer={"enumerate": "parallel"})
                 with poutine.mask(mask=t < long):
                     pyro.sample(f"x_{t}", dist.Normal(Vindex(mu)[..., z], 1.0), obs=x[:, t])
                 if t == STEPS - 1:
@@ -190,9 +193,9 @@ def chain_terms(data, mu, row, with_y):
     return out
 
 
-@pytest.fixture
-def chain_fit(double_precision):
-    return fitted(Chain(), chains())
+@pytest.fixture(params=["emissions", "both", "distributions"])  # where the steps beyond the end are masked
+def chain_fit(request, double_precision):
+    return fitted(Chain(request.param), chains())
 
 
 def test_states_of_markov_are_summed_out_exactly_in_predictions_and_densities(chain_fit):

@@ -14,6 +14,7 @@ from pyro.infer.autoguide import AutoDelta
 import pyrozoo as zoo
 from pyrozoo.contract import densities, targets
 from pyrozoo.modeling.guides import auto
+from pyrozoo.posterior.traces import Pair
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -209,6 +210,14 @@ def test_the_contract_finds(mistake, clause, words):
     fit.model.mistake = mistake
     with pytest.raises(AssertionError, match=words):
         clause(subject(fit, data))
+
+
+def test_the_contract_finds_log_likelihoods_that_are_not_those_of_the_sites(case, monkeypatch):
+    _, data, seen, fit, _ = case
+    right = Pair.log_likelihood
+    monkeypatch.setattr(Pair, "log_likelihood", lambda self: {k: v + 0.1 for k, v in right(self).items()})
+    with pytest.raises(AssertionError, match=r"log_likelihood of .y., row \d+: .* value by value"):
+        targets.brute_force(subject(fit, data.relabel(seen)))
 
 
 # ---------------------------------------------------------------- refusals

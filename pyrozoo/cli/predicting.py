@@ -43,7 +43,8 @@ def predict_command(arguments: argparse.Namespace) -> int:
     if not like.labels:
         raise ValueError(f"{arguments.run} was fitted without a target, so it predicts none; fit again with --y COL")
     batch, keys = read_like(arguments, fit, arguments.data, labels=False)
-    predictions = predict(fit, batch)
+    with naming(arguments.data):
+        predictions = predict(fit, batch)  # which refuses values whose prediction is not finite
     predictions = predictions.drop(columns=[name for name in batch.describe_rows() if batch.row_coords])
     result = _with_keys(predictions, keys, [columns[group] for group in like.groups if group in columns])
     atomic_write_text(out, result.to_csv(index=False, lineterminator="\n"))

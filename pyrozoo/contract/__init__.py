@@ -89,7 +89,12 @@ _CHECKS = (
     Check("C18", "several draws at once have the densities of each alone", particles, "guide"),
     Check("C19", "what a hidden label holds changes nothing", densities.hidden_labels, "guide"),
     Check("C20", "predictions are the moments of posterior predictive draws", targets.predicted_moments, "variant"),
-    Check("C21", "densities of rows and held-out targets equal brute force", explained(targets.brute_force), "variant"),
+    Check(
+        "C21",
+        "densities of rows, sites, held-out targets: brute force",
+        explained(targets.brute_force),
+        "variant",
+    ),
     Check("C22", "the order of names changes nothing", targets.order_of_names, "variant"),
 )
 _DEPTHS = {"entry": 0, "variant": 1, "guide": 2, "subject": 3}
@@ -191,5 +196,15 @@ def _outcome(clause: Check, subject: Subject) -> tuple[bool, bool, str]:
     except AssertionError as error:
         return False, False, str(error)
     except Exception as error:  # a broken entry can raise anything, and the other checks should still run
-        return False, False, f"{type(error).__name__}: {error}"
+        return False, False, f"{type(error).__name__}: {error}{_hint(error)}"
     return True, False, ""
+
+
+def _hint(error: Exception) -> str:
+    """Likely cause of an error about floating types, which come together only in the contract's double precision."""
+    if isinstance(error, RuntimeError) and ("dtype" in str(error) or "scalar type" in str(error)):
+        return (
+            "; likely cause: a tensor that was made when a module was imported, in single precision; the contract "
+            "computes in double; make it in forward, or keep it as a buffer of the model"
+        )
+    return ""

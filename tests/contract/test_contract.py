@@ -171,6 +171,13 @@ def test_check_of_some_clauses_and_subjects(toys, mistaken):
         next(contract.check("toy-mixture", only=["C99"]))
 
 
+def test_a_constant_in_single_precision_is_named_as_the_likely_cause(mistaken):
+    subject = mistaken(entry_mixture, {"mixture": broken.SingleConstant}, {})
+    (result,) = contract.check(subject.name, only=["C4"], fast=True)
+    assert not result.ok
+    assert "a tensor that was made when a module was imported, in single precision" in result.message
+
+
 def test_unknown_entry():
     with pytest.raises(KeyError, match="no model 'nothing'"):
         next(contract.check("nothing"))
