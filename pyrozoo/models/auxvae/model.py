@@ -78,9 +78,9 @@ class AuxVAE(GaitModel):
         heads: Number of attention heads (the paper: 4).
         segments: Number of parts of a walk over which the fused features are averaged before q(z) reads them.
         width: Number of hidden units of the predictors of style and load.
-        fusion: "departure", the default, which is not in the paper: q(z) reads only how summaries and phases of a walk
-            differ from those of the walker's unloaded walk, see `Departure`. Or "cross" (the paper), "concat" (setting
-            3 of table 2) or "none" (settings 1 and 2: no x_aux at all).
+        fusion: "cross" (the paper), "concat" (setting 3 of table 2) or "none" (settings 1 and 2: no x_aux at all). Or
+            "departure", which `pyrozoo.create_model` takes for data and is not in the paper: q(z) reads only how
+            summaries and phases of a walk differ from those of the walker's unloaded walk, see `Departure`.
         attention_residual: "none" (the paper) or "difference", see `CrossAttention`.
         x_likelihood: "normal", with a learned standard deviation per channel; or "mse", with variance 1/2 in
             standardised units.
@@ -117,11 +117,12 @@ class AuxVAE(GaitModel):
 
     row_sites: tuple[str, ...] = ("z",)
     fit_defaults = {**GaitModel.fit_defaults, "anneal": warm_up, "anneal_sites": ("z",)}
+    data_defaults = {"fusion": "departure"}
 
     def __init__(
         self, n_channels: int, n_steps: int, aux_steps: int, n_styles: int = 4, z_dim: int = 16,
         channels: tuple[int, ...] | None = None, d_model: int | None = None, kernel: int = 3, pool: int = 4,
-        heads: int = 4, segments: int = 4, width: int = 64, fusion: str = "departure", attention_residual: str = "none",
+        heads: int = 4, segments: int = 4, width: int = 64, fusion: str = "cross", attention_residual: str = "none",
         x_likelihood: str = "normal", y_likelihood: str = "laplace", recon_weight: float | None = None,
         beta: float = 0.3, z_prior: str = "standard", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None,
         y_loc: float = 0.0, y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
