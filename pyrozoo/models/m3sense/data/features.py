@@ -114,7 +114,7 @@ def features(data: Batch) -> dict[str, dict[str, np.ndarray]]:
 def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of a person's features (n, J); the deviation is infinite where none change."""
     mean, sd = values.mean(0), values.std(0)
-    return mean, np.where(sd > 1e-9 * np.maximum(1e-9, np.abs(mean)), sd, np.inf)
+    return mean, np.where(sd > 1e-9 * np.maximum(1e-3, np.abs(mean)), sd, np.inf)  # less is rounding
 
 
 def by_person(values: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -132,6 +132,8 @@ class _Person:
         found = {name: own for name, own in features(window).items() if name in self.features}
         if self.by == "window":
             window = standardise(window, "window")
+        elif self.by is not None:
+            window = replace(window, info={**window.info, "standardised": self.by})
         tensors = {}
         for name, (mean, sd) in self.signals.items():
             own = window[name].double().cpu().numpy()
