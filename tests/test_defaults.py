@@ -62,6 +62,21 @@ def test_scores_take_the_first_target_of_their_kind(fit, data):
     assert not found.equals(zoo.coverage(fit, data, target="head", draws=10))
 
 
+def test_targets_without_labels_in_the_data_have_no_scores(fit, data, caplog):
+    rest = {"well": data.group_names("well")}, {"head": np.ones(12, bool)}
+    only = zoo.Batch.from_arrays(rows={"head": data["head"]}, groups=rest[0], labels=rest[1], simulated=True)
+    hidden = data.relabel(np.zeros(12, bool), "open").relabel(np.zeros(12, bool), "flow")
+    whole = zoo.metrics(fit, data, draws=3)
+    for test in (only, hidden):
+        caplog.clear()
+        assert zoo.metrics(fit, test, draws=3) == {k: v for k, v in whole.items() if k.startswith("head.")}
+        assert "no row of the test data has its 'open' or 'flow', so it has no scores" in caplog.text
+        with pytest.raises(ValueError, match="no row of the test data has its 'flow', so there is nothing to score"):
+            zoo.coverage(fit, test, target="flow", draws=3)
+    with pytest.raises(ValueError, match="has its 'open' or 'flow' or 'head', so there is nothing to score"):
+        zoo.metrics(fit, data.hide(), draws=3)
+
+
 def test_models_are_compared_on_the_first_target_that_all_predict(fit, data):
     class FlowAlone(Flow):
         targets = ("head", "flow")

@@ -88,6 +88,14 @@ def test_split_by_last_follows_the_time_and_may_keep_the_inputs():
     assert torch.equal(kept["x"], records()["x"])
 
 
+def test_rows_are_split_at_random_by_default_whatever_they_are_called():
+    scans = zoo.Batch.from_arrays(row_plate="scan", rows={"x": np.arange(8.0)[:, None]}, simulated=True)
+    train, test = scans.split(0.25, seed=1)
+    assert sorted([*train["x"][:, 0].tolist(), *test["x"][:, 0].tolist()]) == list(range(8))
+    assert test.n_rows == 2
+    assert test.sha256 == scans.split(0.25, by="scan", seed=1)[1].sha256
+
+
 def test_without_a_time_the_order_of_the_rows_counts():
     train, _ = records(time=False).split(0.4, by="last")
     assert days(train) == {"a": [2, 3, 4, 5], "b": [2, 3, 4]}

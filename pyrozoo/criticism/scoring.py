@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -57,10 +58,11 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
         restart: Position of the one restart that predicts; None for the mixture of all.
 
     Returns:
-        Value of each score, by ``<target>.<score>``.
+        Value of each score, by ``<target>.<score>``. A target without labels in `test` is left out, and the log of
+        pyrozoo says so.
 
     Raises:
-        ValueError: No row of `test` has its target.
+        ValueError: No row of `test` has any of the model's targets.
 
     Example:
         >>> import numpy as np
@@ -73,10 +75,17 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
         >>> list(zoo.metrics(fit, test, draws=50))
         ['y.rmse', 'y.mae', 'y.crps', 'y.crps_draws', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
     """
+    rows = {target: seen for target in fit.model.targets if (seen := _rows_with(test, target)).any()}
+    without = [target for target in fit.model.targets if target not in rows]
+    if without and not rows:
+        raise ValueError(f"no row of the test data has its {_either(without)}, so there is nothing to score")
     table, drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(LEVELS), restart=restart)
+    if without:
+        logging.getLogger("pyrozoo").warning(
+            "metrics: no row of the test data has its %s, so it has no scores", _either(without)
+        )
     out: dict[str, float] = {}
-    for target in fit.model.targets:
-        seen = _rows_to_score(test, target)
+    for target, seen in rows.items():
         if is_discrete(table, target):
             out |= _discrete_scores(target, test[target].cpu().numpy()[seen], table[seen])
         else:
@@ -95,9 +104,18 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
     return out
 
 
+def _rows_with(test: Batch, target: str) -> np.ndarray:
+    """Where a target is observed, (N,); nowhere in data that do not hold it."""
+    return test.observed(target) if target in test.labels else np.zeros(test.n_rows, bool)
+
+
+def _either(targets: list[str]) -> str:
+    return " or ".join(map(repr, targets))
+
+
 def _rows_to_score(test: Batch, target: str) -> np.ndarray:
     """Where a target is observed, (N,)."""
-    seen = test.observed(target)
+    seen = _rows_with(test, target)
     if not seen.any():
         raise ValueError(f"no row of the test data has its {target!r}, so there is nothing to score")
     return seen
@@ -228,7 +246,7 @@ def coverage(
     """
     table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels), restart=restart)[0]
     target = target_of(fit.model, target, lambda name: name in test.labels and not is_discrete(table, name))
-    seen = test.observed(target)
+    seen = _rows_to_score(test, target)
     table = table[seen]
     if is_discrete(table, target):
         raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")

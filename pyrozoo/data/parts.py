@@ -162,14 +162,16 @@ class Parts(Mapping):
         part = part._with(tensors=tensors, coords=coords, truth=truth, sizes=sizes)
         return part._stratify()
 
-    def split(self, test: float = 0.25, *, by: str = "row", inputs: bool = False, seed: int = 0) -> tuple[Self, Self]:
+    def split(
+        self, test: float = 0.25, *, by: str | None = None, inputs: bool = False, seed: int = 0
+    ) -> tuple[Self, Self]:
         """Split into train and test data sets.
 
         Args:
             test: Share of rows (or groups) that goes to the test set, in (0, 1).
-            by: ``"row"``: rows at random; ``"last"``: the last rows of each group by their `time`, or in their order
-                here if it is not known (of the whole batch if there is no group); the name of a group: whole groups at
-                random.
+            by: None or the name of the row plate: rows at random; ``"last"``: the last rows of each group by their
+                `time`, or in their order here if it is not known (of the whole batch if there is no group); the name
+                of a group: whole groups at random.
             inputs: Whether the test rows stay in the training data, too, with their targets hidden: for models that
                 learn from unlabelled rows, where the inputs are known before the targets are to be predicted.
             seed: Random seed for the split.
@@ -192,6 +194,7 @@ class Parts(Mapping):
             raise ValueError(f"test: {test} is not a share in (0, 1)")
         from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 
+        by = by or self.rows
         index = np.zeros(self.n_rows, int) if not self.groups else self.tensors[self.groups[0]].cpu().numpy()
         if by == "last":
             place, size = places(index, self.time)
