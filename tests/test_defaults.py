@@ -1,6 +1,7 @@
 """Names that are left out come from the model or the data, whatever they are called there."""
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -77,6 +78,15 @@ def test_targets_without_labels_in_the_data_have_no_scores(fit, data, caplog):
         zoo.metrics(fit, data.hide(), draws=3)
 
 
+@pytest.mark.parametrize("call", [
+    zoo.metrics, zoo.coverage, zoo.pit, zoo.log_predictive, zoo.log_density, zoo.draw, zoo.to_arviz,
+    lambda fit, table: zoo.compare({"fit": fit}, table),
+])  # fmt: skip
+def test_a_data_frame_is_refused_with_the_remedy(fit, call):
+    with pytest.raises(TypeError, match=r"(test|batch): a DataFrame; give a Batch, of a data frame fit.batch\(df\)"):
+        call(fit, pd.DataFrame({"flow": [1.0]}))
+
+
 def test_models_are_compared_on_the_first_target_that_all_predict(fit, data):
     class FlowAlone(Flow):
         targets = ("head", "flow")
@@ -108,7 +118,7 @@ def test_folds_of_the_models_first_target(data):
 
 
 def test_a_batch_knows_its_only_target_and_else_y(data):
-    with pytest.raises(KeyError, match="'y' is no target of this batch; targets: "):
+    with pytest.raises(KeyError, match=r"'y' is no target of this batch; targets: .*; give the name of one"):
         data.observed()
     rows, seen = {"flow": np.arange(4.0)}, np.array([True, True, True, False])
     one = zoo.Batch.from_arrays(rows=rows, labels={"flow": seen}, name="one", simulated=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..data.batch import Batch
+from ..data.build import MAIN
 from ..data.parts import places
 from ..inference.fit import fit
 from ..inference.fitted import Fit
@@ -89,8 +90,9 @@ def _labelled(batch: Batch, target: str | None) -> np.ndarray:
     seen = batch.observed(target)  # which finds the target, or says that there is none
     if len(seen) == batch.n_rows:
         return seen
-    mask = batch.labels[target if target is not None else next(iter(batch.labels))]
-    return batch[mask].cpu().numpy()
+    if target is None:
+        target = next(iter(batch.labels)) if len(batch.labels) == 1 else MAIN
+    return batch[batch.labels[target]].cpu().numpy()
 
 
 def _in_time(batch: Batch, labelled: np.ndarray, folds: int, first_trains: bool) -> np.ndarray:

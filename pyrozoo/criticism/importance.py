@@ -16,7 +16,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.batch import Batch
+from ..data.batch import Batch, require_batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..posterior.new_groups import ready
@@ -160,6 +160,7 @@ def log_density(
         >>> len(unusual)
         12
     """
+    require_batch("batch", batch)
     index = pd.Index(batch.names(batch.rows), name=batch.rows)
     total = over_rows(
         fit, batch, _log_sum, draws=draws, seed=seed, batch_size=batch_size, desc="log density" if progress else None

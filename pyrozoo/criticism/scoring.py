@@ -12,7 +12,7 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from ..data.batch import Batch
+from ..data.batch import Batch, require_batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..inference.law import StudentLaw
@@ -63,6 +63,7 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
 
     Raises:
         ValueError: No row of `test` has any of the model's targets.
+        TypeError: `test` is no Batch.
 
     Example:
         >>> import numpy as np
@@ -75,6 +76,7 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
         >>> list(zoo.metrics(fit, test, draws=50))
         ['y.rmse', 'y.mae', 'y.crps', 'y.crps_draws', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
     """
+    require_batch("test", test)
     rows = {target: seen for target in fit.model.targets if (seen := _rows_with(test, target)).any()}
     without = [target for target in fit.model.targets if target not in rows]
     if without and not rows:
@@ -244,6 +246,7 @@ def coverage(
         >>> bool((table["empirical"] < table["nominal"]).all())  # too narrow: calibrate them by zoo.conformal
         True
     """
+    require_batch("test", test)
     table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels), restart=restart)[0]
     target = target_of(fit.model, target, lambda name: name in test.labels and not is_discrete(table, name))
     seen = _rows_to_score(test, target)
@@ -295,6 +298,7 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
         >>> bool(((u < 0.1) | (u > 0.9)).mean() > 0.2)  # too sure: see the coverage
         True
     """
+    require_batch("test", test)
     drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=(0.5,))[1]
     target = target_of(fit.model, target, lambda name: name in test.labels and drawn[name].values is not None)
     own = drawn[target].values if target in drawn else None
@@ -347,6 +351,7 @@ def log_predictive(
         >>> density.name, density.shape
         ('log p(y)', (222,))
     """
+    require_batch("test", test)
     target = target_of(fit.model, target, test.labels.__contains__)
     if target not in fit.model.targets:
         raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
@@ -446,6 +451,7 @@ def compare(
         >>> table.index[0]  # the fit that predicts y best
         '60 steps'
     """
+    require_batch("test", test)
     if not fits:
         raise ValueError("fits: there is none to compare")
     if target == "":

@@ -552,12 +552,20 @@ class Batch(Parts):
     # ---------------------------------------------------------------- inside
     def _target(self, target: str | None) -> str:
         """The target that was named, or else the only one, or ``y``."""
+        named = target is not None
         if target is None:
             target = next(iter(self.labels)) if len(self.labels) == 1 else MAIN
         if target not in self.labels:
-            raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}")
+            which = "" if named or not self.labels else "; give the name of one"
+            raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}{which}")
         return target
 
     def _per_entry(self, target: str, rows: Tensor) -> Tensor:
         """Expand a mask over rows to the entries of a target: unchanged, or repeated for every frame of a row."""
         return rows.repeat_interleave(self.tensors["lengths"]) if self.along[target] == FRAMES else rows
+
+
+def require_batch(name: str, given: Any) -> None:
+    """Raise TypeError, with the remedy, if an argument is no Batch."""
+    if not isinstance(given, Batch):
+        raise TypeError(f"{name}: a {type(given).__name__}; give a Batch, of a data frame fit.batch(df)")

@@ -16,7 +16,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ..data.batch import Batch
+from ..data.batch import Batch, require_batch
 from ..inference.fitted import Fit, Run, amortised_elsewhere, holds_group
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, frames_of
@@ -58,7 +58,9 @@ def ready(fit: Fit, batch: Batch, run: Run | None = None) -> tuple[Run, Batch]:
 
     Raises:
         KeyError, ValueError: As `Fit.prepare`; KeyError also for new groups whose rows' latents the guide cannot draw.
+        TypeError: `batch` is no Batch.
     """
+    require_batch("batch", batch)
     run = run or fit.best
     new = new_groups(fit, batch, run)
     if not new:

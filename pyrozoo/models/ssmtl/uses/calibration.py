@@ -18,7 +18,7 @@ from pyro import poutine
 from pyro.distributions import Distribution
 from torch import Tensor
 
-from ....data.batch import Batch
+from ....data.batch import Batch, require_batch
 from ....inference.copies import isolated
 from ....inference.fit import train_run
 from ....inference.fitted import Fit, Run, identity, prototype_of
@@ -28,7 +28,7 @@ from ....inference.settings import Settings
 from ....modeling.base import ZooModel
 from ....modeling.guides import declared
 from ..guides import C_SCALE, ContextGuide, PaperGuide
-from .objective import ROWS_AT_ONCE, require_batch, require_finite, unit_objective
+from .objective import ROWS_AT_ONCE, require_finite, unit_objective
 
 MODES = ("supervised", "unsupervised", "semi-supervised")
 PAPER_VARIANCE, PAPER_STEPS, PAPER_RATE = 0.1, 100, 1e-4

@@ -21,12 +21,6 @@ from ....posterior.traces import Pair
 ROWS_AT_ONCE = 8192  # larger pieces fall out of the cache
 
 
-def require_batch(name: str, given: Any) -> None:
-    """Raise TypeError, with the remedy, if an argument is no Batch."""
-    if not isinstance(given, Batch):
-        raise TypeError(f"{name}: a {type(given).__name__}; give a Batch, of a data frame fit.batch(df)")
-
-
 def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
     """Log p - log q of every row, (S, N), and its alpha term, (S, N), given contexts c (S, M, K).
 

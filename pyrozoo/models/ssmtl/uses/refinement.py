@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ....criticism.importance import NOISE, pareto_k
-from ....data.batch import Batch
+from ....data.batch import Batch, require_batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit, Run
 from ....modeling.base import ZooModel
 from ..guides import MVNGuide
 from .calibration import CalibratedFit, context_draws, frozen
-from .objective import by_unit, pieces, require_batch, row_terms
+from .objective import by_unit, pieces, row_terms
 
 
 def refine(

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from ....criticism.importance import over_rows
-from ....data.batch import Batch
+from ....data.batch import Batch, require_batch
 from ....inference.fitted import Fit
 from ....modeling.hidden import OBSERVED
 from ....modeling.warps import Warped
 from ....posterior.traces import Pair
-from .objective import require_batch
 
 KINDS = ("bias", "drift", "stuck")
 
