@@ -1080,3 +1080,10 @@ def test_every_baseline_learns_what_is_easy_and_repeats(name):
 
 def test_the_paper_has_six_baselines():
     assert list(BASELINES) == ["random forest", "decision tree", "extra trees", "LDA", "linear", "SVM"]
+
+
+@pytest.mark.parametrize("dtype", [object, "str", "string"])
+def test_a_label_missing_in_a_pandas_column_is_unknown(dtype):
+    labels = pd.Series(["low", None, "high", "low"], dtype=dtype)
+    data = from_arrays({"eda": np.ones((4, 80))}, labels, ["1", "1", "2", "2"], "stress")
+    assert data.observed("y_stress").tolist() == [True, False, True, True]

@@ -9,6 +9,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 import pyrozoo as zoo
 from pyrozoo.inference.minibatches import sample_minibatches
 from pyrozoo.models.ssmtl.data.simulator import simulate
+from pyrozoo.models.ssmtl.model import SSMTL
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -305,3 +306,9 @@ def test_a_unit_without_labels_among_others_is_named(variant):
         model.check(part)
     model.check(train)
     model.check(train.hide())  # no labels at all: nothing to compare with
+
+
+@pytest.mark.parametrize("name", ["depth", "floor"])
+def test_a_setting_of_the_networks_that_is_no_number_is_refused_by_name(name):
+    with pytest.raises(TypeError, match=f"{name}: '0.1'; a number is needed"):
+        SSMTL(**{"x_dim": 2, "y_dim": 1, "n_units": 3, name: "0.1"})

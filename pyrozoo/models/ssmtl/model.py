@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import numbers
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,7 @@ class ContextModel(ZooModel):
             of the data.
 
     Raises:
+        TypeError: The depth or the floor is no number.
         ValueError: A size, the depth, the floor or the share of gaps is out of range; an unknown transform.
     """
 
@@ -78,6 +80,9 @@ class ContextModel(ZooModel):
                            ("width", width)):  # fmt: skip
             if size < 1 and name in given:
                 raise ValueError(f"{name}: {size}; at least 1 is needed")
+        for name, number in (("depth", depth), ("floor", floor)):
+            if not isinstance(number, numbers.Real):
+                raise TypeError(f"{name}: {number!r}; a number is needed")
         if depth < 0 or floor < 0:
             raise ValueError(f"depth {depth} and floor {floor} must not be negative")
         if not 0 <= gaps < 1:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ....data.batch import Batch
@@ -157,8 +158,10 @@ def _values(given: Any, field: str) -> list[Any]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ValueError(f"{field}: {values!r}; give one value per window")
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    if any(isinstance(value, str) for value in values):  # a pandas Series turns None among text into NaN
-        values = [None if isinstance(value, float) and value != value else value for value in values]
+    if any(isinstance(value, str) for value in values):  # a pandas Series turns None among text into NaN or NA
+        values = [
+            None if value is pd.NA or (isinstance(value, float) and value != value) else value for value in values
+        ]
     odd = [value for value in values if isinstance(value, list | tuple | np.ndarray)]
     if odd:
         raise ValueError(f"{field}: {odd[0]!r} in the place of one value; give one per window")
