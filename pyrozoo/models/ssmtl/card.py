@@ -54,6 +54,7 @@ CARD = Card(
         "intervals": "both: coverage and width of the head's, the generative model's and conformal intervals",
         "faults": "both: AUROC of the row log density and of simple monitors against injected sensor faults",
         "guides": "both: every guide with every prior of the contexts",
+        "tables": "both: inputs with gaps on the dryer, a log scale of the target on simulated wells",
         "reference": "real data: make the small trained fit that ships with the package",
     },
     limitations=(

@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "intervals": f"{_FOLDER}.intervals:intervals_experiment",
     "faults": f"{_FOLDER}.faults:faults_experiment",
     "guides": f"{_FOLDER}.guides:guides_experiment",
+    "tables": f"{_FOLDER}.tables:tables_experiment",
     "reference": f"{_FOLDER}.dryer:reference_experiment",
 }
 # What `pyrozoo.tune` tries, one name after the other from the first values, which are the defaults.
