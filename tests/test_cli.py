@@ -22,6 +22,7 @@ from pyrozoo.experiments.running import Outcome
 from pyrozoo.inference import fit as fitting
 from pyrozoo.inference import loop as training
 from pyrozoo.modeling.registry import _entries
+from pyrozoo.models.ssmtl import calibrate
 
 UNITS = ("007", "08", "NA", "a,b")
 QUICK = ["--no-cross-fit", "--steps", "20", "--set", "width=8", "--set", "depth=1"]
@@ -877,3 +878,65 @@ def test_a_tuned_preset_fits(tmp_path, monkeypatch, capsys, fail):
     assert main(["fit", "ssmtl", *given, "--set", "width=5", "--steps", "1", "--out", "own"]) == 0
     assert (zoo.load("own").model.width, zoo.load("own").settings["steps"]) == (5, 1)
     assert "has no space to search" in fail("tune", "medication", "--data", "x.csv", "--out", "y.json")
+
+
+def test_metrics_of_each_unit(csv, run, tmp_path, fail):
+    out = tmp_path / "units.csv"
+    given = ["metrics", str(run), "--data", str(csv), "--draws", "20"]
+    assert main([*given, "--by", "unit", "--out", str(out)]) == 0
+    found = pd.read_csv(out, dtype={"unit": str}, keep_default_na=False).set_index("unit")
+    assert list(found.index) == list(UNITS)
+    assert (found["y.rows"] == 5).all()
+    fit = zoo.load(run)
+    data = fit.batch(pd.read_csv(csv, dtype={"well": str}, keep_default_na=False, na_values={"flow": [""]}))
+    whole = zoo.metrics(fit, data, draws=20)
+    assert np.sqrt((found["y.rmse"] ** 2).mean()) == pytest.approx(whole["y.rmse"], rel=1e-4)
+    assert found["y.nll"].mean() == pytest.approx(whole["y.nll"], rel=1e-4)
+    seen = data.observed("y")
+    truth, mean = data["y"][seen, 0].numpy(), zoo.predict(fit, data, draws=20)["y.mean"].to_numpy()[seen]
+    own = data.group_names("unit")[seen] == "08"
+    assert found.loc["08", "y.r2"] == pytest.approx(zoo.scores.r2(truth[own], mean[own]), rel=1e-4)
+    assert whole["y.mape"] == pytest.approx(zoo.scores.mape(truth, mean), rel=1e-4)
+    assert "by: 'well' is no group of the test data, which have ['unit']" in fail(*given, "--by", "well")
+
+
+# -------------------------------------------------------------------- calibrate
+def test_new_units_are_calibrated_and_then_predicted(run, tmp_path, capsys, fail):
+    new = table(units=("9", "10"), rows=6, seed=1)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    given = ["--data", str(tmp_path / "new.csv")]
+    message = fail("predict", run, *given, "--out", tmp_path / "p.csv")
+    assert "unknown unit(s) ['9', '10']" in message
+    assert "or adapt the fit to them (pyrozoo calibrate RUN)" in message
+    out = tmp_path / "new units"
+    assert main(["calibrate", str(run), *given, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"2 units in {out}: 9, 10" in said
+    assert "pyrozoo predict" in said
+    fit = zoo.load(out)
+    assert fit.data["name"] == "new.csv"
+    assert fit.settings["mode"] == "semi-supervised"
+    expected = calibrate(zoo.load(run), zoo.load(run).batch(new), progress=False)
+    pd.testing.assert_series_equal(
+        zoo.predict(fit, new, draws=9)["y.mean"], zoo.predict(expected, new, draws=9)["y.mean"]
+    )
+    assert main(["predict", str(out), *given, "--out", str(tmp_path / "p.csv")]) == 0
+    written = pd.read_csv(tmp_path / "p.csv", dtype={"well": str})
+    assert written["well"].tolist() == new["well"].tolist()
+    assert np.isfinite(written["y.mean"]).all()
+    assert main(["metrics", str(out), *given, "--by", "unit", "--draws", "5"]) == 0
+    assert "exists; choose another folder" in fail("calibrate", run, *given, "--out", out)
+
+
+def test_calibrate_refuses_units_without_rows_to_learn_from_and_runs_of_other_entries(run, tmp_path, fail):
+    new = table(units=("9", "10"), rows=4, seed=1)
+    new.loc[new["well"] == "10", "flow"] = np.nan
+    new.to_csv(tmp_path / "new.csv", index=False)
+    given = ["--data", tmp_path / "new.csv", "--out", tmp_path / "out"]
+    message = fail("calibrate", run, *given, "--mode", "supervised")
+    assert "new.csv" in message
+    assert "unit 10: it has no labelled row" in message
+    reference = Path(zoo.__file__).parent / "models/auxvae/reference"
+    other = next(reference.glob("*/run.json")).parent
+    assert "is a run of auxvae, which calibrates no new units" in fail("calibrate", other, *given)
+    assert not (tmp_path / "out").exists()

@@ -129,12 +129,12 @@ def test_scores_of_a_discrete_target_are_those_of_its_probabilities():
     probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 50)
     names, truth = np.array(["a", "b", "c"]), np.arange(50) % 3
     part = pd.DataFrame(probabilities, columns=[f"k.p[{name}]" for name in names])
-    found = diagnostics._discrete_scores("k", truth, part.assign(**{"k.label": names[probabilities.argmax(1)]}))
+    found = diagnostics._discrete_scores(truth, part.assign(**{"k.label": names[probabilities.argmax(1)]}), "k")
     names_of_scores = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
-    assert list(found) == [f"k.{name}" for name in names_of_scores]
-    assert found["k.accuracy"] == (probabilities.argmax(1) == truth).mean()
-    assert found["k.brier"] == pytest.approx(((probabilities - np.eye(3)[truth]) ** 2).sum(1).mean())
-    assert found["k.ece"] == scores.ece(names[truth], probabilities, names)
+    assert list(found) == list(names_of_scores)
+    assert found["accuracy"] == (probabilities.argmax(1) == truth).mean()
+    assert found["brier"] == pytest.approx(((probabilities - np.eye(3)[truth]) ** 2).sum(1).mean())
+    assert found["ece"] == scores.ece(names[truth], probabilities, names)
 
 
 def test_ppc_notices_a_model_that_has_not_seen_the_data(data, paper):
@@ -300,3 +300,18 @@ def test_whole_rows_of_different_values_are_not_compared(data, paper):
         zoo.compare({"ssmtl": paper, "mtl": other}, data, None, draws=5)
     with pytest.raises(ValueError, match="there is none to compare"):
         zoo.compare({}, data)
+
+
+def test_scores_that_are_not_defined_are_left_out():
+    """A truth of 0 has no relative error, one row and equal truths have no variance; the others keep their scores."""
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"well": list("aaaaabbbbbcd"), "u": rng.normal(size=12), "q": rng.normal(size=12)})
+    df.loc[0, "q"], df.loc[11, "q"] = 0.0, np.nan
+    data = zoo.Batch.from_dataframe(df, unit="well", x=["u"], y="q")
+    fit = zoo.fit(zoo.create_model("ssmtl", data, width=8), "paper", data, steps=2, progress=False)
+    assert "y.mape" not in zoo.metrics(fit, data, draws=2)
+    table = zoo.metrics(fit, data, by="unit", draws=2)
+    assert table["y.rows"].to_list() == [5, 5, 1, 0]
+    assert table["y.mape"].isna().to_list() == [True, False, False, True]
+    assert table["y.r2"].isna().to_list() == [False, False, True, True]
+    assert table["y.nll"].isna().to_list() == [False, False, False, True]

@@ -323,8 +323,6 @@ def test_whole_numbers_name_columns_like_text():
     df = frame()[["well", "u", "v", "q"]].set_axis(range(4), axis=1)
     one, many = (zoo.Batch.from_dataframe(df, unit=0, x=[1, 2], y=y) for y in (3, [3]))
     assert one.sha256 == many.sha256
-    with pytest.raises(TypeError, match=r"column 'u' holds bool values.*; convert it by .astype\(int\)"):
-        zoo.Batch.from_dataframe(frame().assign(u=True), **COLUMNS)
 
 
 def test_a_data_frame_is_predicted_and_a_fit_says_what_to_make_of_one():

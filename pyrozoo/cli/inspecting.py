@@ -24,6 +24,9 @@ def metrics_command(arguments: argparse.Namespace) -> int:
     from ..criticism.scoring import metrics
 
     fit, data = _fit_and_data(arguments)
+    if arguments.by is not None:
+        table = metrics(fit, data, by=arguments.by, draws=arguments.draws)
+        return _show(arguments, table.to_csv(float_format="%.6g", lineterminator="\n"))
     scores = metrics(fit, data, draws=arguments.draws)
     return _show(arguments, "metric,value\n" + "".join(f"{name},{value:.6g}\n" for name, value in scores.items()))
 

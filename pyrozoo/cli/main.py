@@ -22,6 +22,7 @@ from typing import Any
 from .. import __version__
 from ..files import one_line
 from .arguments import Parser, assignment, codes, column_names, natural, positive, separator, value_assignment
+from .calibrating import MODES, calibrate_command
 from .creating import new_command
 from .fitting import fit_command, tune_command
 from .inspecting import KINDS, metrics_command, plot_command, posterior_command, ppc_command
@@ -121,6 +122,14 @@ def _parser() -> Parser:
     )  # fmt: skip
     _rate_option(predict)
     _dialect_options(predict)
+    calibrate = add("calibrate", calibrate_command, "adapt a saved run to units that it was not trained on (ssmtl)")
+    calibrate.add_argument("run", metavar="RUN", help="folder that `fit` saved; its networks stay as they are")
+    rows = "rows of the new units, with the run's columns; targets empty where unlabelled"
+    calibrate.add_argument("--data", metavar="FILE", required=True, help=rows)
+    calibrate.add_argument("--mode", choices=MODES, default=MODES[0], help=f"rows to learn from; default: {MODES[0]}")
+    calibrate.add_argument("--seed", type=natural, metavar="N", default=0, help="default: 0")
+    calibrate.add_argument("--out", metavar="DIR", required=True, help="folder to make for the run of the new units")
+    _dialect_options(calibrate)
     _inspect_options(add)
     report = add("report", report_command, "write a page that says whether to use a saved run")
     report.add_argument("run", metavar="RUN", help="folder that `fit` saved")
@@ -186,6 +195,8 @@ def _inspect_options(add: Callable[..., argparse.ArgumentParser]) -> None:
         sub.add_argument("--data", metavar="FILE", required=True, help="data like those of the fit, with their targets")
         sub.add_argument("--out", metavar=out, required=required, help=None if required else "default: print")
         sub.add_argument("--draws", type=positive, metavar="N", default=200, help="default: 200")
+        if name == "metrics":
+            sub.add_argument("--by", metavar="GROUP", help="a group of the run, e.g. unit: scores of each in a line")
         if name in ("posterior", "plot"):
             sub.add_argument("--site", dest="sites", action="append", metavar="SITE", help="site to keep; default: all")
         _rate_option(sub)

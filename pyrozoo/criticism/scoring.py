@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -37,15 +37,33 @@ LEVELS = (50, 80, 90)
 
 
 # -------------------------------------------------------------------- predictions
-def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: int | None = None) -> dict[str, float]:
+@overload
+def metrics(
+    fit: Fit, test: Batch, *, by: None = None, draws: int = 200, seed: int = 0, restart: int | None = None
+) -> dict[str, float]: ...
+
+
+@overload
+def metrics(
+    fit: Fit, test: Batch, *, by: str, draws: int = 200, seed: int = 0, restart: int | None = None
+) -> pd.DataFrame: ...
+
+
+def metrics(
+    fit: Fit, test: Batch, *, by: str | None = None, draws: int = 200, seed: int = 0, restart: int | None = None
+) -> dict[str, float] | pd.DataFrame:
     """Scores of the predictions on the rows of `test` whose targets are observed, in the units of the data.
 
-    Numbers: rmse, mae, crps_draws (CRPS of the predictive draws, which varies with the seed), nll (of the predictive
-    mixture, nats per row), cover50, cover80, cover90; several components are pooled. On the whole real line also crps
-    (of a normal with the predictive mean and sd); for counts, whose intervals cover more than they say, also pit_ks
-    (distance of the randomised PIT from a uniform distribution, from 0 to 1, see `pit`). Classes: accuracy,
-    balanced_accuracy, macro_f1, log_loss, brier, ece (calibration of the most probable class, see
-    `scores.reliability`). With a fit by `pyrozoo.cross_fitted`, crps and nll are those of its law, exactly.
+    Numbers: rmse, mae, r2 (share of the variance that is explained), mape (percent of each truth), crps_draws (CRPS of
+    the predictive draws, which varies with the seed), nll (of the predictive mixture, nats per row), cover50, cover80,
+    cover90; several components are pooled, and r2 is the mean of theirs. On the whole real line also crps (of a normal
+    with the predictive mean and sd); for counts, whose intervals cover more than they say, also pit_ks (distance of the
+    randomised PIT from a uniform distribution, from 0 to 1, see `pit`). Classes: accuracy, balanced_accuracy, macro_f1,
+    log_loss, brier, ece (calibration of the most probable class, see `scores.reliability`). With a fit by
+    `pyrozoo.cross_fitted`, crps and nll are those of its law, exactly.
+
+    A score that is not defined on the rows is left out: mape where a truth is 0, r2 where there are fewer than two
+    rows or the truths are all the same.
 
     The truth is what the model observes of the target, where its site holds something else than the batch, e.g. a
     logarithm.
@@ -53,16 +71,18 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
     Args:
         fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
+        by: Name of a group of `test`, e.g. "unit", for the scores of each; None for all rows together.
         draws: Number of draws of the latents, per restart.
         seed: Random seed for the draws.
         restart: Position of the one restart that predicts; None for the mixture of all.
 
     Returns:
-        Value of each score, by ``<target>.<score>``. A target without labels in `test` is left out, and the log of
-        pyrozoo says so.
+        Value of each score, by ``<target>.<score>``. With `by`, a table with one line per group that has rows, and
+        beside the scores ``<target>.rows``, the number of rows that are scored; a score that is not defined on the rows
+        of a group is NaN. A target without labels in `test` is left out, and the log of pyrozoo says so.
 
     Raises:
-        ValueError: No row of `test` has any of the model's targets.
+        ValueError: No row of `test` has any of the model's targets, or `by` is no group of `test`.
         TypeError: `test` is no Batch.
 
     Example:
@@ -73,8 +93,10 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
         >>> data = zoo.load_data("ssmtl", "dryer")
         >>> seen = draw_labels(data, 5, seed=0)  # the labels that the fit was trained on
         >>> test = data.subset(np.flatnonzero(~seen)[::40])
-        >>> list(zoo.metrics(fit, test, draws=50))
-        ['y.rmse', 'y.mae', 'y.crps', 'y.crps_draws', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
+        >>> list(zoo.metrics(fit, test, draws=50))  # no mape, as some levels are 0
+        ['y.rmse', 'y.mae', 'y.r2', 'y.crps', 'y.crps_draws', 'y.cover50', 'y.cover80', 'y.cover90', 'y.nll']
+        >>> int(zoo.metrics(fit, test, by="unit", draws=50)["y.rows"].sum()) == test.n_rows
+        True
     """
     require_batch("test", test)
     rows = {target: seen for target in fit.model.targets if (seen := _rows_with(test, target)).any()}
@@ -86,24 +108,51 @@ def metrics(fit: Fit, test: Batch, *, draws: int = 200, seed: int = 0, restart: 
         logging.getLogger("pyrozoo").warning(
             "metrics: no row of the test data has its %s, so it has no scores", _either(without)
         )
-    out: dict[str, float] = {}
+    members = {None: np.ones(test.n_rows, bool)} if by is None else _members(test, by)
+    out: dict[Any, dict[str, float]] = {group: {} for group in members}
     for target, seen in rows.items():
-        if is_discrete(table, target):
-            out |= _discrete_scores(target, test[target].cpu().numpy()[seen], table[seen])
-        else:
-            truth = _truth(fit, test, target, seen)
-            scored = _number_scores(truth, table[seen], target, drawn.get(target), seen, seed)
-            if laws := _laws(fit, table, target, restart):
-                if (by_law := drawn[target].inner) is not None:
-                    scored["nll"] = -float(_warped_law_scores(fit, laws, target, truth, by_law, seen).sum(1).mean())
-                else:
-                    crps, density = _law_scores(laws, truth, table[seen])
-                    scored |= {"crps": float(crps.mean()), "nll": -float(density.sum(1).mean())}
-            else:
-                nll = -log_predictive(fit, test, target, draws=draws, seed=seed, restart=restart).to_numpy()
-                scored["nll"] = float(nll.mean())
-            out |= {f"{target}.{name}": value for name, value in scored.items()}
-    return out
+        score = _scorer(fit, test, target, table, drawn.get(target), seen, draws, seed, restart)
+        for group, own in members.items():
+            kept = seen & own
+            found = score(kept) if kept.any() else {}
+            found = found if by is None else {"rows": int(kept.sum()), **found}
+            out[group] |= {f"{target}.{name}": value for name, value in found.items()}
+    return out[None] if by is None else pd.DataFrame(list(out.values()), pd.Index(list(out), name=by))
+
+
+def _members(test: Batch, by: str) -> dict[Any, np.ndarray]:
+    """Which rows (N,) are of each group that has rows."""
+    if by not in test.groups:
+        raise ValueError(f"by: {by!r} is no group of the test data, which have {list(test.groups)}")
+    names, position = test.names(by), test[by].cpu().numpy()
+    return {names[i]: position == i for i in np.unique(position)}
+
+
+def _scorer(
+    fit: Fit, test: Batch, target: str, table: pd.DataFrame, drawn: Predicted | None, seen: np.ndarray, draws: int,
+    seed: int, restart: int | None,
+) -> Callable[[np.ndarray], dict[str, float]]:  # fmt: skip
+    """A function of a choice (N,) among the rows whose target is seen, which returns their scores."""
+    if is_discrete(table, target):
+        truth = test[target].cpu().numpy()
+        return lambda kept: _discrete_scores(truth[kept], table[kept], target)
+    laws, nll = _laws(fit, table, target, restart), np.full(test.n_rows, np.nan)
+    if not laws:
+        nll[seen] = -log_predictive(fit, test, target, draws=draws, seed=seed, restart=restart).to_numpy()
+
+    def scores_of(kept: np.ndarray) -> dict[str, float]:
+        truth = _truth(fit, test, target, kept)
+        found = _number_scores(truth, table[kept], target, drawn, kept, seed)
+        if not laws:
+            return found | {"nll": float(nll[kept].mean())}
+        if drawn is not None and drawn.inner is not None:
+            return found | {
+                "nll": -float(_warped_law_scores(fit, laws, target, truth, drawn.inner, kept).sum(1).mean())
+            }
+        crps, density = _law_scores(laws, truth, table[kept])
+        return found | {"crps": float(crps.mean()), "nll": -float(density.sum(1).mean())}
+
+    return scores_of
 
 
 def _rows_with(test: Batch, target: str) -> np.ndarray:
@@ -175,8 +224,13 @@ def _number_scores(
     truth: np.ndarray, part: pd.DataFrame, target: str, drawn: Predicted | None, seen: np.ndarray, seed: int
 ) -> dict[str, float]:
     """Scores from the truth (n, J), the table of the n predictions, and the draws of all rows behind it."""
-    truth, mean = truth.reshape(-1), component_values(part, target, "mean").ravel()
+    columns, means = truth.reshape(len(part), -1).T, component_values(part, target, "mean").reshape(len(part), -1).T
+    truth, mean = truth.reshape(-1), means.T.ravel()
     out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
+    if all(np.ptp(column) > 0 for column in columns):
+        out["r2"] = float(np.mean([scores.r2(own, guess) for own, guess in zip(columns, means, strict=True)]))
+    if (truth != 0).all():
+        out["mape"] = scores.mape(truth, mean)
     kind = "real" if drawn is None else drawn.kind
     if kind == "real":
         out["crps"] = scores.crps_normal(truth, mean, component_values(part, target, "sd").ravel())
@@ -190,7 +244,7 @@ def _number_scores(
     return out
 
 
-def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict[str, float]:
+def _discrete_scores(truth: np.ndarray, part: pd.DataFrame, target: str) -> dict[str, float]:
     names, label = classes(part, target), part[column(target, "label")].astype(str).to_numpy()
     truth = np.asarray(names)[truth.reshape(-1).astype(int)]
     functions = {
@@ -201,7 +255,7 @@ def _discrete_scores(target: str, truth: np.ndarray, part: pd.DataFrame) -> dict
     out = {name: function(truth, label) for name, function in functions.items()}
     for name, score in (("log_loss", scores.log_loss), ("brier", scores.brier), ("ece", scores.ece)):
         out[name] = score(truth, probabilities(part, target), names)
-    return {f"{target}.{name}": value for name, value in out.items()}
+    return out
 
 
 def coverage(

@@ -252,11 +252,12 @@ class Fit:
                 batch = batch.with_tables(group, {k: _merged(batch.tensors[k], v, places) for k, v in support.items()})
             else:
                 others = amortised_elsewhere(run.model, group)
+                adapts = run.model.entry is not None and hasattr(registry.entry(run.model.entry[0]).parts, "calibrate")
                 remedy = f"fit with a guide that is amortised over {group}s ({str(others)[1:-1]} in this zoo), or "
                 raise KeyError(
                     f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
                     f"{len(known)} {group}s it was trained on; {remedy if others else ''}include them in the training "
-                    "data"
+                    f"data{', or adapt the fit to them (pyrozoo calibrate RUN)' if adapts else ''}"
                 )
         tensor = reference_tensor(run.model)
         return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)

@@ -128,6 +128,7 @@ class Entry:
     * ``read(path, rate=None, like=None) -> Batch``: ``rate`` is the sampling rate that the user gave, and ``like`` (at
       prediction) a row of the training data, whose layout and standardisation the new data must follow.
     * ``tables(fit, batch) -> {suffix: DataFrame}``: the tables that ``predict`` writes.
+    * ``calibrate(fit, data, *, mode, seed) -> Fit``: a fit of the new groups of `data`, with the networks of `fit`.
 
     Optional parts for `pyrozoo.report`:
 

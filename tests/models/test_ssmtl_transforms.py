@@ -87,6 +87,7 @@ def test_everything_is_in_the_units_of_the_table(fit, tmp_path):
     fit.save(tmp_path / "run")
     pd.testing.assert_frame_equal(zoo.predict(zoo.load(tmp_path / "run"), df, draws=30), predicted)
     scores = zoo.metrics(fit, data, draws=30)
+    assert scores["y.mape"] > 0
     assert "y.crps_draws" in scores
     assert "y.crps" not in scores  # that of a normal distribution
     assert len(zoo.coverage(fit, data, draws=30)) == 3

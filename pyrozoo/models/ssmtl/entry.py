@@ -6,6 +6,7 @@ from typing import Any
 
 from ...data.batch import Batch
 from ...inference.fit import fit
+from ...inference.fitted import Fit
 from ...posterior.predicting import predict
 from .data.datasets import DATASETS
 from .data.simulator import simulate
@@ -41,6 +42,13 @@ def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
     return train, {"c_dim": 2, "width": 8, "depth": 1, "floor": 0.02}
 
 
+def calibrate(fit: Fit, data: Batch, **options: Any) -> Fit:
+    """Learn the contexts of new units from their rows, for `pyrozoo calibrate`; see `uses.calibration.calibrate`."""
+    from .uses import calibration
+
+    return calibration.calibrate(fit, data, **options)
+
+
 def recovery(seed: int) -> dict[str, float]:
     """Fit 30 simulated wells with 10 labelled, 40 unlabelled and 40 test rows each, and score the test rows.
 
@@ -60,4 +68,7 @@ def recovery(seed: int) -> dict[str, float]:
     return {"mape": mape(test["y"][:, 0], predict(found, test, draws=50, seed=seed)["y.mean"])}
 
 
-__all__ = ["CALIBRATION", "CROSS_FITS", "DATASETS", "EXPERIMENTS", "GUIDES", "SPACE", "VARIANTS", "recovery", "tiny"]
+__all__ = [
+    "CALIBRATION", "CROSS_FITS", "DATASETS", "EXPERIMENTS", "GUIDES", "SPACE", "VARIANTS", "calibrate", "recovery",
+    "tiny",
+]  # fmt: skip
