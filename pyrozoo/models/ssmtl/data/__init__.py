@@ -1,1 +1,1 @@
-"""Units as batches: the simulator, data sets by name."""
+"""Units as batches: the simulator, data sets by name; tables of a plant before they are fitted."""
