@@ -58,8 +58,8 @@ def steady_means(
     """Average each period of steady operation to one row; other rows are left out (section 6.2).
 
     A period is a run of at least `length` consecutive rows of a unit in which the lowest and the highest value of every
-    column of `tolerance` differ by no more than its tolerance. A row that would break this begins the next run. The paper
-    detects its periods by the method of an article that it cites; this is a plain rule in its place.
+    column of `tolerance` differ by no more than its tolerance. A row that would break this begins the next run. The
+    paper detects its periods by the method of an article that it cites; this is a plain rule in its place.
 
     Args:
         df: The table, one line per row in any order.
