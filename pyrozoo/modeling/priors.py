@@ -185,9 +185,9 @@ class _Mixture(dist.MixtureSameFamily):
 def parameters(prior: Any) -> dict[str, Any]:
     """Constructor arguments that a distribution was given, by name.
 
-    Transformed distributions (LogNormal, HalfNormal) keep theirs in the distribution they transform.
+    Transformed distributions (LogNormal, HalfNormal) keep theirs in the one they transform, Beta in a Dirichlet.
     """
-    transformed = isinstance(prior, torch.distributions.TransformedDistribution)
+    transformed = isinstance(prior, torch.distributions.TransformedDistribution | torch.distributions.Beta)
     return {
         name: getattr(prior, name)
         for name in prior.arg_constraints
