@@ -252,8 +252,8 @@ def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
     In double precision, with the same weights, and with the same noise: with the same seed, since a_T is all that
     either draws. Loss and gradients: in evaluation mode, on all windows; a gradient's difference is relative to the
     parameter's largest entry. Weights: without dropout, since the zoo's "m3sense" draws a_T, too, and the hand-written
-    one does not; the difference is relative to the largest change of any parameter, since those before a batch norm
-    have gradients of rounding noise alone, which Adam enlarges.
+    one does not; the difference is relative to the largest change of the parameter. Left out are those before a batch
+    norm, whose gradients in training are rounding noise alone, which Adam enlarges.
     """
     with default_dtype(torch.float64):
         own = step_training(sizes, variant, sizes.bvp_rates[0], torch.float64, dropout=0.0, lstm_dropout=0.0)
@@ -275,8 +275,12 @@ def disagreement(sizes: Sizes, variant: str) -> dict[str, float]:
             own._one_epoch()
         with isolated(1):
             epoch()
-    moved = torch.stack([(zoo - old).detach().abs().max() for (_, zoo), old in zip(twins, before, strict=True)]).max()
-    weights = [_relative(p, zoo, moved) for p, zoo in twins]
+    sizes_of = [float(p.grad.abs().max()) for p, _ in twins]
+    weights = [
+        _relative(p, zoo, zoo - old)
+        for (p, zoo), old, size in zip(twins, before, sizes_of, strict=True)
+        if size > 1e-8 * max(sizes_of)
+    ]
     difference = abs(float(plain_loss.detach() / zoo_loss.detach()) - 1)
     return {"loss": difference, "gradients": max(gradients), "weights": max(weights)}
 

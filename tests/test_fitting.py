@@ -776,7 +776,7 @@ from pyrozoo.models.ssmtl import simulate
 torch.set_num_threads(1)
 folder, what, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 train, valid = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
-model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1)
+model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1, floor=0.02)
 from pyrozoo.inference.loop import Training
 update = Training._update
 def slow(self, *arguments):
