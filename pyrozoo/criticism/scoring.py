@@ -137,11 +137,12 @@ def _scorer(
         truth = test[target].cpu().numpy()
         return lambda kept: _discrete_scores(truth[kept], table[kept], target)
     laws, nll = _laws(fit, table, target, restart), np.full(test.n_rows, np.nan)
+    truths = _truth(fit, test, target, np.ones(test.n_rows, bool))  # traces the model: once, not for every group
     if not laws:
         nll[seen] = -log_predictive(fit, test, target, draws=draws, seed=seed, restart=restart).to_numpy()
 
     def scores_of(kept: np.ndarray) -> dict[str, float]:
-        truth = _truth(fit, test, target, kept)
+        truth = truths[kept]
         found = _number_scores(truth, table[kept], target, drawn, kept, seed)
         if not laws:
             return found | {"nll": float(nll[kept].mean())}

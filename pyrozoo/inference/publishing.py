@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..files import atomic_write_bytes, read_json_object
 from ..modeling import registry
-from ..store.directory import RECORD
+from ..store.directory import PROTOTYPE, RECORD, WEIGHTS
 
 if TYPE_CHECKING:
     from .fitted import Fit
@@ -51,8 +50,7 @@ def publish(
         FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
 
     Example:
-        >>> import tempfile
-        >>> import pyrozoo as zoo
+        >>>         >>> import pyrozoo as zoo
         >>> fit = zoo.load_reference("ssmtl/dryer")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = zoo.publish(fit, f"{folder}/dryer", summary="A dryer's tank level.", data_licence="CC-BY-4.0")
@@ -63,12 +61,8 @@ def publish(
         if not (isinstance(text, str) and text.strip()):
             raise ValueError(f"{name}: {text!r}; a published fit says it in words")
     numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        fit.save(Path(folder) / "run")  # refuses what cannot be saved before anything stands under the name
-        record = read_json_object(Path(folder) / "run" / RECORD, "the record of a run")
-    fit.save(path, overwrite=overwrite)
+    path = fit.save(path, overwrite=overwrite)
+    record = read_json_object(path / RECORD, "the record of a run")
     text = _card_text(record, summary, data_licence, licence, numbers, intended_use, limitations)
     atomic_write_bytes(path / README, text.encode())
     return path
@@ -94,7 +88,7 @@ def fetched(address: str) -> Path:
 
 def plain_folder(folder: Path, to: Path) -> Path:
     """Copy a fetched run directory, whose files a hub's cache keeps as links, to plain files in `to`."""
-    for name in (RECORD, "weights.safetensors", "prototype.safetensors"):
+    for name in (RECORD, WEIGHTS, PROTOTYPE):
         if (folder / name).exists():
             shutil.copyfile(folder / name, to / name)
     return to
