@@ -108,24 +108,24 @@ def metrics(
         logging.getLogger("pyrozoo").warning(
             "metrics: no row of the test data has its %s, so it has no scores", _either(without)
         )
-    members = {None: np.ones(test.n_rows, bool)} if by is None else _members(test, by)
+    members = {None: torch.ones_like(test[test.rows], dtype=torch.bool)} if by is None else _members(test, by)
     out: dict[Any, dict[str, float]] = {group: {} for group in members}
     for target, seen in rows.items():
         score = _scorer(fit, test, target, table, drawn.get(target), seen, draws, seed, restart)
         for group, own in members.items():
-            kept = seen & own
+            kept = seen & test.per_entry(target, own).cpu().numpy()
             found = score(kept) if kept.any() else {}
             found = found if by is None else {"rows": int(kept.sum()), **found}
             out[group] |= {f"{target}.{name}": value for name, value in found.items()}
     return out[None] if by is None else pd.DataFrame(list(out.values()), pd.Index(list(out), name=by))
 
 
-def _members(test: Batch, by: str) -> dict[Any, np.ndarray]:
+def _members(test: Batch, by: str) -> dict[Any, torch.Tensor]:
     """Which rows (N,) are of each group that has rows."""
     if by not in test.groups:
         raise ValueError(f"by: {by!r} is no group of the test data, which have {list(test.groups)}")
-    names, position = test.names(by), test[by].cpu().numpy()
-    return {names[i]: position == i for i in np.unique(position)}
+    names, position = test.names(by), test[by]
+    return {names[i]: position == i for i in position.unique().tolist()}
 
 
 def _scorer(
@@ -136,8 +136,8 @@ def _scorer(
     if is_discrete(table, target):
         truth = test[target].cpu().numpy()
         return lambda kept: _discrete_scores(truth[kept], table[kept], target)
-    laws, nll = _laws(fit, table, target, restart), np.full(test.n_rows, np.nan)
-    truths = _truth(fit, test, target, np.ones(test.n_rows, bool))  # traces the model: once, not for every group
+    laws, nll = _laws(fit, table, target, restart), np.full(len(seen), np.nan)
+    truths = _truth(fit, test, target, np.ones(len(seen), bool))  # traces the model: once, not for every group
     if not laws:
         nll[seen] = -log_predictive(fit, test, target, draws=draws, seed=seed, restart=restart).to_numpy()
 

@@ -394,7 +394,7 @@ class Batch(Parts):
         mask = torch.as_tensor(to_mask("observed", observed, self.n_rows), device=self.tensors[name].device)
         mask = mask & self.tensors[name]
         tensors = dict(self.tensors) | {name: mask}
-        tensors[target] = blank(self.tensors[target], self._per_entry(target, mask))
+        tensors[target] = blank(self.tensors[target], self.per_entry(target, mask))
         return replace(self, tensors=tensors)._stratify()
 
     def hide(self) -> Batch:
@@ -417,7 +417,7 @@ class Batch(Parts):
             KeyError: No such target.
         """
         target = self._target(target)
-        return self._per_entry(target, self.tensors[self.labels[target]]).cpu().numpy()
+        return self.per_entry(target, self.tensors[self.labels[target]]).cpu().numpy()
 
     # ---------------------------------------------------------------- names and groups
     def names(self, plate: str) -> np.ndarray:
@@ -560,8 +560,8 @@ class Batch(Parts):
             raise KeyError(f"{target!r} is no target of this batch; targets: {sorted(self.labels)}{which}")
         return target
 
-    def _per_entry(self, target: str, rows: Tensor) -> Tensor:
-        """Expand a mask over rows to the entries of a target: unchanged, or repeated for every frame of a row."""
+    def per_entry(self, target: str, rows: Tensor) -> Tensor:
+        """Expand a mask over rows (N,) to the entries of a target: unchanged, or repeated for every frame of a row."""
         return rows.repeat_interleave(self.tensors["lengths"]) if self.along[target] == FRAMES else rows
 
 

@@ -50,7 +50,8 @@ def publish(
         FileExistsError: There is something at `path`, and `overwrite` is False or it is no run directory.
 
     Example:
-        >>>         >>> import pyrozoo as zoo
+        >>> import tempfile
+        >>> import pyrozoo as zoo
         >>> fit = zoo.load_reference("ssmtl/dryer")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = zoo.publish(fit, f"{folder}/dryer", summary="A dryer's tank level.", data_licence="CC-BY-4.0")
