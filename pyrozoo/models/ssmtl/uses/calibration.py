@@ -263,8 +263,12 @@ def _as_fit(fit: Fit, train: Batch, run: Run, guide: str, settings: dict[str, An
 def context_draws(fit: Fit, draws: int) -> Tensor:
     """Draw the contexts of the units of a fit, (draws, M, K), from its guide."""
     run, batch = fit.best, fit.prepare(fit.prototype)
+    arguments = run.model.arguments(batch)
     with torch.no_grad():
-        traces = (poutine.trace(run.guide).get_trace(**run.model.arguments(batch)) for _ in range(draws))
+        if isinstance(run.guide, ContextGuide):
+            own = {k: v for k, v in arguments.items() if k not in ("sizes", "unit_ids", "unit_weight")}
+            return run.guide.contexts(arguments.get("unit_ids"), **own).sample((draws,))
+        traces = (poutine.trace(run.guide).get_trace(**arguments) for _ in range(draws))
         return torch.stack([trace.nodes["c"]["value"] for trace in traces])
 
 
