@@ -49,6 +49,7 @@ def test_posterior_opens_in_arviz_with_the_names_of_batches_and_tags(smoke):
     assert idata["posterior_predictive"]["y"].attrs["target"] == "CollectorTankLevel"
 
 
+@pytest.mark.slow
 def test_a_second_call_repeats_no_job(smoke):
     out, _ = smoke
     before = {p: p.stat().st_mtime_ns for p in (out / "jobs").iterdir()}
@@ -69,6 +70,7 @@ def test_table1_record_names_the_data_of_its_jobs():
     assert read_record(RESULTS / "table1")["data"]["sha256"] == expected
 
 
+@pytest.mark.slow
 def test_table1_has_published_rows_beside_ours(tmp_path):
     record = run("ssmtl", "table1", profile="smoke", out=tmp_path)
     published = [row for row in record["rows"] if row["source"] == PUBLISHED]

@@ -293,8 +293,20 @@ class ZooModel(LocalParams, PyroModule):
             site: Name of the latent site.
             *parents: Values of the site's parents, for a conditional prior.
         """
+        return self._prior(site, self.priors()[site], parents)
+
+    def marginal_priors(self) -> dict[str, dist.Distribution]:
+        """The priors of all sites without parents: what `prior` returns for each, with the defaults made once."""
+        return {
+            site: self._prior(site, default, ())
+            for site, default in self.priors().items()
+            if isinstance(default, dist.Distribution)
+        }
+
+    def _prior(
+        self, site: str, default: dist.Distribution | Callable[..., dist.Distribution], parents: tuple[Any, ...]
+    ) -> dist.Distribution:
         prior = self.prior_modules[site] if site in self.prior_modules else self._given_priors.get(site)
-        default = self.priors()[site]
         if prior is None:
             return default if isinstance(default, dist.Distribution) else default(*parents)
         if isinstance(prior, dist.Distribution) and isinstance(default, dist.Distribution):

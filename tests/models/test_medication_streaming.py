@@ -175,11 +175,11 @@ def test_an_interrupted_call_goes_on_without_redoing(run, folder, tmp_path, monk
     assert content(tmp_path / "whole") == content(tmp_path / "out")
 
 
+@pytest.mark.slow  # processes start twice
 def test_two_workers_give_what_one_gives_even_if_one_is_killed(run, tmp_path, test_data, capfd):
-    """One test for both, since processes take seconds to start."""
     write(tmp_path / "in" / "b.npz", test_data)
     write(tmp_path / "in" / "c.npz", test_data.subset([3, 0]))
-    score = np.tile(test_data["score"].numpy(), (30, 1))
+    score = np.tile(test_data["score"].numpy(), (8, 1))
     for name in ("a.npz", "d.npz"):  # long ones: when two files are finished, the last one never is
         write(tmp_path / "in" / name, test_data, score=score, recording=np.full(len(score), name))
     killed = []

@@ -52,8 +52,9 @@ class ClosedForm(ZooGuide):
     def __init__(self, model: LabelModel) -> None:
         super().__init__(model)
         self.families: dict[str, type[dist.Distribution]] = {}
+        given = model.marginal_priors()
         for site, default in model.priors().items():
-            prior, family = _base(model.prior(site)), type(_base(default))
+            prior, family = _base(given[site]), type(_base(default))
             if type(prior) is not family:
                 raise ValueError(
                     f"guide 'closed-form': the prior of {site!r} is a {type(prior).__name__}; this guide needs a "
@@ -197,8 +198,7 @@ class MaximumLikelihood(ZooGuide):
         super().__init__(model)
         self.penalty, self.steps = penalty, steps
         self.transforms, self.events = {}, {}
-        for site in model.priors():
-            prior = model.prior(site)
+        for site, prior in model.marginal_priors().items():
             self.transforms[site], self.events[site] = biject_to(prior.support), prior.event_dim
             setattr(self, f"at_{site}", nn.Parameter(self.transforms[site].inv(_centre(prior)).detach().clone()))
 
@@ -263,9 +263,10 @@ class MaximumLikelihood(ZooGuide):
         def loss() -> Tensor:
             optimiser.zero_grad()
             values, density = self._bounded(model, inner), torch.zeros(())  # equal durations have no maximum in sd
+            priors = model.marginal_priors() if self.penalty else {}
             for site, u in inner.items() if self.penalty else ():
                 jacobian = self.transforms[site].log_abs_det_jacobian(u, values[site]).sum()
-                density = density + model.prior(site).log_prob(values[site]).sum() + jacobian
+                density = density + priors[site].log_prob(values[site]).sum() + jacobian
             process = model.process(model.parameters_of(values))
             value = -log_probability(process, labels, lengths).sum() - self.penalty * density
             value.backward()

@@ -122,8 +122,8 @@ class LabelModel(ZooModel):
         labelled: Tensor | None = None, recording: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         values = {}
-        for site, prior in self.priors().items():
-            values[site] = outside_plate(pyro.sample(site, self.prior(site)), prior.event_dim)
+        for site, prior in self.marginal_priors().items():
+            values[site] = outside_plate(pyro.sample(site, prior), prior.event_dim)
         parameters = self.parameters_of(values)
         self.name_parameters(parameters)
         process = self.process(parameters)
