@@ -264,7 +264,7 @@ def test_manual_work_has_short_and_touching_steps():
     assert sum(counts.direct.values()) > sum(map(len, counts.gaps.values())) > 0
     assert min(counts.passes) > 5
     assert (manual_work(0, 2)["label"].numpy() == labels).all()
-    assert int(manual_work(0, 1, non_event=False)["label"].min()) == 1
+    assert int(manual_work(0, 1, kind="without")["label"].min()) == 1
 
 
 def test_decoder_words_and_separation_on_the_command_line(tmp_path, capsys):
