@@ -18,6 +18,7 @@ from pyrozoo.models.medication.guides import ClosedForm
 from pyrozoo.models.medication.power import held_out_power, pieces_of, vanilla_chain
 from pyrozoo.models.medication.process import decode
 from pyrozoo.models.medication.process.counts import Counts
+from pyrozoo.models.medication.process.durations import residual
 
 pytestmark = [
     pytest.mark.usefixtures("double_precision"),
@@ -116,16 +117,36 @@ def test_an_end_of_a_few_recordings_is_no_end_of_the_procedure():
     assert [own["end"] for own in arguments] == [0.0, 0.5 * 2 / 16]  # two ends in sixteen passes
 
 
-def test_the_wait_of_several_passes_is_as_long_as_a_gap():
+def test_the_wait_of_several_passes_is_what_is_left_of_a_gap():
     # One recording has one first wait only: a decoding must not wait on where steps are unclear.
     train = made([PASS * 12], noise=0.9)
     model = zoo.create_model("medication", train)
-    pauses = [own for gaps in Counts.of([np.array(PASS * 12)], 2).gaps.values() for own in gaps] + [2]
-    assert model.typical.tolist()[2] == pytest.approx(np.mean(pauses))
+    assert model.wait == "gap" and "start_rate" not in model.priors()
     fit = zoo.fit(model, "closed-form", train, progress=False)
     labels = decode_recordings(fit, made([PASS * 12], seed=1, noise=0.9), "map").labels[0]
     assert (labels > 0).argmax() < 10
-    assert len(zoo.create_model("medication", made(ONCE)).typical) == 2  # one pass: any wait
+    process, _ = medication.plug_in(fit, train, 5)
+    for n in (1, 3, 40):
+        assert decode.log_evidence([np.zeros((n, 3))], process.graph())[0] == pytest.approx(0.0, abs=1e-9)
+    assert zoo.create_model("medication", made(ONCE)).wait == "rate"  # one pass: any wait
+    assert zoo.create_model("medication", train, duration="cdf").wait == "rate"  # the text's reading
+    with pytest.raises(ValueError, match="wait: 'long' is neither 'rate' nor 'gap'"):
+        StepProcess(NAMES, wait="long")
+
+
+def test_what_is_left_of_segments_is_the_law_of_a_random_frame():
+    law = torch.tensor([[0.5, 0.2, 0.2, 0.1, 0.0], [0.0, 0.0, 0.3, 0.0, 0.7]], dtype=torch.double)
+    at_least = law.flip(-1).cumsum(-1).flip(-1)
+    rate = torch.tensor([0.9, 0.2], dtype=torch.double)
+    padded = torch.nn.functional.pad(at_least, (0, 2)).log()
+    exactly, more = residual(padded, rate.log())
+    # Of every frame of a segment of d frames, one each has d, d - 1, ..., 1 frames to go.
+    count = torch.zeros(5, dtype=torch.double)
+    for own, weight in zip(law, rate, strict=True):
+        for d, share in enumerate(own, start=1):
+            count[:d] += weight * share
+    torch.testing.assert_close(exactly.exp()[:5], count / count.sum(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(more.exp()[:5], (count / count.sum()).flip(0).cumsum(0).flip(0), rtol=1e-9, atol=1e-12)
 
 
 def test_a_decoding_that_leaves_the_rest_out_is_a_warning():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +32,7 @@ class StepProcess(LabelModel):
     Generative process of a recording's labels (times in seconds, n frames per second)::
 
         first label ~ initial
-        before the first step: a geometric wait of mean 1 / start_rate
+        before the first step: a geometric wait of mean 1 / start_rate; with wait="gap", what is left of a gap
         after step h:  k ~ D[h], or no further step
         gap:           empty with probability direct[h, k], else ~ N(gap_mean[h, k], gap_sd[h, k]^2), in whole frames
         step k:        duration ~ N(duration_mean[k], duration_sd[k]^2), in whole frames
@@ -78,10 +77,14 @@ class StepProcess(LabelModel):
             procedure goes on for as long as the recording does.
         cyclic: Whether recordings hold the procedure over and over: `end` is 0, and a step without a next one is
             followed by the first ones.
+        wait: Law of the wait before the first step of a recording that begins in non-event: "rate", memoryless (the
+            text), or "gap": what is left of a gap that was going on already, the gaps of all pairs in proportion to
+            D and their lengths; without a site `start_rate`. From recordings of several passes, "gap": a memoryless
+            wait costs little per frame, so that one long wait could take the place of many steps. The reading "cdf"
+            has "rate".
         typical: Typical duration and gap in seconds, the medians of their priors; and, as a third number, the typical
             wait before the first step, the reciprocal of the prior mean of `start_rate`, 10 seconds where it is not
-            given. (From recordings of several passes, the mean of their gaps: a wait that may last for long could
-            swallow steps, since a memoryless wait costs little per frame.)
+            given.
         caps: Ages in frames of steps, of gaps, and of the wait before the first step, from which on hazards are
             constant (from data, the last is at most 500, since every frame of it costs time).
         duration_table: Probability to last exactly 1, 2, ... frames, shape (S, n), in place of the law of durations.
@@ -124,6 +127,7 @@ class StepProcess(LabelModel):
         typical: Sequence[float] = (5.0, 3.0), caps: Sequence[int] | None = None,
         duration_table: Sequence[Sequence[float]] | None = None, gap_table: Sequence[Sequence[float]] | None = None,
         priors: Mapping[str, Any] | None = None, direct: float = 0.0, end: float | None = None, cyclic: bool = False,
+        wait: str = "rate",
     ) -> None:  # fmt: skip
         super().__init__()
         self._set_up(names, emission, power, unlabelled, floor, share)
@@ -141,6 +145,9 @@ class StepProcess(LabelModel):
         if len(typical) not in (2, 3) or not all(0 < value < math.inf for value in positive):
             raise ValueError(f"rate {rate}, alpha {alpha}, typical {list(typical)}: positive numbers are needed")
         self._set_up_order(pairs, concentration, direct, end, cyclic)
+        if wait not in ("rate", "gap"):
+            raise ValueError(f"wait: {wait!r} is neither 'rate' nor 'gap'")
+        self.wait = wait if self.reading == "hazard" and len(self.pairs.later) else "rate"
         self.rate, self.law, self.alpha = float(rate), law, alpha
         self.register_buffer("typical", torch.tensor(typical))
         usual = [max(2, int(10 * self.rate * t)) for t in typical[:2]]
@@ -195,7 +202,7 @@ class StepProcess(LabelModel):
         Where steps follow each other directly, also their share (`direct`). Where no recording ends in non-event after
         a step, `end` is 0. Where recordings hold several passes of the procedure, every step may follow every other
         one, pairs that were not seen with the little probability that the number of pairs seen once suggests (A.
-        Turing's estimate); the typical wait before the first step is that of a gap; and `end` is as rare as it was, or
+        Turing's estimate); the wait before the first step is what is left of a gap; and `end` is as rare as it was, or
         0 where fewer than half of the recordings ended so.
         """
         out, summary = _text_sizes(data)
@@ -212,8 +219,9 @@ class StepProcess(LabelModel):
         found: dict[str, dist.Distribution] = {}
         if len(self.open):
             found["stick"] = dist.Beta(alpha[torch.as_tensor(self.open)], like.new_tensor(later)).to_event(1)
-        wait = like[2] if len(like) == 3 else like.new_tensor(USUAL_WAIT)
-        found["start_rate"] = dist.Gamma(like.new_tensor(1.0), wait)
+        if self.wait == "rate":
+            usual = like[2] if len(like) == 3 else like.new_tensor(USUAL_WAIT)
+            found["start_rate"] = dist.Gamma(like.new_tensor(1.0), usual)
         n_gaps = len(p.later) if self.direct < 1 else 0
         for kind, n, typical in (("duration", p.n_steps, like[0]), ("gap", n_gaps, like[1])):
             if self._tables["step" if kind == "duration" else kind] is None and n:
@@ -231,8 +239,10 @@ class StepProcess(LabelModel):
 
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute D (P,) and the end (S + 1,) from the sticks; the sites of durations and gaps are kept (eq. 2)."""
-        any_site = values["start_rate"]
-        stick = values["stick"] if len(self.open) else any_site.new_zeros(*any_site.shape, 0)
+        stick = values.get("stick")
+        if stick is None:  # every step has one next step only
+            like = values.get("start_rate", self.initial)
+            stick = like.new_zeros(*(like.shape if "start_rate" in values else ()), 0)
         if self.end == 0:
             whole = stick.new_ones(*stick.shape[:-1], len(self.pairs.h))
             stick = whole.index_copy(-1, torch.as_tensor(self.open, device=stick.device), stick)
@@ -258,9 +268,6 @@ class StepProcess(LabelModel):
             return law(frames[f"{name}_mean"], frames[f"{name}_sd"], cap + 1, self.law)
 
         step, p = tables("step", "duration", self.caps[0]), self.pairs  # eq. 2: Ψ
-        rate = parameters["start_rate"].double()
-        each_frame = -torch.expm1(-rate / self.rate)[..., None].expand(*rate.shape, len(p.h) - len(p.later))
-        start = memoryless(each_frame, self.caps[2] + 1)
         nothing = self.initial.new_zeros(0, self.caps[1] + 1)
         if not len(p.later):
             gap = nothing, nothing
@@ -273,7 +280,30 @@ class StepProcess(LabelModel):
         if self.end == 0:
             log_end = torch.where(parameters["end"] == 0, -torch.inf, log_end)
         direct = self._direct(parameters)
+        if self.wait == "gap":
+            start = self._wait(gap[1], log_d, direct)
+        else:
+            rate = parameters["start_rate"].double()
+            each_frame = -torch.expm1(-rate / self.rate)[..., None].expand(*rate.shape, len(p.h) - len(p.later))
+            start = memoryless(each_frame, self.caps[2] + 1)
         return semi_markov_process(p, log_d, log_end, start, gap, step, self.initial, self.reading, direct)
+
+    def _wait(self, gap: Tensor, log_d: Tensor, direct: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tables of the wait for each first step: what is left of the gaps before this step, after any other one."""
+        p = self.pairs
+        log_rate = log_d[..., torch.as_tensor(p.later, device=log_d.device)]
+        if direct is not None:
+            log_rate = log_rate + (1 - direct).clamp(min=torch.finfo(torch.double).tiny).log()
+        parts = []
+        for k in p.k[p.h == 0]:
+            own = np.flatnonzero(p.k[p.later] == k)
+            at = torch.as_tensor(own if len(own) else np.arange(len(p.later)), device=log_d.device)
+            parts.append(durations.residual(gap[..., at, :], log_rate[..., at]))
+        if not parts:
+            nothing = gap[..., :0, :]
+            return nothing, nothing
+        exactly, at_least = (torch.stack(tables, -2) for tables in zip(*parts, strict=True))
+        return exactly, at_least
 
     def _direct(self, parameters: Mapping[str, Tensor]) -> Tensor | None:
         """Probability of an empty gap for every pair with h > 0, 0 if a step follows itself; None if all are 0."""
@@ -493,9 +523,8 @@ def _going_on(summary: Counts, found: Mapping[str, Any], non_event: bool) -> dic
                 alpha.append(0.5 if k in row else float(np.clip(weight / len(others), 1e-3, 0.5)))
     # An end is for good: a decoding may take it instead of all that follows, and a long last pause looks like one.
     out: dict[str, Any] = {"end": 0.5 * ends / sum(summary.passes) if non_event and ends >= n / 2 else 0.0}
-    pauses = [*itertools.chain(*summary.gaps.values()), *summary.waits]
-    if non_event and pauses:  # as an end, a long wait would take the place of steps
-        out["typical"] = [*found["typical"], float(np.mean(pauses)) / found["rate"]]
+    if non_event and summary.gaps:  # as an end, a long memoryless wait would take the place of steps
+        out["wait"] = "gap"
     return out | {"pairs": pairs, "alpha": alpha}
 
 

@@ -75,6 +75,29 @@ def constant(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return end, no_end
 
 
+def residual(at_least: Tensor, log_weight: Tensor) -> Tensor:
+    """Tabulate what is left of segments at a random frame of theirs, mixed over kinds of segments.
+
+    A segment that lasts at least d frames with probability S(d) is met with d frames or more to go in proportion to
+    S(d) + S(d + 1) + ...: the law of the wait for the first step where a recording begins within a gap.
+
+    Args:
+        at_least: Log probability of every kind to last at least 1, 2, ..., n frames, shape (..., J, n); beyond n, the
+            hazard is that of the last age.
+        log_weight: Log rate at which segments of every kind occur, shape (..., J).
+
+    Returns:
+        Log probability to last exactly d, and at least d more frames, both of shape (..., n).
+    """
+    at_least = at_least.clamp(min=-1e4)  # differences of two logarithms of 0 are NaN
+    going_on = (at_least[..., -1:] - at_least[..., -2:-1]).exp().clamp(max=1 - 1e-9)
+    beyond = at_least[..., -1:] - torch.log1p(-going_on)
+    rest = torch.cat([at_least[..., :-1], beyond], -1).flip(-1).logcumsumexp(-1).flip(-1)
+    weight = log_weight[..., None]
+    total = (weight + rest[..., :1]).logsumexp(-2)
+    return (weight + at_least).logsumexp(-2) - total, (weight + rest).logsumexp(-2) - total
+
+
 def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
     """Tabulate a user's own law.
 
