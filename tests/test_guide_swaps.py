@@ -39,7 +39,7 @@ def test_an_autoguide_with_nothing_to_cover_is_refused_by_name(entry, variant):
         ("AutoGuideList", "opens the plates by itself"),
         ("AutoDiscreteParallel", "discrete latents, which the zoo's models sum out"),
         ("AutoCallable", "give a factory"),
-        ("AutoLaplaceApproximation", "ends as a point.*give AutoMultivariateNormal"),
+        ("AutoLaplaceApproximation", "would leave out the latents of the rows.*give AutoMultivariateNormal"),
     ],
 )
 def test_autoguides_that_cannot_work_say_so_in_one_line(kind, message):
@@ -177,13 +177,87 @@ def test_every_prior_of_every_entry_can_be_given_as_text_and_as_json(entry, vari
     lists = {site for site, family in families.items() if family not in TEXTS}
     assert lists <= {"A", "initial"}  # Dirichlet
     more = {site: OTHERS["Dirichlet"](model.priors()[site]) for site in lists}
-    _, swapped = tiny(entry, variant, priors=text | more)
+    given = text | more
+    _, swapped = tiny(entry, variant, priors=given)
+    held = {site: priors.from_json(json.loads(json.dumps(priors.to_json(prior)))) for site, prior in given.items()}
+    _, again = tiny(entry, variant, priors=held)
     for site in families:
-        prior = swapped.prior(site)
-        assert prior.event_shape == model.prior(site).event_shape
+        prior, back = swapped.prior(site), again.prior(site)
+        assert prior.event_shape == back.event_shape == model.prior(site).event_shape
         if not prior.event_shape.numel():  # a site without elements, of a process without such pairs
             continue
+        assert type(base(prior)) is type(base(given[site]))
         value = prior.sample()
-        back = priors.from_json(json.loads(json.dumps(priors.to_json(prior))))
         assert torch.allclose(back.log_prob(value), prior.log_prob(value)), site
-        assert type(base(back)) is type(base(prior))
+
+
+class Line(zoo.ZooModel):
+    """y_n ~ N(a + b x_n, 1) with a, b ~ N(0, 1), and a scale s ~ LogNormal(0, 1) that no data inform."""
+
+    def __init__(self, priors=None):
+        super().__init__()
+        self.set_priors(priors)
+
+    def priors(self):
+        return {"a": dist.Normal(0.0, 1.0), "b": dist.Normal(0.0, 1.0), "s": dist.LogNormal(0.0, 1.0)}
+
+    def forward(self, x, y=None, **batch):
+        a, b, _ = (pyro.sample(name, self.prior(name)) for name in self.priors())
+        with self.plate("row", **batch):
+            pyro.sample("y", dist.Normal(a[..., None] + b[..., None] * x, 1.0), obs=y)
+
+
+@pytest.fixture(scope="module")
+def laplace():
+    x = torch.linspace(0.0, 2.0, 12)
+    data = zoo.Batch.from_arrays(rows={"x": x, "y": 1.0 + 0.5 * x})
+    fit = zoo.fit(
+        Line(), autoguide.AutoLaplaceApproximation, data, steps=400, lr=0.05, schedule="linear", progress=False
+    )
+    return fit, data, x
+
+
+def test_the_laplace_approximation_of_a_normal_posterior_is_the_posterior(laplace):
+    fit, data, x = laplace
+    design = torch.stack([torch.ones(12), x], 1)
+    precision = design.T @ design + torch.eye(2)
+    exact, mean = precision.inverse(), precision.inverse() @ design.T @ data["y"]
+    guide = fit.guide.auto
+    assert torch.allclose(guide.loc[:2], mean, atol=0.01)
+    covariance = guide.scale_tril @ guide.scale_tril.T
+    assert torch.allclose(covariance[:2, :2], exact, rtol=0.01, atol=1e-4)
+    assert covariance[2, 2].item() == pytest.approx(1.0, rel=0.01)  # log s ~ N(0, 1)
+    drawn = zoo.draw(fit, data, draws=100, sites=["b"], predictive=False).groups["posterior"]["b"]
+    assert drawn.std() == pytest.approx(exact[1, 1].sqrt().item(), rel=0.3)
+    assert zoo.khat(fit, per="global", draws=100).item() < 0.5
+
+
+def test_the_laplace_approximation_is_saved_and_loaded(laplace, tmp_path):
+    fit, data, _ = laplace
+    back = zoo.load(fit.save(tmp_path / "run"), model=Line())
+    assert torch.equal(back.guide.auto.scale_tril, fit.guide.auto.scale_tril)
+    ours, theirs = (zoo.draw(one, data, draws=5).groups["posterior"]["a"] for one in (fit, back))
+    assert (ours == theirs).all()
+
+
+class Square(Line):
+    """y ~ N(a^2, 0.1^2): between its two roots the log density of a curves upwards."""
+
+    def forward(self, x, y=None, **batch):
+        a, *_ = (pyro.sample(name, self.prior(name)) for name in self.priors())
+        with self.plate("row", **batch):
+            pyro.sample("y", dist.Normal(a[..., None] ** 2, 0.1), obs=y)
+
+
+def test_the_laplace_approximation_is_refused_at_a_point_that_is_no_maximum():
+    data = zoo.Batch.from_arrays(rows={"x": torch.zeros(1), "y": torch.full((1,), 4.0)})
+    start = {"a": torch.tensor(0.0), "b": torch.tensor(0.0), "s": torch.tensor(1.0)}
+    guide = zoo.guides.auto(autoguide.AutoLaplaceApproximation, init_loc_fn=autoguide.init_to_value(values=start))
+    with pytest.raises(ValueError, match="no maximum of the log density"):
+        zoo.fit(Square(), guide, data, steps=1, lr=1e-6, progress=False)
+
+
+def test_the_laplace_approximation_is_refused_of_a_cut_posterior():
+    data, model = tiny("medication")
+    with pytest.raises(ValueError, match="AutoLaplaceApproximation is no guide for this model: the posterior is cut"):
+        zoo.fit(model, autoguide.AutoLaplaceApproximation, data, steps=1, progress=False)

@@ -131,6 +131,7 @@ def fit(
                     if training is not None:
                         shown = label if progress and processes.first else None
                         train_run(training, run, resume, shown, callback if processes.first else None)
+                        _finish(run, training.train)
             except NonFiniteLoss as error:
                 error.fit = result
                 raise
@@ -201,6 +202,15 @@ def train_run(
         run.history = training.history
         run.model.eval()
         run.guide.eval()
+
+
+def _finish(run: Run, train: Batch) -> None:
+    finish = declared(run.guide, "finish")
+    if finish is None or run.status not in ("finished", "stopped early"):
+        return
+    if train.on_disk is not None:
+        raise ValueError(f"guide: {type(run.guide).__name__} needs the data in memory to finish; read a part of them")
+    finish(run.model, train)
 
 
 def _solve(run: Run, train: Batch, result: Fit) -> None:

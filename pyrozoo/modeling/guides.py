@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuide, AutoNormal
+from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
@@ -31,6 +32,7 @@ class ZooGuide(LocalParams, PyroModule):
         sparse: Group -> names of the parameters with one line per member of the group. A guide that names a group here,
             even with no such parameter, accepts minibatches that hold only the groups of their rows
             (``groups="present"``); the named parameters are then read and updated only at these lines.
+        finish: Method ``finish(model, train)`` that `fit` calls once after the training; None if there is none.
         solve: Method ``solve(train)`` that sets the parameters from the training data in closed form; `fit` calls it
             instead of training. None if there is none.
         local: Guide of the latents along the rows, called as ``local(**batch, **values)`` with the values of the other
@@ -69,6 +71,7 @@ class ZooGuide(LocalParams, PyroModule):
     support: int = 0
     sparse: Mapping[str, tuple[str, ...]] = {}
     solve: Callable[[Batch], None] | None = None
+    finish: Callable[[ZooModel, Batch], None] | None = None
 
     def __init__(self, model: ZooModel | None = None) -> None:
         super().__init__()
@@ -82,7 +85,9 @@ class ZooGuide(LocalParams, PyroModule):
         return self._model[0]
 
 
-_DEFAULTS = {name: getattr(ZooGuide, name) for name in ("amortized", "support", "sparse", "solve")} | {"local": None}
+_DEFAULTS = {name: getattr(ZooGuide, name) for name in ("amortized", "support", "sparse", "solve", "finish")} | {
+    "local": None
+}
 
 
 def declared(guide: Any, name: str) -> Any:
@@ -130,12 +135,69 @@ class ComposedGuide(ZooGuide):
         super().__init__()
         self.auto = auto
         self.local = local
+        if isinstance(auto, Laplace):
+            self.finish = self._curve
+
+    def _curve(self, model: ZooModel, train: Batch) -> None:
+        cast(Laplace, self.auto).curve(lambda: model.elbo().differentiable_loss(model, self, **model.arguments(train)))
 
     def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
         values = {} if self.auto is None else self.auto(**batch)
         if self.local is not None:
             self.local(**batch, **values)
         return values
+
+
+class Laplace(AutoLaplaceApproximation):
+    """Pyro's Laplace approximation, which stays itself: a point while it trains, then a normal around it.
+
+    Pyro makes another guide of the point, by `laplace_approximation`. Here `curve` gives this one its covariance, so
+    that a fit predicts with it, and is saved and loaded as any other.
+    """
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_prototype(*args, **kwargs)
+        self.register_buffer("scale_tril", torch.zeros(self.latent_dim, self.latent_dim).to(self.loc))
+
+    def get_posterior(self, *args: Any, **kwargs: Any) -> dist.Distribution:
+        if self.training or not self.scale_tril.any():
+            return super().get_posterior(*args, **kwargs)
+        return dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril)
+
+    def _loc_scale(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.loc, self.scale_tril.pow(2).sum(-1).sqrt()
+
+    def curve(self, loss: Callable[[], torch.Tensor]) -> None:
+        """Set the covariance to the inverse of the curvature of minus the log joint density at the point.
+
+        The curvature is that of differences of gradients, since some models have first derivatives alone.
+
+        Args:
+            loss: Minus the log joint density of the unconstrained latents, as a function of the point.
+
+        Raises:
+            ValueError: The point is no maximum.
+        """
+        self.scale_tril.zero_()
+        at, step = self.loc.detach().clone(), 1e-2 if self.loc.dtype == torch.float32 else 1e-4
+
+        def gradient(place: torch.Tensor) -> torch.Tensor:
+            self.loc.data.copy_(place)
+            with torch.enable_grad():
+                return torch.autograd.grad(loss(), self.loc)[0].double()
+
+        shifts = step * torch.eye(len(at)).to(at)
+        try:
+            curvature = torch.stack([(gradient(at + own) - gradient(at - own)) / (2 * step) for own in shifts])
+        finally:
+            self.loc.data.copy_(at)
+        factor, failed = torch.linalg.cholesky_ex((curvature + curvature.mT) / 2)
+        if failed or not bool(torch.isfinite(factor).all()):
+            raise ValueError(
+                "AutoLaplaceApproximation: the point that the training found is no maximum of the log density, which "
+                "curves upwards there; train with more steps, or with a smaller lr at the end (schedule='cosine')"
+            )
+        self.scale_tril.copy_(torch.linalg.cholesky(torch.cholesky_inverse(factor)))
 
 
 class NoLatents(ComposedGuide):
@@ -188,8 +250,6 @@ _UNUSABLE = {
     "AutoCallable": "it wraps a function; give a factory model -> guide that returns a ZooGuide",
     "AutoGuideList": "it opens the plates by itself, and draws other minibatches than those given; write a ZooGuide",
     "AutoDiscreteParallel": "it is of discrete latents, which the zoo's models sum out",
-    "AutoLaplaceApproximation": "its training ends as a point, and its curvature would leave out the rows; give "
-    "AutoMultivariateNormal, or AutoDelta for the point",
 }
 
 
@@ -201,6 +261,20 @@ def require_usable(kind: type[AutoGuide]) -> None:
     """
     if kind.__name__ in _UNUSABLE:
         raise ValueError(f"{kind.__name__} is no guide for this model: {_UNUSABLE[kind.__name__]}")
+
+
+def _require_curvature(model: ZooModel) -> None:
+    """Refuse the Laplace approximation where minus the ELBO of a point is not minus a log joint density."""
+    reason = ""
+    if model.local_guide() is not None:
+        reason = f"its curvature would leave out the latents of the {model.rows}s"
+    elif model.cut:
+        reason = "the posterior is cut, and has no log density to curve"
+    if reason:
+        raise ValueError(
+            f"AutoLaplaceApproximation is no guide for this model: {reason}; give AutoMultivariateNormal, or AutoDelta "
+            "for the point"
+        )
 
 
 def require_composed(guide: Any) -> None:
@@ -223,6 +297,9 @@ def outer_sites(model: ZooModel) -> list[str]:
 
 
 def _auto(model: ZooModel, kind: type[AutoGuide], options: dict) -> AutoGuide:
+    if kind is AutoLaplaceApproximation:
+        _require_curvature(model)
+        kind = Laplace
     exposed = poutine.block(model, expose=outer_sites(model))
 
     def create_plates(**batch: Any) -> list:
