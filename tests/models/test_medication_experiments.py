@@ -295,3 +295,10 @@ def test_simulated_data_are_identified_by_all_their_batches():
 def test_the_time_of_jobs_counts_those_of_earlier_calls():
     results = {"a": {"seconds": 1.5}, "b": {"seconds": 2.0}}
     assert experiments.timing(results, True) == {"job_seconds": 3.5, "threads_per_job": 1, "resumed": True}
+
+
+def test_the_tables_of_decoders_on_the_page_are_those_of_the_record():
+    folder = Path(zoo.models.medication.__file__).parent
+    page = (folder / "README.md").read_text()
+    for table in decoders.decoders_tables(read_record(folder / "results" / "decoders")["rows"]):
+        assert table in page

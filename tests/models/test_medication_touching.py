@@ -121,7 +121,8 @@ def test_the_wait_of_several_passes_is_what_is_left_of_a_gap():
     # One recording has one first wait only: a decoding must not wait on where steps are unclear.
     train = made([PASS * 12], noise=0.9)
     model = zoo.create_model("medication", train)
-    assert model.wait == "gap" and "start_rate" not in model.priors()
+    assert model.wait == "gap"
+    assert "start_rate" not in model.priors()
     fit = zoo.fit(model, "closed-form", train, progress=False)
     labels = decode_recordings(fit, made([PASS * 12], seed=1, noise=0.9), "map").labels[0]
     assert (labels > 0).argmax() < 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "hazard, power 1": ("semi-markov", {"power": 1.0, "floor": 1e-4}, ("paper", "map", "marginal", "mea")),
     "hazard, fitted power": ("semi-markov", {}, ("paper", "map", "marginal", "mea")),
 }
+
+# Model -> decoders of the page's first table.
+SHOWN = {
+    "no process": ("argmax",), "vanilla": ("viterbi",), "cdf, power 1": ("paper", "map"), "hazard, power 1": ("map",),
+    "hazard, fitted power": ("map", "marginal", "mea"),
+}  # fmt: skip
+ANSWERS = {"paper": "recursion", "map": "exact map", "marginal": "posterior"}  # was a step performed?
 
 
 def decoders_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
@@ -67,6 +74,38 @@ def decoders_experiment(out: Path, profile: str = "quick", seeds: int | None = N
     extra = {"note": NOTE, **timing(results, resumed)}
     text = format_table([{k: v for k, v in row.items() if "nats" not in k} for row in rows])
     return Outcome(rows, data, list(numbers), extra, text)
+
+
+def decoders_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Return the tables of the page: some decoders, what the text's recursion misses, and steps performed.
+
+    Args:
+        rows: Rows of the record.
+    """
+    shown = [row for row in rows if row["decoder"] in SHOWN.get(row["model"], ())]
+    missed = [row for row in rows if row["decoder"] == "paper" and row["model"].endswith("power 1")]
+    short = {"missed": "share"} | {name: name for name in ("nats_median", "nats_p90", "frames_changed")}
+    ends = ("", "_se")
+    misses = [
+        {**_case(row), **{f"{name}{end}": row[f"misses_{own}{end}"] for name, own in short.items() for end in ends}}
+        for row in missed
+    ]
+    performed: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row["model"] in ("cdf, power 1", "hazard, fitted power") and row["decoder"] in ANSWERS:
+            line = performed.setdefault(tuple(_case(row).values()), _case(row))
+            line |= {f"{ANSWERS[row['decoder']]}{end}": row[f"auroc{end}"] for end in ends}
+    columns = ("frame_accuracy", "segment_f1", "edit", "frame_nll", "power")
+    scored = [
+        {**_case(row), "decoder": row["decoder"]}
+        | {k: row[k] for name in columns for k in (name, f"{name}_se") if k in row}
+        for row in shown
+    ]
+    return format_table(scored), format_table(misses), format_table(list(performed.values()))
+
+
+def _case(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: row[k] for k in ("model", "device", "difficulty")}
 
 
 def _job(device: str, difficulty: str, model: str, seed: int) -> str:
