@@ -134,7 +134,7 @@ def _log_likelihood(model: ZooModel, batch: Batch, values: Mapping[str, Tensor])
     for name in joint[0]:
         together = torch.stack([w + terms[name] for w, terms in zip(weight, joint, strict=True)])
         value = together.logsumexp(0) - torch.stack(weight).expand(together.shape).logsumexp(0)
-        out[name.removesuffix("_observed")] = where_observed(trace.nodes[name], value, density=True)
+        out[name.removesuffix("_observed")] = where_observed(trace.nodes[name], value, density=True)[0]
     return out
 
 

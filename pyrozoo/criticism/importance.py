@@ -5,22 +5,22 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from pyro import poutine
 from pyro.ops.stats import fit_generalized_pareto
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.batch import Batch, require_batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
+from ..posterior.many import chunks, pairs, within
 from ..posterior.new_groups import ready
-from ..posterior.traces import Pair, chunks, outside, pair, plates_of, squeezed
+from ..posterior.traces import Pair, outside, pair, plates_of, squeezed
 
 ROUNDING = 1e-5
 GLOBAL = "global"  # judges all latents together
@@ -174,8 +174,8 @@ def over_rows(
 ) -> Tensor:  # fmt: skip
     """Reduce importance draws of the rows' latents, `batch_size` rows at a time; return the results end to end.
 
-    For each block of B rows, `reduce` gets an iterator over the draws, as pairs of traces and log weights (B,), and
-    returns (B, ...). A log weight is log p - log q of the row's own terms, given the draw of everything outside the
+    For each block of B rows, `reduce` gets an iterator over parts of S draws: pairs of traces and log weights (S, B),
+    and returns (B, ...). A log weight is log p - log q of the row's own terms, given the draw of everything outside the
     rows; in double precision.
 
     Raises:
@@ -195,16 +195,15 @@ def over_rows(
 
 def _weighted_draws(run: Run, part: Batch, draws: int, bar: tqdm) -> Iterator[tuple[Pair, Tensor]]:
     rows = run.model.rows
-    for _ in range(draws):
-        drawn = pair(run.model, run.guide, part)
+    for drawn in pairs(run.model, run.guide, part, draws):
         p, q = drawn.by_plate("model")[rows], drawn.by_plate("guide").get(rows)
-        bar.update(part.n_rows)
-        yield drawn, (p if q is None else p - q).double().reshape(part.n_rows)
+        bar.update(part.n_rows * drawn.draws)
+        yield drawn, (p if q is None else p - q).double()
 
 
 def _log_sum(terms: Iterator[tuple[Pair, Tensor]]) -> Tensor:
-    """Log of the summed weights, one draw in memory at a time."""
-    return functools.reduce(torch.logaddexp, (log_weight for _, log_weight in terms))
+    """Log of the summed weights, one part of the draws in memory at a time."""
+    return functools.reduce(torch.logaddexp, (log_weight.logsumexp(0) for _, log_weight in terms))
 
 
 def pareto_k(log_weights: Tensor) -> float:
@@ -275,20 +274,16 @@ def is_point(run: Run, batch: Batch) -> bool:
 
 def _global_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     """Log weights (S,) of all latents together."""
-    out = []
-    for _ in range(draws):
-        drawn = pair(run.model, run.guide, batch)
-        totals = (sum(term.double().sum() for term in drawn.by_plate(part).values()) for part in ("model", "guide"))
-        p, q = (cast(Tensor, total) for total in totals)
-        out.append(p - q)
-    return torch.stack(out)
+    return torch.cat(
+        [drawn.total("model") - drawn.total("guide") for drawn in pairs(run.model, run.guide, batch, draws)]
+    )
 
 
 def row_weights(run: Run, batch: Batch, draws: int) -> Tensor:
     """Log weights (S, N) of the rows' latents given one draw of everything else."""
     rows = run.model.rows
     fixed = outside(poutine.trace(run.guide).get_trace(**run.model.arguments(batch)), {rows})
-    return torch.cat([log_weights(run, batch, fixed, n)[rows] for n in chunks(draws, batch)])
+    return torch.cat([log_weights(part)[rows] for part in pairs(run.model, run.guide, batch, draws, fixed=fixed)])
 
 
 def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, vary: bool) -> Tensor:
@@ -297,21 +292,24 @@ def _group_weights(run: Run, batch: Batch, per: str, draws: int, inner: int, var
     outer = poutine.trace(run.guide).get_trace(**run.model.arguments(batch))
     if any(s["infer"].get("is_auxiliary") and not s["cond_indep_stack"] for _, s in outer.iter_stochastic_nodes()):
         raise ValueError(f"per: this guide is joint over all {per}s, so that none has weights of its own")
-    out, first = [], None
-    for _ in range(draws):
-        group_draw = pair(run.model, run.guide, batch, outside(outer, {rows, per})).guide if vary else outer
-        fixed = outside(group_draw, {rows})
-        terms = [log_weights(run, batch, fixed, n) for n in chunks(inner, batch)]
-        others = {plate: term[:1] for plate, term in terms[0].items() if plate not in (rows, per)}
-        first = first or others
+    out: list[Tensor] = []
+    first: dict[str, Tensor] | None = None
+    fixed = outside(outer, {rows, per}) if vary else outer
+    whole = chunks(draws * inner, batch)[0]  # draws of the rows at once, `inner` for each draw of the groups
+    at_once = max(1, whole // inner) * batch.n_rows
+    for group_draws in pairs(run.model, run.guide, batch, draws, fixed=fixed, at_once=at_once):
+        terms = [log_weights(part) for part in within(group_draws, run.model, run.guide, batch, inner, {rows})]
+        others = {plate: term for plate, term in terms[0].items() if plate not in (rows, per)}
+        first = first or {plate: term[:1] for plate, term in others.items()}
         if any(not torch.allclose(term, first[plate]) for plate, term in others.items()):
             raise ValueError(
                 f"per: densities outside the {per}s depend on the {per}s' latents, and k would leave them out"
             )
-        total = terms[0][per][0] if per in terms[0] else torch.zeros(batch.sizes[per], device=batch[per].device)
-        by_row = torch.cat([term[rows] for term in terms]).logsumexp(0) - np.log(inner)
-        out.append(total.double().index_add(0, batch[per], by_row.double()))
-    return torch.stack(out)
+        n = group_draws.draws
+        by_row = torch.cat([term[rows] for term in terms]).reshape(n, inner, -1).logsumexp(1) - np.log(inner)
+        own = terms[0][per][:: inner if n > 1 else 1][:n] if per in terms[0] else by_row.new_zeros(n, batch.sizes[per])
+        out.append(own.double().index_add(1, batch[per], by_row.double()))
+    return torch.cat(out)
 
 
 def _at_a_point(run: Run, batch: Batch, per: str) -> np.ndarray:
@@ -325,9 +323,7 @@ def _at_a_point(run: Run, batch: Batch, per: str) -> np.ndarray:
     return (~moved).cpu().numpy()
 
 
-def log_weights(run: Run, batch: Batch, fixed: Trace, draws: int) -> dict[str, Tensor]:
-    """Log weights (S, ...) by plate, of the sites that are not fixed."""
-    drawn = pair(run.model, run.guide, batch, fixed, copies=draws)
+def log_weights(drawn: Pair) -> dict[str, Tensor]:
+    """Log weights by plate, (draws, plate), of the sites of the guide that are not fixed."""
     p, q = drawn.by_plate("model"), drawn.by_plate("guide")
-    weights = {plate: term - q[plate] if plate in q else term for plate, term in p.items()}
-    return {k: w.reshape(-1, w.shape[-1] if w.dim() else 1).expand(draws, -1) for k, w in weights.items()}
+    return {plate: (term - q[plate] if plate in q else term).reshape(drawn.draws, -1) for plate, term in p.items()}

@@ -17,7 +17,8 @@ from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit
 from ..modeling.hidden import public_name
-from ..posterior.traces import Pair, is_discrete, pair, plate_of
+from ..posterior.many import pairs
+from ..posterior.traces import Pair, is_discrete, plate_of
 from . import scores
 
 
@@ -90,26 +91,27 @@ def latent_report(
     divergences: list[Tensor] = []
     with isolated(seed), torch.no_grad():
         batch = fit.prepare(data)
-        for _ in range(draws):
-            drawn = pair(fit.model, fit.guide, batch, targets_only=True)
+        for drawn in pairs(fit.model, fit.guide, batch, draws, targets_only=True):
             site = _first_along_a_plate(fit, drawn) if site is None else site
             if site not in drawn.guide.nodes:
                 raise KeyError(f"{site!r} is no latent of the guide; it samples {drawn.guide.stochastic_nodes}")
             # An AutoGuide puts the density on the unconstrained value, which is the value itself on the real line.
             real = _is_real(drawn.model.nodes[site]["fn"].support)
             holder = f"{site}_unconstrained" if real and f"{site}_unconstrained" in drawn.guide.nodes else site
-            located, variance = _moments(drawn.guide.nodes[holder])
-            means.append(located)
-            variances.append(variance)
-            divergence = _kl_by_dimension(drawn.guide.nodes[holder]["fn"], drawn.model.nodes[site]["fn"])
+            own = drawn.guide.nodes[holder]
+            located, variance = _moments(own)
+            divergence = _kl_by_dimension(own["fn"], drawn.model.nodes[site]["fn"])
             if divergence.dim() > located.dim():  # the prior depends on an enumerated site: the mean over its posterior
                 weighted = drawn.shares(drawn.model.nodes[site])[..., None] * divergence
                 divergence = weighted.sum(tuple(range(weighted.dim() - located.dim())))
-            divergences.append(divergence.expand_as(located))
+            means.append(drawn.by_draw(own, located))
+            variances.append(drawn.by_draw(own, variance))
+            divergences.append(drawn.by_draw(own, divergence.expand_as(located)))
         # Law of total variance: other latents differ between draws, and a Delta has no variance of its own.
-        sds = (torch.stack(variances).mean(0) + torch.stack(means).var(0)).sqrt()
-        kls = torch.stack(divergences).mean(0)
-    mean, sd, kl = (v.reshape(len(v), -1).cpu().numpy() for v in (torch.stack(means).mean(0), sds, kls))
+        mean_of = torch.cat(means)
+        sds = (torch.cat(variances).mean(0) + mean_of.var(0)).sqrt()
+        kls = torch.cat(divergences).mean(0)
+    mean, sd, kl = (v.reshape(len(v), -1).cpu().numpy() for v in (mean_of.mean(0), sds, kls))
     plate = plate_of(drawn.guide.nodes[site])
     if not plate:
         raise ValueError(

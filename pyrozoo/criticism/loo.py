@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
-from pyro import poutine
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
-from ..posterior.traces import chunks, outside, pair, plates_of
+from ..posterior.many import chunks, pairs, within
+from ..posterior.traces import pair, plates_of
 from .importance import BAD, is_point, log_weights, row_weights, shapes, training_data
 from .sensitivity import smoothed
 
@@ -140,14 +139,14 @@ def _densities(run: Run, batch: Batch, draws: int, inner: int | None, progress: 
     rows, out = run.model.rows, []
     with tqdm(total=draws, desc="leave one out", disable=not progress, unit="draw") as bar:
         if inner is None:
-            for n in chunks(draws, batch):
-                term = pair(run.model, run.guide, batch, copies=n).by_plate("model")[rows]
-                out.append(term.double().cpu().expand(n, -1))
-                bar.update(n)
+            for part in pairs(run.model, run.guide, batch, draws):
+                out.append(part.by_plate("model")[rows].double().cpu())
+                bar.update(part.draws)
             return torch.cat(out)
-        for _ in range(draws):
-            fixed = outside(poutine.trace(run.guide).get_trace(**run.model.arguments(batch)), {rows})
-            terms = torch.cat([log_weights(run, batch, fixed, n)[rows] for n in chunks(inner, batch)])
-            out.append(cast(Tensor, terms.double().cpu().logsumexp(0) - np.log(inner)))
-            bar.update()
-    return torch.stack(out)
+        at_once = max(1, chunks(draws * inner, batch)[0] // inner) * batch.n_rows
+        for outer in pairs(run.model, run.guide, batch, draws, at_once=at_once):
+            parts = within(outer, run.model, run.guide, batch, inner, {rows})
+            terms = torch.cat([log_weights(part)[rows] for part in parts]).double().cpu()
+            out.append(terms.reshape(outer.draws, inner, -1).logsumexp(1) - np.log(inner))
+            bar.update(outer.draws)
+    return torch.cat(out)

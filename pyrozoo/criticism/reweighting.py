@@ -19,8 +19,9 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..modeling.hidden import UNOBSERVED
 from ..posterior.columns import columns_of, summary
+from ..posterior.many import chunks
 from ..posterior.predicting import names_in
-from ..posterior.traces import chunks, outside, pair
+from ..posterior.traces import outside, pair
 from .arguments import target_of
 from .importance import pareto_k
 

@@ -17,6 +17,8 @@ from ..inference.loop import Training
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
 from ..modeling.guides import declared, with_support
+from ..posterior.many import pairs
+from ..posterior.traces import squeezed
 
 
 # -------------------------------------------------------------------- simulation-based calibration
@@ -70,9 +72,10 @@ def sbc(
                 Training(own, own_guide, batch, None, options, own_seed, None).run(
                     resume=False, progress=None, callback=None
                 )
+            own.eval(), own_guide.eval()
             with torch.no_grad():
-                traces = [poutine.trace(own_guide).get_trace(**own.arguments(batch)) for _ in range(draws)]
-            values = torch.stack([trace.nodes[site]["value"] for trace in traces])
+                drawn = list(pairs(own, own_guide, batch, draws))
+            values = torch.cat([part.by_draw(part.guide.nodes[site]) for part in drawn])
             ranks = (values < truth).sum(0).reshape(-1).tolist()
             rows += [{"simulation": index, "component": j, "rank": rank} for j, rank in enumerate(ranks)]
     return pd.DataFrame(rows)
@@ -89,7 +92,7 @@ def _data_and_latent(model: ZooModel, layout: Batch, site: str) -> tuple[Batch, 
                 lengths = layout["lengths"]
                 value = value[torch.arange(value.shape[1], device=value.device) < lengths[:, None]]
             tensors[name] = value
-    return layout.with_tensors(tensors), trace.nodes[site]["value"].detach()
+    return layout.with_tensors(tensors), squeezed(trace.nodes[site]["value"].detach(), trace.nodes[site])
 
 
 def rank_p_value(ranks: Any, draws: int, bins: int = 10) -> float:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..data.batch import Batch, require_batch
 from ..inference.copies import isolated
-from ..inference.fitted import Fit, Run
+from ..inference.fitted import Fit
 from ..inference.law import StudentLaw
+from ..modeling.base import ZooModel
 from ..posterior.columns import (
     classes,
     column,
@@ -27,9 +28,10 @@ from ..posterior.columns import (
     tails,
 )
 from ..posterior.drawing import prior_predictive
+from ..posterior.many import pairs
 from ..posterior.new_groups import ready
 from ..posterior.predicting import Predicted, names_in, observed_target, predict_with_draws, restart_seed, target_sites
-from ..posterior.traces import pair
+from ..posterior.traces import Pair
 from . import scores
 from .arguments import target_of
 
@@ -430,14 +432,18 @@ def log_predictive(
         with isolated(restart_seed(seed, place)), torch.no_grad():
             (run, data), (_, whole) = ready(fit, test.hide(), run), ready(fit, test, run)
             truth = whole[target] if target in run.model.enumerated else observed_target(run, whole, target)
-            arguments = run.model.arguments(data)
-            terms += [_log_target(run, arguments, target, truth) for _ in range(draws)]
-    if terms[0].dim() != 1:
+            asked: dict[str, Any] = {"targets_only": True, "hidden": run.model.targets} if run.model.enumerated else {}
+            terms += [
+                _log_target(part, run.model, target, truth)
+                for part in pairs(run.model, run.guide, data, draws, **asked)
+            ]
+    if terms[0].dim() != 2:
         raise ValueError(
             f"target: {target!r} has no one density per {test.rows}, because it lies along further plates; see "
             "log_density for whole rows"
         )
-    density = torch.stack(terms).double().logsumexp(0) - np.log(len(terms))
+    values = torch.cat(terms).double()
+    density = values.logsumexp(0) - np.log(len(values))
     index = pd.Index(test.names(test.rows), name=test.rows)
     return pd.Series(density.cpu().numpy(), index=index, name=f"log p({target})")[seen]
 
@@ -452,16 +458,15 @@ def _log_law(fit: Fit, test: Batch, table: pd.DataFrame, target: str, seen: np.n
     return None
 
 
-def _log_target(run: Run, arguments: Mapping[str, Any], target: str, truth: Tensor) -> Tensor:
-    """Log density of a target's true values given one draw of the latents, with rows' enumerated latents summed out."""
-    if not run.model.enumerated:
-        fn = target_sites(run, arguments)[target]["fn"]
-        return fn.log_prob(_in_shape(truth, fn))
-    drawn = pair(run.model, run.guide, arguments, targets_only=True, hidden=run.model.targets)
-    if target in run.model.enumerated:
-        return drawn.log_conditional(target, truth)
-    site = drawn.target(target)
-    return drawn.log_given(site, site["fn"].log_prob(_in_shape(truth, site["fn"])))
+def _log_target(part: Pair, model: ZooModel, target: str, truth: Tensor) -> Tensor:
+    """Log density (draws, N) of a target's true values given the latents, rows' enumerated latents summed out."""
+    if not model.enumerated:
+        site = target_sites(model, part)[target]
+        return part.by_draw(site, site["fn"].log_prob(_in_shape(truth, site["fn"])), 0)
+    if target in model.enumerated:
+        return part.log_conditional(target, truth)
+    site = part.target(target)
+    return part.log_given(site, site["fn"].log_prob(_in_shape(truth, site["fn"])))
 
 
 def _in_shape(truth: Tensor, fn: Any) -> Tensor:

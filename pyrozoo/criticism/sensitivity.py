@@ -19,8 +19,9 @@ from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..modeling.priors import fit_to_site, moved, rescaled
+from ..posterior.many import pairs
 from ..posterior.predicting import target_sites
-from ..posterior.traces import Pair, class_support, is_discrete, moments, pair, plates_of, squeezed
+from ..posterior.traces import Pair, class_support, is_discrete, moments, plates_of
 from .importance import pareto_k
 
 STEP = 0.01  # step of the power, for the sensitivity index
@@ -187,46 +188,48 @@ def _draw(
     values: list[Tensor] = []
     ratios: dict[str, list[Tensor]] = {}
     moments: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for _ in range(draws):
-        drawn = pair(run.model, run.guide, data)
+    for drawn in pairs(run.model, run.guide, data, draws):
         value, own = _site_values(drawn, site, changed)
         values.append(value)
         for label, ratio in own.items():
             ratios.setdefault(label, []).append(ratio)
         if targets and run.model.targets:
-            for target, found in target_sites(run, data, drawn.guide).items():
-                moments.setdefault(target, []).append(_target_moments(found, data.n_rows))
-        bar.update()
+            for target, found in target_sites(run.model, drawn).items():
+                moments.setdefault(target, []).append(_target_moments(drawn, found))
+        bar.update(drawn.draws)
     plates = plates_of(drawn.model.nodes[site])
-    weighed = _Weighed(plates[0] if plates else "", torch.stack(values), {k: torch.stack(v) for k, v in ratios.items()})
-    stacked = {t: (torch.stack([one for one, _ in m]), torch.stack([two for _, two in m])) for t, m in moments.items()}
+    weighed = _Weighed(plates[0] if plates else "", torch.cat(values), {k: torch.cat(v) for k, v in ratios.items()})
+    stacked = {t: (torch.cat([one for one, _ in m]), torch.cat([two for _, two in m])) for t, m in moments.items()}
     return weighed, stacked
 
 
 def _site_values(drawn: Pair, name: str, changed: Mapping[str, Ratio]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Values (P, E) of the site in one draw, and its log ratios (P,) by label; label "" is the prior's power 2."""
+    """Values (S, P, E) of the site in S draws, and its log ratios (S, P) by label; label "" is the prior's power 2."""
     site = drawn.model.nodes[name]
     if len(plates_of(site)) > 1:
         raise ValueError(f"site: {name!r} lies along several plates {plates_of(site)}; only one is supported")
     value, fn = site["value"], site["fn"]
     ratios = {
-        label: squeezed(scale_and_mask(ratio(fn, value), 1.0, site["mask"]), site, density=True)
+        label: drawn.by_draw(site, scale_and_mask(ratio(fn, value), 1.0, site["mask"]), 0)
         for label, ratio in {**changed, "": _powered(2.0)}.items()
     }
-    flat = {label: ratio.double().cpu().reshape(-1) for label, ratio in ratios.items()}
-    return squeezed(value, site).double().cpu().reshape(len(flat[""]), -1), flat
+    flat = {label: ratio.double().cpu().reshape(drawn.draws, -1) for label, ratio in ratios.items()}
+    return drawn.by_draw(site).double().cpu().reshape(*flat[""].shape, -1), flat
 
 
-def _target_moments(site: Mapping[str, Any], n_rows: int) -> tuple[Tensor, Tensor]:
-    """Mean and mean square (N, C) of a target given one draw of the latents; for classes, their indicators."""
+def _target_moments(drawn: Pair, site: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and mean square (S, N, C) of a target given the latents; for classes, their indicators."""
     value, support = site["value"], class_support(site)
     if support is not None:
-        mean = second = torch.nn.functional.one_hot(value.long(), len(support)).double()
-    elif is_discrete(site):  # counts
-        mean, second = value.double(), value.double() ** 2
+        hot = torch.nn.functional.one_hot(value.long(), len(support)).double()
+        mean = second = drawn.by_draw(site, hot, site["fn"].event_dim + 1)
     else:
-        mean, second = moments(site["fn"], value, value.shape).double()
-    return mean.cpu().reshape(n_rows, -1), second.cpu().reshape(n_rows, -1)
+        if is_discrete(site):  # counts
+            first, square = value.double(), value.double() ** 2
+        else:
+            first, square = moments(site["fn"], value, value.shape).double()
+        mean, second = drawn.by_draw(site, first), drawn.by_draw(site, square)
+    return mean.cpu().reshape(*mean.shape[:2], -1), second.cpu().reshape(*second.shape[:2], -1)
 
 
 # -------------------------------------------------------------------- weights

@@ -27,10 +27,12 @@ from ..modeling.hidden import OBSERVED, public_name
 from .columns import component_values, components
 from .draws import Draws
 from .export import from_draws
+from .many import pairs
 from .new_groups import ready
 from .predicting import predict_with_draws
 from .traces import (
-    enumerated_values,
+    Pair,
+    by_draw,
     event_dims,
     is_data,
     is_discrete,
@@ -40,8 +42,6 @@ from .traces import (
     observed_values,
     pair,
     plates_of,
-    predictive_trace,
-    squeezed,
     where_observed,
 )
 
@@ -99,11 +99,11 @@ def draw(
     for index, run in enumerate(fit.runs if restarts else [fit.best]):
         with isolated(run_seed(seed, index)), torch.no_grad():
             ran, data = ready(fit, batch, run)
-            arguments = ran.model.arguments(data)
-            bar = tqdm(range(draws), desc="draws", delay=5.0, leave=False)  # of long work only
-            chains.append([_one_draw(ran.model, ran.guide, arguments, sites, predictive) for _ in bar])
-    with isolated(seed), torch.no_grad():
-        trace = model_trace(ran.model, ran.guide, data)
+            with torch.random.fork_rng():
+                trace = model_trace(ran.model, ran.guide, data)
+            with tqdm(total=draws, desc="draws", delay=5.0, leave=False) as bar:  # of long work only
+                drawn = pairs(ran.model, ran.guide, data, draws)
+                chains.append([_of_posterior(part, trace, sites, predictive, bar) for part in drawn])
     found = _collect(chains, trace, fit.model, data, sites, {"guide": fit.guide_name})
     if predictive and restarts and fit.law is not None:
         found.groups["cross_fitted_predictive"] = _from_law(fit, batch, found, draws, seed)
@@ -166,8 +166,9 @@ def prior_predictive(
             model.eval()  # draws leave no mark, e.g. on running means
             try:
                 arguments = model.arguments(data)
-                chains.append([_prior_draw(model, arguments, sites) for _ in range(draws)])
-                trace = poutine.trace(model).get_trace(**arguments)
+                with torch.random.fork_rng():
+                    trace = poutine.trace(model).get_trace(**arguments)
+                chains.append([_of_prior(part, trace, sites) for part in pairs(model, no_latents, data, draws)])
             finally:
                 model.train(training)
     return _collect(chains, trace, models[-1], data, sites, {"guide": "none: draws from the prior"})
@@ -266,8 +267,9 @@ def _mcmc_draws(
             _require_same_data(poutine.trace(model).get_trace(**arguments), samples)
             for chain in range(mcmc.num_chains):
                 held = [_Held({k: v[chain, s] for k, v in samples.items()}) for s in range(mcmc.num_samples)]
-                chains.append([_one_draw(model, guide, arguments, sites, predictive) for guide in held])
-            trace = model_trace(model, held[-1], data)
+                trace = model_trace(model, held[-1], data)
+                parts = (pair(model, guide, arguments) for guide in held)
+                chains.append([_of_posterior(part, trace, sites, predictive) for part in parts])
         finally:
             model.train(training)
     for one in itertools.chain.from_iterable(chains):
@@ -320,18 +322,27 @@ def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
     return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
 
 
-def _prior_draw(model: ZooModel, arguments: Mapping[str, Any], sites: list[str] | None) -> dict[str, dict]:
-    trace = poutine.trace(poutine.uncondition(model)).get_trace(**arguments)
-    return {"prior": _values(trace, sites, False), "prior_predictive": _values(trace, sites, True)}
+def no_latents(**_: Any) -> None:
+    """Guide of draws from the prior: the model draws all latents by itself."""
+
+
+def _of_prior(part: Pair, one: Trace, sites: list[str] | None) -> dict[str, dict]:
+    trace = part.predictive(prior=True)
+    return {
+        "prior": _values(part, trace, one, sites, False),
+        "prior_predictive": _values(part, trace, one, sites, True),
+    }
 
 
 def _collect(
     chains: list[list[dict]], trace: Trace, model: ZooModel, data: Batch, sites: list[str] | None, attrs: dict
 ) -> Draws:
-    """Stack the draws of each chain, and add the observed data and the names of all axes."""
+    """Join the parts of each chain, and add the observed data and the names of all axes."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     for group, variables in chains[0][0].items():
-        groups[group] = {v: np.stack([np.stack([d[group][v] for d in chain]) for chain in chains]) for v in variables}
+        groups[group] = {
+            v: np.stack([np.concatenate([part[group][v] for part in chain]) for chain in chains]) for v in variables
+        }
     groups["observed_data"] = {
         public_name(name): observed_values(site)
         for name, site in trace.nodes.items()
@@ -402,43 +413,49 @@ def _constants(
     return found, dims
 
 
-def _one_draw(
-    model: ZooModel, guide: Any, arguments: Mapping[str, Any], sites: list[str] | None, predictive: bool
+def _of_posterior(
+    part: Pair, one: Trace, sites: list[str] | None, predictive: bool, bar: tqdm | None = None
 ) -> dict[str, dict]:
-    drawn = pair(model, guide, arguments)
-    enumerated = enumerated_values(model, drawn.guide, arguments)
+    """Groups of the draws of a part; `one` is the trace of the model in one draw."""
+    assert part.source is not None  # made by `pair`
+    model = part.source[0]
     out: dict[str, dict[str, np.ndarray]] = {"posterior": {}, "log_likelihood": {}, "log_prior": {}, "sample_stats": {}}
-    for name, site in named_sites(drawn.model):
-        if name in enumerated and _wanted(name, sites):
-            out["posterior"][name] = squeezed(enumerated[name], site).cpu().numpy()
-        elif not is_data(site) and not is_half(name, drawn.model) and _wanted(name, sites):
-            out["posterior"][name] = squeezed(site["value"], site).cpu().numpy()
-    for name, value in drawn.log_likelihood().items():
+    for name, site in named_sites(part.model):
+        shown = part.enumerated.get(name) or (None if is_data(site) or is_half(name, part.model) else site)
+        if shown is not None and _wanted(name, sites):
+            out["posterior"][name] = _array(part, name, shown, one)
+    for name, value in part.log_likelihood().items():
         if _wanted(name, sites):
-            site = drawn.model.nodes[name]
-            out["log_likelihood"][public_name(name)] = where_observed(site, value, density=True).cpu().numpy()
+            found = where_observed(part.model.nodes[name], value, density=True, draws=part.draws)
+            out["log_likelihood"][public_name(name)] = found.cpu().numpy()
     with_prior = model.priors().keys() - set(model.enumerated)
-    for name, site in drawn.sites("model"):
-        density = drawn.log_density(site) if name in with_prior and _wanted(name, sites) else None
-        if density is not None and density.dim() <= drawn.nesting:  # else it depends on an enumerated site
-            out["log_prior"][name] = squeezed(density, site, density=True).cpu().numpy()
-    for key, part in (("lp", "model"), ("lq", "guide")):
-        total = sum(term.sum() for term in drawn.by_plate(part).values())
-        out["sample_stats"][key] = np.asarray(float(total))
+    for name, site in part.sites("model"):
+        density = part.log_density(site) if name in with_prior and _wanted(name, sites) else None
+        if density is not None and density.dim() <= part.nesting:  # else it depends on an enumerated site
+            out["log_prior"][name] = part.by_draw(site, density, 0).cpu().numpy()
+    for key, side in (("lp", "model"), ("lq", "guide")):
+        out["sample_stats"][key] = part.total(side).numpy()
     if predictive:
-        out["posterior_predictive"] = _values(predictive_trace(model, drawn.guide, arguments, enumerated), sites, True)
+        out["posterior_predictive"] = _values(part, part.predictive(), one, sites, True)
+    if bar is not None:
+        bar.update(part.draws)
     return out
 
 
-def _values(trace: Trace, sites: list[str] | None, observed: bool) -> dict[str, np.ndarray]:
+def _array(part: Pair, name: str, site: Mapping[str, Any], one: Trace) -> np.ndarray:
+    alone = one.nodes[name]["value"].dim() if name in one.nodes else None
+    return by_draw(site["value"], site, part.draws, alone=alone).cpu().numpy()
+
+
+def _values(part: Pair, trace: Trace, one: Trace, sites: list[str] | None, observed: bool) -> dict[str, np.ndarray]:
     out = {}
     for name, site in named_sites(trace):
         was_data = bool(site["infer"].get("was_observed")) and not site["infer"].get("_deterministic")
         is_target = site["infer"].get("_deterministic") and name + OBSERVED in trace.nodes
         if _wanted(name, sites) and not is_half(name, trace) and bool(was_data or is_target) is observed:
-            value = squeezed(site["value"], site)
-            whole = observed and was_data and is_discrete(site) and value.is_floating_point()
-            out[name] = (value.long() if whole else value).cpu().numpy()
+            value = _array(part, name, site, one)
+            whole = observed and was_data and is_discrete(site) and value.dtype.kind == "f"
+            out[name] = value.astype(np.int64) if whole else value
     return out
 
 

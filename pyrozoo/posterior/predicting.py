@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from pyro import poutine
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..data.batch import Batch
@@ -20,23 +19,20 @@ from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
 from ..inference.law import StudentLaw, Temperature, joined
 from ..inference.losses import validation
+from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
 from ..modeling.warps import unwarped
 from .columns import class_columns, column, columns_of, component_names, summary
+from .many import AT_ONCE, pairs, row_blocks
 from .new_groups import new_groups, ready
 from .traces import (
-    AT_ONCE,
     Pair,
-    chunks,
     class_support,
-    enumerated_values,
     frames_of,
     is_discrete,
     is_enumerated,
     moments,
     pair,
-    predictive_trace,
-    row_blocks,
     squeezed,
     unmasked,
 )
@@ -175,7 +171,7 @@ def _of_restart(fit: Fit, batch: Batch, seed: int, place: int, run: Run, draws: 
     """What one restart predicts; the same whether it predicts alone or in a mixture."""
     with isolated(restart_seed(seed, place)), torch.no_grad():
         run, data = ready(fit, batch.hide(), run)
-        return (_summed_out if run.model.enumerated else _one_by_one)(run, data, draws)
+        return (_summed_out if run.model.enumerated else _not_enumerated)(run, data, draws)
 
 
 def _mixed(parts: list[dict[str, Predicted]]) -> dict[str, Predicted]:
@@ -212,32 +208,52 @@ class Predicted:
         return self.inner or self
 
 
-def _one_by_one(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
-    """What draws say of each target, one draw after the other."""
+def _not_enumerated(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
+    """What draws say of each target of a model without enumerated sites."""
     samples: dict[str, list[Tensor]] = {}
-    exact: dict[str, list[Tensor]] = {}
-    inner: dict[str, list[Tensor]] = {}
+    sums: dict[str, Tensor] = {}
+    inner: dict[str, Tensor] = {}
     kinds: dict[str, str] = {}
-    arguments = run.model.arguments(data)
-    for number in range(draws):
-        if number and not samples and not run.model.targets_read_latents:
-            break  # every draw gives the same probabilities
-        for target, site in target_sites(run, arguments).items():
+    made = 0
+    if not run.model.targets_read_latents and _all_classes(run, data):
+        draws = 1  # every draw gives the same probabilities
+    for part in pairs(run.model, run.guide, data, draws):
+        made += part.draws
+        for target, site in target_sites(run.model, part).items():
             kinds[target] = kind_of(site)
             if kinds[target] == "classes":
-                exact.setdefault(target, []).append(_shares(site))
-            else:
-                samples.setdefault(target, []).append(site["value"])
-                exact.setdefault(target, []).append(moments(site["fn"], site["value"], site["value"].shape))
-                if (normal := unwarped(site["fn"])) is not None:
-                    inner.setdefault(target, []).append(moments(normal, site["value"], site["value"].shape))
-    means = {target: torch.stack(values).double().mean(0).cpu() for target, values in exact.items()}
-    stacked = {target: torch.stack(values).double().cpu() for target, values in samples.items()}
-    out = {target: _predicted(stacked.get(target), mean, kinds[target]) for target, mean in means.items()}
-    for target, values in inner.items():
-        scale = Predicted(None, torch.stack(values).double().mean(0).cpu(), "real")
+                _add(sums, target, part.by_draw(site, _shares(site), 1).double().sum(0))
+                continue
+            samples.setdefault(target, []).append(part.by_draw(site).double().cpu())
+            _add(sums, target, _moments(part, site, site["fn"]))
+            if (normal := unwarped(site["fn"])) is not None:
+                _add(inner, target, _moments(part, site, normal))
+        if not samples and part.draws > 1 and not part.random:
+            break  # likewise
+    stacked = {target: torch.cat(values) for target, values in samples.items()}
+    out = {
+        target: _predicted(stacked.get(target), (total / made).cpu(), kinds[target]) for target, total in sums.items()
+    }
+    for target, total in inner.items():
+        scale = Predicted(None, (total / made).cpu(), "real")
         out[target] = replace(out[target], kind="other", inner=scale)
     return out
+
+
+def _add(sums: dict[str, Tensor], target: str, term: Tensor) -> None:
+    sums[target] = sums[target] + term if target in sums else term
+
+
+def _moments(part: Pair, site: Mapping[str, Any], fn: Any) -> Tensor:
+    """Sums over the draws of the first and second moments of a target's distribution, (2, N, ...)."""
+    first, second = moments(fn, site["value"], site["value"].shape)
+    return torch.stack([part.by_draw(site, moment).double().sum(0) for moment in (first, second)])
+
+
+def _all_classes(run: Run, data: Batch) -> bool:
+    with torch.random.fork_rng():
+        one = pair(run.model, run.guide, data)
+        return all(kind_of(site) == "classes" for site in target_sites(run.model, one).values())
 
 
 def _predicted(values: Tensor | None, exact: Tensor, kind: str) -> Predicted:
@@ -262,15 +278,15 @@ def _shares(site: Mapping[str, Any]) -> Tensor:
 
 
 def _summed_out(run: Run, data: Batch, draws: int) -> dict[str, Predicted]:
-    """Like `_one_by_one`, but with many draws at once and the enumerated sites summed out in each."""
+    """Like `_not_enumerated`, with the enumerated sites summed out in each draw."""
     model, blocks = run.model, []
     kinds: dict[str, str] = {}
     for block in row_blocks(data):
-        arguments = model.arguments(block)
         parts: list[dict[str, tuple[Tensor | None, Tensor]]] = []
         # Without the costly sites a draw is small, and every part pays for the guide's networks once more.
-        for n in chunks(draws, block, 5 * AT_ONCE if model.targets_alone else None):
-            drawn = pair(model, run.guide, arguments, copies=n, targets_only=True, hidden=model.targets)
+        at_once = 5 * AT_ONCE if model.targets_alone else None
+        asked: dict[str, Any] = {"targets_only": True, "hidden": model.targets, "apart": True, "at_once": at_once}
+        for drawn in pairs(model, run.guide, block, draws, **asked):
             parts.append({target: _given(drawn, target) for target in model.targets})
             kinds = {target: kind_of(drawn.target(target)) for target in model.targets}
         blocks.append(parts)
@@ -297,7 +313,7 @@ def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
     values, weights = fn.sample() if site["is_observed"] else site["value"], drawn.shares(site)
     shape = torch.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
     tail = values.shape[values.dim() - event :]
-    plates = [shape[dim] for dim in sorted(frames_of(site))]
+    plates = [*(1,) * (drawn.draws == 1), *(shape[dim] for dim in sorted(frames_of(site)))]
 
     def flat(tensor: Tensor, shape: tuple[int, ...], tail: tuple[int, ...] = ()) -> Tensor:
         """Merge the enumeration dimensions into one, and leave out those of other plates: (E, S, N, ...)."""
@@ -413,23 +429,17 @@ def _classes(target: str, probabilities: Tensor, fit: Fit, law: Temperature | No
     return class_columns(target, classes, fit.model.decide(target, shares), shares)
 
 
-def target_sites(run: Run, data: Mapping[str, Any], guide_trace: Trace | None = None) -> dict[str, dict]:
-    """One draw of the target sites, unmasked: the guide's if it samples them all, else the model's given the guide.
+def target_sites(model: ZooModel, part: Pair) -> dict[str, dict]:
+    """The target sites of some draws, unmasked: the guide's if it samples them all, else the model's given the guide.
 
     Args:
-        run: The restart.
-        data: Data from `Fit.prepare`, or the model's arguments made from them.
-        guide_trace: Trace of one draw of the guide; a new draw by default.
+        model: The model.
+        part: The draws.
     """
-    arguments = run.model.arguments(data)
-    if guide_trace is None:
-        guide_trace = poutine.trace(run.guide).get_trace(**arguments)
-    names = {t: t + UNOBSERVED if t + UNOBSERVED in guide_trace.nodes else t for t in run.model.targets}
-    if all(name in guide_trace.nodes for name in names.values()):
-        return {target: unmasked(guide_trace.nodes[name]) for target, name in names.items()}
-    enumerated = enumerated_values(run.model, guide_trace, arguments)
-    alone = {**arguments, **run.model.targets_alone}
-    nodes = predictive_trace(run.model, guide_trace, alone, enumerated).nodes | guide_trace.nodes
+    names = {t: t + UNOBSERVED if t + UNOBSERVED in part.guide.nodes else t for t in model.targets}
+    if all(name in part.guide.nodes for name in names.values()):
+        return {target: unmasked(part.guide.nodes[name]) for target, name in names.items()}
+    nodes = part.predictive(targets_only=True).nodes | part.guide.nodes
     return {target: unmasked(nodes[name]) for target, name in names.items()}
 
 

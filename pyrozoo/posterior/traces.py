@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,36 +18,99 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import infer_discrete
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ..data.batch import Batch
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, Factor, enumerated_plates, frames_of, is_enumerated, log_sum
 from ..modeling.hidden import UNOBSERVED, public_name
 
-AT_ONCE = 20_000  # largest number of rows times draws in memory, for rows of at most ROW_NUMBERS numbers
-ROW_NUMBERS = 1_000
 IMPOSSIBLE = -1e100  # a log density that stands for -inf where -inf has no derivative
+
+
+class Copies(pyro.plate):
+    """Plate of many draws at once, left of the model's own: what a point holds is the same in all, and not copied.
+
+    Args:
+        draws: Number of draws.
+        dim: Dimension of the draws, counted from the right.
+    """
+
+    def __init__(self, draws: int, dim: int) -> None:
+        super().__init__(COPIES, draws, dim=dim)
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and is_point(msg["fn"]):
+            SubsampleMessenger._process_message(self, msg)
+        else:
+            super()._process_message(msg)
 
 
 @dataclass
 class Pair:
-    """A guide trace and the model replayed on it.
+    """A guide trace and the model at its latents: of one draw, or of many along the plate `Copies`.
+
+    What methods return has one entry per draw first, if only one.
 
     Attributes:
         guide: Trace of the guide.
-        model: Trace of the model. An enumerated site holds all values of its support, along a dimension left of those
-            of the plates.
-        nesting: Number of dimensions that plates use.
+        joint: Trace of the model, or a function that makes it, see `model`.
+        nesting: Number of dimensions that plates use in the trace of the model.
         rows: Name of the row plate.
+        draws: Number of draws. Where nothing is random, the traces hold one for all, without the plate.
+        source: Model and its arguments, of a pair that `pair` made.
     """
 
     guide: Trace
-    model: Trace
+    joint: Trace | Callable[[], Trace]
     nesting: int
     rows: str = "row"
+    draws: int = 1
+    source: tuple[ZooModel, Mapping[str, Any]] | None = None
+
+    @functools.cached_property
+    def model(self) -> Trace:
+        """Trace of the model, made when it is first asked for.
+
+        An enumerated site holds all values of its support, along a dimension left of those of the plates.
+        """
+        return self.joint() if callable(self.joint) else self.joint
+
+    @property
+    def random(self) -> bool:
+        """Whether draws differ: some value of the guide lies along the plate of the draws."""
+        return any(along_copies(site["value"], site, self.draws) for _, site in self.sites("guide"))
+
+    @functools.cached_property
+    def enumerated(self) -> dict[str, dict]:
+        """Enumerated sites, drawn from their conditional given the guide's latents and the data."""
+        assert self.source is not None
+        return enumerated_values(*self.source, self.guide, self.draws)
+
+    def predictive(self, targets_only: bool = False, prior: bool = False) -> Trace:
+        """Trace of the model given the latents, enumerated ones too, with the observed sites drawn anew.
+
+        Args:
+            targets_only: See `pair`.
+            prior: Whether the model draws by itself what the guide does not, instead of given the data.
+        """
+        assert self.source is not None
+        model, arguments = self.source
+        alone = model.targets_alone if targets_only else {}
+        values = {} if prior else {name: site["value"] for name, site in self.enumerated.items()}
+        free = poutine.condition(poutine.uncondition(model), data=values)
+        with _many(model, self.draws):
+            return poutine.trace(poutine.replay(free, trace=self.guide)).get_trace(**{**arguments, **alone})
+
+    def again(self, draws: int) -> Pair:
+        """So many draws where nothing is random: the same traces, but sites to draw given them are drawn anew."""
+        return dataclasses.replace(self, joint=lambda: self.model, draws=draws)
+
+    def by_draw(self, site: Mapping[str, Any], value: Tensor | None = None, event: int | None = None) -> Tensor:
+        """The value of a site, or one that lies along its plates, as (draws, plates..., event...); see `by_draw`."""
+        return by_draw(site["value"] if value is None else value, site, self.draws, event)
 
     def sites(self, part: str) -> Iterator[tuple[str, dict]]:
         """Sample sites of "guide" or "model" that have a density: no plates, no deterministic sites.
@@ -70,32 +135,37 @@ class Pair:
         return [Factor.of(name, site, self.log_density(site)) for name, site in found]
 
     def evidence(self, factors: list[Factor]) -> Tensor:
-        """Log of the product of factors along the rows, enumerated sites summed out: (N,), or (copies, N)."""
+        """Log of the product of factors along the rows, enumerated sites summed out: (draws, N)."""
+        return self._evidence(factors).expand(self.draws, -1)
+
+    def _evidence(self, factors: list[Factor]) -> Tensor:
+        """As `evidence`; (1, N) where nothing is random."""
         keep = frozenset({self.rows} | ({COPIES} & factors[0].plates))
-        total = log_sum(factors, enumerated_plates(self.model), keep)
-        return total.along((COPIES, self.rows) if COPIES in keep else (self.rows,))
+        return log_sum(factors, enumerated_plates(self.model), keep).along((COPIES, self.rows))
 
     def by_plate(self, part: str) -> dict[str, Tensor]:
-        """Summed log densities of "guide" or "model" per plate (``""``: outside all), one entry per plate position.
+        """Summed log densities of "guide" or "model": per plate (draws, plate), and outside all, ``""``, (draws,).
 
         Sites of a plate inside the row plate (the steps of a row) count with their row. Enumerated latents are summed
         out.
         """
-        total: dict[str, Tensor] = {}
-        places: dict[str, int] = {}
+        out: dict[str, Tensor] = {}
         for _, site in self.sites(part):
-            plate = plate_of(site)
             if self.rows in frames_of(site).values():
                 continue
-            term = self.log_density(site)
-            if plate:
-                places[plate] = next(dim for dim, name in frames_of(site).items() if name == plate)
-            else:
-                term = term.sum()
-            total[plate] = total[plate] + term if plate in total else term
-        out = {k: v.reshape(v.shape[: v.dim() + places[k] + 1]) if k else v for k, v in total.items()}
+            plate = plate_of(site)
+            term = self.by_draw(site, self.log_density(site), 0)
+            term = term if plate else term.reshape(self.draws)
+            out[plate] = out[plate] + term if plate in out else term
         factors = self.row_factors(part)
         return out | ({self.rows: self.evidence(factors)} if factors else {})
+
+    def total(self, part: str) -> Tensor:
+        """Log density of "guide" or "model" in each draw, (draws,), in double precision."""
+        out = torch.zeros(self.draws, dtype=torch.double)
+        for term in self.by_plate(part).values():
+            out = out + term.double().cpu().reshape(self.draws, -1).sum(1)
+        return out
 
     def log_likelihood(self) -> dict[str, Tensor]:
         """Log density of every observed site per position, given the guide's latents, enumerated ones summed out.
@@ -140,7 +210,7 @@ class Pair:
             if not any(isinstance(axis, int) for axis in own.axes):
                 return torch.ones_like(zeros)
             # Finite, because the derivative of a sum of nothing but -inf is NaN.
-            total = self.evidence([*(f.to(torch.double, floor=IMPOSSIBLE) for f in given), own])
+            total = self._evidence([*(f.to(torch.double, floor=IMPOSSIBLE) for f in given), own])
             return torch.autograd.grad(total.sum(), zeros)[0]
 
     def log_given(self, site: Mapping[str, Any], log_density: Tensor) -> Tensor:
@@ -177,41 +247,56 @@ class Pair:
 
 
 def pair(
-    model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | None = None, copies: int | None = None,
-    targets_only: bool = False, hidden: tuple[str, ...] = (),
+    model: ZooModel, guide: Any, batch: Mapping[str, Any], fixed: Trace | None = None, draws: int = 1,
+    targets_only: bool = False, hidden: tuple[str, ...] = (), apart: bool = False,
 ) -> Pair:  # fmt: skip
-    """Draw once from the guide and run the model given that draw, enumerating what the model enumerates.
+    """Draw from the guide, and run the model given these draws, enumerating what the model enumerates.
+
+    Several draws are run at once, whether or not the model broadcasts, without a bound of memory: see `pairs`.
 
     Args:
         model: The model.
         guide: The guide.
         batch: Data.
-        fixed: Guide trace whose values are kept (e.g. those of the globals); sites that it lacks are drawn.
-        copies: Number of draws at once, along a dimension left of those of the plates; None for one draw without it.
+        fixed: Guide trace whose values are kept (e.g. those of the globals), of one draw or as many; sites that it
+            lacks are drawn.
+        draws: Number of draws; several lie along a dimension left of those of the plates.
         targets_only: Whether to leave out the sites that no target depends on, if the model can
             (`ZooModel.targets_alone`).
         hidden: Targets whose data do not count: they are hidden, and a model without a mask would read them as zeros.
+        apart: Whether the trace of the model has all draws even where nothing is random, and they are equal.
     """
     arguments = model.arguments(batch)
     source = guide if fixed is None else poutine.replay(guide, trace=fixed)
-    nesting = model.max_plate_nesting
-    many = contextlib.nullcontext()
-    if copies is not None:
-        nesting += 1
-        many = pyro.plate(COPIES, copies, dim=-nesting)
-    with many:
+    with _many(model, draws):
         guide_trace = poutine.trace(source).get_trace(**arguments)
-    if targets_only:
-        arguments |= model.targets_alone
-    held = given(model, guide_trace)
-    if model.enumerated:
-        held = poutine.enum(held, first_available_dim=-1 - nesting)
-    with many, _Hidden(hidden):
-        trace = poutine.trace(held).get_trace(**arguments)
-    for name in guide_trace.stochastic_nodes:
-        if name in trace.nodes:
-            trace.nodes[name]["is_observed"] = False
-    return Pair(guide_trace, trace, nesting, model.rows)
+    out = Pair(guide_trace, Trace(), model.max_plate_nesting, model.rows, draws, (model, arguments))
+    plated = draws > 1 and (apart or out.random)
+    out.nesting += plated
+    if draws > 1 and not plated:  # a trace of one draw
+        for name, site in guide_trace.nodes.items():
+            if "cond_indep_stack" in site:
+                own = tuple(frame for frame in site["cond_indep_stack"] if frame.name != COPIES)
+                guide_trace.nodes[name] = {**site, "cond_indep_stack": own}
+    alone = model.targets_alone if targets_only else {}
+
+    def joint() -> Trace:
+        held = given(model, guide_trace)
+        if model.enumerated:
+            held = poutine.enum(held, first_available_dim=-1 - out.nesting)
+        with _many(model, draws if plated else 1), _Hidden(hidden):
+            trace = poutine.trace(held).get_trace(**arguments, **alone)
+        for name in guide_trace.stochastic_nodes:
+            if name in trace.nodes:
+                trace.nodes[name]["is_observed"] = False
+        return trace
+
+    out.joint = joint
+    return out
+
+
+def _many(model: ZooModel, draws: int) -> contextlib.AbstractContextManager:
+    return Copies(draws, -1 - model.max_plate_nesting) if draws > 1 else contextlib.nullcontext()
 
 
 class _Hidden(Messenger):
@@ -235,35 +320,6 @@ def given(model: Any, guide_trace: Trace) -> Any:
     return poutine.condition(model, data=latents)
 
 
-def row_blocks(batch: Batch) -> Iterator[Batch]:
-    """Yield the batch in blocks of rows small enough for memory; for computations that are independent per row."""
-    size = max(1, AT_ONCE * ROW_NUMBERS // max(row_numbers(batch), ROW_NUMBERS))
-    if size >= batch.n_rows:
-        yield batch
-        return
-    for rows in torch.arange(batch.n_rows).split(size):
-        yield batch.take(rows)
-
-
-def row_numbers(batch: Batch) -> int:
-    """Count of numbers in one row."""
-    return sum(t[0].numel() for name, t in batch.tensors.items() if batch.along[name] == batch.rows)
-
-
-def chunks(draws: int, batch: Batch, at_once: int | None = None) -> list[int]:
-    """Split `draws` into parts, so that rows times draws in memory are bounded; return the size of each part.
-
-    Args:
-        draws: Total number of draws.
-        batch: Data whose rows are drawn for.
-        at_once: Largest number of rows times draws in memory; by default 20,000, or fewer if rows are long.
-    """
-    if at_once is None:
-        at_once = AT_ONCE * ROW_NUMBERS // max(row_numbers(batch), ROW_NUMBERS)
-    size = max(1, min(draws, at_once // batch.n_rows))
-    return [min(size, draws - done) for done in range(0, draws, size)]
-
-
 def outside(trace: Trace, plates: set[str]) -> Trace:
     """The trace without the sites along these plates: the part that stays fixed while those are drawn again."""
     kept = trace.copy()
@@ -273,29 +329,30 @@ def outside(trace: Trace, plates: set[str]) -> Trace:
     return kept
 
 
-def enumerated_values(model: ZooModel, guide_trace: Trace, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Enumerated sites drawn from their conditional given the guide's latents and the data."""
+def enumerated_values(
+    model: ZooModel, arguments: Mapping[str, Any], guide_trace: Trace, draws: int = 1
+) -> dict[str, dict]:
+    """Enumerated sites, drawn from their conditional given the guide's latents and the data."""
     if not model.enumerated:
         return {}
-    sampled = infer_discrete(given(model, guide_trace), first_available_dim=-1 - model.max_plate_nesting, temperature=1)
+    held, many = given(model, guide_trace), _many(model, draws)
+
+    def plated(**batch: Any) -> None:  # the plate is inside, so that it reaches enumerated sites, too
+        with many:
+            held(**batch)
+
+    first = -1 - model.max_plate_nesting - (draws > 1)
+    sampled = infer_discrete(plated, first_available_dim=first, temperature=1)
     nodes = poutine.trace(sampled).get_trace(**arguments, **model.targets_alone).nodes
-    return {name: nodes[name]["value"] for name in model.enumerated if name in nodes}
-
-
-def predictive_trace(
-    model: ZooModel, guide_trace: Trace, arguments: Mapping[str, Any], enumerated: dict[str, Tensor]
-) -> Trace:
-    """Trace of the model given the latents of one draw, with the observed sites drawn anew."""
-    free = poutine.condition(poutine.uncondition(model), data=enumerated)
-    return poutine.trace(poutine.replay(free, trace=guide_trace)).get_trace(**arguments)
+    return {name: nodes[name] for name in model.enumerated if name in nodes}
 
 
 def model_trace(model: ZooModel, guide: Any, data: Mapping[str, Any]) -> Trace:
     """Trace of the model given one draw of the guide, with enumerated sites drawn from their conditional."""
     arguments = model.arguments(data)
     guide_trace = poutine.trace(guide).get_trace(**arguments)
-    enumerated = enumerated_values(model, guide_trace, arguments)
-    substituted = poutine.condition(model, data=enumerated)
+    enumerated = enumerated_values(model, arguments, guide_trace)
+    substituted = poutine.condition(model, data={name: site["value"] for name, site in enumerated.items()})
     trace = poutine.trace(poutine.replay(substituted, trace=guide_trace)).get_trace(**arguments)
     for name in enumerated:
         trace.nodes[name]["is_observed"] = False
@@ -364,26 +421,67 @@ def is_half(name: str, trace: Trace) -> bool:
 
 
 def plate_of(site: Mapping[str, Any]) -> str:
-    """Name of the innermost plate of a site; "" if it is outside all plates."""
-    frames = frames_of(site)
-    return frames[max(frames)] if frames else ""
+    """Name of the innermost plate of a site; "" if it is outside all plates but that of the draws."""
+    return next(reversed(plates_of(site)), "")
 
 
 def plates_of(site: Mapping[str, Any]) -> tuple[str, ...]:
-    """Plates of a site, outermost first."""
-    return tuple(name for _, name in sorted(frames_of(site).items()))
+    """Plates of a site, outermost first, without that of the draws."""
+    return tuple(name for _, name in sorted(frames_of(site).items()) if name != COPIES)
 
 
-def squeezed(value: Tensor, site: Mapping[str, Any], density: bool = False) -> Tensor:
-    """Drop the singleton dimensions that belong to no plate of the site; a plate of size one stays."""
-    frames, event = frames_of(site), site["fn"].event_dim
-    n = (
-        value.dim()
-        if density
-        else (-min(frames, default=0) if site["infer"].get("_deterministic") else value.dim() - event)
-    )
-    keep = [i for i in range(n) if i - n in frames]
-    return value.reshape([value.shape[i] for i in keep] + list(value.shape[n:]))
+def squeezed(value: Tensor, site: Mapping[str, Any], event: int | None = None) -> Tensor:
+    """The value of a site of one draw, (plates..., event...), see `by_draw`."""
+    return by_draw(value, site, 1, event)[0]
+
+
+def by_draw(
+    value: Tensor, site: Mapping[str, Any], draws: int, event: int | None = None, alone: int | None = None
+) -> Tensor:
+    """The value of a site as (draws, plates..., event...), without the dimensions of size 1 that belong to no plate.
+
+    A plate of size 1 stays. A value that is the same in all draws is repeated.
+
+    Args:
+        value: Value of the site, or another one along its plates.
+        site: The site.
+        draws: Number of draws at once.
+        event: Number of event dimensions; by default those of the site, 0 for a log density.
+        alone: Number of dimensions that the value has in one draw. Only the value of a `pyro.deterministic` without
+            ``event_dim`` needs it, where a dimension of the event may be as long as there are draws.
+    """
+    plates = [dim for dim, name in frames_of(site).items() if name != COPIES]
+    several = along_copies(value, site, draws, event, alone)
+    n = value.dim() - (site["fn"].event_dim if event is None else event)
+    if event is None and _whole_event(site):
+        n = -min(frames_of(site) if several else plates, default=0)
+    kept = [value.shape[i] for i in range(n) if i - n in plates] + list(value.shape[n:])
+    return value.reshape(draws, *kept) if several else value.reshape(kept).expand(draws, *kept)
+
+
+def along_copies(
+    value: Tensor, site: Mapping[str, Any], draws: int, event: int | None = None, alone: int | None = None
+) -> bool:
+    """Whether a value along the plates of a site differs from draw to draw, see `by_draw`."""
+    dim = next((dim for dim, name in frames_of(site).items() if name == COPIES), None)
+    if dim is None:
+        return False
+    if event is None and _whole_event(site):
+        return value.dim() > alone if alone is not None else value.dim() >= -dim and len(value) == draws
+    place = value.dim() - (site["fn"].event_dim if event is None else event) + dim
+    return place >= 0 and value.shape[place] == draws
+
+
+def _whole_event(site: Mapping[str, Any]) -> bool:
+    """Whether the site is a `pyro.deterministic` that takes all dimensions, also those of plates, for its event."""
+    return bool(site["infer"].get("_deterministic")) and site["fn"].event_dim == site["value"].dim()
+
+
+def is_point(fn: Any) -> bool:
+    """Whether a distribution holds one value, as those of point estimates and of `pyro.deterministic`."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
 
 
 def event_dims(model: ZooModel, name: str, site: Mapping[str, Any]) -> tuple[str, ...]:
@@ -417,11 +515,11 @@ def observed_values(site: Mapping[str, Any]) -> np.ndarray:
         inner = inner.base_dist
     if getattr(inner, "event_mask", None) is not None:  # a distribution of ragged sequences
         value = torch.where(inner.event_mask, value.to(torch.get_default_dtype()), torch.nan)
-    return where_observed(site, value).cpu().numpy()
+    return where_observed(site, value)[0].cpu().numpy()
 
 
-def where_observed(site: Mapping[str, Any], value: Tensor, density: bool = False) -> Tensor:
-    """The values of a site (or its log density), `squeezed`; NaN where a mask says that nothing was observed.
+def where_observed(site: Mapping[str, Any], value: Tensor, density: bool = False, draws: int = 1) -> Tensor:
+    """The values of a site (or its log density), as `by_draw`; NaN where a mask says that nothing was observed.
 
     A mask is around the site (``poutine.mask``) or in its distribution (``.mask``).
     """
@@ -440,4 +538,4 @@ def where_observed(site: Mapping[str, Any], value: Tensor, density: bool = False
         if not mask.all():
             value = value if value.is_floating_point() else value.to(torch.get_default_dtype())  # NaN is no integer
             value = torch.where(mask, value, torch.nan)
-    return squeezed(value, site, density)
+    return by_draw(value, site, draws, 0 if density else None)

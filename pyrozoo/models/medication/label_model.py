@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from ...posterior.many import pairs
 from .data.validation import check_labels
 from .decoding import decode_with
 from .online import LiveDecoding, live_decoding
@@ -30,6 +31,11 @@ def outside_plate(value: Tensor, event_dim: int) -> Tensor:
     """Drop the dimension of size 1 that vectorised and replayed draws of globals have at the recordings' plate."""
     dim = value.dim() - event_dim - 1
     return value.squeeze(dim) if dim >= 0 else value
+
+
+def inside_plate(value: Tensor, event_dim: int) -> Tensor:
+    """Put back the dimension that `outside_plate` drops, where there are several draws."""
+    return value.unsqueeze(-1 - event_dim) if value.dim() > event_dim else value
 
 
 class LabelModel(ZooModel):
@@ -191,12 +197,16 @@ class LabelModel(ZooModel):
     def mean_parameters(self, guide: nn.Module, data: Batch, draws: int = 200) -> tuple[dict[str, Tensor], float]:
         """Estimate posterior means of the process's parameters and of the power from `draws` draws of the guide."""
         found, powers = [], []
-        for _ in range(draws):
-            values = self.guide_values(guide, data)
+        for part in pairs(self, guide, data, draws):
+            values = {site: part.by_draw(part.guide.nodes[site]) for site in self.priors()}
             found.append(self.parameters_of(values))
-            powers.append(float(values["power"]) if self.fixed_power is None else self.fixed_power)
-        means = {name: torch.stack([own[name].double() for own in found]).mean(0) for name in found[0]}
-        return means, float(np.mean(powers))
+            powers.append(
+                values["power"].double()
+                if self.fixed_power is None
+                else torch.tensor([self.fixed_power], dtype=torch.double)
+            )
+        means = {name: torch.cat([own[name].double() for own in found]).mean(0) for name in found[0]}
+        return means, float(torch.cat(powers).mean())
 
     def guide_values(self, guide: nn.Module, data: Batch) -> dict[str, Tensor]:
         """Draw the latents once from a guide."""

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...data.batch import Batch
 from .data.validation import check_labels
-from .label_model import LabelModel
+from .label_model import LabelModel, inside_plate
 from .process import durations
 from .process.counts import SEVERAL, Counts, labelled_sequences
 from .process.evidence import FrameChain, SemiMarkov
@@ -235,7 +235,7 @@ class StepProcess(LabelModel):
 
     def name_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Record D as a deterministic site, in addition to its sticks."""
-        pyro.deterministic("D", parameters["D"], event_dim=1)
+        pyro.deterministic("D", inside_plate(parameters["D"], 1), event_dim=1)
 
     def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute D (P,) and the end (S + 1,) from the sticks; the sites of durations and gaps are kept (eq. 2)."""

@@ -8,7 +8,7 @@ import torch
 from ....data.batch import Batch
 from ....inference.copies import isolated
 from ....inference.fitted import Fit
-from ....posterior.traces import chunks, pair, row_blocks
+from ....posterior.many import pairs, row_blocks
 from ..generative import DomainGenerative
 
 
@@ -46,9 +46,8 @@ def domain_probabilities(fit: Fit, data: Batch, *, draws: int = 200, seed: int =
     found = []
     with isolated(seed), torch.no_grad():
         for block in row_blocks(fit.prepare(data.hide())):
-            arguments, total = model.arguments(block), torch.zeros(())
-            for n in chunks(draws, block):
-                drawn = pair(model, fit.guide, arguments, copies=n)
+            total = torch.zeros(())
+            for drawn in pairs(model, fit.guide, block, draws):
                 log_p = [drawn.log_conditional("domain", torch.tensor(k)) for k in range(len(model.tasks))]
                 total = total + torch.stack(log_p, -1).exp().sum(0)
             found.append((total / draws).cpu())

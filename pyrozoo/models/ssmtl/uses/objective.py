@@ -32,7 +32,7 @@ def row_terms(run: Run, batch: Batch, c: Tensor) -> tuple[Tensor, Tensor]:
     with pyro.plate(COPIES, len(c), dim=-2):
         latents = poutine.trace(local or _nothing).get_trace(**arguments, c=c)
         joint = poutine.trace(poutine.replay(model, trace=latents)).get_trace(**arguments)
-    drawn = Pair(latents, joint, nesting=2, rows=run.model.rows)
+    drawn = Pair(latents, joint, nesting=2, rows=run.model.rows, draws=len(c))
     rows = drawn.by_plate("model")["row"] - drawn.by_plate("guide").get("row", 0.0)
     if "y_head" not in latents.nodes:
         return rows, torch.zeros_like(rows)

@@ -245,8 +245,9 @@ def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str |
         total: Tensor | None = None
         for drawn, log_weight in terms:
             values = [_by_component(drawn, site) for site in sites]
-            without = log_weight[:, None] - torch.cat([torch.zeros_like(values[0][:, :1]), *values], 1)
-            total = without if total is None else torch.logaddexp(total, without)
+            without = log_weight[..., None] - torch.cat([torch.zeros_like(values[0][..., :1]), *values], -1)
+            part = without.logsumexp(0)
+            total = part if total is None else torch.logaddexp(total, part)
         assert total is not None  # there is at least one draw
         return total
 
@@ -261,11 +262,11 @@ def _surprises(fit: Fit, batch: Batch, targets: bool, options: dict, desc: str |
 
 
 def _by_component(drawn: Pair, site: str) -> Tensor:
-    """Log p(component | z, c) of a site's value, for each of its components, shape (B, components)."""
+    """Log p(component | z, c) of a site's value, for each of its components, (S, B, components)."""
     nodes = drawn.model.nodes
     node = nodes.get(site + OBSERVED, nodes[site])
     fn, value = node["fn"].base_dist, node["value"]
     if isinstance(fn, Warped):  # on the scale of the transform, whose Jacobian says nothing of a fault
         (warp,) = fn.transforms
         fn, value = fn.base_dist, warp.inv(value)
-    return fn.log_prob(value).double()
+    return drawn.by_draw(node, fn.log_prob(value).double(), 1)
