@@ -302,3 +302,9 @@ def test_the_tables_of_decoders_on_the_page_are_those_of_the_record():
     page = (folder / "README.md").read_text()
     for table in decoders.decoders_tables(read_record(folder / "results" / "decoders")["rows"]):
         assert table in page
+
+
+def test_the_speed_of_live_decoding_on_the_page_is_that_of_the_record():
+    folder = Path(zoo.models.medication.__file__).parent
+    speeds = [row["frames_per_s"] for row in read_record(folder / "results" / "live")["rows"]]
+    assert f"{min(speeds):.0f} to {max(speeds):.0f} frames per second" in (folder / "README.md").read_text()
