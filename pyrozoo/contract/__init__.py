@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..modeling import registry
 from . import densities, fits, inference, sites, targets
-from .causes import explained, particles
+from .explaining import explained, particles
 from .subject import Skipped, Subject, representatives, subjects
 
 __all__ = [

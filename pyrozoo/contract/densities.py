@@ -27,8 +27,9 @@ from ..inference.copies import default_dtype, isolated
 from ..inference.losses import Loss
 from ..inference.minibatches import can_take_present, rows_per_group, sample_minibatches
 from ..modeling.base import ZooModel
+from ..modeling.enumeration import density_sites
 from ..modeling.guides import with_support
-from .describing import density_sites, trace_of
+from .describing import trace_of
 from .subject import Skipped, Subject
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13

@@ -10,10 +10,10 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 
 from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
+from ..modeling.enumeration import density_sites
 from ..modeling.registry import Site
 from ..posterior.traces import plates_of
 
@@ -24,18 +24,6 @@ def trace_of(function: Any, model: ZooModel, batch: Mapping[str, Any]) -> Trace:
     """Trace of the model or of its guide on a batch, without gradients."""
     with torch.no_grad():
         return poutine.trace(function).get_trace(**model.arguments(batch))
-
-
-def density_sites(trace: Trace) -> dict[str, dict]:
-    """Sample sites with a density of their own: no plates, factors or deterministic sites."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not site_is_subsample(site)
-        and not site["infer"].get("is_auxiliary")
-        and not site["infer"].get("_deterministic")
-    }
 
 
 def traced_sites(model: ZooModel, trace: Trace) -> dict[str, Site]:

@@ -26,12 +26,13 @@ from ..inference.fit import fit
 from ..inference.fitted import Fit
 from ..inference.losses import Loss, NonFiniteLoss
 from ..modeling import priors as prior_tools
+from ..modeling.enumeration import density_sites
 from ..modeling.guides import declared, with_support
 from ..modeling.registry import BUILT_IN, create_guide, entry
 from ..posterior.drawing import draw
 from ..posterior.draws import Draws
 from .densities import require
-from .describing import density_sites, trace_of
+from .describing import trace_of
 from .subject import Skipped, Subject, subjects, swappable
 
 N_DRAWS = 3

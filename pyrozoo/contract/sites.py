@@ -18,11 +18,12 @@ from ..data.batch import Batch
 from ..inference.losses import Loss
 from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
+from ..modeling.enumeration import density_sites
 from ..modeling.guides import auto, outer_sites
 from ..modeling.registry import Site
 from ..posterior.traces import plates_of
 from .densities import EXACT, latents, latents_only, log_densities, require
-from .describing import density_sites, trace_of, traced_sites
+from .describing import trace_of, traced_sites
 from .subject import Subject, guides_of, other_prior, other_priors, swappable
 
 

@@ -31,7 +31,7 @@ from ..posterior.drawing import prior_predictive
 from ..posterior.many import pairs
 from ..posterior.new_groups import ready
 from ..posterior.predicting import Predicted, names_in, observed_target, predict_with_draws, restart_seed, target_sites
-from ..posterior.traces import Pair
+from ..posterior.traces import Pair, frames_of
 from . import scores
 from .arguments import target_of
 
@@ -462,16 +462,17 @@ def _log_target(part: Pair, model: ZooModel, target: str, truth: Tensor) -> Tens
     """Log density (draws, N) of a target's true values given the latents, rows' enumerated latents summed out."""
     if not model.enumerated:
         site = target_sites(model, part)[target]
-        return part.by_draw(site, site["fn"].log_prob(_in_shape(truth, site["fn"])), 0)
+        return part.by_draw(site, site["fn"].log_prob(_in_shape(truth, site, model.rows)), 0)
     if target in model.enumerated:
         return part.log_conditional(target, truth)
     site = part.target(target)
-    return part.log_given(site, site["fn"].log_prob(_in_shape(truth, site["fn"])))
+    return part.log_given(site, site["fn"].log_prob(_in_shape(truth, site, model.rows)))
 
 
-def _in_shape(truth: Tensor, fn: Any) -> Tensor:
-    """Values (N, ...) in the event shape of a distribution: a column (N, 1) is not broadcast to numbers (N,)."""
-    return truth.reshape(len(truth), *fn.event_shape)
+def _in_shape(truth: Tensor, site: Mapping[str, Any], rows: str) -> Tensor:
+    """Values (N, ...) along the row plate of a site and in its event shape, which broadcasting would not give."""
+    dim = next((dim for dim, plate in frames_of(site).items() if plate == rows), -1)
+    return truth.reshape(len(truth), *(1,) * (-1 - dim), *site["fn"].event_shape)
 
 
 def compare(

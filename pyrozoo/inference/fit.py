@@ -12,10 +12,12 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
+from ..data.build import mask_alias
 from ..files import check_target, reserved
 from ..modeling.base import ZooModel
-from ..modeling.checks import forgotten_latents, require_complete, require_sizes, require_structure
+from ..modeling.checks import fault_at_once, forgotten_latents, require_complete, require_sizes, require_structure
 from ..modeling.guides import declared, with_support
+from ..modeling.hidden import UNOBSERVED, public_name
 from ..store.batches import names_to_json
 from .copies import build, copied, guide_label, isolated, reference_tensor, run_seed, without_denormals
 from .distributed import Processes, joined
@@ -173,14 +175,29 @@ def _prepared(
 
 
 def _require_covered(run: Run, few: Batch) -> None:
-    """Refuse a guide that forgets latents; a copy of it is run, which leaves its parameters as they are."""
+    """Refuse a guide that forgets latents, and enumerated sites that are not right for all values at once.
+
+    A copy of the guide is run, which leaves its parameters as they are.
+    """
     forgotten: list[str] = []
+    cause = ""
+    guide = copied(run.guide, {id(run.model): run.model})
     with contextlib.suppress(*NO_DISTRIBUTION):  # of data that are not finite; training names the site
-        forgotten = forgotten_latents(run.model, copied(run.guide, {id(run.model): run.model}), few)
+        forgotten = forgotten_latents(run.model, guide, few)
+        if run.model.enumerated and not forgotten:
+            cause = fault_at_once(run.model, guide, few)
+    halves = [public_name(name) for name in forgotten if name.endswith(UNOBSERVED)]
+    if halves:
+        raise ValueError(
+            f"guide: it does not sample {forgotten}; obs_mask makes latents of the hidden entries of {halves}, so "
+            f"sample these in the guide, or mask the site by {mask_alias(halves[0])} instead"
+        )
     if forgotten:
         raise ValueError(
             f"guide: it does not sample {forgotten}, latents of the model; sample each of them in the guide"
         )
+    if cause:
+        raise ValueError(f"{type(run.model).__name__}: {cause}")
 
 
 def _check_names(model: ZooModel, train: Batch) -> None:

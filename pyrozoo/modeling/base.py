@@ -130,7 +130,7 @@ class ZooModel(LocalParams, PyroModule):
         ...         with self.plate("unit", sizes=sizes, **batch):
         ...             c = pyro.sample("c", self.prior("c"))
         ...         with self.plate("row", sizes=sizes, **batch):
-        ...             pyro.sample("y", dist.Normal(c[unit], 0.1), obs=y)
+        ...             pyro.sample("y", dist.Normal(c[..., unit], 0.1), obs=y)
         >>> data = zoo.Batch.from_arrays(rows={"y": [0.9, 1.1, -1.0, -1.0]}, groups={"unit": list("aabb")})
         >>> fit = zoo.fit(Offsets(), AutoNormal, data, steps=60, lr=0.1, progress=False)
         >>> [round(float(c)) for c in fit.guide.auto.median()["c"]]

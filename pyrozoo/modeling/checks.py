@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -17,8 +17,9 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.build import SEEN, first_missing, mask_alias
 from .base import ZooModel
+from .causes import fault
 from .enumeration import frames_of, require_enumerable
-from .hidden import public_name
+from .hidden import public_name, without_mask
 
 
 def require_sizes(model: ZooModel, data: Batch) -> None:
@@ -82,28 +83,22 @@ def require_structure(model: ZooModel, few: Batch, train: Batch) -> None:
             model takes their place holders for data; rows depend on one another, or have no plate; the model subsamples
             a plate by itself; or an enumerated site cannot be summed out within each row.
     """
-    training = {part: part.training for part in model.modules()}
-    names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(), pyro.settings.context(**dict.fromkeys(names, False)):
-            arguments = model.arguments(few)
-            trace = poutine.trace(model).get_trace(**arguments)
-            _require_shapes(trace)
-            _require_plates(model, few, trace)
-            one = None
-            with contextlib.suppress(RuntimeError, IndexError, ValueError):  # some models need two rows
-                one = poutine.trace(model).get_trace(**model.arguments(few.take([0])))
-            if one is not None:
-                _require_rows(model, trace, one)
-            hidden = [target for target, mask in train.labels.items() if train.sizes.get(f"un{mask}")]
-            if hidden:
-                _require_masks(model, hidden, poutine.trace(model).get_trace(**model.arguments(few.hide())))
-            if model.enumerated:
-                require_enumerable(model, _enumerated(model, trace).get_trace(**arguments))
-    finally:
-        for part, mode in training.items():
-            part.training = mode
+    with _looking(model):
+        arguments = model.arguments(few)
+        trace = poutine.trace(model).get_trace(**arguments)
+        _require_shapes(trace)
+        _require_plates(model, few, trace)
+        one = None
+        with contextlib.suppress(RuntimeError, IndexError, ValueError):  # some models need two rows
+            one = poutine.trace(model).get_trace(**model.arguments(few.take([0])))
+        if one is not None:
+            _require_rows(model, trace, one)
+        hidden = [target for target, mask in train.labels.items() if train.sizes.get(f"un{mask}")]
+        if hidden:
+            _require_masks(model, hidden, poutine.trace(model).get_trace(**model.arguments(few.hide())))
+        if model.enumerated:
+            _require_marked(model, trace)
+            require_enumerable(model, _enumerated(model, trace).get_trace(**arguments))
 
 
 def forgotten_latents(model: ZooModel, guide: Any, few: Batch) -> list[str]:
@@ -114,20 +109,39 @@ def forgotten_latents(model: ZooModel, guide: Any, few: Batch) -> list[str]:
         guide: A copy of the guide, which is run once.
         few: A few rows of the training data.
     """
-    training = {part: part.training for part in (*model.modules(), *guide.modules())}
+    with _looking(model, guide):
+        arguments = model.arguments(few)
+        sampled = set(poutine.trace(guide).get_trace(**arguments).nodes)
+        trace = poutine.trace(model).get_trace(**arguments)
+    latents = {name for name, site in trace.iter_stochastic_nodes() if not site_is_subsample(site)}
+    return sorted(latents - sampled - set(model.enumerated))
+
+
+def fault_at_once(model: ZooModel, guide: Any, few: Batch) -> str:
+    """Say which density with all values of the enumerated sites at once is not that of each alone; empty if none is.
+
+    Args:
+        model: The model.
+        guide: The guide, or a copy of it.
+        few: A few rows of the training data.
+    """
+    with _looking(model, guide):
+        return fault(model, guide, few)
+
+
+@contextlib.contextmanager
+def _looking(*modules: Any) -> Iterator[None]:
+    """Run modules in evaluation mode without gradients and validation, under random numbers that nobody misses."""
+    training = {part: part.training for module in modules for part in module.modules()}
     names = ("validate_distributions_pyro", "validate_distributions_torch", "validate_poutine", "validate_infer")
-    model.eval()
-    guide.eval()
+    for module in modules:
+        module.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(), pyro.settings.context(**dict.fromkeys(names, False)):
-            arguments = model.arguments(few)
-            sampled = set(poutine.trace(guide).get_trace(**arguments).nodes)
-            trace = poutine.trace(model).get_trace(**arguments)
+            yield
     finally:
         for part, mode in training.items():
             part.training = mode
-    latents = {name for name, site in trace.iter_stochastic_nodes() if not site_is_subsample(site)}
-    return sorted(latents - sampled - set(model.enumerated))
 
 
 def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
@@ -139,6 +153,21 @@ def _enumerated(model: ZooModel, trace: poutine.Trace) -> Any:
     }
     given = poutine.condition(model, data=latents)
     return poutine.trace(poutine.enum(given, first_available_dim=-1 - model.max_plate_nesting))
+
+
+def _require_marked(model: ZooModel, trace: poutine.Trace) -> None:
+    """Require that the sites of `enumerated` are marked for enumeration, and are numbers."""
+    for name, site in trace.iter_stochastic_nodes():
+        if name in model.enumerated and site["infer"].get("enumerate") != "parallel":
+            raise ValueError(
+                f"{name}: it is listed in `enumerated`, but not marked in the model, so that Pyro would draw it from "
+                'its prior; add infer={"enumerate": "parallel"} to its pyro.sample'
+            )
+        if name in model.enumerated and site["fn"].event_dim:
+            raise ValueError(
+                f"{name}: a value of {type(without_mask(site['fn'])).__name__} is a vector, and an enumerated site is "
+                "one number per position; use Categorical, and Vindex(values)[..., state] where it is read"
+            )
 
 
 def _require_plates(model: ZooModel, few: Batch, trace: poutine.Trace) -> None:

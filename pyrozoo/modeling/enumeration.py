@@ -99,6 +99,18 @@ def frames_of(site: Mapping[str, Any]) -> dict[int, str]:
     return {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
 
 
+def density_sites(trace: Trace) -> dict[str, dict]:
+    """Sample sites with a density of their own: no plates, factors or deterministic sites."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("is_auxiliary")
+        and not site["infer"].get("_deterministic")
+    }
+
+
 def is_enumerated(site: Mapping[str, Any]) -> bool:
     """Whether a site holds all values of its support, along a dimension of its own."""
     return site["infer"].get("_enumerate_dim") is not None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to, constraints
@@ -75,6 +77,19 @@ def inner_value(fn: Any) -> Tensor | None:
 def _device(fn: Any) -> torch.device | None:
     tensors = (getattr(fn, name, None) for name in getattr(fn, "arg_constraints", {}))
     return next((tensor.device for tensor in tensors if isinstance(tensor, Tensor)), None)
+
+
+def without_mask(fn: Any) -> Any:
+    """A distribution without the masks inside it."""
+    if isinstance(fn, MaskedDistribution):
+        return without_mask(fn.base_dist)
+    base = getattr(fn, "base_dist", None)
+    bare = base if base is None else without_mask(base)
+    if bare is base:
+        return fn
+    fn = copy.copy(fn)
+    fn.base_dist = bare
+    return fn
 
 
 def masks_of(targets: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, Tensor]:

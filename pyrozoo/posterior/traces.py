@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, Factor, enumerated_plates, frames_of, is_enumerated, log_sum
-from ..modeling.hidden import UNOBSERVED, public_name
+from ..modeling.hidden import UNOBSERVED, public_name, without_mask
 
 IMPOSSIBLE = -1e100  # a log density that stands for -inf where -inf has no derivative
 
@@ -493,19 +492,7 @@ def event_dims(model: ZooModel, name: str, site: Mapping[str, Any]) -> tuple[str
 
 def unmasked(site: Mapping[str, Any]) -> dict:
     """The site with a distribution that has no mask: what it says of a value does not depend on which are observed."""
-    return {**site, "fn": _without_mask(site["fn"])}
-
-
-def _without_mask(fn: Any) -> Any:
-    if isinstance(fn, dist.MaskedDistribution):
-        return _without_mask(fn.base_dist)
-    base = getattr(fn, "base_dist", None)
-    bare = base if base is None else _without_mask(base)
-    if bare is base:
-        return fn
-    fn = copy.copy(fn)
-    fn.base_dist = bare
-    return fn
+    return {**site, "fn": without_mask(site["fn"])}
 
 
 def observed_values(site: Mapping[str, Any]) -> np.ndarray:

@@ -1,27 +1,24 @@
-"""Likely causes of wrong shapes and densities: the first site whose density is not what it should be, and why."""
+"""Densities of all values, or of many draws, at once against those of each alone; likely causes where they differ."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..modeling.base import ZooModel
-from ..modeling.enumeration import COPIES, frames_of, is_enumerated
-from .densities import require
-from .describing import density_sites
-from .subject import Skipped, Subject
+from .base import ZooModel
+from .enumeration import COPIES, density_sites, frames_of, is_enumerated
+from .hidden import without_mask
 
 BROADCAST = (
     "forward must broadcast over dimensions left of the plates: index by c[..., unit], count dimensions from the "
@@ -29,24 +26,34 @@ BROADCAST = (
 )
 
 
-def explained(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
-    """A check whose message also names the site, its shape and the likely cause, where they are found."""
+def fault(model: ZooModel, guide: Any, few: Batch) -> str:
+    """Say which density with all values of the enumerated sites at once is not that of each alone; empty if none is.
 
-    @functools.wraps(check)
-    def run(subject: Subject) -> None:
-        try:
-            check(subject)
-        except Skipped:
-            raise
-        except Exception as error:
-            with subject.built() as (model, guide, batch), torch.no_grad():
-                cause = likely_cause(model, guide, batch)
-            if not cause:
-                raise
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            raise AssertionError(f"{kind}{_first_line(error)}; likely cause: {cause}") from error
+    Args:
+        model: The model, in evaluation mode.
+        guide: The guide.
+        few: A few rows.
+    """
+    runs = _runs(model, guide, few)
+    try:
+        cause = _values(runs)
+        return cause and (_random(runs) or _out_of_scope(runs) or _across_rows(runs) or cause)
+    except _At as place:
+        return str(place)
 
-    return run
+
+def particles_fault(model: ZooModel, guide: Any, batch: Batch) -> str:
+    """Say which density is wrong with two draws at once; empty if none is.
+
+    Args:
+        model: The model, in evaluation mode.
+        guide: The guide.
+        batch: The data.
+    """
+    try:
+        return _particles(_runs(model, guide, batch), guide)
+    except _At as place:
+        return str(place)
 
 
 def likely_cause(model: ZooModel, guide: Any, batch: Batch) -> str:
@@ -69,16 +76,6 @@ def likely_cause(model: ZooModel, guide: Any, batch: Batch) -> str:
         if cause:
             return cause
     return ""
-
-
-def particles(subject: Subject) -> None:
-    """C18: many draws at once, as vectorised particles and predictions take them, have the densities of each alone."""
-    with subject.built() as (model, guide, batch), torch.no_grad():
-        try:
-            cause = _particles(_runs(model, guide, batch), guide)
-        except _At as place:
-            cause = str(place)
-        require(not cause, cause)
 
 
 class _At(Exception):
@@ -109,7 +106,7 @@ class _Runs:
                 return poutine.trace(conditioned).get_trace(**self.model.arguments(self.batch))
         except Exception as error:
             place = self.shape_of(seen.place(list(density_sites(self.one))))
-            raise _At(f"at {place}, forward raises {when} ({_first_line(error)}); {BROADCAST}") from error
+            raise _At(f"at {place}, forward raises {when} ({first_line(error)}); {BROADCAST}") from error
 
     def shape_of(self, name: str) -> str:
         """A site with its shape in one draw."""
@@ -192,6 +189,48 @@ def _enumerated(runs: _Runs) -> str:
     return ""
 
 
+def _values(runs: _Runs) -> str:
+    """Every site's density with all values at once is, at any assignment, that of the assignment alone.
+
+    Some assignments suffice: every two states differ in one of them, rows and other positions side by side differ in
+    all. Then a density that reads another state than it says, or that of another row, has another value in one of them.
+    """
+    supports = dict(runs.enumerated())
+    if not supports:
+        return ""
+    trace = runs.trace(runs.free(), f"with all values of {sorted(supports)} at once", enumerate_=True)
+    together = _densities(trace)
+    for digit in range(len(supports).bit_length() + 1):  # in the last all states are equal
+        places = {}
+        for number, (name, support) in enumerate(supports.items(), start=1):
+            site = runs.one.nodes[name]
+            odd = sum(torch.meshgrid(*map(torch.arange, site["value"].shape), indexing="ij"), torch.zeros(())) % 2
+            chosen = (odd.long() ^ (number >> digit & 1)) * (1 + digit % max(len(support) - 1, 1))
+            places[name] = chosen.clamp(max=len(support) - 1).to(support.device)
+        for name, alone in runs.densities({name: supports[name][place] for name, place in places.items()}).items():
+            if not _same(_at(places, trace, name, together[name]), alone):
+                return (
+                    f"the density of {runs.shape_of(name)} with all values of the enumerated sites at once, of shape "
+                    f"{tuple(together[name].shape)}, is not that of each value alone; {BROADCAST}"
+                )
+    return ""
+
+
+def _at(places: Mapping[str, Tensor], trace: Trace, name: str, density: Tensor) -> Tensor:
+    """The density of a site with all values at once, at one value of every enumerated site."""
+    states = {trace.nodes[state]["infer"]["_dim_to_id"][trace.nodes[state]["infer"]["_enumerate_dim"]]: place
+              for state, place in places.items() if is_enumerated(trace.nodes[state])}  # fmt: skip
+    frames, ids = frames_of(trace.nodes[name]), trace.nodes[name]["infer"].get("_dim_to_id", {})
+    index = []
+    for dim in range(-density.dim(), 0):
+        size = density.shape[dim]
+        if dim not in frames and size > 1 and ids.get(dim) in states:
+            index.append(states[ids[dim]])
+        else:
+            index.append(torch.arange(size, device=density.device).reshape(-1, *(1,) * (-1 - dim)))
+    return density[tuple(index)] if index else density
+
+
 def _out_of_scope(runs: _Runs) -> str:
     """No site depends on an enumerated one whose dimension pyro.markov has given away."""
     if len(list(runs.enumerated())) < 2:
@@ -239,7 +278,7 @@ def _particles(runs: _Runs, guide: Any) -> str:
         try:
             drawn = _unobserved(poutine.trace(guide).get_trace(**runs.model.arguments(runs.batch)))
         except Exception as error:
-            return f"the guide's forward raises {when} ({_first_line(error)}); {BROADCAST}"
+            return f"the guide's forward raises {when} ({first_line(error)}); {BROADCAST}"
         many = runs.trace(drawn, when)
     values = {name: value for name, value in (drawn | _unobserved(many)).items() if name in many.nodes}
     together = _densities(many)
@@ -262,9 +301,9 @@ def _particles(runs: _Runs, guide: Any) -> str:
 
 # -------------------------------------------------------------------- parts
 def _densities(trace: Trace) -> dict[str, Tensor]:
-    """Log density of every site per position, factors included."""
+    """Log density of every site per position without its mask, factors included."""
     sites = {name: site for name, site in trace.nodes.items() if _counts(site)}
-    return {n: torch.as_tensor(scale_and_mask(s["fn"].log_prob(s["value"]), 1.0, s["mask"])) for n, s in sites.items()}
+    return {name: torch.as_tensor(without_mask(s["fn"]).log_prob(s["value"])) for name, s in sites.items()}
 
 
 def _counts(site: Mapping[str, Any]) -> bool:
@@ -277,11 +316,12 @@ def _unobserved(trace: Trace) -> dict[str, Tensor]:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
+    exact = min(one.dtype, other.dtype, key=lambda dtype: torch.finfo(dtype).bits) == torch.double
     try:
-        one, other = torch.broadcast_tensors(one, other)
+        one, other = torch.broadcast_tensors(one.double(), other.double())
     except RuntimeError:
         return False
-    return torch.allclose(one.double(), other.double(), rtol=1e-6, atol=1e-9, equal_nan=True)
+    return torch.allclose(one, other, rtol=1e-6 if exact else 1e-3, atol=1e-9 if exact else 1e-3, equal_nan=True)
 
 
 def _others(density: Tensor, dim: int) -> Tensor:
@@ -290,5 +330,6 @@ def _others(density: Tensor, dim: int) -> Tensor:
     return density.narrow(dim, 1, density.shape[dim] - 1) if several else density
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The message of an error, without Pyro's table of shapes."""
     return str(error).split("\nTrace Shapes")[0].strip()
