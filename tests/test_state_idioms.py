@@ -462,7 +462,7 @@ class HalfLatent(States):
         (TooOld, r"TooOld: site 'x_2' .* depends on 'z_0', which is out of scope there"),
         (LastOfMany, r"LastOfMany: site 'y' .* depends on 'z_\d', which is out of scope there"),
         (Neighbours, r"Neighbours: the density of site 'x_\d' .* in one night depends on 'z_\d' of another"),
-        (HalfLatent, r"obs_mask makes latents of the hidden entries of \['y'\].*mask the site by y_labelled"),
+        (HalfLatent, r"obs_mask makes latents of the hidden entries of \['y'\], so .* or give the site a mask instead"),
     ],
 )
 def test_what_is_not_right_is_refused_at_the_fit(idiom, words):

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
-from ..data.build import mask_alias
 from ..files import check_target, reserved
 from ..modeling.base import ZooModel
 from ..modeling.checks import fault_at_once, forgotten_latents, require_complete, require_sizes, require_structure
@@ -190,7 +189,8 @@ def _require_covered(run: Run, few: Batch) -> None:
     if halves:
         raise ValueError(
             f"guide: it does not sample {forgotten}; obs_mask makes latents of the hidden entries of {halves}, so "
-            f"sample these in the guide, or mask the site by {mask_alias(halves[0])} instead"
+            "sample these in the guide, or give the site a mask instead (poutine.mask, .mask), which hides them; known "
+            "values of an enumerated site are a pyro.factor"
         )
     if forgotten:
         raise ValueError(
