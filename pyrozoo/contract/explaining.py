@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..modeling.causes import BROADCAST, first_line, likely_cause, particles_fault
+from ..modeling.causes import first_line, likely_cause, particles_fault
 from .densities import require
 from .subject import Skipped, Subject
 
@@ -24,7 +24,7 @@ def explained(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
         except Exception as error:
             with subject.built() as (model, guide, batch), torch.no_grad():
                 cause = likely_cause(model, guide, batch)
-            if not cause or BROADCAST in str(error):  # a fit's refusal says it already
+            if not cause or str(error).startswith(f"{type(model).__name__}: "):  # a fit's refusal says it already
                 raise
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
             raise AssertionError(f"{kind}{first_line(error)}; likely cause: {cause}") from error

@@ -79,7 +79,7 @@ MISTAKES = {
     "unseeded noise": ("C9", entry_mixture, {"mean-field": broken.Unseeded}, {}, "one seed differ"),
     "shared tensor": ("C10", entry_mixture, {"mean-field": broken.Shared}, {}, "a second fit changes"),
     "priors ignored": ("C12", entry_mixture, {"mixture": broken.DeafToPriors}, {}, "changes the log probability of"),
-    "random density": ("C13", entry_mixture, {"mixture": broken.RandomDensity}, {}, "not that of the posterior draw"),
+    "random density": ("C13", entry_mixture, {"mixture": broken.RandomDensity}, {}, "changes from call to call"),
     "rows not independent": ("C14", entry_mixture, {"mixture": broken.CrossedRows}, {}, "one by one"),
     "many draws at once": ("C18", entry_events, {"events": broken.OneDraw}, {}, "site 'duration' .* two draws at once"),
     "masks ignored": ("C19", entry_mixture, {"mixture": broken.NoMask}, {}, "'k' in rows where it is hidden"),
