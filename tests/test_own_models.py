@@ -29,8 +29,8 @@ def log_sum(values):
     return float(np.logaddexp.reduce(list(values)))
 
 
-def fitted(model, data, guide=AutoDelta, steps=20, lr=0.05):
-    return zoo.fit(model, auto(guide), data, seed=0, steps=steps, lr=lr, progress=False)
+def fitted(model, data, guide=AutoDelta, steps=20):
+    return zoo.fit(model, auto(guide), data, seed=0, steps=steps, lr=0.05, progress=False)
 
 
 def point(fit, data, site):
@@ -236,27 +236,16 @@ def test_drawn_states_of_markov_follow_their_posterior(chain_fit):
         assert drawn[f"z_{t}"][0, 0, row::5].mean() == pytest.approx(p, abs=5 * 0.5 / math.sqrt(copies))
 
 
-def narrowed(fit):
-    with torch.no_grad():
-        for parameter in fit.guide.auto.scales.parameters():
-            parameter -= 2.0
-    return fit
-
-
 def test_an_exact_guide_of_a_chains_means_has_no_tail_and_a_narrow_one_has():
-    fit = fitted(Chain(), chains(), AutoNormal, steps=100, lr=0.1)
-    k = zoo.khat(fit, draws=100)
+    fit = fitted(Chain(), chains(), AutoNormal, steps=200)
+    k = zoo.khat(fit, draws=400)
     assert k.attrs == {"per": "global", "latents": ("mu",)}
     assert k.index.tolist() == ["all latents"]
     assert k.iloc[0] < 0.7
-    assert zoo.khat(narrowed(fit), draws=100).iloc[0] > 0.7
-
-
-@pytest.mark.slow
-def test_the_tails_of_a_chains_means_with_many_draws():
-    fit = fitted(Chain(), chains(), AutoNormal, steps=400)
-    assert zoo.khat(fit, draws=1000).iloc[0] < 0.6
-    assert zoo.khat(narrowed(fit), draws=1000).iloc[0] > 0.8
+    with torch.no_grad():
+        for parameter in fit.guide.auto.scales.parameters():
+            parameter -= 2.0
+    assert zoo.khat(fit, draws=400).iloc[0] > 0.7
 
 
 class Escaped(Chain):
