@@ -175,8 +175,11 @@ def test_a_constant_column_is_an_error_when_the_model_is_made(column, name):
         ({"u": list("12x45")}, {}, TypeError, r"column 'u' holds .*first at row 22; convert it with pandas.to_num"),
         ({"q": list("12345")}, {}, TypeError, r"column 'q' holds .*convert it with pandas.to_numeric"),
         ({"q": [True, False] * 2 + [True]}, {}, TypeError, r"column 'q' holds bool values"),
-        ({"u": [1j, 2, 3, 4, 5]}, {}, TypeError, r"column 'u' holds complex128 values"),
-        ({"u": pd.to_datetime(["2024"] * 5)}, {}, TypeError, r"column 'u' holds datetime64"),
+        ({"u": [1j, 2, 3, 4, 5]}, {}, TypeError, r"column 'u' holds complex128 values.*such as its .abs\(\)"),
+        ({"u": pd.to_datetime(["2024"] * 5)}, {}, TypeError, r"column 'u' holds datetime64.*dt.total_seconds\(\)"),
+        ({"u": pd.to_timedelta(range(5), "h")}, {}, TypeError, r"column 'u' holds timedelta64.*dt.total_seconds\(\)"),
+        ({"u": ["1", "2,5", "3", "4", "5"]}, {}, TypeError, r"row 21; convert it .* if '2,5' has a decimal comma, or"),
+        ({"u": 2**60 + np.arange(5)}, {}, ValueError, r"column 'u': double precision keeps 1 of 5 distinct whole num"),
         ({}, {"unit": "unit"}, KeyError, r"column 'unit' is not in the table; its columns are \['well', 'u', 'p', 'q'"),
         ({}, {"x": ["u", "P"]}, KeyError, r"column 'P' is not in the table"),
         ({}, {"y": "target"}, KeyError, r"column 'target' is not in the table"),
@@ -184,6 +187,8 @@ def test_a_constant_column_is_an_error_when_the_model_is_made(column, name):
         ({}, {"x": ["u", "q"]}, ValueError, r"column 'q' is used or present twice"),
         ({}, {"x": [["u"]]}, TypeError, r"column \['u'\]: a list is no name"),
         ({}, {"x": []}, ValueError, r"x: name at least one input column"),
+        ({}, {"x": {"u", "p"}}, TypeError, r"x: a set has no order; give a list of columns"),
+        ({}, {"unit": ["well"]}, TypeError, r"unit: a list; give the name of the one column that holds it"),
         ({"well": ["b", "a", None, "b", "a"]}, {}, ValueError, r"column 'well', row 22: the unit is missing; name it"),
         ({"well": [[1]] * 5}, {}, TypeError, r"unit: its names cannot be compared.*use strings or numbers"),
         ({}, {"units": ["a", "b", "c"]}, ValueError, r"unit 'c' has no rows; drop it from the list of units"),
@@ -213,8 +218,41 @@ TWO_LEVELS = table().set_axis(pd.MultiIndex.from_product([["h"], list("abcd")]),
 
 @pytest.mark.parametrize("wrong", [{"well": ["a"], "u": [1.0]}, TWO_LEVELS])
 def test_what_is_no_plain_table_is_an_error(wrong):
-    with pytest.raises(TypeError, match="give a data frame with one level of columns"):
+    with pytest.raises(TypeError, match="give a pandas data frame with one level of columns"):
         read(wrong)
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_frames_of_other_libraries_are_refused_with_the_way_to_convert_them(library):
+    module = pytest.importorskip(library)
+    columns = table().to_dict("list")
+    own = module.DataFrame(columns) if library == "polars" else module.table(columns)
+    message = rf"a {library} \w+, which .to_pandas\(\) converts; give a"
+    with pytest.raises(TypeError, match=f"the table: {message} pandas data frame"):
+        read(own)
+    batch = read(table())
+    fit = zoo.fit(zoo.create_model("ssmtl", batch), "paper", batch, steps=1, progress=False)
+    with pytest.raises(TypeError, match=f"batch: {message} Batch or a data frame"):
+        zoo.predict(fit, own)
+    with pytest.raises(TypeError, match=f"train: {message} Batch"):
+        zoo.fit(fit.model, "paper", own)
+    if library == "polars":
+        with pytest.raises(TypeError, match=r"a polars LazyFrame, which .collect\(\).to_pandas\(\) converts"):
+            read(own.lazy())
+    else:  # a data frame of pandas whose columns are those of pyarrow
+        arrow = own.to_pandas(types_mapper=pd.ArrowDtype)
+        assert read(arrow).sha256 == batch.sha256
+        assert read(arrow).names("unit").tolist() == batch.names("unit").tolist()
+
+
+def test_a_unit_that_is_the_index_is_told_to_become_a_column():
+    with pytest.raises(KeyError, match=r"column 'well' is not in the table.*; .reset_index\(\) makes the index"):
+        read(table().set_index("well"))
+
+
+def test_whole_numbers_beyond_double_precision_that_are_far_apart_are_read():
+    numbers = [2**53 + 1, 3, 2**60 + 1, 7, 11]
+    assert read(table(u=numbers), dtype=torch.float64)["x"][:, 0].tolist() == [float(n) for n in numbers]
 
 
 # ---------------------------------------------------------------- any table

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -769,65 +768,56 @@ def test_a_foreign_checkpoint_is_refused(model, train, tmp_path):
 
 # ---------------------------------------------------------------- killed and resumed, in processes of their own
 JOB = """
-import json, sys, time
+import json, os, signal, sys, time
+from pathlib import Path
 import torch
 import pyrozoo as zoo
+from pyrozoo.inference.loop import Training
 from pyrozoo.models.ssmtl import simulate
 torch.set_num_threads(1)
-folder, what, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
+folder = Path(sys.argv[1])
 train, valid = simulate(n_units=3, n_labelled=4, n_unlabelled=6, n_test=4)
 model = zoo.create_model("ssmtl", train, c_dim=2, z_dim=2, width=6, depth=1, floor=0.02)
-from pyrozoo.inference.loop import Training
 update = Training._update
 def slow(self, *arguments):
-    time.sleep(pause)
+    time.sleep(0.01)
     return update(self, *arguments)
-Training._update = slow
-print("begun", flush=True)
 def fit(**options):
     fitted = zoo.fit(
         model, "paper", train, epochs=30, batch_size=8, particles=2, lr=0.03, restarts=3, seed=2, valid=valid,
-        patience=6, schedule="cosine", progress=False, callback=lambda row: print(row["epoch"], flush=True), **options,
+        patience=6, schedule="cosine", progress=False, **options,
     )
     return [{
         "status": run.status, "history": run.history.to_dict("list"),
         "weights": {k: v.flatten().tolist() for part in (run.model, run.guide) for k, v in part.state_dict().items()},
     } for run in fitted.runs]
-runs = [fit(checkpoint=folder, resume=what != "fresh")]
-if what == "compare":
-    runs.append(fit())  # without interruption
-print(json.dumps(runs), flush=True)
+def killed(epochs, wait, resume):  # a process that has imported all; how it ended, and its checkpoints
+    end, start = os.pipe()
+    number = os.fork()
+    if not number:
+        Training._update = slow
+        fit(checkpoint=folder, resume=resume, callback=lambda row: os.write(start, b"."))
+        os._exit(0)
+    for _ in range(epochs):
+        os.read(end, 1)
+    time.sleep(wait)
+    os.kill(number, signal.SIGKILL)
+    return [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), len(list(folder.glob("run-*.safetensors")))]
+# in the first, the second and the third run, each time some steps into an epoch
+ends = [killed(*when, i > 0) for i, when in enumerate([(4, 0.03), (26, 0.045), (24, 0.02)])]
+print(json.dumps([ends, fit(checkpoint=folder, resume=True), fit()]), flush=True)
 """
 
 
-def job(folder, what, pause=0.0):
-    return subprocess.Popen(
-        [sys.executable, "-c", JOB, str(folder), what, str(pause)], stdout=subprocess.PIPE, text=True,
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
+def test_a_fit_killed_at_any_moment_resumes_to_bit_identical_history_and_weights(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", JOB, str(tmp_path)], capture_output=True, text=True, check=False, timeout=240,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
-
-
-def finish(process):
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return json.loads(out.splitlines()[-1])
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_fit_killed_at_any_moment_resumes_to_bit_identical_history_and_weights(tmp_path):
-    # in the first, the second and the third run, each time some steps into an epoch
-    for number, (lines, wait) in enumerate([(4, 0.03), (26, 0.045), (24, 0.02)]):
-        process = job(tmp_path, "resume" if number else "fresh", pause=0.01)
-        for _ in range(1 + lines):
-            process.stdout.readline()
-        time.sleep(wait)
-        assert process.poll() is None
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        assert process.returncode == -signal.SIGKILL
-        assert len(list(tmp_path.glob("run-*.safetensors"))) == number + 1
-    resumed, whole = finish(job(tmp_path, "compare"))
+    assert done.returncode == 0, done.stderr
+    ends, resumed, whole = json.loads(done.stdout.splitlines()[-1])
+    assert ends == [[-signal.SIGKILL, 1], [-signal.SIGKILL, 2], [-signal.SIGKILL, 3]]
     assert [run["status"] for run in whole].count("stopped early") > 0
     assert len(whole[0]["weights"]) > 10
     assert resumed == whole

@@ -12,15 +12,18 @@ import pandas as pd
 import pyro
 import pytest
 import torch
+from pyro.infer import autoguide
 from pyro.poutine.runtime import _PYRO_STACK
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
+from pyrozoo.contract.subject import Subject, guides_of
 from pyrozoo.data.tables import read_table
 from pyrozoo.files import reserved
 from pyrozoo.models import m3sense
 from pyrozoo.models.ssmtl import SSMTL
 from pyrozoo.store import directory
+from pyrozoo.store.tensors import load_tensors, save_tensors
 
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
 COLUMNS = {"unit": "well", "x": ["u", "v"], "y": "q"}
@@ -173,8 +176,9 @@ def test_masks_of_true_and_false_or_1_and_0_are_read(mask):
         pd.date_range("2024-01-01", periods=4, tz="Europe/Oslo"),
         pd.period_range("2024-01", periods=4, freq="M"),
         pd.Index([datetime.date(2024, 1, i) for i in range(1, 5)], dtype=object),
+        pd.to_timedelta(range(4), "h"),
     ],
-    ids=["zone", "period", "date"],
+    ids=["zone", "period", "date", "duration"],
 )
 def test_units_that_cannot_be_saved_are_refused_before_the_fit_by_their_column(names, tmp_path):
     df = frame().assign(well=lambda df: names.repeat(3))
@@ -267,24 +271,55 @@ def test_a_checkpoint_that_another_fit_is_using_is_refused(tmp_path):
     assert fitted(checkpoint=tmp_path / "c", resume=True).history.equals(found.history)
 
 
+def test_a_damaged_checkpoint_is_one_line_that_names_it(tmp_path):
+    options = {"checkpoint": tmp_path, "resume": True}
+    fitted(**options)
+    path = tmp_path / "run-0.safetensors"
+    tensors, header = load_tensors(path)
+    for name, value in {"rng/torch": tensors["rng/torch"] * 0, "rng/minibatches": None}.items():
+        damaged = {k: v for k, v in (tensors | {name: value}).items() if v is not None}
+        save_tensors(path, damaged, header)
+        with pytest.raises(ValueError, match=r"run-0.safetensors: it is damaged \(.*\); delete it, or"):
+            fitted(**options)
+
+
 # ---------------------------------------------------------------- copies, processes, threads
-@pytest.mark.parametrize("guide", ["paper", "amortized", "normal"])
-def test_copies_of_a_fit_predict_alike(guide):
-    fit = fitted(guide=guide)
-    want = zoo.predict(fit, fit.train, draws=3)
-    twins = [copy.deepcopy(fit)]
-    if guide == "normal":
-        with pytest.raises(TypeError, match="AutoNormal cannot be pickled; write it by save"):
-            pickle.dumps(fit)
-    else:
-        twins.append(pickle.loads(pickle.dumps(fit)))
-    for twin in (*twins, fit):
-        assert zoo.predict(twin, fit.train, draws=3).equals(want)
-    batch = pickle.loads(pickle.dumps(fit.train))
-    assert batch.sha256 == fit.train.sha256
+def guides_of_every_entry():
+    """(Entry, variant, guide); by default one with an AutoGuide and two without, and one class of AutoGuides."""
+    for name in zoo.list_models():
+        card = zoo.card(name)
+        for guide in card.guides:
+            variant = next(v for v in card.variants if guide in guides_of(card, v))
+            quick = (name, guide) in {("ssmtl", "paper"), ("ssmtl", "amortized"), ("ssmtl", "normal")}
+            yield pytest.param(
+                name, variant, guide, marks=[] if quick else [pytest.mark.slow], id=f"{name}/{variant} x {guide}"
+            )
+    for kind in (
+        autoguide.AutoMultivariateNormal, autoguide.AutoDelta, autoguide.AutoDiagonalNormal, autoguide.AutoStructured,
+        autoguide.AutoLowRankMultivariateNormal, autoguide.AutoIAFNormal, autoguide.AutoGaussian,
+    ):  # fmt: skip
+        marks = [] if kind is autoguide.AutoMultivariateNormal else [pytest.mark.slow]
+        yield pytest.param("ssmtl", "ssmtl", kind, marks=marks, id=kind.__name__)
+
+
+@pytest.mark.parametrize(("name", "variant", "guide"), list(guides_of_every_entry()))
+def test_copies_of_a_fit_predict_alike(name, variant, guide):
+    subject = Subject(name, variant, guide)
+    data, model = subject.data(), subject.model()
+    fit = zoo.fit(model, guide, data, steps=2, progress=False)
+    new = data.hide()
+    want = zoo.predict(fit, new, draws=2)
+    twins = [copy.deepcopy(fit), pickle.loads(pickle.dumps(fit))]
+    twins.append(pickle.loads(pickle.dumps(twins[1])))
+    for twin in (*twins, fit):  # the fit is as it was, too
+        assert zoo.predict(twin, new, draws=2).equals(want)
+    warm = [zoo.fit(f.model, guide, data, steps=1, warm_start=f, progress=False).history for f in (fit, twins[1])]
+    assert warm[0].equals(warm[1])
+    batch = pickle.loads(pickle.dumps(data))
+    assert batch.sha256 == data.sha256
     with pytest.raises(TypeError):
         batch.sizes["row"] = 3
-    again = zoo.fit(copy.deepcopy(fit.model), guide, batch, steps=5, progress=False)
+    again = zoo.fit(copy.deepcopy(fit.model), guide, batch, steps=2, progress=False)
     assert again.history.equals(fit.history)
 
 
@@ -293,21 +328,22 @@ def in_threads(function, times, threads=4):
         return [future.result() for future in [pool.submit(function, i) for i in range(times)]]
 
 
-def test_threads_that_predict_and_fit_at_the_same_time_take_turns():
+@pytest.mark.parametrize("calls", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_threads_that_predict_and_fit_at_the_same_time_take_turns(calls):
     fit = fitted()
     want = [zoo.predict(fit, fit.train, draws=3, seed=i) for i in range(4)]
     state, settings, stack = torch.get_rng_state(), pyro.settings.get(), list(_PYRO_STACK)
-    found = in_threads(lambda i: zoo.predict(fit, fit.train, draws=3, seed=i % 4), 200)
+    found = in_threads(lambda i: zoo.predict(fit, fit.train, draws=3, seed=i % 4), 4 * calls)
     assert all(table.equals(want[i % 4]) for i, table in enumerate(found))
     options = {"steps": 2, "progress": False}
-    fits = in_threads(lambda i: zoo.fit(fit.model, "paper", fit.train, seed=i % 2, **options), 50)
+    fits = in_threads(lambda i: zoo.fit(fit.model, "paper", fit.train, seed=i % 2, **options), 2 * calls)
     first = [zoo.fit(fit.model, "paper", fit.train, seed=i, **options).history for i in range(2)]
     assert all(found.history.equals(first[i % 2]) for i, found in enumerate(fits))
     assert torch.equal(torch.get_rng_state(), state)
     assert pyro.settings.get() == settings
     assert list(_PYRO_STACK) == stack
     assert dict(pyro.get_param_store()) == {}
-    again = in_threads(lambda i: fitted(steps=2, seed=i % 2), 20)  # with a model of its own in each thread
+    again = in_threads(lambda i: fitted(steps=2, seed=i % 2), calls)  # with a model of its own in each thread
     assert all(found.history.equals(first[i % 2]) for i, found in enumerate(again))
 
 
@@ -369,6 +405,30 @@ def test_tables_with_other_separators_and_decimal_marks_are_read(dialect, given,
     df.to_csv(tmp_path / "d.csv", sep=sep, decimal=decimal, index=False)
     found = read_table(tmp_path / "d.csv", ["well"], ["u", "v", "q"], *(dialect if given else ()))
     pd.testing.assert_frame_equal(found, df, check_dtype=False, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"well;u\na;1,234\nb;2,000\n", r"'1,234' may have a decimal comma or one between thousands; .*decimal=','"),
+        ("well,u\na,1\n".encode("utf-16"), "d.csv: no UTF-8 text .*zero bytes, as UTF-16 does.*; save it as UTF-8"),
+        (b"PAR1" + bytes(20), r"no CSV file but a Parquet file; write it as one, by pandas.read_parquet\(file\)"),
+        (b"PK\x03\x04" + bytes(20), "no CSV file but a zip file or a spreadsheet; write it as one"),
+        (b"\x1f\x8b" + bytes(20), "no CSV file but compressed; write it as one, by gunzip"),
+    ],
+    ids=["thousands", "UTF-16", "Parquet", "spreadsheet", "compressed"],
+)
+def test_what_cannot_be_read_without_a_guess_is_refused_with_the_remedy(content, message, tmp_path):
+    (tmp_path / "d.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "d.csv", ["well"], ["u"])
+
+
+@pytest.mark.parametrize(("decimal", "values"), [(None, [0.125, 2.0]), (",", [1.234, 2.0])])
+def test_three_digits_behind_a_comma_are_decimals_where_that_is_sure_or_said(decimal, values, tmp_path):
+    first = f"{values[0]:.3f}".replace(".", ",")
+    (tmp_path / "d.csv").write_text(f"well;u\na;{first}\nb;2,000\n")
+    assert read_table(tmp_path / "d.csv", ["well"], ["u"], decimal=decimal)["u"].tolist() == values
 
 
 def test_the_command_line_reads_tables_in_other_dialects(tmp_path, capsys):

@@ -32,6 +32,7 @@ from .build import (
     columns_of,
     columns_to_arrays,
     mask_alias,
+    name_list,
     provenance,
     refuse_taken,
     require_mapping,
@@ -40,6 +41,7 @@ from .build import (
     to_names,
 )
 from .parts import OnDisk, Parts
+from .tables import described
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,8 +359,9 @@ class Batch(Parts):
             require_mapping(what, value)
         arguments = ("groups", "rows", "targets", "labels", "names", "dims", "time", "levels", "dtype")
         info = provenance("from_columns", arguments, facts, info)
+        is_list = pd.api.types.is_list_like
         listed: list[dict[str, Any]] = [
-            {name: list(own) if pd.api.types.is_list_like(own) else own for name, own in (given or {}).items()}
+            {name: name_list(name, own) if is_list(own) else own for name, own in (given or {}).items()}
             for given in (rows, targets)
         ]
         return cls.from_arrays(
@@ -568,4 +571,4 @@ class Batch(Parts):
 def require_batch(name: str, given: Any) -> None:
     """Raise TypeError, with the remedy, if an argument is no Batch."""
     if not isinstance(given, Batch):
-        raise TypeError(f"{name}: a {type(given).__name__}; give a Batch, of a data frame fit.batch(df)")
+        raise TypeError(f"{name}: a {described(given)}; give a Batch, of a data frame fit.batch(df)")

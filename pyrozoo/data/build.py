@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -183,8 +183,7 @@ def table_to_arrays(
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_dataframe`."""
-    given: tuple[Any, Any] = (x, y)  # a name may be a number, too
-    xs, ys = ([] if c is None else list(c) if pd.api.types.is_list_like(c) else [c] for c in given)
+    xs, ys = (name_list(what, given) for what, given in (("x", x), ("y", y)))
     if not xs:
         raise ValueError("x: name at least one input column")
     arrays = columns_to_arrays(
@@ -195,6 +194,17 @@ def table_to_arrays(
     arrays["coords"].setdefault("target", [])
     arrays["info"]["columns"].setdefault("y", [])
     return arrays
+
+
+def name_list(what: str, given: Any) -> list[Any]:
+    """Names of columns as a list: of one name, which may be a number, of several, or of None.
+
+    Raises:
+        TypeError: A set, which has no order.
+    """
+    if isinstance(given, Set):
+        raise TypeError(f"{what}: a {type(given).__name__} has no order; give a list of columns")
+    return [] if given is None else list(given) if pd.api.types.is_list_like(given) else [given]
 
 
 def columns_to_arrays(
@@ -212,6 +222,9 @@ def columns_to_arrays(
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments of `Batch.from_arrays` from a data frame; arguments and errors are those of `Batch.from_columns`."""
+    for group, column in groups.items():
+        if pd.api.types.is_list_like(column) and not isinstance(column, tuple):
+            raise TypeError(f"{group}: a {type(column).__name__}; give the name of the one column that holds it")
     columns = {**groups, **rows, **targets}
     listed = {name: own if isinstance(own, list) else [own] for name, own in columns.items()}
     inputs = [c for name in rows for c in listed[name]]

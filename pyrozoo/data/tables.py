@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,15 @@ def plain_names(names: np.ndarray) -> np.ndarray:
     return names if pd.Index(names, tupleize_cols=False).is_unique else np.arange(len(names))
 
 
+def described(given: Any) -> str:
+    """The type of what was given in place of a table or a batch, and how a frame of another library is converted."""
+    kind = type(given)
+    for method in (".to_pandas()", ".collect().to_pandas()"):
+        if hasattr(given, method[1:].partition("(")[0]):
+            return f"{kind.__module__.partition('.')[0]} {kind.__name__}, which {method} converts"
+    return kind.__name__
+
+
 def check_columns(df: pd.DataFrame, used: list[str]) -> None:
     """Check that every column is there once and that the table has rows.
 
@@ -46,13 +56,14 @@ def check_columns(df: pd.DataFrame, used: list[str]) -> None:
         ValueError: A column is used or present twice, or there are no rows.
     """
     if not isinstance(df, pd.DataFrame) or df.columns.nlevels > 1:
-        what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
-        raise TypeError(f"the table: {what}; give a data frame with one level of columns")
+        what = "several levels of columns" if isinstance(df, pd.DataFrame) else f"a {described(df)}"
+        raise TypeError(f"the table: {what}; give a pandas data frame with one level of columns")
     for column in used:
         if not isinstance(column, Hashable):
             raise TypeError(f"column {column!r}: a {type(column).__name__} is no name of a column")
         if column not in df.columns:
-            raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}")
+            remedy = "; .reset_index() makes the index a column" if column in df.index.names else ""
+            raise KeyError(f"column {column!r} is not in the table; its columns are {list(df.columns)}{remedy}")
         if used.count(column) > 1 or (df.columns == column).sum() > 1:
             raise ValueError(f"column {column!r} is used or present twice; each group, input and target needs its own")
     if df.empty:
@@ -100,13 +111,14 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float) -> np.ndarray:
         series = df[column]
         types = pd.api.types
         if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
-            text = pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()
-            where = f", first at row {first(series.index, text.to_numpy())!r}" if text.any() else ""
-            remedy = "by .astype(int)" if types.is_bool_dtype(series) else "with pandas.to_numeric"
-            if not types.is_numeric_dtype(series):
-                remedy += ", or, if it is an input that holds categories, by .astype('category')"
-            raise TypeError(f"column {column!r} holds {series.dtype} values{where}; convert it {remedy}")
+            text = (pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()).to_numpy()
+            where = f", first at row {first(series.index, text)!r}" if text.any() else ""
+            example = series.iloc[int(text.argmax())] if text.any() else None
+            raise TypeError(
+                f"column {column!r} holds {series.dtype} values{where}; convert it {_conversion(series, example)}"
+            )
         values = series.to_numpy(dtype=float, na_value=np.nan)
+        require_exact(column, series, values)
         bad = np.isinf(values)
         if bad.any():
             row, value = first(series.index, bad), values[bad.argmax()]
@@ -117,6 +129,48 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float) -> np.ndarray:
             raise ValueError(f"column {column!r}, row {row!r}: {value} is too large; change its unit of measure")
         out[:, j] = values
     return out
+
+
+def _conversion(series: pd.Series, example: Any) -> str:
+    """How a column becomes one of numbers, given one of its values that is none."""
+    types = pd.api.types
+    if types.is_bool_dtype(series):
+        return "by .astype(int)"
+    if types.is_complex_dtype(series):
+        return "to real numbers, such as its .abs()"
+    if types.is_datetime64_any_dtype(series):
+        return "to seconds, by (column - column.min()).dt.total_seconds()"
+    if types.is_timedelta64_dtype(series):
+        return "to seconds, by .dt.total_seconds()"
+    if isinstance(example, str) and re.fullmatch(r"\s*[+-]?[\d.,]*,[\d.,]*\s*", example):
+        return (
+            f"with pandas.to_numeric, after .str.replace(',', '.') if {example!r} has a decimal comma, or "
+            ".str.replace(',', '') if it has commas between thousands"
+        )
+    return "with pandas.to_numeric, or, if it is an input that holds categories, by .astype('category')"
+
+
+def require_exact(column: Any, series: pd.Series, values: np.ndarray) -> None:
+    """Refuse whole numbers beyond 2^53 that are close to each other, so that double precision cannot tell them apart.
+
+    Args:
+        column: Name of the column, for the message.
+        series: The column, (N,).
+        values: Its values in double precision, (N,), NaN where they are missing.
+
+    Raises:
+        ValueError: Rounding moves a value by more than a thousandth of their standard deviation.
+    """
+    if not pd.api.types.is_integer_dtype(series) or not (np.abs(values) > 2**53).any():
+        return
+    exact = [int(value) for value in series.dropna()]
+    moved = max(abs(int(float(value)) - value) for value in exact)
+    spread = float(np.std([float(value - exact[0]) for value in exact]))
+    if moved > 1e-3 * spread:
+        raise ValueError(
+            f"column {column!r}: double precision keeps {len({float(value) for value in exact})} of "
+            f"{len(set(exact))} distinct whole numbers, such as {exact[0]}; subtract the smallest one"
+        )
 
 
 def indicators(
@@ -195,10 +249,44 @@ def _separator(file: str, wanted: Sequence[str]) -> str:
 
 
 def _has_decimal_commas(table: pd.DataFrame, numeric: Sequence[str]) -> bool:
-    """Whether the columns of numbers hold text such as "1,5", and none such as "1.5"."""
+    """Whether the columns of numbers hold text such as "1,5", and none such as "1.5".
+
+    Raises:
+        ValueError: Every comma may stand between thousands as well: there are always three digits behind it.
+    """
     text = [table[c].dropna().astype(str) for c in numeric if not pd.api.types.is_numeric_dtype(table[c])]
     values = pd.concat(text) if text else pd.Series(dtype=str)
-    return bool(len(values)) and bool(values.str.fullmatch(r"\s*[+-]?\d*(,\d+)?([eE][+-]?\d+)?\s*").all())
+    if not len(values) or not values.str.fullmatch(r"\s*[+-]?\d*(,\d+)?([eE][+-]?\d+)?\s*").all():
+        return False
+    values = values[values.str.contains(",")]
+    if values.str.fullmatch(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*").all():
+        raise ValueError(
+            f"{values.iloc[0]!r} may have a decimal comma or one between thousands; say which is the decimal mark "
+            "(--decimal , or decimal=','), or write the thousands without commas"
+        )
+    return True
+
+
+_OTHER_FORMATS = {
+    b"PAR1": ("a Parquet file", "pandas.read_parquet(file).to_csv(other, index=False)"),
+    b"PK\x03\x04": ("a zip file or a spreadsheet", "pandas.read_excel(file).to_csv(other, index=False)"),
+    b"\x1f\x8b": ("compressed", "gunzip"),
+}
+
+
+def _require_text(file: str) -> None:
+    """Refuse a file that begins as those of other formats do.
+
+    Raises:
+        ValueError: With the format, and how to write it as CSV.
+    """
+    with open(file, "rb") as stream:
+        begin = stream.read(4096)
+    for magic, (kind, remedy) in _OTHER_FORMATS.items():
+        if begin.startswith(magic):
+            raise ValueError(f"no CSV file but {kind}; write it as one, by {remedy}")
+    if b"\0" in begin:
+        raise ValueError("no UTF-8 text (it holds zero bytes, as UTF-16 does); save it as UTF-8")
 
 
 def read_table(
@@ -222,6 +310,7 @@ def read_table(
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:
+            _require_text(file)
             sep = _separator(file, [*groups, *numeric]) if sep is None else sep
             first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, sep=sep)
             columns = pd.read_csv(file, nrows=0, index_col=False, sep=sep).columns

@@ -89,9 +89,17 @@ def copied(guide: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _rebound(function: Any, memo: dict[int, Any]) -> Any:
-    """The same function under the same handlers, with objects replaced as `memo` says (id -> new object)."""
+    """The same function under the same handlers, or with its first arguments filled in, of the objects that `memo` has.
+
+    Args:
+        function: The function, or an argument of one.
+        memo: id of an object -> what replaces it.
+    """
     if id(function) in memo:
         return memo[id(function)]
+    if type(function) is functools.partial:
+        arguments = (_rebound(value, memo) for value in function.args)
+        return functools.partial(function.func, *arguments, **function.keywords)
     wrapped = getattr(function, "func", None)
     if isinstance(wrapped, functools.partial) and len(wrapped.args) == 2 and isinstance(wrapped.args[0], Messenger):
         handler, inner = wrapped.args

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
+from ..data.tables import described
 from ..files import check_target, reserved
 from ..modeling.base import ZooModel
 from ..modeling.checks import fault_at_once, forgotten_latents, require_complete, require_sizes, require_structure
@@ -98,7 +99,7 @@ def fit(
     for what, data in (("train", train), ("valid", valid)):
         if not isinstance(data, Batch) and not (what == "valid" and data is None):
             raise TypeError(
-                f"{what}: a {type(data).__name__}; give a Batch, of a data frame "
+                f"{what}: a {described(data)}; give a Batch, of a data frame "
                 "zoo.Batch.from_dataframe(df, unit=COLUMN, x=[COLUMNS], y=COLUMN)"
             )
     seed, restarts = whole("seed", plain_number(seed), 0), whole("restarts", plain_number(restarts), 1)

@@ -19,6 +19,7 @@ from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
 from ..data.batch import Batch
+from ..data.tables import described
 from ..modeling import priors as prior_tools
 from ..modeling import registry
 from ..modeling.base import ZooModel
@@ -60,15 +61,22 @@ class Run:
         return Run(self.seed, model, guide, self.history.copy(), self.status)
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for pickle.
+        """State for pickle, with a copy of the guide and beside it the models of its AutoGuides, which Pyro leaves out.
 
-        Raises:
-            TypeError: The guide has an AutoGuide, which Pyro's pickling would break, the original too.
+        Pyro's pickling would take the model from the guide itself, too.
         """
-        autos = [type(part).__name__ for part in self.guide.modules() if isinstance(part, AutoGuide)]
-        if autos:
-            raise TypeError(f"a fit with Pyro's {autos[0]} cannot be pickled; write it by save() and read it by load()")
-        return dict(vars(self))
+        autos = {name: part for name, part in self.guide.named_modules() if isinstance(part, AutoGuide)}
+        if not autos:
+            return dict(vars(self))
+        copy_of = copied(self.guide, {id(self.model): self.model})
+        return vars(self) | {"guide": copy_of, "models": {name: part._model for name, part in autos.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        models = state.pop("models", {})
+        vars(self).update(state)
+        parts = dict(self.guide.named_modules())
+        for name, model in models.items():
+            parts[name]._model = model
 
     @property
     def final_elbo(self) -> float:
@@ -135,7 +143,7 @@ class Fit:
         if isinstance(data, pd.DataFrame):
             return self.batch(data, labels=False)
         if not isinstance(data, Batch):
-            raise TypeError(f"batch: a {type(data).__name__}; give a Batch or a data frame")
+            raise TypeError(f"batch: a {described(data)}; give a Batch or a data frame")
         return data
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.batch import Batch
+from ..files import one_line
 from ..modeling.base import ZooModel
 from ..modeling.guides import declared
 from .checkpoint import (
@@ -414,6 +415,22 @@ class Training:
     def _load(self) -> str:
         assert self.checkpoint is not None
         tensors, state = load_checkpoint(self.checkpoint, self.fingerprint)
+        try:
+            self._take_over(tensors, state)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{self.checkpoint}: it is damaged ({one_line(error)}); delete it, or choose another checkpoint folder"
+            ) from error
+        if self.step > self.total_steps:
+            raise ValueError(
+                f"{self.checkpoint}: it is at step {self.step}, more than the {self.total_steps} of this fit; give "
+                "more steps (or epochs), or choose another checkpoint folder"
+            )
+        ended = state["status"] == "failed" or (state["status"] == "finished" and self.step < self.total_steps)
+        return "running" if ended else state["status"]
+
+    def _take_over(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Set weights, moments, random states and history to those of a checkpoint."""
         self._restore(under(tensors, "module/"))
         self.best_state = under(tensors, "best/") or None
         self.latest = self.good = self._state()
@@ -427,10 +444,3 @@ class Training:
         self.generator.set_state(tensors["rng/minibatches"])
         self.rows, self.good_epochs = state["history"], state["epoch"]
         self.epoch, self.step, self.best, self.bad_epochs = (state[k] for k in ("epoch", "step", "best", "bad_epochs"))
-        if self.step > self.total_steps:
-            raise ValueError(
-                f"{self.checkpoint}: it is at step {self.step}, more than the {self.total_steps} of this fit; give "
-                "more steps (or epochs), or choose another checkpoint folder"
-            )
-        ended = state["status"] == "failed" or (state["status"] == "finished" and self.step < self.total_steps)
-        return "running" if ended else state["status"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -300,13 +301,19 @@ def _auto(model: ZooModel, kind: type[AutoGuide], options: dict) -> AutoGuide:
     if kind is AutoLaplaceApproximation:
         _require_curvature(model)
         kind = Laplace
-    exposed = poutine.block(model, expose=outer_sites(model))
-
-    def create_plates(**batch: Any) -> list:
-        return [model.plate(name, **batch) for name in model.plate_dims if name != model.rows]
-
     takes_plates = "create_plates" in kind.__init__.__code__.co_varnames
-    return kind(exposed, **({"create_plates": create_plates} if takes_plates else {}), **options)
+    plates = {"create_plates": functools.partial(_outer_plates, model)} if takes_plates else {}
+    return kind(functools.partial(_exposed, model, outer_sites(model)), **plates, **options)
+
+
+def _exposed(model: ZooModel, sites: Sequence[str], **batch: Any) -> Any:
+    """Run the model so that handlers outside see these sites alone."""
+    with poutine.block(expose=sites):
+        return model(**batch)
+
+
+def _outer_plates(model: ZooModel, **batch: Any) -> list:
+    return [model.plate(name, **batch) for name in model.plate_dims if name != model.rows]
 
 
 def with_support(guide: Any, data: Batch) -> Batch:

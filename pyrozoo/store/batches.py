@@ -16,7 +16,7 @@ from ..data.batch import Batch
 from ..files import one_line
 from .tensors import load_tensors, save_tensors
 
-_NAMES = r"[<>|=]?([biuf]\d{1,2}|O|[US]\d{1,9}|[mM]8(\[\w+\])?)"  # types of names along a plate
+_NAMES = r"[<>|=]?([biuf]\d{1,2}|O|[US]\d{1,9}|M8(\[\w+\])?)"  # types of names along a plate
 
 
 def save_batch(path: Path, batch: Batch) -> None:
@@ -74,9 +74,9 @@ def names_to_json(plate: str, names: np.ndarray) -> dict[str, Any]:
     """Names along a plate as JSON holds them; times as text.
 
     Raises:
-        ValueError: A name is neither text nor a number.
+        ValueError: A name is neither text nor a number nor a time.
     """
-    values = names.astype(str).tolist() if names.dtype.kind in "mM" else names.tolist()
+    values = names.astype(str if names.dtype.kind == "M" else object).tolist()
     for name in values:
         if not isinstance(name, str | int | float):
             kind = type(name).__name__

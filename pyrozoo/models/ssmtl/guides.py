@@ -204,11 +204,12 @@ def paper(model: ContextModel) -> nn.Module:
 
 def normal(model: ContextModel) -> ComposedGuide:
     """Make an AutoNormal guide of the contexts, composed with the row guide; it starts like the paper's."""
-
-    def near_zero(site: dict) -> Tensor:
-        return C_SPREAD * torch.randn_like(site["fn"].sample().detach())
-
     return auto(AutoNormal, init_loc_fn=near_zero, init_scale=C_SCALE)(model)
+
+
+def near_zero(site: dict) -> Tensor:
+    """Initial value of a context, as the paper's guide has it."""
+    return C_SPREAD * torch.randn_like(site["fn"].sample().detach())
 
 
 GUIDES: dict[str, Callable[..., nn.Module]] = {
