@@ -5,13 +5,15 @@ Parts (``--parts``, by default all), each a table:
 * kills: a process that trains, saves, runs jobs, writes rows or decodes a folder is killed (SIGKILL) at a random
   moment, again and again; ``lost`` counts kills after which what was finished before could not be read, or the work
   could not go on to the result of an undisturbed process.
-* files: ``inputs`` damaged copies of a valid file per reader (bytes changed, cut, repeated, numbers replaced; of run
-  directories half with hashes that fit again), in processes whose memory is limited. ``read``: accepted, as a change
+* files: ``inputs`` damaged copies of a valid file per reader, ``slow`` where it also fits or predicts (bytes changed,
+  cut, repeated, numbers replaced; of run directories half with hashes that fit again), in processes whose memory is
+  limited. ``read``: accepted, as a change
   of a value can be. ``refused``: an error of the kinds that the documentation names, in one line. ``unnamed``: such an
   error that does not name the file. ``raw``: errors of other kinds; on the command line, a traceback. ``crashed``,
   ``hung``: processes that died, or took longer than 30 s.
 * bombs: files of a few bytes that ask for gigabytes of memory.
-* frames: damaged data frames given to `Batch.from_dataframe`; of polars and pyarrow, too, where they are installed.
+* frames: ``inputs`` damaged data frames given to `Batch.from_dataframe`; of polars and pyarrow, too, where they are
+  installed.
 * threads: predictions and fits in four threads at once, compared with those of one thread.
 * growth: memory of one process over many fits [MB], after the first 50.
 * checkpoint: a second process that trains on the same checkpoint folder; it must be refused.
@@ -66,8 +68,17 @@ from pyrozoo.posterior.draws import Draws
 from pyrozoo.store.directory import PROTOTYPE, WEIGHTS
 
 SIZES = {
-    "full": {"kills": 200, "inputs": 10_000, "calls": 50, "fits": 300, "doubled": 20, "full": 20, "signals": 40},
-    "smoke": {"kills": 5, "inputs": 4, "calls": 2, "fits": 2, "doubled": 1, "full": 1, "signals": 2},
+    "full": {
+        "kills": 200,
+        "inputs": 10_000,
+        "slow": 10_000,
+        "calls": 50,
+        "fits": 300,
+        "doubled": 20,
+        "full": 20,
+        "signals": 40,
+    },
+    "smoke": {"kills": 5, "inputs": 4, "slow": 4, "calls": 2, "fits": 2, "doubled": 1, "full": 1, "signals": 2},
 }
 THREADS = 4
 SMALL = {"c_dim": 2, "z_dim": 2, "width": 6, "depth": 1}
@@ -324,10 +335,13 @@ class Case:
         read: Called without arguments; reads the file.
         seal: Called after a change, so that hashes fit again; every other input only.
         line: Whether `read` is a command, which prints its error and returns an exit code.
+        slow: Whether `read` fits or predicts, too, which takes many times longer than to read.
     """
 
-    def __init__(self, path: Path, read: Callable, seal: Callable | None = None, line: bool = False) -> None:
-        self.path, self.read, self.seal, self.line = path, read, seal, line
+    def __init__(
+        self, path: Path, read: Callable, seal: Callable | None = None, line: bool = False, slow: bool = False
+    ) -> None:
+        self.path, self.read, self.seal, self.line, self.slow = path, read, seal, line, slow or line
         self.content = path.read_bytes()
 
     def outcome(self, content: bytes, seal: bool) -> str:
@@ -391,11 +405,11 @@ def _cases(folder: Path) -> dict[str, list[Case]]:
                  for file in sorted((folder / "rows").iterdir())]  # fmt: skip
     point, cases = folder / "point" / "run-0.safetensors", {}
     cases["load (run directory)"] = loaded
-    cases["fit(resume=True)"] = [Case(point, lambda: small_fit(checkpoint=folder / "point", resume=True))]
+    cases["fit(resume=True)"] = [Case(point, lambda: small_fit(checkpoint=folder / "point", resume=True), slow=True)]
     cases["load_netcdf"] = [Case(folder / "draws.nc", lambda: zoo.load_netcdf(folder / "draws.nc"))]
     cases["Draws.load"] = [Case(folder / "draws.npz", lambda: Draws.load(folder / "draws.npz"))]
     cases["open_rows"] = with_rows
-    cases["read_table (csv)"] = [Case(csv, lambda: read_table(str(csv), "well", ["u", "v", "q"]))]
+    cases["read_table (csv)"] = [Case(csv, lambda: read_table(str(csv), ["well"], ["u", "v", "q"]))]
     cases["command line: predict, csv"] = [Case(csv, lambda: predict(run, csv), line=True)]
     cases |= _recordings(folder, predict)
     return cases
@@ -439,10 +453,11 @@ def _recordings(folder: Path, predict: Callable[[Path, Path], int]) -> dict[str,
     return cases
 
 
-def files(n: int, folder: Path, rng: random.Random) -> pd.DataFrame:
+def files(inputs: int, slow: int, folder: Path, rng: random.Random) -> pd.DataFrame:
     """A line per reader."""
     lines, examples = {}, []
     for name, cases in _cases(folder).items():
+        n = slow if cases[0].slow else inputs
         for case in cases:
             said = case.outcome(case.content, False)
             if said != "read":
@@ -532,7 +547,7 @@ def bombs(folder: Path) -> pd.DataFrame:
         "pickle, 2^62 bytes declared": (growing, lambda: m3sense.read_wesad(folder / "people")),
         "csv, a number of 64 MB": (
             line,
-            lambda: zoo.Batch.from_dataframe(read_table(str(line), "well", ["u"]), unit="well", x="u"),
+            lambda: zoo.Batch.from_dataframe(read_table(str(line), ["well"], ["u"]), unit="well", x="u"),
         ),
     }
     lines = {}
@@ -771,7 +786,7 @@ def tables(sizes: dict[str, int], parts: list[str], seed: int, folder: Path) -> 
     """Titles and tables, part by part, each in a folder of its own and with random numbers of its own."""
     made: dict[str, tuple[str, Callable[[Path, random.Random], pd.DataFrame]]] = {
         "kills": ("kills", lambda path, rng: kills(sizes["kills"], path, rng)),
-        "files": ("damaged files", lambda path, rng: files(sizes["inputs"], path, rng)),
+        "files": ("damaged files", lambda path, rng: files(sizes["inputs"], sizes["slow"], path, rng)),
         "bombs": ("bombs", lambda path, _: bombs(path)),
         "frames": ("data frames", lambda _, rng: frames(sizes["inputs"], rng)),
         "threads": (f"{THREADS} threads", lambda _, __: threads(sizes["calls"])),
