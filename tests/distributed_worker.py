@@ -211,6 +211,13 @@ def fits(folder: Path, rank: int) -> dict[str, Any]:
     options = {"epochs": 2, "batch_size": 8, "progress": False}
     out["batch norm"] = outcome(zoo.fit(subject.model(), "paper", subject.data(), **options, **together))
     out["whole"] = outcome(zoo.fit(model, "paper", train, **LONG, **together, checkpoint=folder / "whole"))
+    with broken_off(lambda step: step == 14), contextlib.suppress(BrokenOff):  # in the middle of the fourth epoch
+        zoo.fit(model, "paper", train, **LONG, **together, checkpoint=folder / "half")
+    if rank == 0:  # for fits that go on with another number of processes
+        shutil.copytree(folder / "half", folder / "kept")
+    with broken_off(lambda step: False) as steps:
+        resumed = zoo.fit(model, "paper", train, **LONG, **together, checkpoint=folder / "half", resume=True)
+    out["resumed"], out["steps of resumed"] = outcome(resumed), steps
 
     def interrupt(row: dict) -> None:
         if row["epoch"] == 2:
@@ -236,27 +243,41 @@ def fits(folder: Path, rank: int) -> dict[str, Any]:
     return out
 
 
+class BrokenOff(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def broken_off(end: Callable[[int], bool]) -> Iterator[list[int]]:
+    """The steps of a training, which ends before the step for which `end` is true."""
+    update, steps = Training._update, []
+
+    def counted(self: Training, *arguments: Any) -> Any:
+        steps.append(self.step)
+        if end(self.step):
+            raise BrokenOff
+        return update(self, *arguments)
+
+    with mock.patch.object(Training, "_update", counted):
+        yield steps
+
+
 def elastic(folder: Path, rank: int) -> dict[str, Any]:
     """The fit `whole`, in which the second process is killed once, in the middle of the fourth epoch."""
     model, train, _ = data()
-    update, steps, flag = Training._update, [], folder / "killed"
+    flag = folder / "killed"
 
-    def lethal(self: Training, *arguments: Any) -> Any:
-        steps.append(self.step)
-        if rank == 1 and self.step == 14 and not flag.exists():
+    def lethal(step: int) -> bool:
+        if rank == 1 and step == 14 and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return update(self, *arguments)
+        return False
 
-    def keep(row: dict) -> None:
-        if row["epoch"] == 2:  # for a fit that goes on with another number of processes
-            shutil.copytree(folder / "elastic", folder / "half", dirs_exist_ok=True)
-
-    with mock.patch.object(Training, "_update", lethal):
-        fitted = zoo.fit(
-            model, "paper", train, **LONG, distributed=True, checkpoint=folder / "elastic", resume=True, callback=keep
-        )
-    return {"fit": outcome(fitted), "steps": steps, "restarts": int(os.environ["TORCHELASTIC_RESTART_COUNT"])}
+    with broken_off(lethal) as steps:
+        fitted = zoo.fit(model, "paper", train, **LONG, distributed=True, checkpoint=folder / "elastic", resume=True)
+    whole = outcome(zoo.fit(model, "paper", train, **LONG, distributed=True))
+    restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    return {"fit": outcome(fitted), "whole": whole, "steps": steps, "restarts": restarts}
 
 
 def checks(folder: Path, rank: int) -> dict[str, Any]:

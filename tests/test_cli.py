@@ -158,13 +158,13 @@ def test_the_module_returns_the_exit_code(tmp_path):
 def test_fit_then_the_command_that_it_prints(csv, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = columns(csv, "--out", "runs/a b", "--restarts", "2", "--guide", "normal", "--lr", "0.01")
-    assert main(["fit", "ssmtl", *arguments, "--batch-size", "16", "--seed", "3", "--compile", "graph", *QUICK]) == 0
+    assert main(["fit", "ssmtl", *arguments, "--batch-size", "20", "--seed", "3", "--compile", "graph", *QUICK]) == 0
     elbo, saved, how = capsys.readouterr().out.splitlines()
     fit = zoo.load("runs/a b")
     assert elbo == f"ELBO {fit.best.final_elbo:.4f} nats per row after 20 steps, the best of 2 restarts"
     assert saved == "saved in runs/a b"
     assert (fit.guide_name, fit.data["name"], fit.model.width) == ("normal", "wells.csv", 8)
-    assert (fit.settings["lr"], fit.settings["seed"], fit.settings["batch_size"]) == (0.01, 3, 16)
+    assert (fit.settings["lr"], fit.settings["seed"], fit.settings["batch_size"]) == (0.01, 3, 20)
     assert fit.settings["compile"] == "graph"
 
     command = shlex.split(how.removeprefix("predict with: "))

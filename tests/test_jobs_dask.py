@@ -66,7 +66,9 @@ def test_finished_jobs_need_no_cluster(tmp_path):
     assert run(job_functions.process, indexed(1), tmp_path, cluster="tcp://127.0.0.1:9") == first
 
 
-# Killed workers take seconds to be there again, so these two tests kill as few as show it all.
+# Killed workers take seconds to be there again, so these two tests kill as few as show it all, and only the second runs
+# by default.
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(cluster, tmp_path, capfd):
     log = tmp_path / "log"
     jobs = indexed(6, log=str(log), times=2)
