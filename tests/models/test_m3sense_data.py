@@ -88,11 +88,23 @@ def test_sentinel_temperatures_are_replaced_and_counted(tmp_path):
     assert sum(notes.values()) == 2
 
 
-def test_a_temperature_out_of_range_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "row", "message"),
+    [
+        ("TEMP", "300", "TEMP.csv: row 4: a temperature of 300 is out of the device's range"),
+        ("TEMP", "1e308", "TEMP.csv: row 4: a temperature of 1e+308 is out of the device's range"),
+        ("EDA", "1e20", "EDA.csv: row 4: a skin conductance of 1e+20 is out of the device's range"),
+        ("BVP", "-1e308", "BVP.csv: row 4: a pulse wave of -1e+308 is out of the device's range"),
+        ("ACC", "1e9,0,0", "ACC.csv: row 4: an acceleration of 1.5625e+07 is out of the device's range"),
+        ("IBI", "1e300,0.8", "IBI.csv: row 4: '1e300,0.8'; expected seconds from the start"),
+    ],
+)
+def test_a_sample_out_of_range_is_refused(tmp_path, file, row, message):
     folder = write_e4(tmp_path / "s")
-    (folder / "TEMP.csv").write_text("0\n4\n33\n300\n")
-    with refuses("TEMP.csv: row 4: a temperature of 300 is out of the device's range"):
-        read_e4(folder)
+    first = {"ACC": "0,0,0\n4,4,4\n1,1,64", "IBI": "0, IBI\n1,0.8\n2,0.8"}.get(file, "0\n4\n33")
+    (folder / f"{file}.csv").write_text(f"{first}\n{row}\n")
+    with refuses(message):
+        read_e4(folder, modalities=(file.lower(),))
 
 
 def test_channels_begin_with_the_last_one(tmp_path):

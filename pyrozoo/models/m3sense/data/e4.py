@@ -26,6 +26,7 @@ from .recordings import (
     folder_of,
     located,
     read_sheet,
+    require_plausible,
     single,
     wanted,
 )
@@ -41,6 +42,7 @@ _SESSION = re.compile(r"([0-9A-Za-z]{2})_(\d{9,11})")
 _SHORTEST, _GAP_S = 0.8, 20.0  # how much shorter than the longest a channel may be: by a fifth, and by 20 s
 _MOST_BYTES, _MOST_ROWS = 1 << 28, 1 << 24  # of one file: 16 million samples are three days at 64 Hz
 _LAST_START, _HIGHEST_RATE = 1e11, 1e5  # beyond these, times of samples are not even numbers
+_LONGEST, _LONGEST_BEAT = 30 * 86400.0, 10.0  # of a session with beats, and between two of them [s]
 _NURSE_ZONE = "America/Chicago"
 _SURVEY = ("ID", "Start time", "End time", "date", "Stress level")
 
@@ -188,7 +190,8 @@ def _intervals(path: Path, ends: Sequence[float]) -> tuple[float, float, np.ndar
         for row, pair in enumerate(cells[1:]):
             with contextlib.suppress(ValueError):
                 values[row] = [float(cell) for cell in pair]
-            if not (values[row] > 0).all() or not values[row, 0] > (values[row - 1, 0] if row else 0):
+            inside = 0 < values[row, 0] <= _LONGEST and 0 < values[row, 1] <= _LONGEST_BEAT
+            if not inside or not values[row, 0] > (values[row - 1, 0] if row else 0):
                 line = lines[row + 1][:60]
                 raise ValueError(
                     f"row {row + 2}: {line!r}; expected seconds from the start, in order, and the interval"
@@ -262,6 +265,7 @@ def _channel(path: Path, file: str, name: str) -> tuple[float, float, np.ndarray
         if not (0 <= start <= _LAST_START and 0 < rate <= _HIGHEST_RATE):
             raise ValueError(f"start {start:g}, rate {rate:g}; rows 1 and 2 hold unix seconds and Hz")
         if name == "acc":
+            require_plausible(name, values[2:] / _G, first_row=3)
             return start, rate, values[2:] / _G, {}
         signal, notes = cleaned(name, values[2:, 0], first_row=3)
         return start, rate, signal, notes

@@ -19,8 +19,15 @@ import pandas as pd
 from ....files import naming
 
 MODALITIES = ("bvp", "eda", "temp")
-_SENTINEL = 380.0  # [deg C]; the device writes 382.18 or so, the largest number it has, where it measured nothing
-_TEMP_RANGE = (-40.0, 115.0)  # what the device measures [deg C]
+_SENTINEL = (380.0, 385.0)  # [deg C]; the device writes 382.18 or so where it measured nothing
+# What a wristband measures, with a margin: temperature as in its data sheet, conductance up to 100 uS, acceleration up
+# to 2 g; the pulse wave has units of its own.
+_RANGES = {
+    "temp": ("a temperature", -40.0, 115.0, "deg C"),
+    "eda": ("a skin conductance", -1.0, 200.0, "uS"),
+    "bvp": ("a pulse wave", -1e5, 1e5, "units"),
+    "acc": ("an acceleration", -20.0, 20.0, "g"),
+}
 _GAP_S = 1.0  # without samples for longer, a recording is cut in two
 _EXTRA = "pip install 'pyrozoo[spreadsheets]'"
 
@@ -230,28 +237,45 @@ def cleaned(name: str, signal: np.ndarray, first_row: int = 1) -> tuple[np.ndarr
         The channel, (n,), and description -> number of replaced samples.
 
     Raises:
-        ValueError: No temperature was measured, or one is out of the device's range.
+        ValueError: No temperature was measured, or a sample is out of the device's range.
     """
     notes: dict[str, int] = {}
     if name == "eda" and len(signal) > 1 and signal[0] == 0:
         signal = np.concatenate([signal[1:2], signal[1:]])
         notes["eda: first sample, a zero, replaced"] = 1
     if name == "temp":
-        sentinel = signal > _SENTINEL
+        sentinel = (signal > _SENTINEL[0]) & (signal < _SENTINEL[1])
         if sentinel.all():
             raise MissingDataError("temp: the channel holds no measured temperature; leave it or the recording out")
         if sentinel.any():
             last = np.maximum.accumulate(np.where(sentinel, -1, np.arange(len(signal))))
             signal = signal[np.where(last < 0, int((~sentinel).argmax()), last)]
             notes["temp: samples not measured (382 deg C), replaced"] = int(sentinel.sum())
-        odd = (signal < _TEMP_RANGE[0]) | (signal > _TEMP_RANGE[1])
-        if odd.any():
-            at = int(odd.argmax())
-            raise ValueError(
-                f"row {at + first_row}: a temperature of {signal[at]:g} is out of the device's range {_TEMP_RANGE} deg "
-                "C; correct its unit or cut the recording"
-            )
+    require_plausible(name, signal, first_row)
     return signal, notes
+
+
+def require_plausible(name: str, signal: np.ndarray, first_row: int = 1) -> None:
+    """Refuse samples that no wristband measures.
+
+    Args:
+        name: Name of the modality; others than temp, eda, bvp and acc have no range.
+        signal: Samples, (n,) or (n, channels).
+        first_row: Row of the first sample in the file, for messages.
+
+    Raises:
+        ValueError: A sample is out of the device's range.
+    """
+    if name not in _RANGES:
+        return
+    what, least, most, unit = _RANGES[name]
+    odd = ~((signal >= least) & (signal <= most))
+    if odd.any():
+        at = tuple(np.argwhere(odd)[0])
+        raise ValueError(
+            f"row {at[0] + first_row}: {what} of {signal[at]:g} is out of the device's range {(least, most)} {unit}; "
+            "correct its unit or cut the recording"
+        )
 
 
 def utc(seconds: float) -> str:
