@@ -521,7 +521,7 @@ MEMORY = """
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("n", [400_000, pytest.param(800_000, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, n):
-    """400,000 rows are 15 MB of tensors; what may grow, by 13 MB, are a window of their order and the names of units."""
+    """400,000 rows are 15 MB of tensors; what may grow by 13 MB are a window of their order and the names of units."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEMORY), tmp_path, str(n)], capture_output=True, text=True, check=False
     )
