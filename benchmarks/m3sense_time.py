@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from sections import Stopwatch, by_section
 from timing import CLOCKS, alternate, options, report, summary
 from torch import Tensor, nn
 
+import pyrozoo as zoo
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference.copies import build, default_dtype, isolated
 from pyrozoo.inference.loop import Training
@@ -35,9 +37,11 @@ from pyrozoo.models.m3sense.generative import Generative
 from pyrozoo.models.m3sense.guides import NoLatents
 from pyrozoo.models.m3sense.local_guide import PaperGuide
 from pyrozoo.models.m3sense.model import AffectModel
+from pyrozoo.models.m3sense.uses.transferring import only_task
 
+SWITCHED = "stress"  # the task that a task switch keeps
 FOREVER = 10**9  # steps of a training that never ends, so that its learning rates stay
-PARTS = ("inference", "training", "parameters", "steps")
+PARTS = ("inference", "switch", "training", "parameters", "steps")
 # Multitask preset -> the single-task preset that it is compared with.
 PAIRS = {
     "M3Sense (Non-Attention)": "Non-Attention", "M3Sense (Keyless)": "Keyless", "M3Sense (HAMLET)": "HAMLET",
@@ -95,9 +99,10 @@ def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
         return
     if "parameters" in given.parts:
         yield "parameters, millions", parameters(sizes)
-    for what, times in (("inference", inference), ("training", training)):
+    titles = {"inference": "inference of all tasks", "switch": "task switch", "training": "training of all tasks"}
+    for what, times in (("inference", inference), ("switch", switch), ("training", training)):
         for batch in sizes.batches if what in given.parts else ():
-            yield f"{what} of all tasks, batches of {batch}", times(sizes, batch, *timed)
+            yield f"{titles[what]}, batches of {batch}", times(sizes, batch, *timed)
     if "steps" in given.parts:
         different = pd.DataFrame({variant: disagreement(sizes, variant) for variant in PLAIN}).T
         yield "zoo and plain PyTorch in double precision: relative difference", different
@@ -171,6 +176,27 @@ def inference(sizes: Sizes, n: int, rounds: int, clock: str = "wall") -> pd.Data
 
     with torch.no_grad():
         return _pairs(alternate({name: run(trainings) for name, trainings in found.items()}, rounds, clock))
+
+
+def switch(sizes: Sizes, n: int, rounds: int, clock: str = "wall") -> pd.DataFrame:
+    """Milliseconds for the logits of n windows: all tasks, one kept by `only_task`, and a model of one task."""
+    lines = {}
+    for name, single in PAIRS.items():
+        train = data(sizes.samples, n, "all")
+        fit = zoo.fit(preset(name, train, sizes), "paper", train, steps=1, progress=False)
+        models = {
+            "all": fit.model, "one": only_task(fit, SWITCHED).model, "single": preset(single, train, sizes, SWITCHED),
+        }  # fmt: skip
+        for model in models.values():
+            model.eval()
+        with torch.no_grad():
+            runs = {which: functools.partial(logits, model, train) for which, model in models.items()}
+            table = summary(alternate(runs, rounds, clock), "all")
+        lines[name] = {
+            "all_ms": table["min_ms"]["all"], "one_ms": table["min_ms"]["one"], "ratio": table["ratio"]["one"],
+            "ratio_rounds": table["ratio_rounds"]["one"], "single-task model": table["ratio"]["single"],
+        }  # fmt: skip
+    return pd.DataFrame(lines).T
 
 
 def training(sizes: Sizes, n: int, rounds: int, clock: str = "wall") -> pd.DataFrame:

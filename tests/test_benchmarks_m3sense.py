@@ -80,6 +80,13 @@ def test_models_of_all_tasks_are_timed_beside_three_of_one(times):
     assert table["published"]["M3Sense (CAM)"] == pytest.approx(203 / 517)
 
 
+def test_one_task_of_a_model_is_timed_beside_all_of_its_tasks():
+    table = bench.switch(SMOKE, 2, rounds=1)
+    assert list(table.index) == list(bench.PAIRS)
+    assert (table > 0).all(axis=None)
+    assert table["ratio"].to_numpy() == pytest.approx((table["one_ms"] / table["all_ms"]).to_numpy())
+
+
 def test_parameters_are_those_of_the_tables():
     table = bench.parameters(bench.SIZES["quick"])
     assert table.loc["M3Sense (Non-Attention)", "single"] == pytest.approx(1.110, rel=0.01)
@@ -137,12 +144,13 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 
 
 def test_the_command_measures_all_by_default(monkeypatch, capsys):
-    for name in ("inference", "training", "steps", "parameters"):
+    for name in ("inference", "switch", "training", "steps", "parameters"):
         monkeypatch.setattr(bench, name, lambda *given: pd.DataFrame({"ms": {"zoo": 1.5}}))
     monkeypatch.setattr(bench, "disagreement", lambda *given: {"loss": 0.25})
     bench.main(["--sizes", "smoke"])
     printed = capsys.readouterr().out
-    for title in ("parameters", "inference of all tasks", "training of all tasks", "0.25", "a step, bvp at 4 Hz"):
+    titles = ("parameters", "inference of all tasks", "task switch", "training of all tasks")
+    for title in (*titles, "0.25", "a step, bvp at 4 Hz"):
         assert title in printed
 
 

@@ -159,7 +159,8 @@ def test_fit_then_the_command_that_it_prints(csv, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     arguments = columns(csv, "--out", "runs/a b", "--restarts", "2", "--guide", "normal", "--lr", "0.01")
     assert main(["fit", "ssmtl", *arguments, "--batch-size", "20", "--seed", "3", "--compile", "graph", *QUICK]) == 0
-    elbo, saved, how = capsys.readouterr().out.splitlines()
+    elbo, saved, how, report = capsys.readouterr().out.splitlines()
+    assert report == f"report with: pyrozoo report 'runs/a b' --train {csv}"
     fit = zoo.load("runs/a b")
     assert elbo == f"ELBO {fit.best.final_elbo:.4f} nats per row after 20 steps, the best of 2 restarts"
     assert saved == "saved in runs/a b"

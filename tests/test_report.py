@@ -111,7 +111,19 @@ def few_trees():
 def good():
     train, test = data()
     fit = zoo.fit(Slopes(), Exact, train, restarts=2, progress=False)
-    return fit, train, test, zoo.report(fit, train, test, out=None, draws=100, progress=False)
+    return fit, train, test, zoo.report(fit, train, test, out=None, draws=60, progress=False)
+
+
+@pytest.fixture(scope="module")
+def saved(good, tmp_path_factory):
+    return good[-1].save(tmp_path_factory.mktemp("report") / "page.html")
+
+
+@pytest.fixture
+def few():
+    """A small case, for what does not depend on sizes."""
+    train, test = data(groups=8, labels=5, tests=5)
+    return zoo.fit(Slopes(), Exact, train, progress=False), train, test
 
 
 def test_an_exact_posterior_gets_good_marks_only(good):
@@ -150,7 +162,7 @@ def test_a_training_that_was_cut_short_turns_its_mark():
 
 def test_numbers_of_the_page_are_those_of_the_fit(good):
     fit, train, test, report = good
-    found = zoo.metrics(fit, test, draws=100)
+    found = zoo.metrics(fit, test, draws=60)
     own = report.tables["rivals of y"].set_index("method").loc["this fit"]
     assert own["RMSE"] == pytest.approx(found["y.rmse"])
     assert own["CRPS"] == pytest.approx(found["y.crps_draws"])
@@ -161,20 +173,19 @@ def test_numbers_of_the_page_are_those_of_the_fit(good):
     for name in ("mean", "ridge", "extra trees", "clock", "last value"):
         error = zoo.scores.rmse(truth, rivals[name].values)
         assert report.tables["rivals of y"].set_index("method").loc[name, "RMSE"] == pytest.approx(error)
-    checks = zoo.ppc(fit, train, draws=100)
+    checks = zoo.ppc(fit, train, draws=60)
     shown = report.tables["ppc"].sort_values(["site", "statistic"])["p"]
     assert shown.tolist() == pytest.approx(checks.sort_values(["site", "statistic"])["p"].tolist())
     worst = report.tables["worst rows, y"]
-    error = np.abs(zoo.predict(fit, test, draws=100)["y.mean"].to_numpy() - truth)
+    error = np.abs(zoo.predict(fit, test, draws=60)["y.mean"].to_numpy() - truth)
     assert (worst["predicted"] - worst["observed"]).abs().tolist() == pytest.approx(np.sort(error)[::-1][:10])
-    groups = zoo.scores.per_group(zoo.scores.rmse, truth, zoo.predict(fit, test, draws=100)["y.mean"], test["group"])
+    groups = zoo.scores.per_group(zoo.scores.rmse, truth, zoo.predict(fit, test, draws=60)["y.mean"], test["group"])
     assert report.tables["worst groups, y"]["RMSE"].max() == pytest.approx(groups.max())
 
 
-def test_the_json_holds_every_table_and_mark(good, tmp_path):
+def test_the_json_holds_every_table_and_mark(good, saved):
     report = good[-1]
-    path = report.save(tmp_path / "page.html")
-    content = json.loads(path.with_suffix(".json").read_text())
+    content = json.loads(saved.with_suffix(".json").read_text())
     assert [section["key"] for section in content["sections"]] == [
         "verdict", "beside", "probabilities", "ppc", "posterior", "latents", "failures", "done",
     ]  # fmt: skip
@@ -188,14 +199,27 @@ def test_the_json_holds_every_table_and_mark(good, tmp_path):
     assert [mark["rule"] for mark in content["sections"][0]["marks"]] == report.verdict.index.to_list()
 
 
-def test_the_page_holds_all_and_asks_for_nothing(good, tmp_path):
-    text = good[-1].save(tmp_path / "page.html").read_text()
+def test_the_page_holds_all_and_asks_for_nothing(good, saved):
+    text = saved.read_text()
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
     assert len(text) < 5e6
     assert text.count("<img") == text.count('alt="') == len(good[-1].figures)
     for mark in good[-1].marks:
         assert f'data-rule="{mark.rule}"' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("guide", "uniform"), [(Exact, True), (Narrow, False)])
+def test_slow_adds_calibration_by_simulation(guide, uniform):
+    train, test = data(groups=10, labels=5, tests=5)
+    fit = zoo.fit(Slopes(), guide, train, progress=False)
+    report = zoo.report(fit, train, test, out=None, draws=30, slow=True, progress=False)
+    ranks = report.tables["sbc"]["count"]
+    assert ranks.sum() == 20 * 10 * 2  # simulations, groups, components of w
+    section = next(section for section in report.sections if section.key == "posterior")
+    assert (section.numbers["p of the ranks of w"] > 0.01) == uniform
+    assert any("calibration of w" in block for block in section.blocks if isinstance(block, str))
 
 
 @pytest.mark.slow
@@ -212,19 +236,39 @@ def test_without_test_data_the_training_labels_are_scored_by_fits_that_have_not_
     assert own == pytest.approx(np.sqrt(np.concatenate(held_out).mean()))
 
 
-def test_a_fit_that_does_not_hold_its_training_data_says_what_is_missing(good):
-    fit, _, test, _ = good
+def test_the_process_of_a_cross_fitted_fit_has_not_seen_the_labels_that_score_it():
+    from pyrozoo.models.ssmtl import simulate
+    from pyrozoo.reports.study import Study
+
+    train, _ = simulate(n_units=4, n_labelled=5, n_unlabelled=5)
+    few = {"folds": 2, "repeats": 1, "restarts": 1, "steps": 2, "progress": False}
+    fit = zoo.cross_fitted(zoo.create_model("ssmtl", train, width=8), "paper", train, **few)
+    assert len(fit.law.process.tensors["y"]) == 20
+    pairs = Study(fit, train, None, folds=2, progress=False).pairs
+    assert sum(rows.observed("y").sum() for _, rows, _ in pairs) == 20
+    for one, rows, seen in pairs:
+        process = one.law.process.tensors
+        known = (process["x"] * process["x_scale"] + process["x_loc"]).numpy()
+        assert len(known) == seen.observed("y").sum() == 20 - rows.observed("y").sum()
+        scored = rows["x"][torch.as_tensor(rows.observed("y"))].numpy()
+        assert np.abs(scored[:, None] - known).sum(-1).min() > 1e-6
+        assert one.law.parts == fit.law.parts
+
+
+def test_a_fit_that_does_not_hold_its_training_data_says_what_is_missing(few):
+    fit, _, test = few
     loaded = dataclasses.replace(fit, train=None)
     report = zoo.report(loaded, None, test, out=None, draws=60, progress=False)
     assert report.verdict.loc["khat", "mark"] == LOOK
     assert "not given" in report.verdict.loc["khat", "says"]
-    assert report.verdict.loc["coverage", "mark"] == GOOD
+    assert report.verdict.loc["coverage", "value"] is not None
+    assert report.about == "Simulated data. Fitted to 40 rows, 8 groups, with the guide Exact (own)."
     with pytest.raises(ValueError, match="not the data that this fit was trained on"):
         zoo.report(loaded, test, out=None)
 
 
-def test_a_section_that_fails_says_why_and_leaves_the_others(good, monkeypatch):
-    fit, train, test, _ = good
+def test_a_section_that_fails_says_why_and_leaves_the_others(few, monkeypatch):
+    fit, train, test = few
     monkeypatch.setattr("pyrozoo.reports.posterior.ppc", lambda *_, **__: 1 / 0)
     report = zoo.report(fit, train, test, out=None, draws=60, progress=False)
     problems = {section.key: section.problems for section in report.sections}
@@ -299,10 +343,12 @@ def test_a_rule_marks_by_its_limits():
 def test_every_rule_is_in_the_document_with_its_limits():
     from pathlib import Path
 
-    text = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+    docs = Path(__file__).parents[1] / "docs"
+    text = (docs / "report.md").read_text()
     for name, rule in RULES.items():
         line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"| {rule.good:g} | {rule.look:g} |" in line.replace("−", "-")
+        assert (docs / "howto" / f"{rule.howto}.md").exists()
 
 
 @pytest.mark.slow

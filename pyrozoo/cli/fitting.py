@@ -44,7 +44,7 @@ def fit_command(arguments: argparse.Namespace) -> int:
     if result.law is not None:
         print(f"intervals corrected on {result.law.facts['labels']} labels that the fits to the others had not seen")
     print(f"saved in {arguments.out}")
-    print(_how_to_predict(arguments, result))
+    print(_how_to_go_on(arguments, result))
     return 0
 
 
@@ -250,12 +250,17 @@ def _interrupted(arguments: argparse.Namespace, result: Fit) -> NoReturn:
     )
 
 
-def _how_to_predict(arguments: argparse.Namespace, result: Fit) -> str:
+def _how_to_go_on(arguments: argparse.Namespace, result: Fit) -> str:
     out = shlex.quote(arguments.out)
     if hasattr(registry.entry(arguments.name).parts, "tables"):
         return f"decode with: pyrozoo predict {out} --data FILE --out labels.csv"
     if not (result.data["columns"] and result.prototype.labels):
         return f"go on in Python: fit = pyrozoo.load({arguments.out!r})"
     imports = "".join(f" --import {shlex.quote(module)}" for module in arguments.modules)
-    table = shlex.quote(arguments.data) if named(arguments) else "FILE.csv"
-    return f"predict with: pyrozoo predict {out} --data {table} --out predictions.csv{imports}"
+    if not named(arguments):
+        return f"predict with: pyrozoo predict {out} --data FILE.csv --out predictions.csv{imports}"
+    table = shlex.quote(arguments.data)
+    return (
+        f"predict with: pyrozoo predict {out} --data {table} --out predictions.csv{imports}\n"
+        f"report with: pyrozoo report {out} --train {table}{imports}"
+    )

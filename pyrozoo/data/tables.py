@@ -147,7 +147,10 @@ def _conversion(series: pd.Series, example: Any) -> str:
             f"with pandas.to_numeric, after .str.replace(',', '.') if {example!r} has a decimal comma, or "
             ".str.replace(',', '') if it has commas between thousands"
         )
-    return "with pandas.to_numeric, or, if it is an input that holds categories, by .astype('category')"
+    return (
+        "with pandas.to_numeric, or, if it is an input that holds categories, by .astype('category'), --category in "
+        "the shell"
+    )
 
 
 def require_exact(column: Any, series: pd.Series, values: np.ndarray) -> None:

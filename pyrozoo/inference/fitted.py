@@ -96,8 +96,8 @@ class Fit:
         runs: The restarts, in order of their seeds; a restart is a chain of the posterior.
         guide_name: Name of the guide: a name of the entry, or the name of a class or function.
         settings: The arguments of the fit that JSON can hold.
-        data: Identity of the training data: name, sha256, simulated, columns, and, if it had them, the column of the
-            time and the ``levels`` of the inputs that hold categories.
+        data: Identity of the training data: name, sha256, simulated, sizes, columns, and, if it had them, the column of
+            the time and the ``levels`` of the inputs that hold categories.
         prototype: One training row with the names and tables of all groups that are not open; new data are aligned
             with it.
         seconds: Wall time of the fit, in seconds.
@@ -125,7 +125,7 @@ class Fit:
     law: PredictiveLaw | None = None
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{n} {name}s" for name, n in self.prototype.sizes.items())
+        sizes = ", ".join(f"{n} {name}s" for name, n in self.sizes.items())
         lines = [
             f"Fit of {type(self.model).__name__} with the guide {self.guide_name!r} to {self.data['name']}: {sizes}"
         ]
@@ -133,6 +133,20 @@ class Fit:
         lines += [f"  and {len(self.runs) - 5} more"] if len(self.runs) > 5 else []
         lines += [f"  {self.law}"] if self.law else []
         return "\n".join([*lines, f"  {self.seconds:.1f} s; history, model and guide are attributes"])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the training data, plate -> number; without open groups in a fit saved before these were recorded.
+
+        Example:
+            >>> import pyrozoo as zoo
+            >>> zoo.load_reference("ssmtl/dryer").sizes["unit"]
+            23
+        """
+        known = self.data.get("sizes")
+        if known is not None:
+            return dict(known)
+        return {name: n for name, n in self.prototype.sizes.items() if name not in self.model.open_groups}
 
     def as_batch(self, data: Batch | pd.DataFrame) -> Batch:
         """A batch as it is, and a data frame read by the columns of the training table, without targets.
@@ -393,6 +407,7 @@ def identity(train: Batch) -> dict[str, Any]:
         "name": train.info.get("name", "unnamed"),
         "sha256": train.sha256,
         "simulated": bool(train.info.get("simulated", False)),
+        "sizes": dict(train.sizes),
         "columns": train.info.get("columns"),
     } | {fact: train.info[fact] for fact in ("time", "levels") if fact in train.info}
 

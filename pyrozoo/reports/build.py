@@ -16,6 +16,7 @@ from .content import Section
 from .result import Report
 from .rules import MARKS, RULES, Mark, judge
 from .study import Study
+from .words import counted
 
 RULES_OF = {
     "beside": ("labels", "mean", "rivals"),
@@ -116,11 +117,8 @@ def report(
 def _about(study: Study) -> str:
     fit = study.fit
     kind = "Simulated data. " if fit.data["simulated"] else ""
-    sizes = ", ".join(
-        f"{n:,} {name}s"
-        for name, n in fit.prototype.sizes.items()
-        if name in (*fit.prototype.groups, fit.prototype.rows)
-    )
+    plates = (*fit.prototype.groups, fit.prototype.rows)
+    sizes = ", ".join(counted(n, name) for name, n in study.sizes.items() if name in plates)
     return f"{kind}Fitted to {sizes}, with the guide {fit.guide_name}."
 
 

@@ -64,7 +64,7 @@ def _data(study: Study) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": own["name"], "simulated": "yes" if own["simulated"] else "no",
         "sha256 of the training data": own["sha256"],
-        "sizes": ", ".join(f"{name}: {n:,}" for name, n in study.fit.prototype.sizes.items()),
+        "sizes": ", ".join(f"{name}: {n:,}" for name, n in study.sizes.items()),
         "columns": ", ".join(f"{k}: {v}" for k, v in (own.get("columns") or {}).items()) or "–",
     }  # fmt: skip
     info = study.train.info if study.train is not None else study.fit.prototype.info

@@ -50,6 +50,11 @@ def some_rows(data: Batch, most: int = MOST_ROWS) -> Batch:
     return data.subset(np.unique(np.linspace(0, data.n_rows - 1, most).astype(int)))
 
 
+def _of(part: Batch, data: Batch) -> str:
+    """What a caption says of rows that were left out."""
+    return "" if part.n_rows == data.n_rows else f"; {part.n_rows:,} of {data.n_rows:,} {data.rows}s, evenly spaced"
+
+
 # -------------------------------------------------------------------- predictive checks
 def data_like_these(study: Study) -> Section:
     """Section 4: predictive checks by site, and what fails in words.
@@ -71,7 +76,7 @@ def data_like_these(study: Study) -> Section:
     rows = f"{part.n_rows:,}" if part.n_rows == data.n_rows else f"{part.n_rows:,} of {data.n_rows:,}"
     section.blocks.append(
         f"Data drawn from the model, given the posterior of the latents, beside the {of} data ({rows} {data.rows}s): "
-        f"{len(failed)} of {len(table)} statistics fail."
+        f"{len(failed):,} of {len(table):,} statistics fail."
     )
     order = failed.assign(away=_away(failed)).sort_values("away", ascending=False) if len(failed) else failed
     for _, line in order.head(8).iterrows():
@@ -80,7 +85,7 @@ def data_like_these(study: Study) -> Section:
     section.blocks.append(
         Table("ppc", shown, "Statistics of the data and of replications; p near 0 or 1 is a misfit (100 lines at most)")
     )
-    text = f"{len(failed)} of {len(table)} statistics fail ({percent(share)})"
+    text = f"{len(failed):,} of {len(table):,} statistics fail ({percent(share)})"
     sites = failed["site"].unique().tolist()
     section.marks.append(judge("ppc", 100 * share, text + (f", of {listed(sites)}." if sites else ".")))
     return section
@@ -218,11 +223,8 @@ def _restarts(section: Section, study: Study) -> None:
             away = [np.sqrt((((a - b) / sd) ** 2).mean()) for a, b in _couples(means)]
             lines.append({"target": study.label(name), "distance": float(np.mean(away))})
     table = pd.DataFrame(lines)
-    section.blocks.append(
-        Table(
-            "restarts", table, "Distance of two restarts' predictions, in predictive sds (of classes: of probabilities)"
-        )
-    )
+    caption = "Distance of two restarts' predictions, in predictive sds (of classes: of probabilities)"
+    section.blocks.append(Table("restarts", table, caption + _of(rows, data)))
     worst = table.loc[table["distance"].idxmax()]
     text = f"Predictions of {worst['target']} by {len(tables)} restarts differ by {number(worst['distance'])} sd."
     section.marks.append(judge("restarts", float(worst["distance"]), text))
@@ -313,13 +315,8 @@ def _prior(section: Section, study: Study) -> None:
     if not lines:
         raise ValueError("; ".join(reasons))
     table = pd.DataFrame(lines)
-    section.blocks.append(
-        Table(
-            "prior",
-            table,
-            "Predictions when the prior's power is halved or doubled, root mean square, in predictive sds",
-        )
-    )
+    caption = "Predictions when the prior's power is halved or doubled, root mean square, in predictive sds"
+    section.blocks.append(Table("prior", table, caption + _of(part, data)))
     known = table.dropna(subset="shift of predictions")
     if known.empty:
         section.marks.append(
@@ -339,7 +336,11 @@ def _sbc(section: Section, study: Study) -> None:
     p = rank_p_value(ranks["rank"], 99)
     counts, _ = np.histogram(ranks["rank"], bins=np.linspace(0, 100, 11))
     table = pd.DataFrame({"ranks": [f"{10 * i} to {10 * i + 9}" for i in range(10)], "count": counts})
-    section.blocks.append(f"Simulation-based calibration of {site}: p = {number(p)} that its ranks are uniform.")
+    section.numbers[f"p of the ranks of {site}"] = p
+    section.blocks.append(
+        f"Simulation-based calibration of {site}: were the guide the posterior, its ranks would be uniform; a "
+        f"chi-squared test of that has p = {number(p)}."
+    )
     section.blocks.append(
         Table("sbc", table, f"Ranks of the true {site} among 99 draws of a guide fitted to simulated data")
     )
@@ -383,7 +384,7 @@ def latents(study: Study) -> Section:
     caption = (
         "Latents along plates: dimensions that the data move (active), KL from the prior in nats, R² of linear probes"
     )
-    section.blocks.insert(0, Table("latents", pd.DataFrame(lines), caption))
+    section.blocks.insert(0, Table("latents", pd.DataFrame(lines), caption + _of(part, data)))
     dead = [line["site"] for line in lines if not line["active"]]
     if dead:
         section.blocks.insert(0, f"Nothing moves {listed(dead)}: its posterior is its prior (collapse).")

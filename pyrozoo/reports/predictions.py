@@ -19,9 +19,11 @@ from ..posterior.columns import interval_names
 from .content import Picture, Section, Table
 from .rules import judge
 from .study import Outcome, Study
-from .words import listed, number, percent, with_se
+from .words import counted, listed, number, percent, with_se
 
 WORST = 10
+MOST_POINTS = 3000  # of a picture
+MOST_CALIBRATED = 4000  # rows on which calibration is tried
 
 
 def beside(study: Study) -> Section:
@@ -39,7 +41,7 @@ def beside(study: Study) -> Section:
     fewest = min(scored + labelled)
     points = 100 * np.sqrt(0.09 / fewest)
     n_groups = min(o.keys[o.group].nunique() for o in outcomes)
-    text = f"{fewest:,} labels to learn from or to score on (the fewer), of {n_groups:,} {study.groups}s."
+    text = f"{fewest:,} labels to learn from or to score on (the fewer), of {counted(n_groups, study.groups)}."
     section.marks.append(judge("labels", points, text))
     for rule in ("mean", "rivals", "clock"):
         found = [(o, *_against(o, rule)) for o in outcomes]
@@ -103,7 +105,7 @@ def _table_of_rivals(o: Outcome) -> Table:
                 difference, error = jackknife.with_error(jackknife.mean_of, jackknife.totals(own_loss - loss, o.groups))
                 row |= {f"difference in {o.loss_name}": difference, f"difference in {o.loss_name}_se": error}
         rows.append(row)
-    caption = f"{o.label}: {len(o.truth):,} rows of {o.keys[o.group].nunique():,} {o.group}s"
+    caption = f"{o.label}: {counted(len(o.truth), 'row')} of {counted(o.keys[o.group].nunique(), o.group)}"
     return Table(f"rivals of {o.name}", pd.DataFrame(rows), caption)
 
 
@@ -202,7 +204,7 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
             name, table = "before its correction", pd.concat(before).groupby("nominal", as_index=False).mean()
             caption = f"{o.label}: the model's own intervals, before the correction on held-out labels"
         elif len(study.pairs) == 1:
-            seen = rows.subset(_spaced(np.flatnonzero(rows.observed(o.target)), 4000))
+            seen = rows.subset(_spaced(np.flatnonzero(rows.observed(o.target)), MOST_CALIBRATED))
             by = o.group if o.group in rows.groups and rows.sizes[o.group] > 3 else rows.rows
             one, other = seen.split(0.5, by=by, seed=study.seed)
             options: dict[str, Any] = {
@@ -213,7 +215,8 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
             table = conformal(fit, one, draws=min(study.draws, 100), **options).coverage(other)
             table = table[table["component"] == o.name][["nominal", "empirical", "width"]]
             name = "calibrated on half of the rows"
-            caption = f"{o.label}: calibrated on half of these rows (zoo.conformal), scored on the others"
+            of = f"{MOST_CALIBRATED:,} of these rows" if len(o.truth) > MOST_CALIBRATED else "these rows"
+            caption = f"{o.label}: calibrated on half of {of} (zoo.conformal), scored on the others"
         else:
             return {}
     except (ValueError, KeyError) as error:
@@ -310,26 +313,27 @@ def _pictures(section: Section, study: Study, o: Outcome) -> None:
     if o.classes:
         return
     table = o.table.add_prefix(f"{o.name}.")
-    section.blocks.append(
-        Picture(
-            f"predicted and observed, {o.name}",
-            {"": predicted_vs_observed(table, o.truth, o.name, quantity=o.label).figure},
-            f"Predictions of {o.label} against what was observed; good points lie on the diagonal.",
-        )
-    )  # fmt: skip
+    rows = _spaced(np.arange(len(table)), MOST_POINTS)
+    figure = predicted_vs_observed(table.iloc[rows], o.truth[rows], o.name, quantity=o.label).figure
+    alt = f"Predictions of {o.label} against what was observed; good points lie on the diagonal."
+    thinned = f"{len(rows):,} of {len(table):,} rows, evenly spaced." if len(rows) < len(table) else ""
+    section.blocks.append(Picture(f"predicted and observed, {o.name}", {"": figure}, alt, thinned))
     if o.group == o.keys.columns[0] or o.keys[o.group].nunique() < 2:
         return
     error = scores.per_group(scores.rmse, o.truth, o.table["mean"].to_numpy(), o.groups).sort_values(ascending=False)
-    x = pd.Series(o.keys["time"], name="time") if "time" in o.keys else None
-    group = pd.Series(o.groups, name=o.group)
-    parts = {}
+    groups, parts, longest = o.groups, {}, 0
     for name in error.index[:WORST]:
-        own = unit_lines(table, o.truth, o.name, group=group, x=x, show=[name], quantity=o.label)
+        whole = np.flatnonzero(groups == name)
+        rows, longest = _spaced(whole, MOST_POINTS), max(longest, len(whole))
+        x = pd.Series(o.keys["time"].iloc[rows], name="time") if "time" in o.keys else None
+        group = pd.Series(groups[rows], name=o.group)
+        own = unit_lines(table.iloc[rows], o.truth[rows], o.name, group=group, x=x, show=[name], quantity=o.label)
         own.set_size_inches(6.6, 3.6)
         parts[f"{o.group} {name}"] = own
+    thinned = f" At most {MOST_POINTS:,} rows of each, evenly spaced." if longest > MOST_POINTS else ""
     alt = f"Observed and predicted {o.label} of the {len(parts)} worst {o.group}s, one picture each, the worst first."
     section.blocks.append(
-        Picture(f"worst {o.group}s, {o.name}", parts, alt, "Choose by the list; the worst comes first.")
+        Picture(f"worst {o.group}s, {o.name}", parts, alt, "Choose by the list; the worst comes first." + thinned)
     )
 
 

@@ -26,6 +26,7 @@ class Rule:
         look: Largest number that asks for a look.
         evidence: Why these limits.
         then: What to do where the mark is not "good".
+        howto: Name of the page in ``docs/howto`` that says how.
     """
 
     question: str
@@ -34,6 +35,7 @@ class Rule:
     look: float
     evidence: str
     then: str
+    howto: str
 
 
 RULES: dict[str, Rule] = {
@@ -44,6 +46,7 @@ RULES: dict[str, Rule] = {
         3.0, 6.0,
         "sqrt(0.9 × 0.1 / n): 3 points take 100 labels, 6 points 25; below that, no other line of this page is sure",
         "Label more rows, of many groups rather than many of one. Until then take the model's numbers for a guess.",
+        "missing",
     ),
     "mean": Rule(
         "Does it know more than the mean?",
@@ -52,6 +55,7 @@ RULES: dict[str, Rule] = {
         "two standard errors: a fit that knows nothing passes in one of forty cases; targets that were shuffled do not",
         "Check that targets and inputs belong to the same rows (a join, a shift in time), and that the inputs can know "
         "the target at all: look at the errors over inputs.",
+        "own_table",
     ),
     "rivals": Rule(
         "Does it beat simple methods?",
@@ -60,6 +64,7 @@ RULES: dict[str, Rule] = {
         "two standard errors on either side; the best of several rivals is chosen on the same rows, which favours it",
         "Where a simple method is better, use it. Where neither is, choose by cost, or by what else the model tells "
         "(intervals, latents, missing data); more labels or groups narrow the difference.",
+        "compare",
     ),
     "clock": Rule(
         "Does it know more than the clock?",
@@ -68,6 +73,7 @@ RULES: dict[str, Rule] = {
         "two standard errors: what the time alone predicts as well may be a protocol or a drift, learned for a signal",
         "Ask whether the time will mean the same in use. Score on groups with another order of events, or remove what "
         "follows the clock from the inputs.",
+        "time_ordered",
     ),
     "coverage": Rule(
         "Are its probabilities right?",
@@ -77,6 +83,7 @@ RULES: dict[str, Rule] = {
         "two standard errors keep chance out; 10 points make a 90 % interval one of 80 %, which misses twice as often",
         "Fit by zoo.cross_fitted, or calibrate by zoo.cross_conformal on labels that did not train; score later rows "
         "or new groups if these are to be predicted.",
+        "intervals",
     ),
     "range": Rule(
         "Are the rows like those of the training data?",
@@ -85,6 +92,7 @@ RULES: dict[str, Rule] = {
         "an input of n training rows has 2 / (n + 1) of new ones outside its range by chance, 1 % of 200",
         "Do not trust predictions of those rows. Add such rows to the training data, also without labels where the "
         "model takes them, or look for a sensor that drifts.",
+        "new_units",
     ),
     "ppc": Rule(
         "Does the model make data like these?",
@@ -93,6 +101,7 @@ RULES: dict[str, Rule] = {
         "1 % fail by chance where model and data agree",
         "To simulate, impute or detect faults, first change the model where the words of section 4 say that it fails. "
         "Predictions are judged by the lines above.",
+        "posterior_right",
     ),
     "training": Rule(
         "Has the training ended?",
@@ -100,6 +109,7 @@ RULES: dict[str, Rule] = {
         0.02, 0.2,
         "0.02 nats is what an sd that is wrong by 10 % costs a Gaussian prediction, 0.2 one that is wrong by a third",
         "Train longer (more steps; zoo.fit(resume=True) goes on from a checkpoint), or with another learning rate.",
+        "resume",
     ),
     "restarts": Rule(
         "Do the restarts agree?",
@@ -109,6 +119,7 @@ RULES: dict[str, Rule] = {
         "0.3 sd widens an honest sd by 4 %; restarts that differ by an sd do not know what the intervals claim",
         "Fit with several restarts (restarts=4), whose mixture is wider where they disagree; do not read latents that "
         "only one restart has.",
+        "posterior_right",
     ),
     "khat": Rule(
         "Is the guide wide enough?",
@@ -117,6 +128,7 @@ RULES: dict[str, Rule] = {
         "above 0.7 importance weights are unreliable (Vehtari et al. 2024); a few of many positions pass it by chance",
         "Do not read the latents' sds. Try a guide that is wider or correlated (see the card), more steps, or MCMC on "
         "the groups; predictions are judged by the coverage.",
+        "own_guide",
     ),
     "prior": Rule(
         "Does the answer rest on the prior?",
@@ -125,6 +137,7 @@ RULES: dict[str, Rule] = {
         0.1, 0.5,
         "a shift of 0.1 sd costs 0.005 nats per row; one of 0.5 is seen in every interval",
         "Give a reason for that prior, or a wider one (priors={site: ...}), and report predictions under both.",
+        "own_prior",
     ),
 }  # fmt: skip
 
@@ -181,5 +194,6 @@ def judge(name: str, value: float | None, says: str) -> Mark:
     known = value is not None and not math.isnan(value)
     mark = LOOK if value is None or not known else GOOD if value <= rule.good else LOOK if value <= rule.look else BAD
     text = f"{rule.number}: good up to {limit(rule.good)}, look up to {limit(rule.look)}"
-    then = rule.then if known else "Nothing was judged here; what was found says what is missing."
+    page = f" How-to: docs/howto/{rule.howto}.md."
+    then = rule.then + page if known else "Nothing was judged here; what was found says what is missing."
     return Mark(name, rule.question, mark, says, value if known else None, text, "" if mark == GOOD else then)

@@ -19,6 +19,8 @@ from ..criticism.scoring import LEVELS
 from ..data.batch import Batch
 from ..data.build import FRAMES
 from ..inference.fitted import Fit
+from ..inference.label_process import LabelProcess
+from ..inference.law import PredictiveLaw
 from ..inference.settings import Settings
 from ..modeling import registry
 from ..posterior.columns import classes, column, components, interval_names, is_discrete, probabilities, tails
@@ -176,6 +178,11 @@ class Study:
         return self.train if self.train is not None else self.test
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the training data, plate -> number."""
+        return dict(self.train.sizes) if self.train is not None else self.fit.sizes
+
+    @property
     def split(self) -> str:
         """How labels are held out where there are no test data: as the card says, or row by row."""
         assert self.train is not None
@@ -225,7 +232,16 @@ class Study:
             self.fit.model, guide_of(self.fit), self.train, self.folds, by=self.split, seed=self.seed,
             inputs=self.split not in self.train.groups, restarts=restarts, progress=self.progress, **self.settings,
         )  # fmt: skip
-        return [(dataclasses.replace(one, law=self.fit.law), rows, one.train) for one, rows in found]
+        return [(dataclasses.replace(one, law=self._law_of(one.train)), rows, one.train) for one, rows in found]
+
+    def _law_of(self, train: Batch | None) -> PredictiveLaw | None:
+        """The fit's predictive law, whose process, if it has one, has seen the labels of `train` alone."""
+        law = self.fit.law
+        if law is None or law.process is None:
+            return law
+        assert train is not None
+        process = LabelProcess.learn(train, str(law.facts["target"]), law.process.inputs, self.seed)
+        return dataclasses.replace(law, process=process)
 
     @functools.cached_property
     def outcomes(self) -> list[Outcome]:

@@ -73,3 +73,18 @@ def listed(names: list[str], most: int = 5) -> str:
     shown, rest = names[:most], len(names) - most
     text = ", ".join(shown[:-1]) + (" and " if len(shown) > 1 else "") + shown[-1] if shown else "none"
     return f"{', '.join(shown)} and {rest} more" if rest > 0 else text
+
+
+def counted(n: int, name: str) -> str:
+    """A number of things.
+
+    Args:
+        n: How many.
+        name: The name of one.
+
+    Example:
+        >>> from pyrozoo.reports.words import counted
+        >>> counted(1, "unit"), counted(1200, "row")
+        ('1 unit', '1,200 rows')
+    """
+    return f"{n:,} {name}{'' if n == 1 else 's'}"

@@ -208,6 +208,16 @@ def test_the_papers_learning_rate_falls_five_times_by_a_tenth():
     assert found == pytest.approx([1.0, 1.0, 0.1, 1e-4, 1e-4])
 
 
+def test_a_fit_knows_how_many_people_it_was_fitted_to(tmp_path):
+    data = trials()
+    fit = zoo.fit(small_model(data), "paper", data, steps=1, progress=False)
+    assert fit.sizes == dict(data.sizes)
+    assert zoo.load(fit.save(tmp_path / "run")).sizes == fit.sizes
+    assert "3 participants" in repr(fit)
+    before = dataclasses.replace(fit, data={k: v for k, v in fit.data.items() if k != "sizes"})
+    assert before.sizes == {k: n for k, n in data.sizes.items() if k != "participant"}  # of which one is kept
+
+
 @pytest.mark.parametrize("z_prior", ["aux", "style"])
 def test_other_priors_of_z_train_predict_and_are_swapped(z_prior):
     data = trials(dtype=torch.float32)

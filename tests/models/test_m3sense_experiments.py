@@ -12,7 +12,7 @@ from pyrozoo.cli import main
 from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.experiments import clock, runs, stress, tuning
+from pyrozoo.models.m3sense.experiments import baselines, clock, runs, stress, tuning
 from pyrozoo.models.m3sense.experiments.figure7 import few_of
 from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
@@ -34,8 +34,18 @@ def fewer_models(monkeypatch):
     monkeypatch.setattr(tables, "BASELINES", {"extra trees": m3sense.BASELINES["extra trees"]})
     monkeypatch.setattr(tables, "SINGLE_TASK", {"Keyless": m3sense.SINGLE_TASK["Keyless"]})
     monkeypatch.setattr(tables, "MULTITASK", {CAM: m3sense.MULTITASK[CAM]})
+    monkeypatch.setitem(runs.PROFILES["smoke"], "settings", {**runs.PROFILES["smoke"]["settings"], "epochs": 1})
 
 
+@pytest.fixture
+def cheap(monkeypatch):
+    """Few draws and trees, where scores only have to be there."""
+    predict, trees = runs.predict, baselines.tree_classifier
+    monkeypatch.setattr(runs, "predict", lambda *args, **options: predict(*args, **{**options, "draws": 2}))
+    monkeypatch.setattr(baselines, "tree_classifier", lambda seed, n_trees: trees(seed, 5))
+
+
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize(
     ("name", "published"),
     [
@@ -79,9 +89,11 @@ def test_the_modalities_are_left_out_one_by_one(tmp_path, monkeypatch):
     assert (tmp_path / "figures" / "figure8.png").stat().st_size > 10_000
 
 
-def test_a_new_task_is_learned_from_few_labels_in_every_way(tmp_path):
+@pytest.mark.usefixtures("cheap")
+def test_a_new_task_is_learned_from_few_labels_in_every_way(tmp_path, monkeypatch):
     from pyrozoo.models.m3sense.experiments import figure7
 
+    monkeypatch.setattr(figure7, "TASKS", ("anxiety", "stress"))
     record = run("m3sense", "figure7", profile="smoke", out=tmp_path)
     assert {row["model"] for row in record["rows"]} == set(figure7.METHODS)
     assert all(np.isfinite(row["balanced_accuracy"]) for row in record["rows"])
@@ -211,6 +223,7 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
         run("m3sense", "alignment", profile="smoke", out=tmp_path)
 
 
+@pytest.mark.usefixtures("cheap")
 def test_experiments_run_on_folders_of_real_data(tmp_path):
     import test_m3sense_data as miniature
 

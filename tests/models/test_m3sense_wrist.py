@@ -1,14 +1,16 @@
 """Recordings of one's own: labels from tables and tags, and windows that know their time and person."""
 
 import json
+import re
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from m3sense_folders import T0, refuses, signal, write_e4, write_stress_predict, zipped
+from m3sense_folders import T0, refuses, signal, write_e4, write_stress_predict, write_wesad, zipped
 
 import pyrozoo as zoo
 from pyrozoo.cli.main import main
@@ -16,7 +18,7 @@ from pyrozoo.experiments import run
 from pyrozoo.inference.copies import without_denormals
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.data.batches import window_numbers
-from pyrozoo.models.m3sense.experiments import clock, runs, tables
+from pyrozoo.models.m3sense.experiments import clock, runs, stress, tables
 from pyrozoo.models.m3sense.nets import UnimodalEncoder
 from pyrozoo.posterior import predicting
 
@@ -222,6 +224,39 @@ def test_predictions_stand_on_the_clock_in_python_in_arviz_and_on_the_command_li
     assert list(written.columns[:6]) == ["window", "subject", "begin", "end", "gap", "unix"]
     assert written["subject"].tolist() == ["S01"] * 7 + ["S02"] * 7
     assert written["unix"].tolist() == data.coords["unix"].tolist()
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run_on_miniature_folders(tmp_path, monkeypatch):
+    """Recordings in the layouts in which they are published: WESAD, exports of an E4 with a diary, Stress-Predict."""
+    monkeypatch.chdir(tmp_path)
+    for person in ("S2", "S3"):
+        write_wesad(tmp_path, person)
+    moments = [T0 + second for second in (0, 40, 60, 110)]
+    export = write_e4(tmp_path / "session", seconds=120)
+    (export / "tags.csv").write_text("".join(f"{moment:.2f}\n" for moment in moments))
+    zipped(export)
+    zipped(write_e4(tmp_path / "earlier", seconds=120, start=T0 - 3600))
+    local = pd.to_datetime(moments, unit="s", utc=True).tz_convert("Europe/Dublin").strftime("%Y-%m-%d %H:%M:%S")
+    table((local[0], local[1], "baseline"), (local[2], local[3], "stress")).to_csv("diary.csv", index=False)
+    page = (Path(m3sense.__file__).parent / "README.md").read_text().split("### Your own recordings")[1]
+    read, label, stream = re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL)[:3]
+    names = {"zoo": zoo, "m3sense": m3sense, "pd": pd}
+    exec(compile(read.replace("folds=5", "folds=2"), "README.md", "exec"), names)
+    assert len(names["folds"]) == 2
+    model = zoo.create_model("m3sense", names["data"], variant="unaligned", **SMALL)
+    names["fit"] = zoo.fit(model, "none", names["data"], steps=2, progress=False)
+    exec(compile(label, "README.md", "exec"), names)
+    assert names["mine"][0].labels == ((0.0, 40.0, "baseline"), (60.0, 110.0, "stress"))
+    assert names["table"]["begin"].tolist() == [0.0, 20.0, 60.0, 80.0]
+    assert names["when"].iloc[0] == pd.Timestamp(local[0], tz="Europe/Dublin")
+    exec(compile(stream, "README.md", "exec"), names)
+    assert names["live"].seen == 120 * 64
+    write_stress_predict(tmp_path / "Stress-Predict-Dataset")
+    assert stress.people_of(stress.stress_windows("Stress-Predict-Dataset")) == [
+        "stress_predict/S05",
+        "stress_predict/S12",
+    ]
 
 
 # ------------------------------------------------------------------ channels
@@ -516,6 +551,28 @@ def test_a_program_predicts_like_the_fit(tmp_path, variant, guide, options, tole
     for rows in (slice(None), slice(3, 4)):
         (p,) = run(data["acc"][rows], data["eda"][rows])
         np.testing.assert_allclose(p.detach().numpy(), wanted[rows], atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("variant", "tolerance"), [("m3sense", 1e-5), ("latent", 0.05)])
+def test_a_program_for_onnx_runtime_predicts_like_the_fit(tmp_path, variant, tolerance):
+    for needed in ("onnx", "onnxscript"):
+        pytest.importorskip(needed)
+    runtime = pytest.importorskip("onnxruntime")
+    data = m3sense.standardise(accelerated())
+    model = zoo.create_model("m3sense", data, variant=variant, **SMALL, a_dim=2, q_hidden=4)
+    fit = zoo.fit(model, "paper", data, steps=20, lr=0.05, progress=False)
+    program = m3sense.to_program(fit, tmp_path / "watch.onnx", draws=2000)
+    assert [path.name for path in tmp_path.iterdir()] == ["watch.onnx"]
+    session = runtime.InferenceSession(program.path)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["m3sense.json"])
+    assert facts["classes"] == program.classes == {"load": ["0", "1"]}
+    assert [own.name for own in session.get_inputs()] == list(program.inputs) == ["acc", "eda"]
+    wanted = zoo.predict(fit, data, draws=2000)[["y_load.p[0]", "y_load.p[1]"]].to_numpy()
+    for rows in (slice(None), slice(3, 4)):
+        (p,) = session.run(["load"], {name: data[name][rows].numpy() for name in program.inputs})
+        np.testing.assert_allclose(p, wanted[rows], atol=tolerance)
+    assert program.milliseconds > 0
 
 
 def test_what_cannot_be_a_program_is_refused(tmp_path):

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +21,7 @@ from ..guides import DeltaGuide
 from ..local_guide import SD_FLOOR, PaperGuide
 from ..model import AffectModel, LatentM3Sense
 
+FACTS = "m3sense.json"  # what a program says of itself
 _MOST = 1 << 20  # windows in one call
 
 
@@ -116,8 +116,9 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
     model reads these, in the order of ``inputs``, of any number of windows, standardised as those in training; it
     returns the probabilities of each task, (windows, classes). They are those of `predict` up to rounding where nothing
     is random (variants "m3sense" and "unaligned", guide "delta"); elsewhere the draws of the latents are fixed numbers
-    in the program, and the difference is of two sets of draws. In a ``.pt2`` file ``m3sense.json`` holds inputs,
-    classes, rates and standardisation.
+    in the program, and the difference is of two sets of draws. Inputs, classes, rates and standardisation are in the
+    extra file ``m3sense.json`` of a ``.pt2`` file, and in the metadata of an ``.onnx`` file under ``m3sense.json``; in
+    that file inputs are named as in ``inputs``, and results by task.
 
     Args:
         fit: Fit of a variant other than "generative-domain", with the guide "paper", "delta" or "none".
@@ -166,10 +167,16 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
     example = tuple(module.loc.new_zeros(4, *shape) for shape in inputs.values())
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attributes")  # an LSTM's views of its own weights
+        warnings.filterwarnings("ignore", ".*treespec", FutureWarning)  # torch, of its own export to ONNX
         any_number = {0: torch.export.Dim("window", min=1, max=_MOST)}
         program = torch.export.export(module, example, dynamic_shapes={"signals": (any_number,) * len(example)})
-        _write(program, path, facts)
-        seconds = _seconds(program.module(), tuple(part[:1] for part in example))
+        window = tuple(part[:1] for part in example)
+        if path.suffix == ".pt2":
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
+            seconds = _seconds(program.module(), *window)
+        else:
+            seconds = _seconds(_write_onnx(program, path, facts), *window)
     return Program(path, path.stat().st_size, 1000 * seconds, inputs, classes)
 
 
@@ -185,20 +192,25 @@ def _require_known(fit: Fit) -> None:
         raise ValueError("fit: its priors decide the prediction, and are not those of the entry; fit without them")
 
 
-def _write(program: Any, path: Path, facts: dict[str, Any]) -> None:
-    if path.suffix == ".pt2":
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            torch.export.save(program, file, extra_files={"m3sense.json": json.dumps(facts)})
-        return
+def _write_onnx(program: Any, path: Path, facts: dict[str, Any]) -> Any:
+    """Write a program for ONNX Runtime, and return a function that runs the file on tensors."""
     lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if lacking:
         raise ImportError(f"{path}: {', '.join(lacking)} not installed; pip install onnx onnxscript onnxruntime")
-    found: Any = torch.onnx.export(program, dynamo=True)
+    from onnxruntime import InferenceSession
+
+    found: Any = torch.onnx.export(program, dynamo=True, verbose=False)
+    for values, names in ((found.model.graph.inputs, facts["inputs"]), (found.model.graph.outputs, facts["classes"])):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+    found.model.metadata_props[FACTS] = json.dumps(facts)
     with replacing(path) as temporary:
         found.save(str(temporary))
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda *parts: session.run(None, dict(zip(facts["inputs"], (p.cpu().numpy() for p in parts), strict=True)))
 
 
-def _seconds(run: Any, window: Sequence[Tensor], rounds: int = 5) -> float:
+def _seconds(run: Any, *window: Tensor, rounds: int = 5) -> float:
     """Return the shortest time of a call after a first one."""
     taken = []
     for _ in range(rounds + 1):

@@ -67,7 +67,9 @@ def join(fit: Fit, calibrated: Fit) -> Fit:
     prototype = dataclasses.replace(prototype, sizes=sizes, coords={**prototype.coords, "unit": names})
     run = Run(fit.best.seed, model, guide, fit.history, fit.best.status)
     sha256 = hashlib.sha256((fit.data["sha256"] + calibrated.data["sha256"]).encode()).hexdigest()
+    rows = {name: n + calibrated.sizes.get(name, 0) for name, n in fit.sizes.items()}
     data = fit.data | {"name": f"{fit.data['name']} and {calibrated.data['name']}", "sha256": sha256}
+    data["sizes"] = rows | {"unit": len(names)}
     settings = fit.settings | {"joined": calibrated.settings}
     return Fit([run], "paper", settings, data, prototype, fit.seconds + calibrated.seconds)
 
