@@ -183,7 +183,9 @@ def switch(sizes: Sizes, n: int, rounds: int, clock: str = "wall") -> pd.DataFra
     lines = {}
     for name, single in PAIRS.items():
         train = data(sizes.samples, n, "all")
-        fit = zoo.fit(preset(name, train, sizes), "paper", train, steps=1, progress=False)
+        arguments = PRESETS[name] | sizes.network | sizes.latents
+        model = zoo.create_model("m3sense", train, **arguments)
+        fit = zoo.fit(model, "paper", train, steps=1, progress=False)
         models = {
             "all": fit.model, "one": only_task(fit, SWITCHED).model, "single": preset(single, train, sizes, SWITCHED),
         }  # fmt: skip
