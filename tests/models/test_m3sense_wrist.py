@@ -18,7 +18,7 @@ from pyrozoo.experiments import run
 from pyrozoo.inference.copies import without_denormals
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.data.batches import window_numbers
-from pyrozoo.models.m3sense.experiments import clock, runs, stress, tables
+from pyrozoo.models.m3sense.experiments import clock, runs, tables
 from pyrozoo.models.m3sense.nets import UnimodalEncoder
 from pyrozoo.posterior import predicting
 
@@ -228,7 +228,7 @@ def test_predictions_stand_on_the_clock_in_python_in_arviz_and_on_the_command_li
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run_on_miniature_folders(tmp_path, monkeypatch):
-    """Recordings in the layouts in which they are published: WESAD, exports of an E4 with a diary, Stress-Predict."""
+    """Recordings in the layouts in which they are published: WESAD, and exports of an E4 with a diary."""
     monkeypatch.chdir(tmp_path)
     for person in ("S2", "S3"):
         write_wesad(tmp_path, person)
@@ -252,11 +252,6 @@ def test_the_commands_of_the_page_run_on_miniature_folders(tmp_path, monkeypatch
     assert names["when"].iloc[0] == pd.Timestamp(local[0], tz="Europe/Dublin")
     exec(compile(stream, "README.md", "exec"), names)
     assert names["live"].seen == 120 * 64
-    write_stress_predict(tmp_path / "Stress-Predict-Dataset")
-    assert stress.people_of(stress.stress_windows("Stress-Predict-Dataset")) == [
-        "stress_predict/S05",
-        "stress_predict/S12",
-    ]
 
 
 # ------------------------------------------------------------------ channels
