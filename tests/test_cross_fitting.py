@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo import scores
-from pyrozoo.criticism.law_learning import learn_parts, learn_student, learn_temperature
+from pyrozoo.criticism.law_learning import for_new_members, learn_parts, learn_student, learn_temperature
 from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.predicting import _say_uncorrected, predict_with_draws
@@ -136,7 +137,9 @@ def test_the_law_is_a_group_of_its_own(line, new):
 @pytest.mark.parametrize("by", ["unit", "block", "last"])
 def test_labels_can_be_held_out_by_group_and_in_time(by):
     data = line_data(60, 0, groups=6)
-    found = zoo.cross_fitted(Line(), Jittered, data, 3, 1, by=by, inputs=False, restarts=1, progress=False, draws=1)
+    warned = pytest.warns(UserWarning, match="unit: the law is learned from only 6") if by == "unit" else nullcontext()
+    with warned:
+        found = zoo.cross_fitted(Line(), Jittered, data, 3, 1, by=by, inputs=False, restarts=1, progress=False, draws=1)
     assert found.law.parts["y"].g is None, "one fit per label tells nothing of the variance between fits"
     assert found.law.facts["labels"] == (60 if by != "last" else 48)
 
@@ -151,6 +154,40 @@ def test_finished_fits_are_kept_and_gone_on_from(tmp_path, monkeypatch):
     assert again.law == first.law
     with pytest.raises(ValueError, match="other arguments"):
         zoo.cross_fitted(Line(), Jittered, line_data(60, 1), checkpoint=tmp_path, resume=True, **options)
+
+
+class OpenLine(Line):
+    """A line that has no parameters of a unit."""
+
+    open_groups = ("unit",)
+
+
+def test_fits_that_leave_members_out_may_predict_together(tmp_path):
+    data = line_data(120, 0, groups=12)
+    options = {"folds": 4, "repeats": 1, "by": "unit", "inputs": False, "restarts": 0, "progress": False, "draws": 1}
+    found = zoo.cross_fitted(OpenLine(), Jittered, data, **options)
+    assert len(found.runs) == 4
+    assert found.law.facts["members"] == 12
+    assert found.data["sha256"] == data.sha256
+    assert found.prototype.sizes["row"] == 120
+    other = dataclasses.replace(line_data(30, 1), coords={"unit": np.array([f"new {k}" for k in range(10)])})
+    mean = np.mean([run.model.slope.item() for run in found.runs]) * other["x"].numpy()
+    assert zoo.predict(found, other, draws=1)["y.mean"].to_numpy() == pytest.approx(mean)
+    loaded = zoo.load(found.save(tmp_path / "run"), model=OpenLine(), guide=Jittered)
+    pd.testing.assert_frame_equal(zoo.predict(loaded, other, draws=1), zoo.predict(found, other, draws=1))
+
+
+def test_labels_of_new_members_are_held_by_a_law_of_whole_members():
+    rng, held = np.random.default_rng(0), {"plain": [], "members": []}
+    for _ in range(300):  # 15 members with an error each; one more is new
+        truth = np.repeat(rng.normal(0, 3, 16), 20) + rng.normal(size=320)
+        seen, new = truth[:300], truth[300:]
+        law = StudentLaw(1.0, 0.0, None, 5.0)
+        own = for_new_members(law, seen, np.zeros((1, 300)), np.ones((1, 1)), np.repeat(np.arange(15), 20))
+        for name, bound in (("members", own.a * own.quantile(0.95)), ("plain", np.quantile(np.abs(seen), 0.9))):
+            held[name].append(np.mean(np.abs(new) <= bound))
+    assert np.mean(held["members"]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(held["plain"]) < np.mean(held["members"]) - 0.01
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from ..inference.law import StudentLaw, Temperature, joined, log_density
 PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (0.0, 2.0), (-1.0, 2.0))
 LEAST = 2.1  # degrees of freedom from which the variance is tame
 STARTS = tuple((a, c, -0.5, 1.5, 0.0, -1.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
+MEMBER_LEVEL = 0.9  # of the interval that is calibrated on whole members of a group
 
 
 def learn_student(
@@ -116,6 +118,39 @@ def held_out_scores(
     return {"crps": float(law.crps(error, scale).mean()), "log_score": float(law.log_density(error, scale).mean())}
 
 
+def for_new_members(law: StudentLaw, truth: Any, means: Any, sds: Any, member: Sequence[Any]) -> StudentLaw:
+    """The law with its scale set by whole members of a group, for members that no fit has seen.
+
+    Labels of one member err together, so that members count, not labels: the scale is multiplied by the factor with
+    which the central 90 % interval holds ``0.9 (1 + 1/M)`` of the labels of the M members that were held out, each
+    member with the same weight. So many are needed for 90 % of the labels of a new member, in the mean over draws of
+    M + 1 members alike (Dunn, Wasserman and Ramdas 2023, section 4.1); of fewer than nine members, all labels.
+
+    Args:
+        law: What `learn_student` found from the same labels, without a process or times.
+        truth: Values of the n labels, shape (n,).
+        means: Their predicted means, shape (K, n).
+        sds: Their predicted standard deviations, shape (K, n).
+        member: Name of the member of each label, n.
+    """
+    truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
+    fits = len(means)
+    between = means.var(0, ddof=1) if fits > 1 else np.zeros_like(truth)
+    scale = law.scale((sds**2).mean(0) + np.zeros_like(truth), between, fits)
+    _, place, count = np.unique(np.asarray(member), return_inverse=True, return_counts=True)
+    error = np.abs(truth - means.mean(0)) / scale
+    order = np.argsort(error)
+    held = np.cumsum(1 / count[place[order]]) / len(count)
+    wanted = min(1.0, MEMBER_LEVEL * (1 + 1 / len(count)))
+    bound = error[order][min(int(np.searchsorted(held, wanted - 1e-9)), len(error) - 1)]
+    factor = float(bound / law.quantile((1 + MEMBER_LEVEL) / 2))
+    if not factor > 0:
+        return law
+    # g counts the fits' variance beyond the 1/R that every mixture has.
+    g = None if law.g is None else math.sqrt(max(0.0, factor**2 * (law.g**2 + 1 / fits) - 1 / fits))
+    return dataclasses.replace(law, a=factor * law.a, c=factor * law.c, g=g)
+
+
 def learn_parts(
     predicted: Sequence[Mapping[str, Any]], scores: dict[str, dict[str, float]] | None = None
 ) -> dict[str, StudentLaw | Temperature]:
@@ -125,7 +160,8 @@ def learn_parts(
         predicted: Per fit: ``rows``, names of its n held-out labels; ``truth``, component or discrete target -> values
             (n,); and ``mean`` and ``sd``, component -> numbers (n,), or ``p``, discrete target -> probabilities (n, K).
             With a process also ``process_mean``, ``process_sd``, ``known`` (n,) and, with time, ``lag`` (n,). A label
-            may be predicted by several fits; as many predictions of each label count as all labels have.
+            may be predicted by several fits; as many predictions of each label count as all labels have. ``member``,
+            names (n,), where whole members of a group were held out: see `for_new_members`.
         scores: Where to put the mean scores of the labels under each law.
     """
     places: dict[Any, list[tuple[int, int]]] = {}
@@ -154,7 +190,10 @@ def learn_parts(
             if "lag" in predicted[0]:
                 beside["lag"] = gathered("lag")
             of = truth, gathered("mean", name), gathered("sd", name)
-            out[name] = law = learn_student(*of, **beside)
+            law = learn_student(*of, **beside)
+            if all("member" in part for part in predicted):
+                law = for_new_members(law, *of, [predicted[k]["member"][i] for (k, i), *_ in held])
+            out[name] = law
             if scores is not None:
                 scores[name] = held_out_scores(law, *of, **beside)
     return out

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import tempfile
 import time
 import warnings
@@ -20,7 +21,7 @@ import torch
 
 from ..criticism.arguments import target_of
 from ..criticism.folds import IN_TIME, fold_data, label_folds
-from ..criticism.law_learning import learn_parts
+from ..criticism.law_learning import MEMBER_LEVEL, learn_parts
 from ..data.batch import Batch
 from ..files import sha256_text
 from ..inference.copies import build, default_dtype, guide_label, isolated, run_seed
@@ -76,7 +77,8 @@ def cross_fitted(
 
     It trains ``restarts + folds * repeats`` fits, 14 by default, each as `pyrozoo.fit` would: `restarts` on all labels,
     which predict together, and one per fold without the labels of the fold. From the latter it learns the law of
-    `pyrozoo.predict`, `metrics` and `coverage`. For a continuous target, component by component::
+    `pyrozoo.predict`, `metrics` and `coverage`. With ``restarts=0`` the fits of the folds predict together themselves.
+    For a continuous target, component by component::
 
         y ~ m + sqrt(a^2 s^2 + c^2 + (g^2 + 1/R) v) t_nu
 
@@ -95,7 +97,10 @@ def cross_fitted(
     unit; see `StudentLaw`.
 
     The law holds on average for rows that are exchangeable with the held-out labels. Choose `by` so that these stand
-    for the rows that are to be predicted: later rows want ``by="last"``, new groups the name of the group.
+    for the rows that are to be predicted: later rows want ``by="last"``, new groups the name of the group. There the
+    labels of one member err together: a, c and g are multiplied so that the central 90 % interval holds
+    ``0.9 (1 + 1/M)`` of the labels of the M members, each with the same weight, which is 90 % for one more such member
+    (Dunn, Wasserman and Ramdas 2023). With fewer than nine members it holds all of their labels, and a warning says so.
 
     Args:
         model: A model; its constructor arguments, not its parameters, are used.
@@ -103,7 +108,9 @@ def cross_fitted(
         train: Data with labels.
         folds: Number of folds.
         repeats: How often the labels are dealt out, and so many fits have not seen a label; from 2 on, v counts.
-        restarts: Number R of fits on all labels.
+        restarts: Number R of fits on all labels; 0 takes the fits of the folds in their place, for a group for which
+            the model has no parameters (`open_groups`), held out by ``by=GROUP, inputs=False``: fits to different
+            members err less alike than restarts on the same.
         target: Name of the target whose labels are held out and whose law is learned; by default the model's first in
             the data.
         by: How labels are dealt out, see `label_folds`; several ways, such as ``("row", "last")``, learn one law from
@@ -127,7 +134,8 @@ def cross_fitted(
 
     Raises:
         ValueError: See `label_folds` and `pyrozoo.fit`; fewer than ten held-out labels; a model that predicts by
-            itself; a folder with fits of other arguments, or with fits but without `resume`.
+            itself; ``restarts=0`` where a fold's fit cannot predict; a folder with fits of other arguments, or with
+            fits but without `resume`.
         TypeError: A setting that belongs to single fits, such as ``callback``.
         JobError: Fits failed; the others are kept.
 
@@ -142,6 +150,16 @@ def cross_fitted(
         (2, ['y'], 20)
         >>> list(zoo.predict(fit, test, quantiles=(0.05, 0.95)))
         ['y.mean', 'y.sd', 'y.q05', 'y.q95']
+
+        For people who are not in the data, by fits that leave people out, which predict together:
+
+        >>> from pyrozoo.models.auxvae import participant_folds, simulate
+        >>> walks, others = participant_folds(simulate(n_participants=12, n_steps=40, duration_s=3.0), 6)[0]
+        >>> model = zoo.create_model("auxvae", walks, z_dim=2)
+        >>> people = {"by": "participant", "inputs": False, "restarts": 0, "repeats": 1}
+        >>> fit = zoo.cross_fitted(model, "paper", walks, folds=2, **people, epochs=2, progress=False)
+        >>> len(fit.runs), fit.law.facts["by"], fit.law.facts["members"]
+        (2, 'participant', 10)
     """
     started = time.perf_counter()
     target = _checked(model, guide, train, target, repeats, restarts, settings)
@@ -149,6 +167,11 @@ def cross_fitted(
     if by is None:
         by = (train.rows, "last") if process and train.time is not None else train.rows
     ways = (by,) if isinstance(by, str) else tuple(by)
+    if not restarts and not (len(ways) == 1 and ways[0] in model.open_groups and not inputs):
+        raise ValueError(
+            "restarts: 0; the fits of the folds predict together only where they leave out a group for which the model "
+            f"has no parameters ({list(model.open_groups)} here), by=GROUP with inputs=False; give at least 1"
+        )
     numbers = {way: _fold_numbers(train, folds, target, way, seed, len(ways) > 1) for way in ways}
     with _folder(checkpoint, resume) as folder:
         _HERE[str(folder)] = _Work(model, guide, train)
@@ -168,22 +191,42 @@ def cross_fitted(
                     number = 20_000 + 10_000 * place + repeat * folds + k
                     name = f"repeat-{repeat}-{f'{way}-' if place else ''}fold-{k}"
                     plan[name] = {**common, "seed": run_seed(seed, number), "held_out": own}
+                    if not restarts:
+                        plan[name]["save"] = name
+            names = names or list(plan)
             results = run_jobs(_one_fit, plan, folder / "jobs", n_jobs=jobs, progress=progress)
             fits = [_loaded(folder / "fits" / name, model, guide) for name in names]
         finally:
             del _HERE[str(folder)]
     predicted = [found["predicted"] for found in results.values() if "predicted" in found]
-    facts = {"target": target, "folds": folds, "repeats": repeats, "by": " and ".join(ways), "inputs": inputs}
+    facts: dict[str, Any] = {"target": target, "folds": folds, "repeats": repeats, "by": " and ".join(ways)}
+    facts["inputs"] = inputs
     facts["labels"] = len({row.rpartition(":")[2] for part in predicted for row in part["rows"]})
+    if all("member" in part for part in predicted):
+        facts["members"] = len({name for part in predicted for name in part["member"]})
+        _warn_of_few_members(ways[0], facts["members"])
     beside = LabelProcess.learn(train, target, model.process_inputs, seed) if process else None
     scores: dict[str, dict[str, float]] = {}
     parts = learn_parts(predicted, scores)
     law = PredictiveLaw(parts, facts | {"scores": scores}, beside)
     first = fits[0]
+    whole: dict[str, Any] = {"prototype": first.prototype}
+    if not restarts:  # the first fit's data are only a part
+        whole = {"prototype": prototype_of(train, first.model), "data": identity(train)}
     return dataclasses.replace(
-        first, runs=[run for one in fits for run in one.runs], train=train, law=law, prototype=first.prototype,
+        first, runs=[run for one in fits for run in one.runs], train=train, law=law, **whole,
         settings={**first.settings, "seed": seed}, seconds=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _warn_of_few_members(group: str, members: int) -> None:
+    needed = math.ceil(MEMBER_LEVEL / (1 - MEMBER_LEVEL) - 1e-9)
+    if members < needed:
+        warnings.warn(
+            f"{group}: the law is learned from only {members} that were held out, too few for intervals at 90 % for "
+            f"another one; they hold all of their labels. Give data of at least {needed}",
+            stacklevel=3,
+        )
 
 
 def _checked(
@@ -197,9 +240,9 @@ def _checked(
         raise ValueError(
             f"{type(model).__name__} predicts by itself, by no distribution that a law could correct; use fit"
         )
-    for name, value in (("repeats", repeats), ("restarts", restarts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: {value!r}; give a whole number of at least 1")
+    for name, value, least in (("repeats", repeats, 1), ("restarts", restarts, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}: {value!r}; give a whole number of at least {least}")
     if refused := [name for name in OWN_OF_FIT if name in settings]:
         raise TypeError(f"{refused[0]}: belongs to a single fit; give settings that all of them share")
     Settings.resolve(model, guide, settings)
@@ -283,7 +326,7 @@ def _one_fit(
     work: str, what: str, settings: Mapping[str, Any], dtype: str, seed: int, save: str | None = None,
     held_out: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """One job: a fit to all labels, which is saved, or a fit to those of a fold and its predictions of the others."""
+    """One job: a fit to all labels, or a fit to those of a fold and its predictions of the others; saved if named."""
     shared = _work(work)
     with default_dtype(dtype):
         train, rest = (shared.train, None) if held_out is None else _pair(shared.train, **held_out)
@@ -293,12 +336,15 @@ def _one_fit(
             found = fit(shared.model, shared.guide, train, seed=seed, progress=False, **settings)
         if found.status == "interrupted":
             raise KeyboardInterrupt
+        if save is not None:
+            found.save(Path(work) / "fits" / save, overwrite=True)
         if rest is None:
-            found.save(Path(work) / "fits" / str(save), overwrite=True)
             return {"seconds": round(found.seconds, 2)}
         assert held_out is not None
         predicted = _predicted(found, rest, held_out["target"], held_out["draws"], seed)
         predicted["rows"] = [f"{held_out['by']}:{row}" for row in predicted["rows"]]
+        if held_out["by"] in rest.groups and not held_out["process"]:
+            predicted["member"] = [str(name) for name in rest.group_names(held_out["by"])]
         if held_out["process"]:
             names = list(predicted["truth"])
             predicted |= _by_process(shared.model, train, rest, held_out["target"], names, seed)
