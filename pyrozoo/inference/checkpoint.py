@@ -14,7 +14,7 @@ from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
 from ..store.tensors import load_tensors, save_tensors
 
-LENGTH = ("steps", "epochs")  # settings that may change when a fit goes on: it is trained longer
+LENGTH = ("steps", "epochs", "least_steps")  # settings that may change when a fit goes on: it is trained longer
 RATES = ("lr", "lr_groups", "clip", "schedule")  # and after a loss that was not finite
 
 

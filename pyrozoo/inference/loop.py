@@ -72,7 +72,7 @@ class Training:
             self.total_steps = options.steps
         else:
             assert options.epochs is not None  # `Settings.resolve` asks for one of the two
-            self.total_steps = options.epochs * per_epoch
+            self.total_steps = max(options.epochs, math.ceil((options.least_steps or 0) / per_epoch)) * per_epoch
         self.total_epochs = math.ceil(self.total_steps / per_epoch)
         self.n_rows = train.sizes[train.rows]
         latents = self._guide_sites()

@@ -39,6 +39,8 @@ class Settings:
     Attributes:
         steps: Number of optimiser steps; give either this or `epochs`.
         epochs: Number of passes over the data (over the largest stratum of a stratified minibatch).
+        least_steps: Number of steps below which `epochs` is raised: few data have few minibatches to an epoch. A
+            model's default, which does not hold where the caller gives `steps` or `epochs`.
         batch_size: Number of rows per step, drawn without replacement in each epoch; None for all; or stratum -> rows
             per step, where None takes the whole stratum in every step and 0 leaves it out (if the objective does not
             use it). Each stratum gets its exact scale.
@@ -71,6 +73,7 @@ class Settings:
 
     steps: int | None = None
     epochs: int | None = None
+    least_steps: int | None = None
     batch_size: int | Mapping[str, int | None] | None = None
     groups: str = "auto"
     particles: int = 1
@@ -119,7 +122,7 @@ class Settings:
             raise ValueError("give either steps or epochs, not both")
         defaults = dict(getattr(model, "fit_defaults", {}))
         if "steps" in given or "epochs" in given:
-            defaults = {k: v for k, v in defaults.items() if k not in ("steps", "epochs")}
+            defaults = {k: v for k, v in defaults.items() if k not in ("steps", "epochs", "least_steps")}
         checked = {name: plain_setting(name, value) for name, value in {**defaults, **given}.items()}
         options = cls(**checked, lenient_groups="lr_groups" not in given, given_lr="lr" in given)
         options.default_strata = "batch_size" not in given and isinstance(options.batch_size, Mapping)
@@ -151,7 +154,10 @@ class Settings:
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in INTERNAL}
 
 
-COUNTS = {"steps": 1, "epochs": 1, "batch_size": 1, "particles": 1, "patience": 1, "valid_particles": 1, "anneal": 0}
+COUNTS = {
+    "steps": 1, "epochs": 1, "least_steps": 1, "batch_size": 1, "particles": 1, "patience": 1, "valid_particles": 1,
+    "anneal": 0,
+}  # fmt: skip
 
 
 def plain_setting(name: str, value: Any) -> Any:

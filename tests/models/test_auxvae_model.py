@@ -126,8 +126,28 @@ def test_by_default_a_walker_is_compared_with_himself_between_the_loads_of_train
     assert lb.tolist() == pytest.approx([10.0, 20.0, 30.0, 50.0])
     for own in ({"staircase": False}, {"fusion": "cross"}):
         assert zoo.create_model("auxvae", walks, **own).load_head.step_raw is None
-    many = walks.with_tensors({"y": torch.linspace(5, 50, walks.n_rows)})
-    assert zoo.create_model("auxvae", many).load_head.step_raw is None
+
+
+def test_few_walks_are_trained_in_as_many_steps_as_many(monkeypatch):
+    monkeypatch.setattr("pyrozoo.models.auxvae.model.LEAST_STEPS", 70)
+    data = trials(dtype=torch.float32)
+    model = zoo.create_model("auxvae", data, **{**SIZES, "fusion": "departure"})
+    assert zoo.fit(model, "paper", data, progress=False).history["step"].max() == 70
+    assert zoo.fit(model, "paper", data, epochs=2, progress=False).history["step"].max() == 2
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [torch.linspace(5, 50, 32), torch.tensor([10.0, 20.0]).repeat_interleave(16), torch.arange(8.0).repeat(4) + 1],
+)
+def test_loads_that_do_not_recur_are_a_plain_regression(loads):
+    data = trials(n=32, people=2, known="observed").relabel(np.ones(32, bool), "y")
+    data = data.with_tensors({"y": loads.to(data["y"])})
+    if loads.unique().numel() == 2:  # each is one person's alone
+        data = dataclasses.replace(data, tensors={**data.tensors, "participant": torch.arange(32) // 16})
+    model = zoo.create_model("auxvae", data)
+    assert model.config["y_levels"] == ()
+    assert model.load_head.step_raw is None
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant,
 X_LIKELIHOODS = ("normal", "mse")
 Z_PRIORS = ("standard", "aux", "style")
 MOST_LEVELS = 8  # different loads of training, up to which the load is a staircase between them
+LEAST_TRIALS = 5  # with each of them, by two people or more
+LEAST_STEPS = (
+    300  # of training on departures: a handful of people make one minibatch an epoch, and 60 steps learn little
+)
 
 
 def warm_up(progress: float) -> float:
@@ -34,6 +38,22 @@ def warm_up(progress: float) -> float:
 def whole_training(progress: float) -> float:
     """Weight of the KL term at a share `progress` of training, as in the paper: linear from 0 to 1 (section 3.4)."""
     return progress
+
+
+def levels_of(data: Batch) -> tuple[float, ...]:
+    """The different loads of `data` [lb], ascending, if they recur; none where loads may be any.
+
+    They recur if they are at most eight, each known in at least five trials and by at least two people.
+    """
+    if "y" not in data:
+        return ()
+    seen = data["y_labelled"]
+    loads, people = data["y"][seen].double(), data["participant"][seen]
+    found, place, count = loads.unique(return_inverse=True, return_counts=True)
+    if len(found) > MOST_LEVELS or bool((count < LEAST_TRIALS).any()):
+        return ()
+    recur = all(len(people[place == k].unique()) > 1 for k in range(len(found)))
+    return tuple(found.tolist()) if recur else ()
 
 
 class AuxVAE(GaitModel):
@@ -95,9 +115,10 @@ class AuxVAE(GaitModel):
             "departure" are in both units; with "none", x_aux enters by this scale alone.
         noise: Standard deviation of the noise on the standardised departures in training.
         staircase: Whether the location of the load is a staircase between the loads of training, see `LoadHead`; None:
-            only with "departure", if they are few. It predicts no load beyond them, and hardly one between them: say
-            False where loads may be others.
-        y_levels: Loads of the staircase [lb], in ascending order.
+            only with "departure", if there are `y_levels`. It predicts no load beyond them, and hardly one between
+            them: say False where loads may be others. Otherwise the location is a plain regression.
+        y_levels: Loads of the staircase [lb], in ascending order. `pyrozoo.create_model` takes those of the data where
+            they recur: at most eight different ones, each in five trials or more and by two people or more.
         reference: Index of the channel that tells the gait phase, of a foot or shank.
 
     Raises:
@@ -135,6 +156,8 @@ class AuxVAE(GaitModel):
         super().__init__(
             n_channels, n_steps, aux_steps, n_styles, y_likelihood, floor, x_loc, x_scale, y_loc, y_scale, own_scale
         )
+        if small:
+            self.fit_defaults = {**self.fit_defaults, "least_steps": LEAST_STEPS}
         one_of("fusion", fusion, FUSIONS)
         one_of("attention_residual", attention_residual, RESIDUALS)
         one_of("x_likelihood", x_likelihood, X_LIKELIHOODS)
@@ -149,7 +172,8 @@ class AuxVAE(GaitModel):
         self._require_prior(z_prior, fusion, beta)
         if staircase and not y_levels:
             raise ValueError(
-                f"staircase: the known loads are more than {MOST_LEVELS} different ones, or none; leave it out"
+                f"staircase: the known loads are not at most than {MOST_LEVELS} different ones, each in at least "
+                f"{LEAST_TRIALS} trials and by two people; leave it out, or give y_levels"
             )
         if not 0 <= reference < n_channels:
             raise ValueError(f"reference: {reference}; channels are numbered 0 to {n_channels - 1}")
@@ -181,16 +205,13 @@ class AuxVAE(GaitModel):
 
     @classmethod
     def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Constructor arguments for `data`, see `GaitModel.sizes_from`; with the loads of training, if they are few.
+        """Constructor arguments for `data`, see `GaitModel.sizes_from`; with the loads of training, if they recur.
 
         The reference channel is the one that changes most without a load: in deg/s, of a foot or shank.
         """
         sizes = super().sizes_from(data)
-        known = data["y"][data["y_labelled"]].double().unique().tolist() if "y" in data else []
         moving = data["x_aux"].double().var(1).mean(0)
-        return {
-            **sizes, "y_levels": tuple(known) if len(known) <= MOST_LEVELS else (), "reference": int(moving.argmax()),
-        }  # fmt: skip
+        return {**sizes, "y_levels": levels_of(data), "reference": int(moving.argmax())}
 
     def _require_sizes(
         self, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int, segments: int, fusion: str
