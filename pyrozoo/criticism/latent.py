@@ -32,12 +32,16 @@ class LatentReport:
             standard deviation), kl (mean KL from the prior, nats; NaN unless guide and prior are normal), active
             (spread above the threshold).
         means: Posterior means, one line per plate position, one column per dimension.
+        directions: Number of directions of the latent space along which positions lie further apart than the posterior
+            of one is wide: eigenvalues above 1 of the covariance of ``mean / sd``. Unlike `active` it does not depend
+            on how the space is turned, and a dimension that carries a hundredth of a nat does not count.
         probes: R2 of a linear (ridge) map from the means to each known truth, in cross-validation.
     """
 
     table: pd.DataFrame
     means: pd.DataFrame
     probes: pd.Series
+    directions: int
 
     @property
     def active(self) -> int:
@@ -65,7 +69,8 @@ def latent_report(
         draws: Number of draws of the guide.
         seed: Random seed for the draws.
         threshold: Variance over positions of the posterior mean above which a dimension is active, with a prior of
-            variance 1. The usual 0.01 counts dimensions that hardly carry anything; the KL says how much they do.
+            variance 1. The usual 0.01 counts dimensions that hardly carry anything: ``directions`` counts what tells
+            positions apart, and the KL says how much.
 
     Returns:
         A report with the table of the dimensions, the posterior means and the probes.
@@ -83,8 +88,8 @@ def latent_report(
         ['spread', 'sd', 'kl', 'active']
         >>> report.means.shape  # units, dimensions
         (71, 8)
-        >>> report.active, report.collapsed
-        (8, False)
+        >>> report.active, report.directions, report.collapsed
+        (8, 7, False)
     """
     means: list[Tensor] = []
     variances: list[Tensor] = []
@@ -126,8 +131,18 @@ def latent_report(
         if _along(data, name, plate, len(mean)) and len(np.unique(truth)) > 1
     }
     return LatentReport(
-        table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float)
-    )
+        table.rename_axis(site), pd.DataFrame(mean, index=names), pd.Series(probes, name="R2", dtype=float),
+        _directions(mean, sd),
+    )  # fmt: skip
+
+
+def _directions(mean: np.ndarray, sd: np.ndarray) -> int:
+    """Number of eigenvalues above 1 of the covariance of means (N, K) in posterior standard deviations, (N, K)."""
+    width = np.sqrt((sd.astype(float) ** 2).mean(0))
+    if not (width > 0).all():
+        return int((mean.var(0) > 0).sum())  # a point has no width
+    apart = (mean.astype(float) - mean.mean(0)) / width
+    return int((np.linalg.svd(apart, compute_uv=False) ** 2 > len(mean)).sum())
 
 
 def _first_along_a_plate(fit: Fit, drawn: Pair) -> str:
