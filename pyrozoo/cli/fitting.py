@@ -171,13 +171,17 @@ def _training_data(arguments: argparse.Namespace, card: registry.Card) -> Batch:
             )
         if arguments.rate is not None:
             raise ValueError(f"--rate belongs to a file, but {arguments.data!r} is a data set of {card.name!r}")
+        if arguments.styles is not None:
+            raise ValueError(f"--styles belongs to a file, but {arguments.data!r} is a data set of {card.name!r}")
         data = registry.load_data(card.name, arguments.data)
         return data[0] if isinstance(data, tuple) else data
     if hasattr(registry.entry(card.name).parts, "read"):
         if named(arguments):
             raise ValueError(f"{COLUMN_OPTIONS} belong to a table; {card.name!r} reads recordings, see its README")
-        options = {} if arguments.separate_steps is None else {"separate": arguments.separate_steps}
-        return recordings(arguments, card.name, **options)
+        own = {"separate": arguments.separate_steps, "styles": arguments.styles}
+        return recordings(arguments, card.name, **{name: value for name, value in own.items() if value is not None})
+    if arguments.styles is not None:
+        raise ValueError(f"--styles belongs to recordings; {card.name!r} is fitted to a table")
     if arguments.rate is not None:
         raise ValueError(f"--rate belongs to recordings; {card.name!r} is fitted to a table")
     return table_batch(arguments, card)
@@ -188,8 +192,9 @@ def recordings(arguments: argparse.Namespace, name: str, file: str | None = None
     if arguments.sep or arguments.decimal:
         raise ValueError(f"--sep and --decimal belong to a table; {name!r} reads recordings, see its README")
     read = registry.entry(name).parts.read
-    if "separate" in options and "separate" not in inspect.signature(read).parameters:
-        raise ValueError(f"--separate-steps: {name!r} has no steps")
+    for given, option, what in (("separate", "--separate-steps", "steps"), ("styles", "--styles", "styles")):
+        if given in options and given not in inspect.signature(read).parameters:
+            raise ValueError(f"{option}: {name!r} has no {what}")
     batch = read(file or arguments.data, rate=arguments.rate, **options)
     if batch.info.get("rate_assumed") and "like" not in options:
         print("no frame rate is given: times are in frames (name it by --rate HZ)")

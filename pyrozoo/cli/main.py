@@ -247,6 +247,10 @@ def _fit_options(
         "--separate-steps", choices=("refuse", "borrow", "merge"),
         help="put a non-event between steps that touch, for the text's models; what to do with steps of one frame",
     )  # fmt: skip
+    fit.add_argument(
+        "--styles", type=lambda text: tuple(name.strip() for name in text.split(",")), metavar="NAME,NAME",
+        help="all carrying styles of the recordings, in this order (auxvae); default: the paper's, or those there",
+    )  # fmt: skip
     fit.add_argument("--steps", type=positive, metavar="N", help="optimiser steps")
     fit.add_argument("--batch-size", type=positive, metavar="N", help="rows per step; the model's default or all")
     fit.add_argument("--lr", type=float, metavar="RATE", help="learning rate")

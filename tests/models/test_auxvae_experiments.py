@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import functools
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from auxvae_small import SIZES, trials
 
 import pyrozoo as zoo
+from pyrozoo.criticism.latent import _directions
 from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
 from pyrozoo.models.auxvae.experiments.departure import calibrated, departure_text, personalised
+from pyrozoo.models.auxvae.experiments.people import crossed
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
@@ -150,11 +153,11 @@ def test_the_ridge_experiment_shows_the_ordering_without_a_network(smoke):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["departure", "beyond", "presets", "tuning", "losses"])
+@pytest.mark.parametrize("name", ["departure", "people", "beyond", "presets", "tuning", "losses"])
 def test_the_other_experiments_run_and_hold_every_error(name, tmp_path):
     record = run("auxvae", name, profile="smoke", out=tmp_path)
     assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
-    if name == "departure":
+    if name in ("departure", "people"):
         by_fold = record["extra"]["mae by fold"]
         assert {row["model"]: row["mae"] for row in record["rows"]} == pytest.approx(
             {model: np.mean(errors) for model, errors in by_fold.items()}, abs=1e-3
@@ -182,6 +185,27 @@ def test_a_fold_is_calibrated_on_the_people_of_the_others_only():
     assert first[0]["cover90"] == np.mean(errors[0] <= q)
     folds[0]["trials"]["mean"] = [100.0] * 80
     assert calibrated(folds)[0]["width90"] == pytest.approx(first[0]["width90"])
+
+
+def test_a_fold_is_predicted_by_the_fits_that_had_not_seen_it_and_no_other():
+    rng, folds = np.random.default_rng(3), range(4)
+    pairs = {}
+    for pair in itertools.combinations(folds, 2):
+        trials = [one["trials"] for one in folds_of_trials(rng)[:2]]
+        for number, one in zip(pair, trials, strict=True):
+            one["person"] = [name.replace(name[0], str(number), 1) for name in one["person"]]
+            one["style"] = np.eye(4)[np.tile([0, 1, 2, 3], len(one["truth"]) // 4)].tolist()
+        pairs[pair] = trials
+    style = np.tile([0, 1, 2, 3], 20)
+    found = crossed(pairs, 0, style)
+    means = np.mean([pairs[0, k][0]["mean"] for k in (1, 2, 3)], 0)
+    assert found["mae"] == pytest.approx(np.abs(means - pairs[0, 1][0]["truth"]).mean())
+    assert found["accuracy"] == 1.0
+    assert found["cover50"] <= found["cover80"] <= found["cover90"]
+    pairs[2, 3] = [{**one, "mean": [99.0] * 80} for one in pairs[2, 3]]
+    assert crossed(pairs, 0, style) == found
+    pairs[0, 1] = [pairs[0, 1][0], {**pairs[0, 1][1], "mean": [99.0] * 80}]  # the width is learned there
+    assert crossed(pairs, 0, style)["width90"] > 2 * found["width90"]
 
 
 def test_own_trials_take_off_what_is_a_persons_own():
@@ -315,7 +339,7 @@ def test_the_command_line_fits_and_predicts_trials_in_files(tmp_path):
     assert len(lines) == n
 
 
-def test_predictions_of_a_folder_are_listed_by_file_and_line(tmp_path):
+def test_predictions_of_a_folder_are_listed_by_file_and_line(tmp_path, capsys):
     from pyrozoo.cli import main
 
     walks = auxvae.simulate(n_participants=2, n_steps=120, duration_s=3.0)
@@ -330,14 +354,21 @@ def test_predictions_of_a_folder_are_listed_by_file_and_line(tmp_path):
     for k, one in enumerate(signal):
         pd.DataFrame(one, columns=["t6_acc_x", "t6_gyro_x"]).to_csv(tmp_path / f"w{k}.csv", index=False)
     small = [part for name in ("width", "z_dim") for part in ("--set", f"{name}=4")]
-    assert main(["fit", "auxvae", "--data", str(tmp_path), *small, "--set", "fusion=departure", "--steps", "4",
-                 "--out", str(tmp_path / "run")]) == 0  # fmt: skip
+    command = ["fit", "auxvae", "--data", str(tmp_path), *small, "--set", "fusion=departure", "--steps", "4",
+               "--out", str(tmp_path / "run"), "--styles"]  # fmt: skip
+    assert main([*command, "box, box"]) == 2
+    assert main([*command, "right hand,box"]) == 2
+    assert "style 'sling' is none of ['right hand', 'box']" in capsys.readouterr().err
+    assert main([*command, "right hand,sling,box"]) == 0
     assert main(["predict", str(tmp_path / "run"), "--data", str(tmp_path), "--out", str(tmp_path / "loads.csv")]) == 0
     found = pd.read_csv(tmp_path / "loads.csv")
     assert found[["file", "line", "participant"]].to_numpy().tolist() == [
         ["w3.csv", 2, "P01"], ["w2.csv", 4, "P01"], ["w5.csv", 6, "P02"], ["w4.csv", 7, "P02"]
     ]  # fmt: skip
-    assert set(found["style.label"]) <= {"box", "sling"}
+    assert set(found["style.label"]) <= {"right hand", "sling", "box"}
+    assert [name for name in found if name.startswith("style.p")] == [
+        "style.p[right hand]", "style.p[sling]", "style.p[box]"
+    ]  # fmt: skip
 
 
 def test_intervals_calibrated_on_few_people_are_warned_of():
@@ -355,3 +386,13 @@ def test_a_dimension_counts_as_active_above_the_threshold():
     limit = float(table["spread"].median())
     report = zoo.latent_report(fit, data, "z", draws=2, threshold=limit)
     assert report.active == (table["spread"] > limit).sum()
+
+
+def test_directions_count_what_tells_positions_apart_however_the_space_is_turned():
+    rng = np.random.default_rng(0)
+    sd = np.full((500, 6), 0.5)
+    mean = rng.normal(size=(500, 6)) * [2.0, 1.0, 0.3, 0.3, 0.1, 0.1]  # all above the usual threshold of activity
+    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    assert _directions(mean, sd) == _directions(mean @ turn, sd) == 2
+    assert _directions(mean, np.zeros((500, 6))) == 6  # points
+    assert _directions(np.zeros((500, 6)), np.zeros((500, 6))) == 0

@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "ridge": f"{_FOLDER}.ridge:ridge_experiment",
     "presets": f"{_FOLDER}.presets:presets_experiment",
     "departure": f"{_FOLDER}.departure:departure_experiment",
+    "people": f"{_FOLDER}.people:people_experiment",
     "beyond": f"{_FOLDER}.beyond:beyond_experiment",
     "tuning": f"{_FOLDER}.choices:tuning_experiment",
     "losses": f"{_FOLDER}.choices:losses_experiment",
@@ -74,13 +75,16 @@ def recovery(seed: int) -> dict[str, float]:
     return {name: found[name] for name in ("mae", "accuracy")}
 
 
-def read(path: str, rate: float | None = None, like: Batch | None = None) -> Batch:
+def read(
+    path: str, rate: float | None = None, like: Batch | None = None, styles: tuple[str, ...] | None = None
+) -> Batch:
     """Read trials for the command line.
 
     Args:
         path: Folder or npz file, see `readers.read`.
         rate: Must be None: files of trials state their own rate.
         like: Training data, whose number of steps and styles are used at prediction.
+        styles: Names of the carrying styles, see `readers.read`.
 
     Raises:
         ValueError: A rate is given.
@@ -88,7 +92,7 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
     if rate is not None:
         raise ValueError("--rate: files of trials name their own rate; leave it out")
     if like is None:
-        return readers.read(path)
+        return readers.read(path, styles=styles)
     return readers.read(path, n_steps=like["x"].shape[1], styles=tuple(like.coords["style_class"]))
 
 

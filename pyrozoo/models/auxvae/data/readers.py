@@ -93,8 +93,10 @@ def read(path: str | Path, *, n_steps: int = N_STEPS, styles: Sequence[str] | No
         if not path.exists():
             raise FileNotFoundError(f"{path}: there is no such file or folder")
         raise ValueError(f"{path}: neither a folder with trials.csv nor an .npz file")
+    if styles is not None and (len(set(styles)) < len(styles) or not all(styles)):
+        raise ValueError(f"styles: {list(styles)}; give each name once")
     with naming(str(path)):
-        styles = _styles(trials) if styles is None else styles
+        styles = _styles(trials) if styles is None else tuple(styles)
         for trial in trials:
             _check(trial, trials[0], n_steps, styles)
         own, loaded = _unloaded(trials), [trial for trial in trials if trial.load != 0]

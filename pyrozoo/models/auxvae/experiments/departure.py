@@ -10,6 +10,7 @@ import numpy as np
 
 from ....criticism.conformal import rank
 from ....criticism.scores import mae
+from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, mean_se, paired_difference
 from ....experiments.running import Outcome, averages, claim, simulated_data, timing
@@ -45,8 +46,12 @@ RIVALS = (
 
 def probe_fold(seed: int, fold: int, profile: str, gait: str = "linear") -> dict[str, Any]:
     """Errors [lb] of a line and of trees on the departures, for the people of one fold."""
+    return probe(*fold_of(seed, fold, profile, gait), seed)
+
+
+def probe(train: Batch, test: Batch, seed: int) -> dict[str, Any]:
+    """Errors [lb] of a line and of trees on the departures, for the people of `test`."""
     started = time.perf_counter()
-    train, test = fold_of(seed, fold, profile, gait)
     tables, others = departures(train), departures(test)
     y, people, truth = train["y"].numpy().astype(float), train["participant"].numpy(), test["y"].numpy().astype(float)
     out: dict[str, Any] = {}

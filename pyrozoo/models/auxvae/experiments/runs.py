@@ -138,7 +138,7 @@ def made(
 
 
 def table_run(
-    model: str, seed: int, fold: int, profile: str, repeat: int = 0, guide: str | None = None,
+    model: str, seed: int, fold: int, profile: str, guide: str | None = None,
     loss: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, save: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit one row of a table to the training people of one fold and score the others.
@@ -148,7 +148,6 @@ def table_run(
         seed: Random seed of the simulated data.
         fold: Index of the fold of participants that is left out.
         profile: Key of `PROFILES`.
-        repeat: Number of the repeat, which changes only the seed of the fit.
         guide: Name of the guide; None takes the row's.
         loss: Further constructor arguments of the model, e.g. `PAPER_LOSS`.
         settings: Further settings of the fit.
@@ -160,7 +159,7 @@ def table_run(
     """
     started = time.perf_counter()
     train, test = fold_of(seed, fold, profile)
-    found = fitted(model, train, profile, seed + 1000 * repeat, guide, loss, **(settings or {}))
+    found = fitted(model, train, profile, seed, guide, loss, **(settings or {}))
     seconds = round(time.perf_counter() - started, 2)
     if save is not None:
         found.save(Path(save), overwrite=True)

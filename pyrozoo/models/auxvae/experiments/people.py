@@ -1,0 +1,166 @@
+"""The default model as the page fits it, cross-fitted by people, beside a line and trees on several kinds of effect."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....criticism.law_learning import learn_parts
+from ....criticism.scores import accuracy, coverage, mae
+from ....data.batch import Batch
+from ....experiments.jobs import run_jobs
+from ....experiments.record import format_table, paired_difference
+from ....experiments.running import Outcome, averages, claim, simulated_data, timing
+from ....inference.law import StudentLaw
+from ....posterior.columns import probabilities, tails
+from ....posterior.predicting import predict
+from ..card import CARD
+from ..data.batches import participant_folds
+from .departure import FIRST_SEED, KINDS, OURS, RIVALS, SHOWN, probe
+from .runs import PROFILES, configuration, data_of, fitted
+
+CROSSED = f"{OURS}, cross-fitted by people"
+NOTE = (
+    "Simulated gait of three kinds of effect, people left out: five folds of people in every simulation, the same for "
+    "every row. One fit for each pair of folds, to the people of the three others. A fold is predicted by the four "
+    "fits of its pairs together, with the law that zoo.cross_fitted(by='participant', inputs=False, restarts=0, "
+    "folds=4, repeats=1) learns from the other fold of each pair: for every fold the same computation as on its "
+    "training people alone. Mean and standard error over the folds of all seeds; cover90_min: the worst fold. The "
+    "ridge and the trees train on four folds."
+)
+
+
+def folds_of(seed: int, profile: str, gait: str) -> list[tuple[Batch, Batch]]:
+    """Training and test trials of five folds of people (of three in profile "smoke")."""
+    return participant_folds(data_of(seed, profile, gait), max(3, min(5, PROFILES[profile]["folds"])), seed=seed)
+
+
+def pair_run(seed: int, left_out: tuple[int, int], profile: str, gait: str = "linear") -> dict[str, Any]:
+    """One fit to the people outside two folds, and its predictions for the people of each.
+
+    Returns:
+        ``trials``: for each of the two folds ``person``, ``truth``, ``mean`` and ``sd`` [lb], and probabilities
+        ``style`` (n, L); and ``seconds`` of the fit.
+    """
+    started = time.perf_counter()
+    data, tests = data_of(seed, profile, gait), [test for _, test in folds_of(seed, profile, gait)]
+    held = {name for k in left_out for name in tests[k].group_names("participant").tolist()}
+    kept = [name not in held for name in data.group_names("participant").tolist()]
+    found = fitted(OURS, data.subset(np.flatnonzero(kept)), profile, seed)
+    seconds = round(time.perf_counter() - started, 2)
+    trials = []
+    for k in left_out:
+        table = predict(found, tests[k], draws=200, seed=seed)
+        trials.append({
+            "person": tests[k].group_names("participant").tolist(), "truth": tests[k]["y"].tolist(),
+            "mean": table["y.mean"].tolist(), "sd": table["y.sd"].tolist(),
+            "style": probabilities(table, "style").tolist(),
+        })  # fmt: skip
+    return {"trials": trials, "seconds": seconds}
+
+
+def crossed(pairs: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]], fold: int, style: np.ndarray) -> dict:
+    """Scores of one fold by the fits of its pairs.
+
+    Args:
+        pairs: Trials of the two folds that a fit has not seen, by the numbers of the folds.
+        fold: The fold that is predicted.
+        style: Index of the style of its trials, (n,).
+    """
+    mine = [(dict(zip(pair, trials, strict=True)), pair) for pair, trials in pairs.items() if fold in pair]
+    learned, own = [], []
+    for trials, pair in mine:
+        other = trials[pair[0] if pair[1] == fold else pair[1]]
+        rows = [f"{name}:{i}" for i, name in enumerate(other["person"])]
+        numbers = {what: {"y": other[what]} for what in ("truth", "mean", "sd")}
+        learned.append({"rows": rows, "member": other["person"], **numbers})
+        own.append(trials[fold])
+    law = learn_parts(learned)["y"]
+    assert isinstance(law, StudentLaw)
+    truth = np.asarray(own[0]["truth"])
+    means, sds = (np.array([one[what] for one in own]) for what in ("mean", "sd"))
+    mean = means.mean(0)
+    scale = law.scale((sds**2).mean(0), means.var(0, ddof=1), len(own))
+    out = {"mae": mae(truth, mean), "accuracy": accuracy(style, np.mean([one["style"] for one in own], 0).argmax(1))}
+    for level in (0.5, 0.8, 0.9):
+        low, high = (mean + scale * law.quantile(q) for q in tails(level))
+        out[f"cover{round(100 * level)}"] = coverage(truth, low, high)
+    return {**out, "crps": float(law.crps(truth - mean, scale).mean()), "width90": float((high - low).mean())}
+
+
+def people_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
+    """The default model, cross-fitted by people, beside ridge regressions and extra trees on departures.
+
+    Args:
+        out: Folder for record.json and table.csv.
+        profile: "smoke", "quick" (T = 120, 5 folds, 5 seeds from 200 on) or "paper" (T = 800).
+        seeds: Number of seeds; None takes the profile's.
+        jobs: Number of worker processes.
+    """
+    numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
+    folds = range(len(folds_of(numbers[0], profile, KINDS[0])))
+    places = [(seed, fold) for seed in numbers for fold in folds]
+    data = simulated_data(
+        "simulated gait of all kinds and seeds", (data_of(seed, profile, gait) for gait in KINDS for seed in numbers)
+    )
+    settings = configuration([OURS], profile)
+    resumed = claim(CARD, out, data, settings)
+    both = list(itertools.combinations(folds, 2))
+    plan = {
+        f"pair-{gait}-{seed}-{a}-{b}": {"seed": seed, "left_out": [a, b], "profile": profile, "gait": gait}
+        for seed in numbers for gait in KINDS for a, b in both
+    }  # fmt: skip
+    of_rivals = {
+        f"probe-{gait}-{seed}-{fold}": {"seed": seed, "fold": fold, "profile": profile, "gait": gait}
+        for gait in KINDS for seed, fold in places
+    }  # fmt: skip
+    fits = run_jobs(pair_run, plan, out / "jobs", n_jobs=jobs)
+    probes = run_jobs(rivals_run, of_rivals, out / "jobs", n_jobs=jobs)
+
+    rows: list[dict[str, Any]] = []
+    extra: dict[str, Any] = {"note": NOTE, "configuration": settings, "differences": {}, "differences over seeds": {},
+                             "mae by fold": {}, "cover90 by fold": {}}  # fmt: skip
+    extra["folds"] = [f"seed {seed}, fold {fold}" for seed, fold in places]
+    for gait in KINDS:
+        found = [probes[f"probe-{gait}-{seed}-{fold}"] for seed, fold in places]
+        scored: dict[str, list[dict[str, Any]]] = {name: [{"mae": one[name]} for one in found] for name in RIVALS}
+        scored[CROSSED] = []
+        for seed in numbers:
+            trials = {(a, b): fits[f"pair-{gait}-{seed}-{a}-{b}"]["trials"] for a, b in both}
+            tests = [test for _, test in folds_of(seed, profile, gait)]
+            scored[CROSSED] += [crossed(trials, fold, tests[fold]["style"].numpy()) for fold in folds]
+        errors = {name: [one["mae"] for one in each] for name, each in scored.items()}
+        for name, each in scored.items():
+            row = {"model": f"{gait}: {name}", **averages(each)}
+            if "cover90" in each[0]:
+                row["cover90_min"] = min(one["cover90"] for one in each)
+                extra["cover90 by fold"][row["model"]] = [round(one["cover90"], 4) for one in each]
+            rows.append(row)
+            extra["mae by fold"][row["model"]] = [round(value, 4) for value in errors[name]]
+        for rival in RIVALS:
+            what = f"{gait}: MAE of {CROSSED} - {rival}"
+            means = [np.reshape(errors[name], (len(numbers), -1)).mean(1) for name in (CROSSED, rival)]
+            extra["differences"][what] = paired_difference(errors[CROSSED], errors[rival])
+            extra["differences over seeds"][what] = paired_difference(*means)
+    return Outcome(rows, data, list(numbers), extra | timing({**fits, **probes}, resumed), people_text(rows, extra))
+
+
+def rivals_run(seed: int, fold: int, profile: str, gait: str) -> dict[str, Any]:
+    """Errors [lb] of a line and of trees on the departures, for the people of one fold."""
+    return probe(*folds_of(seed, profile, gait)[fold], seed)
+
+
+def people_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
+    """Return the table for the terminal, with the paired differences below."""
+    kept = [{k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row} for row in rows]
+    lines = [format_table(kept), ""]
+    for what, (value, error) in extra["differences"].items():
+        over = extra["differences over seeds"][what][1]
+        spread = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
+        lines.append(f"{what}: {value:+.2f}{spread}" + ("" if over is None else f", ± {over:.2f} over seeds"))
+    return "\n".join(lines)
