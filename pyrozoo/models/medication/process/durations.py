@@ -94,8 +94,8 @@ def residual(at_least: Tensor, log_weight: Tensor) -> Tensor:
     beyond = at_least[..., -1:] - torch.log1p(-going_on)
     rest = torch.cat([at_least[..., :-1], beyond], -1).flip(-1).logcumsumexp(-1).flip(-1)
     weight = log_weight[..., None]
-    total = (weight + rest[..., :1]).logsumexp(-2)
-    return (weight + at_least).logsumexp(-2) - total, (weight + rest).logsumexp(-2) - total
+    total = torch.logsumexp(weight + rest[..., :1], -2)
+    return torch.logsumexp(weight + at_least, -2) - total, torch.logsumexp(weight + rest, -2) - total
 
 
 def tabulated(probability: Tensor) -> tuple[Tensor, Tensor]:
