@@ -129,11 +129,12 @@ def test_by_default_a_walker_is_compared_with_himself_between_the_loads_of_train
 
 
 def test_few_walks_are_trained_in_as_many_steps_as_many(monkeypatch):
-    monkeypatch.setattr("pyrozoo.models.auxvae.model.LEAST_STEPS", 70)
+    monkeypatch.setattr("pyrozoo.models.auxvae.model.LEAST_STEPS", 4)
+    monkeypatch.setattr(AuxVAE, "fit_defaults", {**AuxVAE.fit_defaults, "epochs": 2})
     data = trials(dtype=torch.float32)
     model = zoo.create_model("auxvae", data, **{**SIZES, "fusion": "departure"})
-    assert zoo.fit(model, "paper", data, progress=False).history["step"].max() == 70
-    assert zoo.fit(model, "paper", data, epochs=2, progress=False).history["step"].max() == 2
+    assert zoo.fit(model, "paper", data, progress=False).history["step"].max() == 4
+    assert zoo.fit(model, "paper", data, epochs=3, progress=False).history["step"].max() == 3
 
 
 @pytest.mark.parametrize(
