@@ -222,18 +222,17 @@ def test_draws_within_a_draw_keep_the_values_outside():
 
 
 @pytest.mark.parametrize("function", [
-    lambda fit: zoo.predict(fit, data(), draws=400)["y.mean"],
-    lambda fit: zoo.log_predictive(fit, data(), draws=400),
-    lambda fit: zoo.log_density(fit, data(), draws=400, progress=False),
-    lambda fit: zoo.latent_report(fit, data(), "level", draws=400).means[0],
-    lambda fit: zoo.khat(fit, data(), per="global", draws=400),
-    lambda fit: zoo.loo(fit, data(), draws=400, progress=False).rows["elpd"],
-    lambda fit: zoo.prior_sensitivity(fit, data(), draws=400, progress=False, factors=[2.0], scales=[]).latents["mean"],
-], ids=["predict", "log_predictive", "log_density", "latent_report", "khat", "loo", "prior_sensitivity"])  # fmt: skip
+    lambda fit: zoo.predict(fit, data(), draws=100)["y.mean"],
+    lambda fit: zoo.log_predictive(fit, data(), draws=100),
+    lambda fit: zoo.log_density(fit, data(), draws=100, progress=False),
+    lambda fit: zoo.latent_report(fit, data(), "level", draws=100).means[0],
+    lambda fit: zoo.loo(fit, data(), draws=100, progress=False).rows["elpd"],
+    lambda fit: zoo.prior_sensitivity(fit, data(), draws=100, progress=False, factors=[2.0], scales=[]).latents["mean"],
+], ids=["predict", "log_predictive", "log_density", "latent_report", "loo", "prior_sensitivity"])  # fmt: skip
 def test_functions_say_what_they_say_one_by_one(function, monkeypatch):
     fit = fitted()
     found = function(fit)
     one_by_one(monkeypatch)
     expected = function(fit)
     assert found.index.equals(expected.index)
-    np.testing.assert_allclose(found, expected, atol=0.3 if found.name == "khat" else 0.06)
+    np.testing.assert_allclose(found, expected, atol=0.12)

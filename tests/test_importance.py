@@ -107,11 +107,15 @@ def test_the_groups_uncertainty_counts():
 def test_a_lower_bound_that_tightens_with_draws():
     fit, test = linear_fit(exact=False)
     expected = exact(fit, test, seen=False)
-    gaps = []
+    gaps, errors = [], []
     for draws in (1, 20):
         repeats = [log_density(fit, test.hide(), draws=draws, seed=seed, progress=False) for seed in range(12)]
-        gaps.append(float((expected - np.mean(repeats, 0)).mean()))
-    assert gaps[0] > 4 * gaps[1] > 0
+        means = (expected - np.array(repeats)).mean(1)
+        gaps.append(float(means.mean()))
+        errors.append(float(means.std(ddof=1)) / math.sqrt(len(means)))
+    assert abs(gaps[0] - (1.5 - math.log(2))) < 4 * errors[0]  # KL from a guide that is twice as wide
+    assert gaps[0] > 4 * abs(gaps[1])
+    assert gaps[1] > -3 * errors[1]
 
 
 def test_rows_at_once_change_nothing_but_noise_and_the_callers_random_state_stays():
