@@ -70,7 +70,8 @@ def _tables(given: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
             draws = _draws(case, name, given.draws)
             functions = variants(fit, data, name, draws)
             table = summary(alternate(functions, given.rounds, given.clock), "zoo")
-            table["peak_MB"] = [peak_memory_apart(case, name, line, draws) for line in functions]
+            if name in ("to_arviz", "predict"):
+                table["peak_MB"] = [peak_memory_apart(case, name, line, draws) for line in functions]
             yield f"{case}: {name}, {draws} draws of {data.n_rows} {data.rows}s", table
 
 
