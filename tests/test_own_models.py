@@ -348,7 +348,7 @@ def test_classes_of_groups_and_of_their_members_are_summed_out_exactly():
     data = zoo.Batch.from_arrays(row_plate="herd", rows={}, frames={"y": y})
     fit = fitted(Herds(), data)
     mu = point(fit, data, "mu")
-    density, drawn = zoo.log_density(fit, data, draws=2), zoo.draw(fit, data, draws=1).groups
+    density, drawn = zoo.log_density(fit, data, draws=2), zoo.draw(fit, data, draws=4).groups
     for herd, own in enumerate(y):
         given = np.array(
             [[[math.log(q) + log_normal(v, mu[e, f]) for f, q in ((0, 0.3), (1, 0.7))] for v in own] for e in range(2)]
@@ -359,8 +359,8 @@ def test_classes_of_groups_and_of_their_members_are_summed_out_exactly():
         found = drawn["log_likelihood"]["y"][0, 0, herd]
         np.testing.assert_allclose(found[: len(own)], alone, atol=1e-9)
         assert np.isnan(found[len(own) :]).all()
-    assert drawn["posterior"]["e"].shape == (1, 1, 5)
-    assert drawn["posterior"]["f"].shape == (1, 1, 5, 3)
+    assert drawn["posterior"]["e"].shape == (1, 4, 5)
+    assert drawn["posterior"]["f"].shape == (1, 4, 5, 3)
 
 
 # ---------------------------------------------------------------- sizes

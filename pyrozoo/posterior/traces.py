@@ -16,6 +16,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import infer_discrete
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from pyro.poutine.trace_struct import Trace
@@ -86,7 +87,14 @@ class Pair:
     def enumerated(self) -> dict[str, dict]:
         """Enumerated sites, drawn from their conditional given the guide's latents and the data."""
         assert self.source is not None
-        return enumerated_values(*self.source, self.guide, self.draws)
+        model, arguments = self.source
+        copies = (CondIndepStackFrame(COPIES, -1 - model.max_plate_nesting, self.draws, 0),) if self.draws > 1 else ()
+        out = {}
+        for name, site in enumerated_values(model, arguments, self.guide, self.draws).items():
+            # infer_discrete drops the plates inside one along which it has multiplied.
+            own = (frame for frame in self.model.nodes[name]["cond_indep_stack"] if frame.name != COPIES)
+            out[name] = {**site, "cond_indep_stack": (*own, *copies)}
+        return out
 
     def predictive(self, targets_only: bool = False, prior: bool = False) -> Trace:
         """Trace of the model given the latents, enumerated ones too, with the observed sites drawn anew.
