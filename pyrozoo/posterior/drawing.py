@@ -27,7 +27,7 @@ from ..modeling.hidden import OBSERVED, public_name
 from .columns import component_values, components
 from .draws import Draws
 from .export import from_draws
-from .many import pairs
+from .many import no_latents, pairs
 from .new_groups import ready
 from .predicting import predict_with_draws
 from .traces import (
@@ -320,10 +320,6 @@ def _prior_data(fit: Fit | ZooModel, model: ZooModel, batch: Batch) -> Batch:
         return fit.prepare(batch)
     tensor = reference_tensor(model)
     return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
-
-
-def no_latents(**_: Any) -> None:
-    """Guide of draws from the prior: the model draws all latents by itself."""
 
 
 def _of_prior(part: Pair, one: Trace, sites: list[str] | None) -> dict[str, dict]:

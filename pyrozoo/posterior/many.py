@@ -18,7 +18,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.build import FRAMES
 from ..modeling.base import ZooModel
-from ..modeling.enumeration import COPIES, frames_of, is_enumerated
+from ..modeling.enumeration import COPIES, frames_of
 from .traces import Pair, along_copies, is_point, outside, pair
 
 AT_ONCE = 20_000  # largest number of rows times draws in memory, for rows of at most ROW_NUMBERS numbers
@@ -69,6 +69,10 @@ def _nothing_random(first: Pair, model: ZooModel, guide: Any, fixed: Trace | Non
     assert first.source is not None  # made by `pair`
     second = pair(model, guide, first.source[1], fixed).guide.nodes
     return all(torch.equal(site["value"], second[name]["value"]) for name, site in sites.items())
+
+
+def no_latents(**_: Any) -> None:
+    """Guide of draws from the prior: the model draws all latents by itself."""
 
 
 def within(outer: Pair, model: ZooModel, guide: Any, batch: Batch, draws: int, plates: set[str]) -> Iterator[Pair]:
@@ -162,20 +166,22 @@ def _trial(model: ZooModel, guide: Any, arguments: Mapping[str, Any], options: M
     """Name of the first site that does not broadcast; empty if all do."""
     alone = bool(options.get("targets_only"))
     seen, apart = _Reached(), {**arguments, **(model.targets_alone if alone else {})}
+    prior = guide is no_latents
     try:
         with seen:
             many = pair(model, guide, arguments, draws=TRIED, **options)
-            free = many.predictive(alone)
-            together = [_densities(many, free, draw) for draw in (0, TRIED - 1)]
+            free = many.predictive(alone, prior)
+            together = [_densities(many, free, draw, prior) for draw in (0, TRIED - 1)]
     except Exception:  # of any kind, from the code of a model; one that has other causes shows in one draw, too
         one = pair(model, guide, arguments, **options)
-        names = [name for part in ("guide", "model") for name, _ in one.sites(part)]
+        sites = one.predictive(alone, prior).nodes if prior else dict(one.sites("guide")) | dict(one.sites("model"))
+        names = list(sites)
         return next((name for name in names if name not in seen.names), names[-1] if names else "")
     for draw, found in zip((0, TRIED - 1), together, strict=True):
         one = pair(model, guide, arguments, **{**options, "fixed": _of_one(many.guide, draw)})
         values = {name: site["value"] for name, site in _of_one(free, draw).nodes.items() if _drawn(site)}
         held = poutine.condition(poutine.uncondition(model), data=values)
-        expected = _densities(one, poutine.trace(held).get_trace(**apart), 0)
+        expected = _densities(one, poutine.trace(held).get_trace(**apart), 0, prior)
         for key, density in found.items():
             if key not in expected or not _close(density, expected[key]):
                 return key[1]
@@ -193,13 +199,10 @@ class _Reached(Messenger):
         self.names.add(msg["name"])
 
 
-def _densities(drawn: Pair, free: Trace, draw: int) -> dict[tuple[str, str], Tensor]:
+def _densities(drawn: Pair, free: Trace, draw: int, prior: bool) -> dict[tuple[str, str], Tensor]:
     """Log density of every site at one draw, of guide, model, and the model that draws its data; of points none."""
-    sites = [((part, name), site) for part in ("guide", "model") for name, site in drawn.sites(part)]
-    guided = all(
-        site["is_observed"] or is_enumerated(site) or name in drawn.guide for name, site in drawn.sites("model")
-    )
-    sites = sites if guided else []  # draws of the prior
+    parts = () if prior else ("guide", "model")
+    sites = [((part, name), site) for part in parts for name, site in drawn.sites(part)]
     sites += [(("data", name), site) for name, site in free.nodes.items() if _drawn(site)]
     return {
         key: _at(drawn.log_density(site), site, 0, drawn.draws, draw) for key, site in sites if not is_point(site["fn"])
