@@ -175,7 +175,7 @@ def _trial(model: ZooModel, guide: Any, arguments: Mapping[str, Any], options: M
     except Exception:  # of any kind, from the code of a model; one that has other causes shows in one draw, too
         one = pair(model, guide, arguments, **options)
         sites = one.predictive(alone, prior).nodes if prior else dict(one.sites("guide")) | dict(one.sites("model"))
-        names = list(sites)
+        names = [name for name, site in sites.items() if _drawn(site)]
         return next((name for name in names if name not in seen.names), names[-1] if names else "")
     for draw, found in zip((0, TRIED - 1), together, strict=True):
         one = pair(model, guide, arguments, **{**options, "fixed": _of_one(many.guide, draw)})
