@@ -17,7 +17,8 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo import scores
 from pyrozoo.criticism.law_learning import for_new_members, learn_parts, learn_student, learn_temperature
-from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature
+from pyrozoo.inference.label_process import KINDS, START, _covariance, _variance
+from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature, joined, mixed
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.predicting import _say_uncorrected, predict_with_draws
 
@@ -360,8 +361,8 @@ def test_the_better_predictor_gets_the_weight(stacked, drifting):
     part = law.parts["y"]
     assert law.facts["by"] == "row and last"
     assert part.w > 0.8, "five steps teach the networks nothing"
-    mean, _sd = law.process.predict(later)
-    truth = later["y"].numpy()
+    kinds, _sds = law.process.predict(later)
+    mean, truth = (1 - part.u) * kinds[0] + part.u * kinds[1], later["y"].numpy()
     assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.7 * truth.std()
     table = zoo.predict(stacked, later, draws=2, quantiles=(0.05, 0.95))
     assert abs(table["y.mean"].to_numpy() - mean[:, 0]).mean() < abs(truth - mean).mean()
@@ -409,11 +410,51 @@ def test_share_and_growth_are_found_from_predictions():
     first, second = rng.normal(0, 1.0, n), rng.normal(0, 2.0, n)  # independent errors: the best share is 1/5
     error = 3 * np.sqrt(lag) * rng.standard_t(5, n)
     args = truth + 0.8 * first + 0.2 * second + error, [truth + first], np.full((1, n), 0.1)
-    law = learn_student(*args, process=([truth + second], np.full((1, n), 0.1)), lag=lag)
+    law = learn_student(*args, process=kinds(truth + second, truth + second), lag=lag)
     assert law.h == pytest.approx(3.0, rel=0.1)
     assert law.g is None
-    process = ([truth], np.full((1, n), 0.1))
-    assert learn_student(truth + 0.1 * first, [truth + 3 * second], np.full((1, n), 0.1), process).w > 0.95
+    good = learn_student(truth + 0.1 * first, [truth + 3 * second], np.full((1, n), 0.1), kinds(truth, truth + second))
+    assert good.w > 0.95
+    assert good.u < 0.05
+
+
+def kinds(first, second):
+    """Predictions of two kinds of a process, sure of themselves."""
+    means = np.stack([first, second], -1)[None]
+    return means, np.full_like(means, 0.1)
+
+
+def test_rare_large_errors_cost_a_predictor_its_share():
+    rng, n = np.random.default_rng(0), 2000
+    truth = rng.normal(0, 5, n)
+    mostly_right = np.where(rng.random(n) < 0.1, rng.normal(0, 20, n), rng.normal(0, 0.5, n))
+    networks, sds = [truth + rng.normal(0, 1.5, n)], np.full((1, n), 1.0)
+    law = learn_student(truth, networks, sds, kinds(truth + mostly_right, truth + mostly_right))
+    mean = (1 - law.w) * networks[0] + law.w * (truth + mostly_right)
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 2.5, "of 1.5 and 6.3"
+
+
+def test_moments_of_networks_beside_a_process_are_those_of_the_mixture():
+    shares, means, variances = np.array([0.3, 0.7 * 0.4, 0.7 * 0.6]), np.array([1.0, 2.0, 5.0]), np.array([1, 4, 2])
+    networks, *kinds_of = zip(means, variances, strict=True)
+    mean, variance, between = joined(0.7, *networks, 1.0, mixed(0.6, *kinds_of))
+    assert mean == pytest.approx(shares @ means)
+    assert variance == pytest.approx(shares @ (variances + means**2) - mean**2)
+    assert between == pytest.approx(0.3**2)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_variance_of_a_process_is_the_diagonal_of_its_covariance(kind, timed):
+    rng = np.random.default_rng(0)
+    x, means, time = (torch.as_tensor(rng.normal(size=size)) for size in ((7, 3), (7, 3), 7))
+    rows = x, means, torch.arange(7) % 3, time if timed else None
+    log = {name: torch.tensor(rng.normal(), dtype=torch.double) for name in START}
+    log |= {name: torch.as_tensor(rng.normal(size=3)) for name in ("linear", "rate")}
+    covariance = _covariance(kind, log, rows, rows)
+    assert _variance(log, rows).numpy() == pytest.approx(covariance.diagonal().numpy())
+    assert (torch.linalg.eigvalsh(covariance) > -1e-8).all()
+    assert covariance.numpy() == pytest.approx(covariance.T.numpy())
 
 
 # ---------------------------------------------------------------- tuning by held-out labels

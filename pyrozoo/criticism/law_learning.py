@@ -1,22 +1,23 @@
-"""Learning a predictive law by maximum likelihood, from predictions of labels that the fits had not seen."""
+"""Learning a predictive law from predictions of labels that the fits had not seen."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import optimize, special
 
-from ..inference.law import StudentLaw, Temperature, joined, log_density
+from ..inference.law import StudentLaw, Temperature, joined, log_density, mixed
 
-# Centres and standard deviations of weak normal priors of log a, log(c / error), log g, log(nu - LEAST), the log odds
-# of w, and log(h root of the mean time / error).
-PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (0.0, 2.0), (-1.0, 2.0))
+# Centres and standard deviations of weak normal priors of log a, log(c / error), log g, log(nu - LEAST), log(h root of
+# the mean time / error); and of the log odds of w and u.
+PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (-1.0, 2.0))
+SHARES = ((0.0, 2.0), (0.0, 2.0))
 LEAST = 2.1  # degrees of freedom from which the variance is tame
-STARTS = tuple((a, c, -0.5, 1.5, 0.0, -1.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
+STARTS = tuple((a, c, -0.5, 1.5, -1.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
 MEMBER_LEVEL = 0.9  # of the interval that is calibrated on whole members of a group
 
 
@@ -29,16 +30,21 @@ def learn_student(
 
         y_i ~ mean_k m_ik + sqrt(a^2 mean_k s_ik^2 + c^2 + (g^2 + 1/K) var_k m_ik + h^2 d_i) t_nu
 
-    beside a process as `StudentLaw` says. The parameters maximise the sum of the log densities and of weak priors (log
-    a, log of c over the root mean square error, log odds of w: N(0, 2^2); log g: N(-0.5, 1); log(nu - 2.1): N(1.5,
-    1.5^2); log of h over that error at the mean d: N(-1, 2^2)), which keep them finite where labels are few.
+    beside a process as `StudentLaw` says. The shares w and u are those with the least squared error (stacking), since a
+    likelihood of heavy tails forgives the predictor that errs by much: they minimise::
+
+        n / 2 log(mean_i (y_i - m_i)^2)  -  log priors
+
+    Given them the others maximise the sum of the log densities and of the log priors. The priors are weak (log a, log
+    of c over the root mean square error, log odds of w and u: N(0, 2^2); log g: N(-0.5, 1); log(nu - 2.1): N(1.5,
+    1.5^2); log of h over that error at the mean d: N(-1, 2^2)) and keep parameters finite where labels are few.
 
     Args:
         truth: Values of the n labels, shape (n,).
         means: Their predicted means, shape (K, n): K fits per label. With K = 1 there is no variance between fits, and
             the law has no g.
         sds: Their predicted standard deviations, shape (K, n).
-        process: Means and standard deviations (K, n) of the process, of which that of each label is the mean.
+        process: Means and standard deviations (K, n, 2) of the process by kind, over whose K the mean is taken.
         lag: Time from each label to the nearest one that was seen, (n,) or (K, n); None where no time is known.
         known: Whether another label of its unit was seen, (n,) or (K, n); elsewhere the process predicts alone.
 
@@ -54,30 +60,45 @@ def learn_student(
     fits = len(means)
     mean, own = means.mean(0), (sds**2).mean(0) + np.zeros_like(truth)
     between = means.var(0, ddof=1) if fits > 1 else np.zeros_like(truth)
-    p, r2 = (mean, own) if beside is None else (beside[0].mean(0), (beside[1] ** 2).mean(0))
+    p, r2 = (mean[None], own[None]) if beside is None else (beside[0].mean(0).T, (beside[1] ** 2).mean(0).T)
     alone = (~np.asarray(known, dtype=bool)).reshape(-1, truth.size if np.ndim(known) else 1).any(0)
-    # The unit of every length is the smaller of the two predictors' errors, so that a bad one does not blur the start.
-    errors = [float(np.sqrt(np.mean((truth - found) ** 2))) for found in (mean, p)]
+    # The unit of every length is the smallest of the predictors' errors, so that a bad one does not blur the start.
+    errors = [float(np.sqrt(np.mean((truth - found) ** 2))) for found in (mean, *p)]
     unit = max(min(errors), 1e-9 * float(np.abs(truth).max()), 1e-150)
     error, offset = (truth - mean) / unit, (p - mean) / unit
     own, r2, between = own / unit**2, r2 / unit**2, between / unit**2
     apart = None if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
     typical = 1.0 if apart is None else max(float(apart.mean()), 1e-150)
 
-    def loss(parameters: np.ndarray) -> float:
-        a, c, g, excess, _, h = np.exp(np.clip(parameters, -30, 30))
-        w = 0.0 if beside is None else np.where(alone, 1.0, special.expit(parameters[4]))
-        m, s2, v = joined(w, np.zeros(()), own, between, offset, r2)
-        scale2 = a**2 * s2 + c**2 + (g**2 + 1 / fits) * v + (0.0 if apart is None else h**2 * apart / typical)
-        penalty = sum(((x - centre) / sd) ** 2 / 2 for x, (centre, sd) in zip(parameters, PRIORS, strict=True))
-        return penalty - float(log_density(error - m, np.sqrt(scale2), LEAST + excess).sum())
+    def together(w: float, u: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        process = mixed(u, *zip(offset, r2, strict=True))
+        return joined(np.where(alone, 1.0, w), np.zeros(()), own, between, process)
 
-    best = min((optimize.minimize(loss, np.array(start), method="L-BFGS-B") for start in STARTS), key=lambda r: r.fun).x
-    a, c, g, excess, _, h = np.exp(best).tolist()
-    return StudentLaw(
-        a, c * unit, g if fits > 1 else None, LEAST + excess, 0.0 if beside is None else float(special.expit(best[4])),
-        None if apart is None else h * unit / math.sqrt(typical),
-    )  # fmt: skip
+    def of_shares(odds: np.ndarray) -> float:
+        squares = np.square(error - together(*special.expit(odds))[0])
+        return _penalty(odds, SHARES) + truth.size / 2 * math.log(max(float(squares.mean()), 1e-300))
+
+    w, u = (0.0, 0.0) if beside is None else special.expit(_least(of_shares, ((0.0, 0.0),))).tolist()
+    m, s2, v = (np.zeros(()), own, between) if beside is None else together(w, u)
+
+    def loss(parameters: np.ndarray) -> float:
+        a, c, g, excess, h = np.exp(np.clip(parameters, -30, 30))
+        scale = np.sqrt(a**2 * s2 + c**2 + (g**2 + 1 / fits) * v + (0.0 if apart is None else h**2 * apart / typical))
+        return _penalty(parameters, PRIORS) - float(log_density(error - m, scale, LEAST + excess).sum())
+
+    a, c, g, excess, h = np.exp(_least(loss, STARTS)).tolist()
+    of_time = None if apart is None else h * unit / math.sqrt(typical)
+    return StudentLaw(a, c * unit, g if fits > 1 else None, LEAST + excess, w, u, of_time)
+
+
+def _penalty(parameters: np.ndarray, priors: Sequence[tuple[float, float]]) -> float:
+    return sum(((x - centre) / sd) ** 2 / 2 for x, (centre, sd) in zip(parameters, priors, strict=True))
+
+
+def _least(loss: Callable[[np.ndarray], float], starts: Sequence[tuple[float, ...]]) -> np.ndarray:
+    """Parameters with the least loss that a search from one of the starts finds."""
+    found = [optimize.minimize(loss, np.array(start), method="L-BFGS-B") for start in starts]
+    return min(found, key=lambda result: result.fun).x
 
 
 def learn_temperature(truth: Any, probabilities: Any) -> Temperature:
@@ -112,7 +133,9 @@ def held_out_scores(
     if process is not None:
         p, r = (np.asarray(v, dtype=float) for v in process)
         seen = np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0)
-        mean, own, between = joined(np.where(seen, law.w, 1.0), mean, own, between, p.mean(0), (r**2).mean(0))
+        w = np.where(seen, law.w, 1.0)
+        both = mixed(law.u, *zip(p.mean(0).T, (r**2).mean(0).T, strict=True))
+        mean, own, between = joined(w, mean, own, between, both)
     apart = 0.0 if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
     error, scale = truth - mean, law.scale(own, between, len(means), apart)
     return {"crps": float(law.crps(error, scale).mean()), "log_score": float(law.log_density(error, scale).mean())}
@@ -159,9 +182,9 @@ def learn_parts(
     Args:
         predicted: Per fit: ``rows``, names of its n held-out labels; ``truth``, component or discrete target -> values
             (n,); and ``mean`` and ``sd``, component -> numbers (n,), or ``p``, discrete target -> probabilities (n, K).
-            With a process also ``process_mean``, ``process_sd``, ``known`` (n,) and, with time, ``lag`` (n,). A label
-            may be predicted by several fits; as many predictions of each label count as all labels have. ``member``,
-            names (n,), where whole members of a group were held out: see `for_new_members`.
+            With a process also ``process_mean``, ``process_sd`` (n, 2), ``known`` (n,) and, with time, ``lag`` (n,). A
+            label may be predicted by several fits; as many predictions of each label count as all labels have.
+            ``member``, names (n,), where whole members of a group were held out: see `for_new_members`.
         scores: Where to put the mean scores of the labels under each law.
     """
     places: dict[Any, list[tuple[int, int]]] = {}

@@ -90,11 +90,11 @@ def cross_fitted(
     where m_i, s_i^2 and v_i come from the `repeats` fits that had not seen label i, in place of the R restarts. For a
     discrete target with probabilities p it learns a temperature t, and predicts by p^(1/t), normalised.
 
-    A model that names its ``process_inputs``, such as ssmtl's, is not alone: a Gaussian process on the same labels
-    (`LabelProcess`, in closed form, trained once per fold too) predicts beside the restarts with a share w that the
-    held-out labels choose, so that the two together are hardly worse than the better one. Where the rows have times
-    (``Batch.time``), its variance and that of the law, by a term h^2 d, grow with the time d to the nearest label of a
-    unit; see `StudentLaw`.
+    A model that names its ``process_inputs``, such as ssmtl's, is not alone: Gaussian processes of two kinds on the
+    same labels (`LabelProcess`, in closed form, trained once per fold too) predict beside the restarts with shares that
+    have the least squared error on the held-out labels, so that all together are hardly worse than the best. Where the
+    rows have times (``Batch.time``), their variance and that of the law, by a term h^2 d, grow with the time d to the
+    nearest label of a unit; see `StudentLaw`.
 
     The law holds on average for rows that are exchangeable with the held-out labels. Choose `by` so that these stand
     for the rows that are to be predicted: later rows want ``by="last"``, new groups the name of the group. There the
@@ -114,7 +114,8 @@ def cross_fitted(
         target: Name of the target whose labels are held out and whose law is learned; by default the model's first in
             the data.
         by: How labels are dealt out, see `label_folds`; several ways, such as ``("row", "last")``, learn one law from
-            all of them, where those in time hold out the later half only. By default at random within groups, and,
+            all of them, where those in time hold out the later half only. ``"last"`` holds out two blocks at once, so
+            that the law sees longer horizons, too. By default at random within groups, and,
             where a process knows the times of rows, also ``"last"``. Folds in time are the same in every repeat, whose
             fits then differ by their seed.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
@@ -342,7 +343,8 @@ def _one_fit(
             return {"seconds": round(found.seconds, 2)}
         assert held_out is not None
         predicted = _predicted(found, rest, held_out["target"], held_out["draws"], seed)
-        predicted["rows"] = [f"{held_out['by']}:{row}" for row in predicted["rows"]]
+        way = f"last-{held_out['fold']}" if held_out["by"] == "last" else held_out["by"]
+        predicted["rows"] = [f"{way}:{row}" for row in predicted["rows"]]
         if held_out["by"] in rest.groups and not held_out["process"]:
             predicted["member"] = [str(name) for name in rest.group_names(held_out["by"])]
         if held_out["process"]:
@@ -354,9 +356,16 @@ def _one_fit(
 def _pair(
     train: Batch, folds: int, fold: int, by: str | None, inputs: bool, target: str, deal: int, **_: Any
 ) -> tuple[Batch, Batch]:
-    """Training data and held-out rows of a fold; positions of rows in `train` are the held-out rows' names."""
+    """Training data and held-out rows of a fold; positions of rows in `train` are the held-out rows' names.
+
+    Of later labels two blocks are held out, so that errors are seen at horizons as long as those of later rows.
+    """
     numbered = dataclasses.replace(train, coords={**train.coords, train.rows: np.arange(train.sizes[train.rows])})
-    return fold_data(numbered, folds, target=target, by=by, inputs=inputs, seed=deal)[fold]
+    kept, rest = fold_data(numbered, folds, target=target, by=by, inputs=inputs, seed=deal)[fold]
+    if by == "last":
+        dealt = label_folds(numbered, folds, target=target, by=by)
+        rest = numbered.subset(np.flatnonzero((dealt == fold) | (dealt == fold + 1)))
+    return kept, rest
 
 
 def _predicted(found: Fit, rows: Batch, target: str, draws: int, seed: int) -> dict[str, Any]:
@@ -390,7 +399,7 @@ def _by_process(
     process = LabelProcess.learn(train, target, model.process_inputs, seed)
     found = dict(zip(("process_mean", "process_sd"), process.predict(rows), strict=True))
     out: dict[str, Any] = {
-        what: {name: values[:, j].tolist() for j, name in enumerate(names)} for what, values in found.items()
+        what: {name: values[..., j].T.tolist() for j, name in enumerate(names)} for what, values in found.items()
     }
     out["known"] = process.labelled(rows).tolist()
     return out | ({"lag": process.lag(rows).tolist()} if process.timed else {})

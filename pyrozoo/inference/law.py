@@ -23,12 +23,14 @@ class StudentLaw:
         y ~ m + sqrt(a^2 s^2 + c^2 + (g^2 + 1/R) v + h^2 d) t_nu
 
     with the mean m of the restarts' means, the mean s^2 of their variances, the variance v between their means (over
-    R - 1; 0 for one restart), and the time d to the nearest label of the row's unit. Beside a `LabelProcess` with mean
-    p and variance r^2, which has the share w::
+    R - 1; 0 for one restart), and the time d to the nearest label of the row's unit. Beside a `LabelProcess`, whose two
+    kinds have means p and p' and variances r^2 and r'^2, and the share w, the second kind u of it, the moments of the
+    mixture take the place of m, s^2 and v::
 
-        (1 - w) m + w p,   (1 - w) s^2 + w r^2 + w (1 - w) (m - p)^2,   (1 - w)^2 v
+        p := (1 - u) p + u p',   r^2 := (1 - u) r^2 + u r'^2 + u (1 - u) (p - p')^2
+        m := (1 - w) m + w p,    s^2 := (1 - w) s^2 + w r^2 + w (1 - w) (m - p)^2,    v := (1 - w)^2 v
 
-    take the place of m, s^2 and v; in units without a label the process predicts alone, w = 1.
+    In units without a label the process predicts alone, w = 1.
 
     Attributes:
         a: Factor of the predictors' own standard deviation s.
@@ -37,6 +39,7 @@ class StudentLaw:
             seen a label, so that it could not be learned and v is left out.
         nu: Degrees of freedom, above 2.
         w: Share of the process, in [0, 1].
+        u: Share of its second kind in it, in [0, 1].
         h: Standard deviation that grows with the root of the time to the nearest label, in the units of the target;
             None if no time is known.
     """
@@ -46,15 +49,16 @@ class StudentLaw:
     g: float | None
     nu: float
     w: float = 0.0
+    u: float = 0.0
     h: float | None = None
 
     def __post_init__(self) -> None:
         values = asdict(self)
         numbers = [v for name, v in values.items() if not (name in ("g", "h") and v is None)]
         whole = all(isinstance(v, float) and math.isfinite(v) and v >= 0 for v in numbers)
-        if not whole or not self.nu > 2 or self.w > 1:
+        if not whole or not self.nu > 2 or max(self.w, self.u) > 1:
             raise ValueError(
-                f"a predictive law of {values}: a, c, g and h are numbers of at least 0, nu is above 2, w at most 1"
+                f"a predictive law of {values}: a, c, g, h, w, u are at least 0, nu is above 2, w and u at most 1"
             )
 
     def scale(self, own: np.ndarray, between: np.ndarray, restarts: int, lag: np.ndarray | float = 0.0) -> np.ndarray:
@@ -101,10 +105,17 @@ class StudentLaw:
 
 
 def joined(
-    w: Any, mean: np.ndarray, own: np.ndarray, between: np.ndarray, p: np.ndarray, r2: np.ndarray
+    w: Any, mean: np.ndarray, own: np.ndarray, between: np.ndarray, process: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """m, s^2 and v of restarts beside a process with share `w`, mean `p` and variance `r2`, see `StudentLaw`."""
-    return (1 - w) * mean + w * p, (1 - w) * own + w * r2 + w * (1 - w) * (mean - p) ** 2, (1 - w) ** 2 * between
+    """m, s^2 and v of restarts beside a process, of whose mean and variance `w` is the share, see `StudentLaw`."""
+    return *mixed(w, (mean, own), process), (1 - w) ** 2 * between
+
+
+def mixed(share: Any, one: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a mixture of two distributions, given by theirs; the second has `share`."""
+    (mean, variance), (second, its_variance) = one, other
+    between = share * (1 - share) * (mean - second) ** 2
+    return (1 - share) * mean + share * second, (1 - share) * variance + share * its_variance + between
 
 
 def log_density(error: np.ndarray, scale: np.ndarray, nu: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
-from ..inference.law import StudentLaw, Temperature, joined
+from ..inference.law import StudentLaw, Temperature, joined, mixed
 from ..inference.losses import validation
 from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
@@ -346,7 +346,7 @@ def _numbers(target: str, own: Predicted, fit: Fit, quantiles: tuple) -> dict[st
 
 @dataclass(frozen=True)
 class Beside:
-    """What the process of a law says of rows: mean (N, J), variance (N, J), time to the nearest label (N,).
+    """What the process of a law says of rows: means (2, N, J), variances (2, N, J), time to the nearest label (N,).
 
     `known` (N,) says whether the unit of a row has labels.
     """
@@ -384,8 +384,8 @@ def _by_law(
     for j, (name, law) in enumerate(zip(names_in(fit, target, mean.shape[1]), laws, strict=True)):
         if beside is not None:
             w = np.where(beside.known, law.w, 1.0)
-            of = mean[:, j], own[:, j], between[:, j], beside.mean[:, j], beside.variance[:, j]
-            mean[:, j], own[:, j], between[:, j] = joined(w, *of)
+            process = mixed(law.u, *zip(beside.mean[..., j], beside.variance[..., j], strict=True))
+            mean[:, j], own[:, j], between[:, j] = joined(w, mean[:, j], own[:, j], between[:, j], process)
         scale = law.scale(own[:, j], between[:, j], len(first), 0.0 if beside is None else beside.lag)
         found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}
         out |= columns_of(name, summary(mean[:, j], law.sd(scale), found))

@@ -19,7 +19,7 @@ from ....experiments.cross_fitting import cross_fitted
 from ....experiments.record import format_table
 from ....experiments.running import Outcome, averages
 from ....inference.fitted import Fit
-from ....inference.law import PredictiveLaw
+from ....inference.law import PredictiveLaw, StudentLaw, mixed
 from ....modeling import registry
 from ..data.datasets import dryer
 from .runs import dryer_data
@@ -120,10 +120,14 @@ def without_process(fit: Fit, folder: Path) -> Fit:
 
 
 def _process_scores(fit: Fit, test: Batch) -> dict[str, float]:
-    """Scores of the process by itself, a normal distribution in every row."""
+    """Scores of the process by itself, both kinds with the shares of the law, a normal distribution in every row."""
     assert fit.law is not None
     assert fit.law.process is not None
-    mean, sd = (values[:, 0] for values in fit.law.process.predict(test))
+    law = fit.law.parts["y"]
+    assert isinstance(law, StudentLaw)
+    (p, other), (r, other_r) = (values[..., 0] for values in fit.law.process.predict(test))
+    mean, variance = mixed(law.u, (p, r**2), (other, other_r**2))
+    sd = np.sqrt(variance)
     truth = test["y"][:, 0].double().numpy()
     return {
         "rmse": rmse(truth, mean),
