@@ -49,7 +49,7 @@ CARD = Card(
         "dryer": "real data: SSMTL, MTL and trees with five labels per batch",
         "table1": "simulated data: STL, MTL and SSMTL at three ratios of unlabelled to labelled rows",
         "figure11": "simulated data: calibration of new units with 1 to 10 labels, in three modes",
-        "cross-fitted": "real data: one fit, four restarts, a Gaussian process, and a law learned on held-out labels",
+        "cross-fitted": "real data: one fit, four restarts, Gaussian processes, and a law learned on held-out labels",
         "drift": "simulated data: wells that lose pressure; later rows, with and without a law that knows the time",
         "intervals": "both: coverage and width of the head's, the generative model's and conformal intervals",
         "faults": "both: AUROC of the row log density and of simple monitors against injected sensor faults",
@@ -60,7 +60,7 @@ CARD = Card(
     limitations=(
         "network weights are point estimates; the posterior is over c, z and the missing y",
         "a fit's own predictive intervals are too narrow with few labels: use pyrozoo.cross_fitted, or conformal",
-        "a cross-fitted fit keeps up to 2,000 labels and their inputs, for the Gaussian process beside it",
+        "a cross-fitted fit keeps up to 2,000 labels and their inputs, for the Gaussian processes beside it",
         "with alpha > 0 the objective is no ELBO and q(c) is overconfident; c is not identified (it may be rotated)",
         "rows are exchangeable given their unit; real rows follow one another in time",
         "an unseen unit needs calibration (models.ssmtl.calibrate) or the amortised guide, which reads inputs only",

@@ -41,7 +41,7 @@ NOTE_CROSS_FITTED = (
 
 
 def cross_fitted_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
-    """Real dryer data: one fit, four, a Gaussian process, the law of all; rows of the same batches, and later ones.
+    """Real dryer data: one fit, four, Gaussian processes, the law of all; rows of the same batches, and later ones.
 
     Args:
         out: Folder for record.json, table.csv and the fits; a run that was stopped goes on from them.
