@@ -75,7 +75,7 @@ def constant(probability: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return end, no_end
 
 
-def residual(at_least: Tensor, log_weight: Tensor) -> Tensor:
+def residual(at_least: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Tabulate what is left of segments at a random frame of theirs, mixed over kinds of segments.
 
     A segment that lasts at least d frames with probability S(d) is met with d frames or more to go in proportion to
