@@ -244,10 +244,18 @@ def test_a_model_whose_log_density_has_changed_is_refused(folder, monkeypatch):
 
 
 def test_an_argument_that_json_cannot_hold_is_an_error_that_leaves_nothing_behind(tmp_path):
-    model = SSMTL(2, n_units=3, **SMALL, x_loc=torch.zeros(2))
+    found = fit(PaperGuide, model=SSMTL(2, n_units=3, **SMALL))
+    found.model.config["dropout"] = object()
     with pytest.raises(ValueError, match="SSMTL: a constructor argument cannot be written as JSON"):
-        fit(PaperGuide, model=model).save(tmp_path / "run")
+        found.save(tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_arrays_as_arguments_are_saved_as_lists(kind, tmp_path):
+    model = SSMTL(2, n_units=3, **SMALL, x_loc=kind([0.5, -1.0]))
+    path = fit(PaperGuide, model=model).save(tmp_path / "run")
+    assert zoo.load(path, model=model, guide=PaperGuide).model.config["x_loc"] == [0.5, -1.0]
 
 
 # ---------------------------------------------------------------- existing folders

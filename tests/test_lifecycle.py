@@ -154,6 +154,12 @@ ROWS = {"x": np.ones((3, 1)), "y": np.ones(3)}
         ({"rows": {"x": np.ma.array([1.0, 2.0], mask=[0, 1])}}, "x: entries of a masked array are hidden"),
         ({"rows": {"x": torch.eye(3).to_sparse()}}, "x: a sparse Tensor; make it dense"),
         ({"rows": ROWS | {"w": 5.0}}, "w: 1 entries, expected 3"),
+        ({"rows": {"x": [1j, 2, 3]}}, "x: complex numbers; give real ones"),
+        ({"rows": {"x": [1e300, 2, 3]}}, r"x: 1e\+300 is too large for torch.float32; change its unit"),
+        ({"dtype": torch.int64}, "dtype: torch.int64; give a floating type of torch"),
+        ({"dtype": "float64"}, "dtype: 'float64'; give a floating type of torch"),
+        ({"coords": {"row": ["a"]}}, r"coords\['row'\]: shape \(1,\), expected \(3,\)"),
+        ({"row_coords": {"time": np.array(["2024", "NaT", "2025"], "M8[D]")}}, "time, entry 1: the time is missing"),
     ],
     ids=str,
 )
@@ -167,6 +173,68 @@ def test_masks_of_true_and_false_or_1_and_0_are_read(mask):
     batch = zoo.Batch.from_arrays(rows=ROWS, labels={"y": mask})
     assert batch["labelled"].tolist() == [True, False, True]
     assert batch["y"].tolist() == [1.0, 0.0, 1.0]
+
+
+# ---------------------------------------------------------------- arguments
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"schedule": 1}, "schedule: a int; give a name of .* or a function"),
+        ({"warm_start": "runs/a"}, "warm_start: 'runs/a'; give a Fit"),
+        ({"checkpoint": ""}, "checkpoint: ''; give a folder"),
+        ({"checkpoint": 5}, "checkpoint: 5; give a folder"),
+        ({"callback": 5}, "callback: 5; give a function of an epoch's line"),
+        ({"seed": 1.5}, "seed: 1.5; a whole number is needed"),
+        pytest.param({"device": "cuda"}, "device: 'cuda': torch finds no GPU here", marks=pytest.mark.skipif(
+            torch.cuda.is_available(), reason="there is a GPU")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arguments_of_a_fit_are_checked_by_name_before_it(given, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fitted(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"c_dim": 2.5}, "c_dim: 2.5; a whole number is needed"), ({"c_dim": "2"}, "c_dim: '2'; a whole number"),
+        ({"width": True}, "width: True; a whole number is needed"), ({"z_dim": 0}, "z_dim: 0; a whole number of at l"),
+        ({"z_dim": np.array(2)}, r"z_dim: array\(2\); a whole number of at least 1 is needed"),
+        ({"floor": float("nan")}, "floor: nan; a finite number is needed"), ({"alpha": -1}, "alpha: -1; a number of"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sizes_of_a_model_are_checked_by_name(given, message):
+    data = zoo.Batch.from_dataframe(frame(), **COLUMNS)
+    with pytest.raises((TypeError, ValueError), match=message):
+        zoo.create_model("ssmtl", data, **SMALL | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"draws": 0}, "draws: 0; at least 1"), ({"draws": 2.5}, "draws: 2.5; a whole number"),
+     ({"draws": True}, "draws: True; a whole"), ({"seed": 1.5}, "seed: 1.5; a whole"), ({"seed": -1}, "seed: -1; at")],
+    ids=str,
+)  # fmt: skip
+def test_numbers_of_draws_are_whole_and_positive(given, message):
+    fit = fitted(steps=1)
+    with pytest.raises((TypeError, ValueError), match=message):
+        zoo.predict(fit, fit.train, **given)
+    with pytest.raises((TypeError, ValueError)):
+        zoo.draw(fit, fit.train, **{"draws": 2} | given)
+
+
+def test_units_of_another_type_are_told_apart_from_unknown_ones():
+    fit = fitted(frame(units=(1, 2, 3, 4)), steps=1)
+    with pytest.raises(KeyError, match=r"unknown unit.*: they are str where the training data have int; convert the"):
+        zoo.predict(fit, frame(units="1234"), draws=2)
+
+
+def test_categories_that_are_written_alike_are_refused():
+    df = frame().assign(u=pd.Categorical([1, "1", 2] * 4))
+    with pytest.raises(ValueError, match=r"column 'u': a category of \[1, '1', 2\] is there twice"):
+        zoo.Batch.from_dataframe(df, **COLUMNS)
 
 
 # ---------------------------------------------------------------- what could not be saved is found before the training

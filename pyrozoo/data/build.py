@@ -42,12 +42,14 @@ def arrays_to_parts(
     info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Fields of a full batch from arrays; arguments and errors are those of `Batch.from_arrays`."""
-    dtype = dtype or torch.get_default_dtype()
+    dtype = floating(dtype)
     n = _number_of_rows(rows, frames or {})
     tensors: dict[str, Tensor] = {}
     along: dict[str, str] = {}
     sizes = {row_plate: n}
     coords = {k: to_names(v) for k, v in (coords or {}).items()}
+    if row_plate in coords and coords[row_plate].shape != (n,):
+        raise ValueError(f"coords[{row_plate!r}]: shape {coords[row_plate].shape}, expected ({n},)")
     strata: dict[str, Tensor] = {}
     masks: dict[str, str] = {}
     labels = labels or {}
@@ -92,6 +94,9 @@ def arrays_to_parts(
         coords[name], along[name] = to_names(value), row_plate
         if coords[name].shape != (n,):
             raise ValueError(f"row_coords: {name} has shape {coords[name].shape}, expected ({n},)")
+        if name == TIME and pd.isna(coords[name]).any():
+            row = int(pd.isna(coords[name]).argmax())
+            raise ValueError(f"row_coords: {name}, entry {row}: the time is missing; give it or drop the row")
     return {
         "tensors": tensors, "along": along, "sizes": sizes, "rows": row_plate, "groups": tuple(groups or ()),
         "labels": masks, "strata": strata, "coords": coords, "dims": dims or {},
@@ -230,7 +235,7 @@ def columns_to_arrays(
     inputs = [c for name in rows for c in listed[name]]
     beside = [time] if time is not None and time not in inputs else []
     check_columns(df, [c for name, own in listed.items() if labels or name not in targets for c in own] + beside)
-    kind = dtype or torch.get_default_dtype()
+    kind = floating(dtype)
     coords: dict[str, Any] = {"row": df.index.to_numpy()}
     for group, column in groups.items():
         missing = df[column].isna().to_numpy()
@@ -351,6 +356,9 @@ def to_tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: not an array of numbers ({error})") from None
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        raise TypeError(f"{name}: complex numbers; give real ones")
     if tensor.dim() == 0:
         raise TypeError(f"{name}: a single number; give {n} entries")
     if len(tensor) != n:
@@ -358,7 +366,23 @@ def to_tensor(name: str, value: Any, n: int, dtype: torch.dtype) -> Tensor:
     if tensor.dtype == torch.float64:
         for part, values in columns_of(name, tensor):
             check_precision(part, values, dtype)
+        if bool((tensor.abs() > torch.finfo(dtype).max).logical_and(tensor.isfinite()).any()):
+            largest = float(tensor[tensor.isfinite()].abs().max())
+            raise ValueError(f"{name}: {largest:g} is too large for {dtype}; change its unit of measure")
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def floating(dtype: Any) -> torch.dtype:
+    """A floating type of torch, by default torch's own.
+
+    Raises:
+        TypeError: Something else, such as a type of NumPy or of whole numbers.
+    """
+    if dtype is None:
+        return torch.get_default_dtype()
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype: {dtype!r}; give a floating type of torch, such as torch.float64")
+    return dtype
 
 
 def columns_of(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:

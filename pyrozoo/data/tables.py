@@ -215,7 +215,7 @@ def indicators(
             continue
         if wrong := [v for v in own if not isinstance(v, str | int | float)]:
             raise TypeError(f"column {column!r}: the category {wrong[0]!r} is neither text nor a number; make it text")
-        if len(set(own)) < len(own):
+        if len({str(level) for level in own}) < len(own):
             raise ValueError(f"column {column!r}: a category of {own} is there twice")
         known = [*own, False] if own == [True] else own
         values = series.astype(object)

@@ -19,6 +19,7 @@ from ..modeling import registry
 from ..modeling.base import ZooModel, make_local
 from ..modeling.guides import require_composed
 from ..modeling.turns import turn
+from .settings import plain_number, whole
 
 
 def run_seed(seed: int, index: int) -> int:
@@ -32,7 +33,11 @@ def isolated(seed: int) -> Iterator[None]:
 
     The caller's random state and Pyro settings are restored on exit. Threads that fit or predict at the same time take
     turns; a thread that draws with torch or runs Pyro by itself meanwhile must take turns with them by its own means.
+
+    Raises:
+        TypeError, ValueError: `seed` is no whole number, or negative.
     """
+    seed = whole("seed", plain_number(seed), 0)
     with turn(), _own_state(seed):
         yield
 

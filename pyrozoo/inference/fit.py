@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,18 @@ def fit(
                 f"{what}: a {described(data)}; give a Batch, of a data frame "
                 "zoo.Batch.from_dataframe(df, unit=COLUMN, x=[COLUMNS], y=COLUMN)"
             )
+    for what, value, wanted, fits in (
+        ("warm_start", warm_start, "a Fit", isinstance(warm_start, Fit)),
+        (
+            "checkpoint",
+            checkpoint,
+            "a folder",
+            isinstance(checkpoint, str | os.PathLike) and os.fspath(checkpoint) != "",
+        ),
+        ("callback", callback, "a function of an epoch's line", callable(callback)),
+    ):
+        if value is not None and not fits:
+            raise TypeError(f"{what}: {value!r}; give {wanted}")
     seed, restarts = whole("seed", plain_number(seed), 0), whole("restarts", plain_number(restarts), 1)
     options = Settings.resolve(model, guide, settings).for_data(train)
     if resume and checkpoint is None:

@@ -276,6 +276,12 @@ class Fit:
                 others = amortised_elsewhere(run.model, group)
                 adapts = run.model.entry is not None and hasattr(registry.entry(run.model.entry[0]).parts, "calibrate")
                 remedy = f"fit with a guide that is amortised over {group}s ({str(others)[1:-1]} in this zoo), or "
+                if {str(name) for name in new} <= {str(name) for name in position}:
+                    kinds = type(new[0]).__name__, type(next(iter(position))).__name__
+                    raise KeyError(
+                        f"unknown {group}(s) {new[:5]}: they are {kinds[0]} where the training data have {kinds[1]}; "
+                        f"convert the column, such as by .astype({kinds[1]})"
+                    )
                 raise KeyError(
                     f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
                     f"{len(known)} {group}s it was trained on; {remedy if others else ''}include them in the training "
@@ -415,7 +421,8 @@ def identity(train: Batch) -> dict[str, Any]:
 def _record(fit: Fit) -> dict[str, Any]:
     """What ``run.json`` says of a fit."""
     model = fit.runs[0].model
-    config = {k: v for k, v in model.config.items() if k != "priors"}
+    arrays = np.ndarray | torch.Tensor  # as lists, which the constructor takes, too
+    config = {k: v.tolist() if isinstance(v, arrays) else v for k, v in model.config.items() if k != "priors"}
     priors = {site: prior_tools.to_json(p) for site, p in (model.config.get("priors") or {}).items()}
     try:
         json.dumps(config)

@@ -194,6 +194,8 @@ def plain_setting(name: str, value: Any) -> Any:
         return tuple(value)
     if name in ("validate", "distributed") and not isinstance(value, bool):
         raise TypeError(f"{name}: {value!r}; give True or False")
+    if name == "schedule" and not isinstance(value, str) and not callable(value):
+        raise TypeError(f"schedule: a {type(value).__name__}; give a name of {sorted(SCHEDULES)} or a function")
     if name == "optimizer" and not callable(value):
         raise TypeError(f"optimizer: a {type(value).__name__}; give a function, parameter groups -> optimiser")
     return value
@@ -229,6 +231,9 @@ def _rate(name: str, value: Any) -> float:
 
 def _device(value: Any) -> str:
     try:
-        return str(torch.device(value))
+        device = torch.device(value)
     except (RuntimeError, TypeError):
         raise ValueError(f"device: {value!r} is no device of torch; give 'cpu' or 'cuda', for example") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: {value!r}: torch finds no GPU here; give 'cpu', or leave it out")
+    return str(device)

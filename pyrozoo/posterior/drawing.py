@@ -22,6 +22,7 @@ from ..data.tables import plain_names
 from ..inference.copies import isolated, reference_tensor, run_seed
 from ..inference.fitted import Fit, holds_group
 from ..inference.law import StudentLaw
+from ..inference.settings import plain_number, whole
 from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, public_name
 from .columns import component_values, components
@@ -95,7 +96,7 @@ def draw(
         >>> drawn.dims["c"]
         ('unit', 'context')
     """
-    chains = []
+    chains, draws = [], whole("draws", plain_number(draws), 1)
     for index, run in enumerate(fit.runs if restarts else [fit.best]):
         with isolated(run_seed(seed, index)), torch.no_grad():
             ran, data = ready(fit, batch, run)

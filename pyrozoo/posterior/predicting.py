@@ -19,6 +19,7 @@ from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
 from ..inference.law import StudentLaw, Temperature, joined, mixed
 from ..inference.losses import validation
+from ..inference.settings import plain_number, whole
 from ..modeling.base import ZooModel
 from ..modeling.hidden import OBSERVED, UNOBSERVED, inner_value
 from ..modeling.warps import unwarped
@@ -113,7 +114,7 @@ def predict_with_draws(
     **options: Any,
 ) -> tuple[pd.DataFrame, dict[str, Predicted]]:  # fmt: skip
     """The table of `predict`, and what is behind it by target; a model that predicts by itself gives nothing."""
-    batch = fit.as_batch(batch)
+    batch, draws = fit.as_batch(batch), whole("draws", plain_number(draws), 1)
     table, samples = _predictions(fit, batch, draws, seed, quantiles, restart, options)
     if batch.row_coords and len(table) == batch.n_rows:
         described = batch.describe_rows()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import numbers
 import warnings
 from collections.abc import Mapping
@@ -78,11 +79,15 @@ class ContextModel(ZooModel):
         given = inspect.signature(type(self)).parameters
         for name, size in (("x_dim", x_dim), ("y_dim", y_dim), ("n_units", n_units), ("c_dim", c_dim),
                            ("width", width)):  # fmt: skip
+            if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+                raise TypeError(f"{name}: {size!r}; a whole number is needed")
             if size < 1 and name in given:
                 raise ValueError(f"{name}: {size}; at least 1 is needed")
         for name, number in (("depth", depth), ("floor", floor)):
             if not isinstance(number, numbers.Real):
                 raise TypeError(f"{name}: {number!r}; a number is needed")
+            if not math.isfinite(number):
+                raise ValueError(f"{name}: {number}; a finite number is needed")
         if depth < 0 or floor < 0:
             raise ValueError(f"depth {depth} and floor {floor} must not be negative")
         if not 0 <= gaps < 1:
@@ -281,6 +286,10 @@ class SSMTL(ContextModel):
     ) -> None:  # fmt: skip
         own = gaps, x_transform, y_transform
         super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale, *own)
+        if isinstance(z_dim, bool) or not isinstance(z_dim, numbers.Integral) or z_dim < 1:
+            raise ValueError(f"z_dim: {z_dim!r}; a whole number of at least 1 is needed")
+        if not isinstance(alpha, numbers.Real) or not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha: {alpha!r}; a number of at least 0 is needed")
         self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
