@@ -286,10 +286,10 @@ class SSMTL(ContextModel):
     ) -> None:  # fmt: skip
         own = gaps, x_transform, y_transform
         super().__init__(x_dim, y_dim, n_units, c_dim, width, depth, floor, x_loc, x_scale, y_loc, y_scale, *own)
-        if isinstance(z_dim, bool) or not isinstance(z_dim, numbers.Integral) or z_dim < 1:
-            raise ValueError(f"z_dim: {z_dim!r}; a whole number of at least 1 is needed")
-        if not isinstance(alpha, numbers.Real) or not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha: {alpha!r}; a number of at least 0 is needed")
+        for name, value, kind, least in (("z_dim", z_dim, numbers.Integral, 1), ("alpha", alpha, numbers.Real, 0)):
+            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
+                what = "a whole number" if kind is numbers.Integral else "a number"
+                raise ValueError(f"{name}: {value!r}; {what} of at least {least} is needed")
         self.z_dim, self.alpha, self.dropout = z_dim, alpha, checked_dropout(dropout)
         self.decoder = GaussianMLP(z_dim + c_dim, x_dim + y_dim, width, depth, floor)
         self.set_priors(priors)
