@@ -40,7 +40,10 @@ class States(zoo.ZooModel):
         with self.plate("unit", sizes=sizes):
             e = pyro.sample("e", self.prior("e"))
         with self.plate("night", sizes=sizes, night=night):
-            self.inside(mu, e[..., unit], x, long, y, True if y_labelled is None else y_labelled)
+            self.inside(mu, self.look_up(e, unit), x, long, y, True if y_labelled is None else y_labelled)
+
+    def look_up(self, e, unit):
+        return e[..., unit]
 
     def state(self, t, before=None):
         return pyro.sample(f"z_{t}", dist.Categorical(FIRST if before is None else MOVES[before]), **MARK)
@@ -55,6 +58,47 @@ class States(zoo.ZooModel):
 
     def emit(self, t, z, mu, e, x, long):
         pyro.sample(f"x_{t}", dist.Normal(Vindex(mu)[..., z] + e, 1.0).mask(t < long), obs=x[:, t])
+
+
+class Wide(States):
+    """Nights at dimension -2, with sensors inside."""
+
+    plate_dims = {"unit": -2, "night": -2}
+
+    def look_up(self, e, unit):
+        return e.reshape(*e.shape[: max(e.dim() - 2, 0)], -1, 1)[..., unit, :]  # with or without its plate's axis
+
+    def inside(self, mu, e, x, long, y, seen):
+        seen = seen if seen is True else seen[:, None]
+        self.within(mu, e, torch.stack([x, -x], -1), long, None if y is None else y[:, None], seen)
+
+
+class Sensors(Wide):
+    """Two emissions per step, in a plate inside."""
+
+    def within(self, mu, e, x, long, y, seen):
+        z, sensors = None, pyro.plate("sensor", 2, dim=-1)
+        for t in pyro.markov(range(STEPS)):
+            z = self.state(t, z)
+            with sensors, poutine.mask(mask=(t < long)[:, None]):
+                pyro.sample(f"x_{t}", dist.Normal(Vindex(mu)[..., z] + e, 1.0), obs=x[:, t])
+            if t == STEPS - 1:
+                pyro.sample("y", dist.Normal(3.0 * z, 1.0).mask(seen), obs=y)
+
+
+class ChainPerSensor(Wide):
+    """A class of the night, and a chain of each sensor."""
+
+    enumerated = ("k", *States.enumerated)
+
+    def within(self, mu, e, x, long, y, seen):
+        k, z = pyro.sample("k", dist.Categorical(FIRST), **MARK), None
+        with pyro.plate("sensor", 2, dim=-1):
+            for t in pyro.markov(range(STEPS)):
+                with poutine.mask(mask=(t < long)[:, None]):
+                    z = self.state(t, z)
+                    pyro.sample(f"x_{t}", dist.Normal(Vindex(mu)[..., z] + k + e, 1.0), obs=x[:, t])
+        pyro.sample("y", dist.Normal(3.0 * k, 1.0).mask(seen), obs=y)
 
 
 class SecondOrder(States):
@@ -165,7 +209,7 @@ class Paths:
         self.terms = {}
         for name, site in one.nodes.items():
             plates = [frame.name for frame in site["cond_indep_stack"]] if site["type"] == "sample" else []
-            if "night" in plates:
+            if "night" in plates and name != "sensor":
                 found = [self._by_row(trace.nodes[name], data.n_rows, name in names) for trace in self.traces]
                 self.terms[name] = torch.stack(found)
         self.names = names
@@ -205,7 +249,7 @@ def latents(drawn, fit, draw=0):
     return {site: torch.as_tensor(posterior[site][0, draw]) for site in fit.model.priors()}
 
 
-IDIOMS = [SecondOrder, PlainLoop, Nested, TwoChains, PlatePerStep]
+IDIOMS = [Sensors, ChainPerSensor, SecondOrder, PlainLoop, Nested, TwoChains, PlatePerStep]
 
 
 @pytest.mark.parametrize("idiom", IDIOMS, ids=lambda idiom: idiom.__name__)

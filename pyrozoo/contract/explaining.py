@@ -24,9 +24,11 @@ def explained(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
         except Exception as error:
             with subject.built() as (model, guide, batch), torch.no_grad():
                 cause = likely_cause(model, guide, batch)
-            if not cause or str(error).startswith(f"{type(model).__name__}: "):  # a fit's refusal says it already
+            if not cause:
                 raise
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            if str(error).startswith(f"{type(model).__name__}: "):  # a fit's refusal, which says the cause
+                raise AssertionError(f"{kind}{first_line(error)}") from error
             raise AssertionError(f"{kind}{first_line(error)}; likely cause: {cause}") from error
 
     return run
