@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .lazy import names_of
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "modeling.registry": (

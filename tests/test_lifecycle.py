@@ -233,7 +233,7 @@ def test_units_of_another_type_are_told_apart_from_unknown_ones():
 
 def test_categories_that_are_written_alike_are_refused():
     df = frame().assign(u=pd.Categorical([1, "1", 2] * 4))
-    with pytest.raises(ValueError, match=r"column 'u': a category of \[1, '1', 2\] is there twice"):
+    with pytest.raises(ValueError, match=r"column 'u': a category of \[1, .*\] is there twice"):
         zoo.Batch.from_dataframe(df, **COLUMNS)
 
 

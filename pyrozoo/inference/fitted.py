@@ -141,7 +141,7 @@ class Fit:
         Example:
             >>> import pyrozoo as zoo
             >>> zoo.load_reference("ssmtl/dryer").sizes["unit"]
-            23
+            71
         """
         known = self.data.get("sizes")
         if known is not None:

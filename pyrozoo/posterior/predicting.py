@@ -253,7 +253,7 @@ def _moments(part: Pair, site: Mapping[str, Any], fn: Any) -> Tensor:
 
 def _all_classes(run: Run, data: Batch) -> bool:
     with torch.random.fork_rng():
-        one = pair(run.model, run.guide, data)
+        one = pair(run.model, run.guide, data.take([0]))
         return all(kind_of(site) == "classes" for site in target_sites(run.model, one).values())
 
 
