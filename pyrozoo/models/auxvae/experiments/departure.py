@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,34 @@ def personalised(found: list[dict[str, Any]], seed: int) -> list[dict[int, float
     return out
 
 
+def summarised(
+    gait: str, scored_by: Mapping[str, Sequence[Mapping[str, Any]]], ours: str, n_seeds: int, extra: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows of the table for one kind of effect; what stands by fold, and differences from rivals, go into `extra`.
+
+    Args:
+        gait: Kind of effect.
+        scored_by: Scores of every fold, seed by seed, by model.
+        ours: Name of the model that is compared with `RIVALS`.
+        n_seeds: Number of seeds.
+        extra: Further facts of the record, which are added to.
+    """
+    errors, rows = {name: [one["mae"] for one in each] for name, each in scored_by.items()}, []
+    for name, each in scored_by.items():
+        row = {"model": f"{gait}: {name}", **averages(each)}
+        if "cover90" in each[0]:
+            row["cover90_min"] = min(one["cover90"] for one in each)
+            extra.setdefault("cover90 by fold", {})[row["model"]] = [round(one["cover90"], 4) for one in each]
+        rows.append(row)
+        extra.setdefault("mae by fold", {})[row["model"]] = [round(value, 4) for value in errors[name]]
+    for rival in RIVALS:
+        what = f"{gait}: MAE of {ours} - {rival}"
+        means = [np.reshape(errors[name], (n_seeds, -1)).mean(1) for name in (ours, rival)]
+        extra.setdefault("differences", {})[what] = paired_difference(errors[ours], errors[rival])
+        extra.setdefault("differences over seeds", {})[what] = paired_difference(*means)
+    return rows
+
+
 def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """The default model beside ridge regressions and extra trees on departures, on three kinds of simulated effect.
 
@@ -146,9 +175,11 @@ def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = 
     probes = run_jobs(probe_fold, {f"probe-{job}": own for job, own in plan.items()}, out / "jobs", n_jobs=jobs)
 
     rows: list[dict[str, Any]] = []
-    extra: dict[str, Any] = {"note": NOTE, "configuration": settings, "differences": {}, "differences over seeds": {},
-                             "mae by fold": {}, "cover90 by fold": {}}  # fmt: skip
-    extra["folds"] = [f"seed {seed}, fold {fold}" for seed, fold in places]
+    extra: dict[str, Any] = {
+        "note": NOTE,
+        "configuration": settings,
+        "folds": [f"seed {s}, fold {f}" for s, f in places],
+    }
     for gait in KINDS:
         of_rivals = [probes[f"probe-{gait}-{seed}-{fold}"] for seed, fold in places]
         found = [fits[f"departure-{gait}-{seed}-{fold}"] for seed, fold in places]
@@ -158,19 +189,7 @@ def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = 
         scored_by = {name: [{"mae": one[name]} for one in of_rivals] for name in RIVALS}
         scored_by[OURS] = [{k: v for k, v in one.items() if k != "trials"} for one in found]
         scored_by[CALIBRATED] = [one for each in by_seed for one in calibrated(each)]
-        errors = {name: [one["mae"] for one in each] for name, each in scored_by.items()}
-        for name, each in scored_by.items():
-            row = {"model": f"{gait}: {name}", **averages(each)}
-            if "cover90" in each[0]:
-                row["cover90_min"] = min(one["cover90"] for one in each)
-                extra["cover90 by fold"][row["model"]] = [round(one["cover90"], 4) for one in each]
-            rows.append(row)
-            extra["mae by fold"][row["model"]] = [round(value, 4) for value in errors[name]]
-        for rival in RIVALS:
-            what = f"{gait}: MAE of {OURS} - {rival}"
-            means = [np.reshape(errors[name], (len(numbers), -1)).mean(1) for name in (OURS, rival)]
-            extra["differences"][what] = paired_difference(errors[OURS], errors[rival])
-            extra["differences over seeds"][what] = paired_difference(*means)
+        rows += summarised(gait, scored_by, OURS, len(numbers), extra)
     extra["mae after own trials"] = {str(n): mean_se([one[n] for one in own]) for n in OWN_TRIALS}
     extra["mae after own trials less that without"] = {
         str(n): paired_difference([one[n] for one in own], [one[0] for one in own]) for n in OWN_TRIALS[1:]

@@ -14,14 +14,14 @@ from ....criticism.law_learning import learn_parts
 from ....criticism.scores import accuracy, coverage, mae
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
-from ....experiments.record import format_table, paired_difference
-from ....experiments.running import Outcome, averages, claim, simulated_data, timing
+from ....experiments.record import format_table
+from ....experiments.running import Outcome, claim, simulated_data, timing
 from ....inference.law import StudentLaw
 from ....posterior.columns import probabilities, tails
 from ....posterior.predicting import predict
 from ..card import CARD
 from ..data.batches import participant_folds
-from .departure import FIRST_SEED, KINDS, OURS, RIVALS, SHOWN, probe
+from .departure import FIRST_SEED, KINDS, OURS, RIVALS, SHOWN, probe, summarised
 from .runs import PROFILES, configuration, data_of, fitted
 
 CROSSED = f"{OURS}, cross-fitted by people"
@@ -123,9 +123,11 @@ def people_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
     probes = run_jobs(rivals_run, of_rivals, out / "jobs", n_jobs=jobs)
 
     rows: list[dict[str, Any]] = []
-    extra: dict[str, Any] = {"note": NOTE, "configuration": settings, "differences": {}, "differences over seeds": {},
-                             "mae by fold": {}, "cover90 by fold": {}}  # fmt: skip
-    extra["folds"] = [f"seed {seed}, fold {fold}" for seed, fold in places]
+    extra: dict[str, Any] = {
+        "note": NOTE,
+        "configuration": settings,
+        "folds": [f"seed {s}, fold {f}" for s, f in places],
+    }
     for gait in KINDS:
         found = [probes[f"probe-{gait}-{seed}-{fold}"] for seed, fold in places]
         scored: dict[str, list[dict[str, Any]]] = {name: [{"mae": one[name]} for one in found] for name in RIVALS}
@@ -134,19 +136,7 @@ def people_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
             trials = {(a, b): fits[f"pair-{gait}-{seed}-{a}-{b}"]["trials"] for a, b in both}
             tests = [test for _, test in folds_of(seed, profile, gait)]
             scored[CROSSED] += [crossed(trials, fold, tests[fold]["style"].numpy()) for fold in folds]
-        errors = {name: [one["mae"] for one in each] for name, each in scored.items()}
-        for name, each in scored.items():
-            row = {"model": f"{gait}: {name}", **averages(each)}
-            if "cover90" in each[0]:
-                row["cover90_min"] = min(one["cover90"] for one in each)
-                extra["cover90 by fold"][row["model"]] = [round(one["cover90"], 4) for one in each]
-            rows.append(row)
-            extra["mae by fold"][row["model"]] = [round(value, 4) for value in errors[name]]
-        for rival in RIVALS:
-            what = f"{gait}: MAE of {CROSSED} - {rival}"
-            means = [np.reshape(errors[name], (len(numbers), -1)).mean(1) for name in (CROSSED, rival)]
-            extra["differences"][what] = paired_difference(errors[CROSSED], errors[rival])
-            extra["differences over seeds"][what] = paired_difference(*means)
+        rows += summarised(gait, scored, CROSSED, len(numbers), extra)
     return Outcome(rows, data, list(numbers), extra | timing({**fits, **probes}, resumed), people_text(rows, extra))
 
 
