@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
 from zlib import compress
 
-from docutils.nodes import SkipNode
+from docutils.nodes import SkipNode, make_id
 from latex2mathml.converter import convert
 
 import pyrozoo
@@ -55,8 +54,7 @@ def inventories(table: Path, folder: Path) -> dict[str, tuple[str, str]]:
 
 def api_pages(folder: Path) -> None:
     """Write the pages of the API reference: every public name of the package, its modules and its entries."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     homes: dict[str, list[str]] = {title: [] for title in GROUPS}
     for home, names in pyrozoo._HOMES.items():
         title = next(title for title, rooms in GROUPS.items() if home.split(".")[0] in rooms)
@@ -70,17 +68,29 @@ def api_pages(folder: Path) -> None:
     parts.append(
         "Modules and entries\n-------------------\n\n.. toctree::\n   :maxdepth: 1\n\n" + "\n".join(pages) + "\n"
     )
-    (folder / "index.rst").write_text("\n".join(parts))
+    _write(folder / "index.rst", "\n".join(parts))
+    shown = {f"pyrozoo.{name}" for names in homes.values() for name in names}
     for name in pyrozoo._MODULES:
-        _page(folder, name, f"zoo.{name}", getattr(pyrozoo, name))
+        shown |= _page(folder, name, f"zoo.{name}", getattr(pyrozoo, name))
     for name in ENTRIES:
-        _page(folder, name, f"pyrozoo.models.{name}", __import__(f"pyrozoo.models.{name}", fromlist=["_"]))
+        shown |= _page(folder, name, f"pyrozoo.models.{name}", __import__(f"pyrozoo.models.{name}", fromlist=["_"]))
+    kept = {"index", *pyrozoo._MODULES, *ENTRIES}
+    for page in (*folder.glob("*.rst"), *folder.glob("names/*.rst")):
+        if page.stem not in (kept if page.parent == folder else shown):
+            page.unlink()
 
 
-def _page(folder: Path, name: str, title: str, module: Any) -> None:
+def _write(page: Path, text: str) -> None:
+    """Write a page unless it says this already: Sphinx reads again what is newer than the last build."""
+    if not page.exists() or page.read_text() != text:
+        page.write_text(text)
+
+
+def _page(folder: Path, name: str, title: str, module: Any) -> set[str]:
     names = [n for n in sorted(getattr(module, "__all__", ()), key=str.lower) if _described_here(module, n)]
     text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module.__name__}\n\n"
-    (folder / f"{name}.rst").write_text(text + _section("", module.__name__, names))
+    _write(folder / f"{name}.rst", text + _section("", module.__name__, names))
+    return {f"{module.__name__}.{name}" for name in names}
 
 
 def _described_here(module: Any, name: str) -> bool:
@@ -114,7 +124,7 @@ def gallery(folder: Path) -> None:
                     name = f"{notebook.stem}-{count}.png"
                     (folder / name).write_bytes(b64decode(picture))
                     alt = re.sub(r"[\[\]`$]", "", heading)
-                    place = "" if "$" in heading else f"#{_anchor(heading)}"  # an equation's place has no plain name
+                    place = "" if "$" in heading else f"#{make_id(heading)}"  # an equation's place has no plain name
                     cards.append(
                         f":::{{grid-item-card}} {heading}\n:link: ../tutorials/{notebook.stem}.html{place}\n"
                         f":img-top: _gallery/{name}\n:img-alt: {alt}\n:::"
@@ -128,11 +138,6 @@ def _heading(markdown: str) -> str | None:
     return found[-1] if found else None
 
 
-def _anchor(heading: str) -> str:
-    """Name the place of a heading in a page as docutils does."""
-    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-
-
 def _escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep the star of a shape such as (*lead, F, K), which reStructuredText would read as emphasis."""
     for i, line in enumerate(lines):
@@ -140,6 +145,17 @@ def _escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines:
             lines[i] = line.replace("*", "\\*")
         else:
             lines[i] = re.sub(r"(?<=\()\*(?=\w)", r"\\*", line)
+
+
+def _back_to_docs(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Lead from a page of source back to the place of a name.
+
+    Where two modules show functions of one file, `sphinx.ext.viewcode` writes the place of all in the first of them.
+    """
+    if pagename.startswith("_modules/"):
+        context["body"] = re.sub(
+            r'/names/((?:\w+\.)*(\w+))\.html#(?:\w+\.)*?\2((?:\.\w+)*)"', r'/names/\1.html#\1\3"', context["body"]
+        )
 
 
 def _inline(self: Any, node: Any) -> None:
@@ -156,6 +172,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Register the renderer of equations, which needs no script, and write the API pages before they are read."""
     app.add_html_math_renderer("mathml", (_inline, None), (_display, None))
     app.connect("autodoc-process-docstring", _escape_stars)
+    app.connect("html-page-context", _back_to_docs)
     api_pages(HERE / "api")
     gallery(HERE / "_gallery")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
