@@ -1,6 +1,7 @@
 """The built wheel, installed in an environment of its own and run from another folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,16 @@ def test_it_writes_a_new_entry(installed):
 def test_it_reproduces_the_dryer(installed):
     run(installed, "reproduce", "ssmtl", "dryer", "--profile", "smoke", "--out", "dryer")
     assert (installed[2] / "elsewhere" / "dryer" / "record.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["own_table", "own_prior", "save_share"])
+def test_it_runs_a_howto(installed, page, tmp_path):
+    python, environment, _ = installed
+    text = (REPOSITORY / "docs" / "howto" / f"{page}.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    (tmp_path / "page.py").write_text(re.sub(r"\bsteps=\d+", "steps=20", code))
+    environment = {**environment, "MPLBACKEND": "Agg"}
+    done = subprocess.run([python, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or len(list(tmp_path.iterdir())) > 1, "a page shows something"
