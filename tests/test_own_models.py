@@ -502,3 +502,36 @@ def test_what_cannot_be_an_entry_is_refused_by_name(model, words):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=words):
         fitted(model, offsets_data()[0])
+
+
+class Steps(zoo.ZooModel):
+    """x_t ~ N(mu, 1) for t < n_steps: further steps of a longer row would be left out."""
+
+    targets = ()
+
+    def __init__(self, n_steps, priors=None):
+        super().__init__()
+        self.n_steps = n_steps
+        self.set_priors(priors)
+
+    @classmethod
+    def sizes_from(cls, data):
+        return {"n_steps": data["x"].shape[1]}
+
+    def priors(self):
+        return {"mu": dist.Normal(0.0, 1.0)}
+
+    def forward(self, x, **batch):
+        mu = pyro.sample("mu", self.prior("mu"))
+        with self.plate("row", **batch):
+            for t in range(self.n_steps):
+                pyro.sample(f"x_{t}", dist.Normal(mu, 1.0), obs=x[:, t])
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+def test_rows_of_another_length_than_the_model_was_made_for_are_refused_where_a_fit_is_used(steps):
+    train, other = (zoo.Batch.from_arrays(rows={"x": torch.ones(5, n)}) for n in (4, steps))
+    fit = zoo.fit(Steps(4), zoo.guides.auto(AutoNormal), train, steps=1, progress=False)
+    assert np.isfinite(zoo.log_density(fit, train, draws=2, progress=False)).all()
+    with pytest.raises(ValueError, match=f"n_steps: the model was made for 4, but the data have {steps}; cut longer"):
+        zoo.log_density(fit, other, draws=2, progress=False)

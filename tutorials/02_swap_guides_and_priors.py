@@ -13,7 +13,8 @@
 #
 # What changes in a fit when the guide, or the prior of the contexts, is another one: side by side, with ArviZ and
 # Pareto k. All data on this page are **simulated**: oil wells with a pipe and a choke valve. The sizes are kept small,
-# so that the page runs in about two minutes on two cores; read how things compare, not how good they are.
+# so that the page takes between five and six minutes of one processor; reading takes a quarter of an hour. Read how
+# things compare, not how good they are.
 
 # %%
 # %matplotlib inline
@@ -123,46 +124,50 @@ guide_table = pd.DataFrame({name: line(fit, train, test) for name, fit in fits.i
 guide_table.round(2)
 
 # %% [markdown]
-# With `alpha=1` the error is less than half, the 90% intervals hold far fewer than 90% of the flows, and `history` lies
-# more than a nat below the ELBO that it is not. Between the other guides the differences are small; the last section
-# shows that restarts of one guide differ as much. This table ranks none of them.
+# With `alpha=1` the error is less than half, the 90% intervals hold as many of the flows as those of the same guide
+# without it, and `history` lies more than two nats below the ELBO that it is not. The ELBOs of the other guides lie
+# within 0.15 nats per row, and each was fitted from one start only. This table ranks none of them.
 #
 # On held-out flows, by log predictive density, with the standard error of each difference from the best:
 
 # %%
 guide_comparison = zoo.compare(fits, test, draws=draws)
-guide_comparison.round(1)
+plots.compare(guide_comparison).figure
 
 # %% [markdown]
-# `paper, alpha 1` leads, by less than two standard errors of each difference, which says nothing: its means are
-# good, its intervals too narrow.
+# `paper, alpha 1` leads, by more than ten standard errors of each difference: its means are better, and its intervals
+# hold.
 #
+# Are the intervals of the two as wide as they should be? Each held-out flow has a rank among its own predictive draws;
+# the curve is above the line at the left and below it at the right where intervals are too narrow, and the other way
+# round where they are too wide. Both are rather too wide here; only `paper, alpha 1` leaves the band.
+
+# %%
+held_out = test.subset(np.arange(0, test.n_rows, 4))
+hidden = held_out.hide()  # or else z would have seen the flow that it predicts
+both = {}
+for name in ("paper", "paper, alpha 1"):
+    drawn = zoo.draw(fits[name], hidden, draws=draws, sites=["y"])
+    drawn.groups["observed_data"] = {"y": held_out["y"].numpy()}
+    both[name] = zoo.to_arviz(drawn)
+plots.ppc_pit(both, "y")
+
+# %% [markdown]
 # ## One posterior, several families
 #
 # Contexts of two fits cannot be laid over each other: each fit has its own networks, and `c` means what they make of
-# it. So the networks stay: a factory can load and freeze them, and only q(c) is learned, in the terms of one fit.
-
+# it. `zoo.compare_guides` keeps the networks of one fit, fixed, and trains q(c) alone, guide by guide. It returns a
+# table, and what is drawn here: the intervals of one well, ELBO, Pareto k and CRPS.
 
 # %%
-def with_networks_of(fit, guide):
-    def factory(model):
-        made = zoo.create_guide(model, guide)
-        for own, trained in ((model, fit.model), (made.local, fit.guide.local)):
-            own.load_state_dict(trained.state_dict())
-            own.requires_grad_(False)
-        return made
-
-    return factory
-
-
 again = settings | {"steps": refits, "lr": 3e-2, "lr_groups": {}}
 families = {"paper": "paper", "mvn": "mvn", "flow": "flow", "LowRank (own)": LowRank}
-refitted = {
-    name: zoo.fit(model, with_networks_of(fits["mvn"], guide), train, **again) for name, guide in families.items()
-}
-idatas = {
-    name: zoo.to_arviz(fit, train, draws=4 * draws, sites=["c"], predictive=False) for name, fit in refitted.items()
-}
+some = list(range(12))
+same = zoo.compare_guides(
+    model, families, train, test, networks=fits["mvn"], draws=4 * draws,
+    khat_options={"per": "unit", "only": some, "inner": inner}, **again,
+)  # fmt: skip
+same.table.drop(columns="note").round(3)
 
 
 # %%
@@ -170,37 +175,38 @@ def correlations(idata):
     return np.array([np.corrcoef(well.T)[0, 1] for well in idata.posterior["c"].values[0].swapaxes(0, 1)])
 
 
-correlation = pd.DataFrame({name: correlations(idata) for name, idata in idatas.items()})
+correlation = pd.DataFrame({name: correlations(idata) for name, idata in same.idata.items()})
 well = int(correlation["mvn"].abs().idxmax())
-figure, axes = plt.subplots(1, len(idatas), figsize=(11, 3), sharex=True, sharey=True, layout="constrained")
-for ax, (name, idata) in zip(axes, idatas.items(), strict=True):
-    ax.scatter(*idata.posterior["c"].sel(unit=well).values[0].T, s=4)
-    ax.set(title=f"{name}: r = {correlation[name][well]:.2f}", xlabel="c[0]")
-_ = axes[0].set_ylabel(f"c[1] of well {well}")
+plots.guides(same, "c", coords={"unit": well})
+
+# %% [markdown]
+# The same well, two numbers at a time, for mvn and for the diagonal guide of the paper. Mind the axes: the second
+# picture spans less.
+
+# %%
+plots.pair(same.idata["mvn"], "c", coords={"unit": well}, title="mvn")
+
+# %%
+plots.pair(same.idata["paper"], "c", coords={"unit": well}, title="paper")
 
 # %% [markdown]
 # The two numbers of a context trade off: mvn finds it, the flow and our own guide too. The paper's guide is diagonal:
 # its correlation is that of chance, and its cloud is what fits inside the slope. (The networks here were trained with
 # mvn. Networks trained with a diagonal guide can learn contexts that suit it, with less correlation to miss.)
-#
-# The intervals of the same well, guide by guide.
-
-# %%
-plots.forest(idatas, "c", coords={"unit": well}, figsize=(7, 3.5))
 
 # %%
 refit_table = pd.DataFrame(
     {
-        "strict ELBO": {name: strict_elbo(fit, train) for name, fit in refitted.items()},
+        "ELBO": same.table["elbo"],
         "median |r|": correlation.abs().median(),
-        "mean sd": {name: float(idata.posterior["c"].std("draw").mean()) for name, idata in idatas.items()},
+        "mean sd": {name: float(idata.posterior["c"].std("draw").mean()) for name, idata in same.idata.items()},
     }
 )
 refit_table.round(3)
 
 # %% [markdown]
 # With the same networks, ELBOs do rank guides: higher is closer to the same posterior. The diagonal guide is last, and
-# its standard deviations are about half of mvn's.
+# its standard deviations are about six tenths of mvn's.
 #
 # ## Pareto k: is the guide wide enough?
 #
@@ -209,12 +215,11 @@ refit_table.round(3)
 # out; `only` saves time; the default asks about each row, given the contexts.
 
 # %%
-some = list(range(12))
-khat = pd.DataFrame({name: zoo.khat(fit, per="unit", only=some, inner=inner) for name, fit in refitted.items()})
+khat = pd.DataFrame(same.khat)
 khat.round(2)
 
 # %%
-row_khat = zoo.khat(refitted["mvn"])
+row_khat = zoo.khat(same.fits["mvn"])
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 plots.khat(khat["paper"], title="wells, paper", ax=axes[0])
 _ = plots.khat(row_khat, title="rows, mvn", ax=axes[1])
@@ -228,8 +233,8 @@ except ValueError as error:
     print("AutoMultivariateNormal:", error)
 
 # %% [markdown]
-# * The diagonal guide has the largest median k, above 0.7: too narrow along the slope. The others have lower medians. k
-#   is itself an estimate, from 200 draws; read the column, not the cell.
+# * The diagonal guide has the largest median k, and three wells with a k above 0.9: too narrow along the slope. The
+#   others have no k above 0.8. k is itself an estimate, from few draws; read the column, not the cell.
 # * NaN says "cannot be told": the rows were integrated out by `inner` draws, and that noise alone has a k above 0.5.
 #   Raise `inner`. It says nothing good, and nothing bad, about the guide.
 # * Delta has no k: a point is always drawn at the same place, so its weights hold nothing but that noise.
@@ -286,9 +291,10 @@ prior_comparison = zoo.compare(by_prior, mixed_test, draws=draws)
 prior_comparison.round(1)
 
 # %% [markdown]
-# The prior changes the error by less than a tenth. On log predictive density the standard Normal is more than two
-# standard errors behind the best; but these errors are about the rows, and not about the start of a fit. Fit several
-# seeds before you call that a result.
+# The prior changes the error by less than an eighth. On log predictive density the mixture with the far start, which
+# fails below, is first, and the standard Normal, the learned scale and the other mixture are more than two standard
+# errors behind it; but these errors are about the rows, and not about the start of a fit. Fit several seeds before you
+# call that a result.
 #
 # What the learned priors have learned, and where the wells are:
 
@@ -332,7 +338,8 @@ _ = axes[0].legend(title="pipe")
 # * **LearnedScale** is near a half: the wells lie closer together than the standard normal says. The networks can
 #   absorb a scale, so compare its dimensions with one another only.
 # * **Mixture** assigns most wells to their kind, not all. Under the Normal the kinds lie apart too; that
-#   is the work of the networks. (Of three populations tried while writing this, it does best on the one shown.)
+#   is the work of the networks. (Three populations were tried when this page was first written; the one shown is that
+#   on which the mixture did best.)
 # * From a farther start the same prior **fails**: one population takes nearly all the weight, the other stays where it
 #   began. Restarts of a fit share the start of the prior, so try several `seed` and `spread` of `Mixture`, and look.
 #
@@ -375,10 +382,10 @@ print(f"largest index {sensitivity.index.to_numpy().max():.3f}; from 0.05 on the
 
 # %% [markdown]
 # The trained model makes wells like those there are; few of its flows are negative, which none can be: its noise is
-# normal. With the prior's power halved or doubled, contexts move by less than half a posterior standard deviation, and
-# predicted flows by about a tenth of their error: the data say more than the prior. The index is just above 0.05
-# at most. This is about the posterior with networks and guide as fitted; a guide that is too narrow hides sensitivity,
-# so look at k first. Crosses mark unreliable weights.
+# normal. With the prior's power halved or doubled, contexts move by less than a quarter of a posterior standard
+# deviation, and predicted flows by less than a twentieth of their error: the data say more than the prior. The index
+# stays below 0.05. This is about the posterior with networks and guide as fitted; a guide that is too narrow hides
+# sensitivity, so look at k first. A cross would mark unreliable weights.
 #
 # ## Restarts: r-hat of what is identified
 #
@@ -400,13 +407,17 @@ print(f"r-hat of contexts: median {contexts['r_hat'].median():.1f}, largest {con
 flows.head(4)
 
 # %%
-plots.trace(idata, identified, coords={"row": idata.posterior["row"].values[:2].tolist()})
+two = {"row": idata.posterior["row"].values[:2].tolist()}
+plots.trace(idata, identified, coords=two)
+
+# %%
+plots.rank(idata, identified, coords=two)
 
 # %% [markdown]
-# Contexts of different restarts disagree, r-hat about 2, and should: each restart has its own networks and its own `c`.
-# Flows nearly agree, though not to the 1.01 that one asks of MCMC, and the restarts end up to 0.3 nats per row apart:
-# after so short a training they have not converged. Between restarts, compare what is identified; within one, look at
-# contexts too.
+# Contexts of different restarts disagree, r-hat above 2, and should: each restart has its own networks and its own `c`.
+# Flows nearly agree, though not to the 1.01 that one asks of MCMC, while the ELBOs of the restarts end less than
+# 0.2 nats per row apart: after so short a training they have not converged. Between restarts, compare what is
+# identified; within one, look at contexts too.
 #
 # ## Check
 #
@@ -415,8 +426,8 @@ plots.trace(idata, identified, coords={"row": idata.posterior["row"].values[:2].
 # %%
 bounds = guide_table.drop(index=["delta", "paper, alpha 1"])["strict"]
 ends = [run.final_elbo for run in chains.runs]
-normal, strict, medians = "Normal(0, 1)", refit_table["strict ELBO"], khat.median()
-behind = prior_comparison.loc[normal]
+normal, strict, medians = "Normal(0, 1)", refit_table["ELBO"], khat.median()
+behind = prior_comparison.loc[[normal, "LearnedScale", "Mixture"]]
 sd = refit_table["mean sd"]
 claims = {
     "24 wells, 5 of 15 rows with their flow": (
@@ -424,39 +435,43 @@ claims = {
     ),
     "alpha 1: less than half the error": guide_table["rmse"].drop("paper, alpha 1").min()
     > 2 * guide_table["rmse"]["paper, alpha 1"],
-    "alpha 1: 90% intervals hold less than 80%": guide_table["cover90"]["paper, alpha 1"] < 0.8,
-    "alpha 1: history more than a nat below the ELBO": (
-        guide_table.loc["paper, alpha 1", "strict"] - guide_table.loc["paper, alpha 1", "history"] > 1
+    "alpha 1: 90% intervals hold as much as without": (
+        abs(guide_table["cover90"]["paper, alpha 1"] - guide_table["cover90"]["paper"]) < 0.02
     ),
+    "alpha 1: history more than two nats below the ELBO": (
+        guide_table.loc["paper, alpha 1", "strict"] - guide_table.loc["paper, alpha 1", "history"] > 2
+    ),
+    "the other guides' ELBOs lie within 0.15 nats": bounds.max() - bounds.min() < 0.15,
     "alpha 0: history is the ELBO": (guide_table["history"] - guide_table["strict"])[bounds.index].abs().max() < 0.05,
     "delta's number lies above every ELBO": guide_table["strict"]["delta"] > bounds.max(),
-    "alpha 1 leads by less than two standard errors": (
+    "alpha 1 leads by more than ten standard errors": (
         guide_comparison.index[0] == "paper, alpha 1"
-        and (-guide_comparison["difference"] < 2 * guide_comparison["se_difference"]).iloc[1:].all()
+        and (-guide_comparison["difference"] > 10 * guide_comparison["se_difference"]).iloc[1:].all()
     ),
     "mvn, flow and our own guide find the correlation": refit_table["median |r|"].drop("paper").min() > 0.5,
     "the diagonal guide's is that of chance": refit_table["median |r|"]["paper"] < 0.1,
     "with the same networks the diagonal guide is last": strict.idxmin() == "paper" and strict.idxmax() == "mvn",
-    "its standard deviations are about half of mvn's": 0.4 < sd["paper"] / sd["mvn"] < 0.7,
-    "its median k is the largest, above 0.7": medians["paper"] == medians.max() > 0.7,
+    "its standard deviations are about six tenths of mvn's": 0.55 < sd["paper"] / sd["mvn"] < 0.65,
+    "its median k is the largest": medians.idxmax() == "paper",
+    "three of its k are above 0.9, none of the others' above 0.8": (
+        (khat["paper"] > 0.9).sum() == 3 and khat.drop(columns="paper").max().max() < 0.8
+    ),
     "delta has no k": bool(delta_khat.isna().all()),
     "most rows are below 0.5": (row_khat < 0.5).mean() > 0.6,
-    "the prior changes the error by less than a tenth": (prior_table["rmse"].max() < 1.1 * prior_table["rmse"].min()),
-    "the Normal is two standard errors behind": -behind["difference"] > 2 * behind["se_difference"],
+    "the prior changes the error by less than an eighth": prior_table["rmse"].max() < 1.125 * prior_table["rmse"].min(),
+    "the mixture with the far start is first": prior_comparison.index[0] == "Mixture, far start",
+    "three priors are two standard errors behind": bool((-behind["difference"] > 2 * behind["se_difference"]).all()),
     "learned scales are near a half": bool(((scale > 0.4) & (scale < 0.65)).all()),
     "Mixture: most wells, not all, with their kind": 0.75 < found["Mixture"][0] < 1,
     "Mixture, far start: one population takes all": found["Mixture, far start"][1].max() > 0.9,
     "three wrong priors are refused": len(messages) == 3,
     "few flows are negative": 0 < float((prior_draws.prior_predictive["y"] < 0).mean()) < 0.02,
-    "contexts move by less than half a standard deviation": sensitivity.latents["shift"].abs().max() < 0.5,
-    "predicted flows by about a tenth of their error": 0.05 < shifts.max() / prior_table["rmse"][normal] < 0.15,
-    "the largest index is just above 0.05": 0.05 < sensitivity.index.to_numpy().max() < 0.08,
-    "r-hat of contexts about 2, of flows below 1.2": 1.5 < contexts["r_hat"].median() < 2.5
-    and flows["r_hat"].max() < 1.2,
+    "contexts move by less than a quarter of a standard deviation": sensitivity.latents["shift"].abs().max() < 0.25,
+    "predicted flows by less than a twentieth of their error": shifts.max() < prior_table["rmse"][normal] / 20,
+    "the index stays below 0.05": sensitivity.index.to_numpy().max() < 0.05,
+    "r-hat of contexts above 2, of flows below 1.2": contexts["r_hat"].median() > 2 and flows["r_hat"].max() < 1.2,
     "flows agree less than MCMC should": flows["r_hat"].median() > 1.01,
-    "restarts end up to 0.3 nats apart, as far as guides": (
-        0.2 < max(ends) - min(ends) < 0.4 and bounds.max() - bounds.min() < 1.5 * (max(ends) - min(ends))
-    ),
+    "restarts end less than 0.2 nats apart": max(ends) - min(ends) < 0.2,
 }
 print(*(f"{'yes' if holds else 'NO ':4}{claim}" for claim, holds in claims.items()), sep="\n")
 assert smoke or all(claims.values())

@@ -38,6 +38,7 @@ def execute(source: Path) -> nbformat.NotebookNode:
             extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP, which does not leave this machine
         )
         client.execute(env=environment)
+    notebook.metadata.pop("widgets", None)  # the state of bars of draws that were over before their bar was shown
     notebook.metadata["language_info"] = {"name": "python"}  # without the version, which differs between machines
     return notebook
 

@@ -224,7 +224,10 @@ def assignments(model: ZooModel, batch: Batch, limit: int = 4096) -> Iterable[di
     slots = [(name, i) for name, site in sites.items() for i in range(site["value"].numel())]
     total = math.prod(len(supports[name]) for name, _ in slots)
     if total > limit:
-        raise Skipped(f"{total} assignments of the enumerated sites on {batch.n_rows} rows are too many to go through")
+        raise Skipped(
+            f"{total} assignments of the enumerated sites on {batch.n_rows} rows are too many to go through; make the "
+            "entry's `tiny` smaller, such as 3 steps of 2 states"
+        )
     for values in itertools.product(*(supports[name].tolist() for name, _ in slots)):
         out = {name: site["value"].clone().reshape(-1) for name, site in sites.items()}
         for (name, i), value in zip(slots, values, strict=True):
@@ -261,8 +264,8 @@ def golden(subject: Subject) -> None:
     assert said is not None
     same = math.isclose(said, value, rel_tol=EXACT)
     require(
-        same, f"the log density changed: {value!r}, the card has {said!r}. If that is meant: a new version in card and "
-        'model, the new value, and a line "Log density changed" in the change log',
+        same, f"the log density changed: {value!r}, the card has {said!r}. If that is meant: the new value, and of "
+        'an entry that others use a new version in card and model, and a line "Log density changed" in the change log',
     )  # fmt: skip
 
 

@@ -52,7 +52,8 @@ def card_facts(subject: Subject) -> None:
             require(on_rows, f"row_sites names {name!r}, which is no site on the row plate")
         for what in ("targets", "enumerated"):
             missing = set(getattr(model, what)) - set(found)
-            require(not missing, f"{what} names {sorted(missing)}, which the model does not sample")
+            none = "; a model that predicts nothing has targets = ()" if what == "targets" else ""
+            require(not missing, f"{what} names {sorted(missing)}, which the model does not sample{none}")
 
 
 def _check_sites(said: Mapping[str, Site], found: Mapping[str, Site], model: ZooModel) -> None:

@@ -17,7 +17,10 @@ def target_of(model: ZooModel, target: str | None, fits: Callable[[str], bool] =
     if target is not None:
         return target
     if not model.targets:
-        raise ValueError(f"target: {type(model).__name__} predicts no target")
+        raise ValueError(
+            f"target: {type(model).__name__} predicts no target; `log_density` scores what it observes, "
+            "`draw` gives its latents"
+        )
     return next(filter(fits, model.targets), model.targets[0])
 
 

@@ -208,7 +208,8 @@ def _require_covered(run: Run, few: Batch) -> None:
         )
     if forgotten:
         raise ValueError(
-            f"guide: it does not sample {forgotten}, latents of the model; sample each of them in the guide"
+            f"guide: it does not sample {forgotten}, latents of the model; sample each of them in the guide, or list "
+            "those that are summed out in the model's `enumerated`"
         )
     if cause:
         raise ValueError(f"{type(run.model).__name__}: {cause}")

@@ -23,7 +23,7 @@ from ..data.tables import described
 from ..modeling import priors as prior_tools
 from ..modeling import registry
 from ..modeling.base import ZooModel
-from ..modeling.checks import require_complete
+from ..modeling.checks import require_complete, require_lengths
 from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
 from .copies import copied, reference_tensor
@@ -249,14 +249,15 @@ class Fit:
         Raises:
             KeyError: A group was not in the training data and the guide has parameters per group.
             ValueError: An input is missing that the model cannot integrate out; the batch has other names along a
-                dimension, a dimension of size 1 where the training data have
-                more (or the reverse), or is standardised differently.
+                dimension, a dimension of size 1 where the training data have more (or the reverse), rows of another
+                length where the model was made for that of the training data, or is standardised differently.
         """
         run = run or self.best
         self.check_columns(batch, run.model)
         require_complete(run.model, batch)
         run.model.check_values(batch)
         _require_like(batch, self.prototype)
+        require_lengths(run.model, batch, self.prototype)
         amortized = declared(run.guide, "amortized")
         for group in batch.groups:
             if not holds_group(run.model, group):

@@ -30,6 +30,39 @@ def require_sizes(model: ZooModel, data: Batch) -> None:
     Raises:
         ValueError: A size contradicts the data.
     """
+    for name, what, own, known in _contradictions(model, data):
+        if not (own > known and name in model.at_least):
+            raise ValueError(
+                f"{what}: the model was made for {own}, but the data have {known}; make the model of these data "
+                f"(create_model reads {name} from them), or give the data that it was made for"
+            )
+
+
+def require_lengths(model: ZooModel, data: Batch, trained: Batch) -> None:
+    """Refuse rows of another length than those of the training data, where the model was made for that length.
+
+    A model that loops over its own number of steps would leave out the further ones of longer rows without a word.
+
+    Raises:
+        ValueError: A number that `ZooModel.sizes_from` reads from the data is another one, as the shape of a row is.
+    """
+    changed = {
+        pair
+        for name, tensor in data.tensors.items()
+        if data.along[name] == data.rows and name in trained.tensors
+        for pair in zip(trained[name].shape[1:], tensor.shape[1:], strict=False)
+        if pair[0] != pair[1]
+    }
+    for name, what, own, known in _contradictions(model, data) if changed else ():
+        if (own, known) in changed:
+            raise ValueError(
+                f"{what}: the model was made for {own}, but the data have {known}; cut longer rows, fill shorter ones "
+                f"up as in the training data, or fit a model with a larger {name}"
+            )
+
+
+def _contradictions(model: ZooModel, data: Batch) -> Iterator[tuple[str, str, int, int]]:
+    """Name of each size that the data contradict, what it is called, the number of the model and that of the data."""
     try:
         found = type(model).sizes_from(data)
     except (ValueError, KeyError):  # data from which no model can be made, e.g. with a constant column
@@ -38,12 +71,8 @@ def require_sizes(model: ZooModel, data: Batch) -> None:
     for name, size in found.items():
         given = model.config.get(name, parameters[name].default if name in parameters else inspect.Parameter.empty)
         for key, own, known in _numbers(given, size):
-            if own != known and not (own > known and name in model.at_least):
-                what = name if key is None else f"{name}[{key!r}]"
-                raise ValueError(
-                    f"{what}: the model was made for {own}, but the data have {known}; make the model of these data "
-                    f"(create_model reads {name} from them), or give the data that it was made for"
-                )
+            if own != known:
+                yield name, name if key is None else f"{name}[{key!r}]", own, known
 
 
 def require_complete(model: ZooModel, data: Batch) -> None:
