@@ -533,5 +533,7 @@ def test_rows_of_another_length_than_the_model_was_made_for_are_refused_where_a_
     train, other = (zoo.Batch.from_arrays(rows={"x": torch.ones(5, n)}) for n in (4, steps))
     fit = zoo.fit(Steps(4), zoo.guides.auto(AutoNormal), train, steps=1, progress=False)
     assert np.isfinite(zoo.log_density(fit, train, draws=2, progress=False)).all()
-    with pytest.raises(ValueError, match=f"n_steps: the model was made for 4, but the data have {steps}; cut longer"):
+    with pytest.raises(
+        ValueError, match=f"n_steps: the model was made for 4, but the data have {steps}; give rows of the shape"
+    ):
         zoo.log_density(fit, other, draws=2, progress=False)

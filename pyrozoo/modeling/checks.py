@@ -53,11 +53,11 @@ def require_lengths(model: ZooModel, data: Batch, trained: Batch) -> None:
         for pair in zip(trained[name].shape[1:], tensor.shape[1:], strict=False)
         if pair[0] != pair[1]
     }
-    for name, what, own, known in _contradictions(model, data) if changed else ():
+    for _, what, own, known in _contradictions(model, data) if changed else ():
         if (own, known) in changed:
             raise ValueError(
-                f"{what}: the model was made for {own}, but the data have {known}; cut longer rows, fill shorter ones "
-                f"up as in the training data, or fit a model with a larger {name}"
+                f"{what}: the model was made for {own}, but the data have {known}; give rows of the shape that it was "
+                "trained on (longer ones cut, shorter ones filled up in the same way), or fit a model to such rows"
             )
 
 
