@@ -149,6 +149,15 @@ def summarised(
     return rows
 
 
+def simulations(profile: str, seeds: int | None) -> tuple[range, dict[str, Any]]:
+    """Seeds of an experiment, by default its profile's, and what a record says of their simulations of all kinds."""
+    numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
+    data = simulated_data(
+        "simulated gait of all kinds and seeds", (data_of(seed, profile, gait) for gait in KINDS for seed in numbers)
+    )
+    return numbers, data
+
+
 def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """The default model beside ridge regressions and extra trees on departures, on three kinds of simulated effect.
 
@@ -158,12 +167,9 @@ def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = 
         seeds: Number of seeds; None takes the profile's.
         jobs: Number of worker processes.
     """
-    numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
+    numbers, data = simulations(profile, seeds)
     folds = range(PROFILES[profile]["folds"])
     places = [(seed, fold) for seed in numbers for fold in folds]
-    data = simulated_data(
-        "simulated gait of all kinds and seeds", (data_of(seed, profile, gait) for gait in KINDS for seed in numbers)
-    )
     settings = configuration([OURS], profile)
     resumed = claim(CARD, out, data, settings)
     plan = {

@@ -15,13 +15,13 @@ from ....criticism.scores import accuracy, coverage, mae
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table
-from ....experiments.running import Outcome, claim, simulated_data, timing
+from ....experiments.running import Outcome, claim, timing
 from ....inference.law import StudentLaw
 from ....posterior.columns import probabilities, tails
 from ....posterior.predicting import predict
 from ..card import CARD
 from ..data.batches import participant_folds
-from .departure import FIRST_SEED, KINDS, OURS, RIVALS, SHOWN, probe, summarised
+from .departure import KINDS, OURS, RIVALS, SHOWN, probe, simulations, summarised
 from .runs import PROFILES, configuration, data_of, fitted
 
 CROSSED = f"{OURS}, cross-fitted by people"
@@ -102,12 +102,9 @@ def people_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
         seeds: Number of seeds; None takes the profile's.
         jobs: Number of worker processes.
     """
-    numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
+    numbers, data = simulations(profile, seeds)
     folds = range(len(folds_of(numbers[0], profile, KINDS[0])))
     places = [(seed, fold) for seed in numbers for fold in folds]
-    data = simulated_data(
-        "simulated gait of all kinds and seeds", (data_of(seed, profile, gait) for gait in KINDS for seed in numbers)
-    )
     settings = configuration([OURS], profile)
     resumed = claim(CARD, out, data, settings)
     both = list(itertools.combinations(folds, 2))
