@@ -330,3 +330,12 @@ def test_the_page_shows_the_clock_as_its_record_has_it():
     for what, (value, error) in record["extra"]["differences"].items():
         assert f"{what}: {value:+.3f} ± {error:.3f} (paired SE)" in page
     assert record["extra"]["configuration"] == clock.SETTINGS
+
+
+def test_the_time_that_the_task_switch_saves_is_that_of_the_record():
+    folder = Path(zoo.models.m3sense.__file__).parent
+    record = json.loads((folder.parents[2] / "benchmarks" / "records" / "m3sense_switch.json").read_text())
+    ratios = [row["ratio_rounds"] for name, table in record.items() if "switch" in name for row in table.values()]
+    page = " ".join((folder / "README.md").read_text().split())
+    assert len(ratios) == 8
+    assert f"medians of {min(ratios):.2f} to {max(ratios):.2f} of the time for all tasks" in page

@@ -308,3 +308,20 @@ def test_the_speed_of_live_decoding_on_the_page_is_that_of_the_record():
     folder = Path(zoo.models.medication.__file__).parent
     speeds = [row["frames_per_s"] for row in read_record(folder / "results" / "live")["rows"]]
     assert f"{min(speeds):.0f} to {max(speeds):.0f} frames per second" in (folder / "README.md").read_text()
+
+
+def test_memory_and_speed_of_a_folder_on_the_page_are_those_of_the_record():
+    folder = Path(zoo.models.medication.__file__).parent
+    page = (folder / "README.md").read_text()
+    record = json.loads((folder.parents[2] / "benchmarks" / "records" / "decode_stream.json").read_text())
+    folders, speed, length = (v for v in record.values() if isinstance(v, dict) and "cpu" not in v)
+    for name, row in folders.items():
+        cells = [name.split()[0], f"{row['recordings']:,}", f"{row['frames']:,}", f"{row['folder_MB']:.1f}"]
+        cells += [f"{row['caller_MB']:.0f}", f"{row['worker_MB']:.0f}"]
+        assert f"| {' | '.join(cells)} |" in page
+    one, two = (round(row["frames_per_s"], -2) for row in speed.values())
+    assert f"{one:,.0f} frames per second with one process and {two:,.0f} with two" in " ".join(page.split())
+    for frames in (10_000, 100_000, 1_000_000):
+        found = [length.get(f"{kind}, {frames} frames, {how}") for kind in ("npz", "csv") for how in ("map", "mea")]
+        cells = [f"{row['all_bytes_per_frame']:,.0f}" if row else "–" for row in found]
+        assert f"| {frames:,} | {' | '.join(cells)} |" in page
