@@ -499,6 +499,22 @@ def test_three_digits_behind_a_comma_are_decimals_where_that_is_sure_or_said(dec
     assert read_table(tmp_path / "d.csv", ["well"], ["u"], decimal=decimal)["u"].tolist() == values
 
 
+@pytest.mark.parametrize(
+    ("text", "line"), [("well,u,q\na,1,2\nb,3\n", 3), ('well,u,q\n"a\nb",1,2\n\nb,3,\nc,4', 6)], ids=["cut", "quoted"]
+)
+def test_a_row_that_ends_early_is_no_row_without_a_label(tmp_path, text, line):
+    (tmp_path / "d.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"d.csv: line {line} has 2 of the 3 cells of the header"):
+        read_table(tmp_path / "d.csv", ["well"], ["u", "q"])
+    (tmp_path / "d.csv").write_text("well,u,q\na,1,2\nb,3,\n\n")
+    assert read_table(tmp_path / "d.csv", ["well"], ["u", "q"])["q"].isna().tolist() == [False, True]
+
+
+def test_one_mark_cannot_separate_columns_and_decimals(tmp_path):
+    with pytest.raises(ValueError, match="sep and decimal are both ','"):
+        read_table(tmp_path / "d.csv", ["well"], ["u"], sep=",", decimal=",")
+
+
 def test_the_command_line_reads_tables_in_other_dialects(tmp_path, capsys):
     frame().to_csv(tmp_path / "d.csv", sep=";", decimal=",", index=False)
     fit = [

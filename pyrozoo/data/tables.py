@@ -270,6 +270,23 @@ def _has_decimal_commas(table: pd.DataFrame, numeric: Sequence[str]) -> bool:
     return True
 
 
+def _require_whole_rows(file: str, sep: str) -> None:
+    """Refuse a row with fewer cells than the header, as a file has that was cut, which pandas fills up with NaN.
+
+    Raises:
+        ValueError: With the first such line.
+    """
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines, delimiter=sep)
+        width = len(next(rows))
+        for row in rows:
+            if row and any(row) and len(row) < width:
+                raise ValueError(
+                    f"line {rows.line_num} has {len(row)} of the {width} cells of the header; write the row in full (an "
+                    "unknown value is an empty cell), or delete it"
+                )
+
+
 _OTHER_FORMATS = {
     b"PAR1": ("a Parquet file", "pandas.read_parquet(file).to_csv(other, index=False)"),
     b"PK\x03\x04": ("a zip file or a spreadsheet", "pandas.read_excel(file).to_csv(other, index=False)"),
@@ -306,10 +323,12 @@ def read_table(
 
     Raises:
         OSError: The file cannot be opened.
-        ValueError: It is empty, not UTF-8 text or not a table, or it lacks a column or has it twice. The message names
-            the file.
+        ValueError: It is empty, not UTF-8 text or not a table, has a row with fewer cells than the header, or it lacks
+            a column or has it twice. The message names the file. Or ``sep`` and ``decimal`` are equal.
     """
     require_plain(Path(file))
+    if sep is not None and sep == decimal:
+        raise ValueError(f"sep and decimal are both {sep!r}: columns that end where numbers go on cannot be told apart")
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         try:
@@ -325,6 +344,8 @@ def read_table(
             known = [column for column in numeric if column in table]
             if decimal is None and sep != "," and _has_decimal_commas(table, known):
                 table = read(decimal=",")
+            if len(table.columns) and table.iloc[:, -1].isna().any():  # an empty cell, or a row that ends before it
+                _require_whole_rows(file, sep)
         except UnicodeDecodeError as error:
             raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
         except pd.errors.EmptyDataError:

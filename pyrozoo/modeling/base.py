@@ -240,10 +240,17 @@ class ZooModel(LocalParams, PyroModule):
             loc: Location, a number or numbers of this shape; 0 where None.
             scale: Scale, likewise; 1 where None.
             shape: Shape of either buffer.
+
+        Raises:
+            ValueError: Numbers of another shape or not finite, or a scale that is not positive.
         """
         for part, value in (("loc", 0.0 if loc is None else loc), ("scale", 1.0 if scale is None else scale)):
-            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
-            self.register_buffer(f"{name}_{part}", tensor.expand(shape).clone())
+            tensor, size = torch.as_tensor(value, dtype=torch.get_default_dtype()), torch.Size((shape,) if isinstance(shape, int) else shape)
+            if tensor.dim() and tensor.shape != size:
+                raise ValueError(f"{name}_{part} has the shape {tuple(tensor.shape)}; give one number, or {tuple(size)}")
+            if not bool(tensor.isfinite().all()) or (part == "scale" and bool((tensor <= 0).any())):
+                raise ValueError(f"{name}_{part} is {tensor.tolist()}; give finite{' positive' * (part == 'scale')} numbers")
+            self.register_buffer(f"{name}_{part}", tensor.expand(size).clone())
 
     # ---------------------------------------------------------------- priors
     def priors(self) -> dict[str, dist.Distribution | Callable[..., dist.Distribution]]:

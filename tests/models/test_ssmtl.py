@@ -312,3 +312,17 @@ def test_a_unit_without_labels_among_others_is_named(variant):
 def test_a_setting_of_the_networks_that_is_no_number_is_refused_by_name(name):
     with pytest.raises(TypeError, match=f"{name}: '0.1'; a number is needed"):
         SSMTL(**{"x_dim": 2, "y_dim": 1, "n_units": 3, name: "0.1"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x_loc": [0.0]}, r"x_loc has the shape \(1,\); give one number, or \(2,\)"),
+        ({"y_scale": [[1.0]]}, r"y_scale has the shape \(1, 1\); give one number, or \(1,\)"),
+        ({"x_scale": [1.0, 0.0]}, r"x_scale is \[1.0, 0.0\]; give finite positive numbers"),
+        ({"y_loc": float("nan")}, r"y_loc is nan; give finite numbers"),
+    ],
+)
+def test_a_standardisation_that_does_not_fit_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        SSMTL(x_dim=2, y_dim=1, n_units=3, **given)
