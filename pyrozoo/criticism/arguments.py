@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from ..data.batch import Batch
     from ..modeling.base import ZooModel
 
 
@@ -22,6 +23,11 @@ def target_of(model: ZooModel, target: str | None, fits: Callable[[str], bool] =
             "`draw` gives its latents"
         )
     return next(filter(fits, model.targets), model.targets[0])
+
+
+def labelled_in(data: Batch) -> Callable[[str], bool]:
+    """Whether some row of the data has its value of a target, by the target's name."""
+    return lambda target: target in data.labels and bool(data.observed(target).any())
 
 
 def check_finite(values: Any, name: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..data.parts import places
 from ..inference.fit import fit
 from ..inference.fitted import Fit
 from ..modeling.base import ZooModel
-from .arguments import target_of
+from .arguments import labelled_in, target_of
 
 IN_TIME = ("block", "last")
 
@@ -228,7 +228,7 @@ def fit_folds(
         guide: Name of a guide, AutoGuide class or factory, as in `pyrozoo.fit`.
         train: Data with labels.
         folds: Number of folds and of fits.
-        target: Name of the target whose labels are held out; by default the model's first in the data.
+        target: Name of the target whose labels are held out; by default the model's first with a label in the data.
         by: How labels are dealt out, see `label_folds`.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         seed: Random seed for the folds; fit k uses ``seed + k``.
@@ -249,7 +249,7 @@ def fit_folds(
         >>> [held_out.n_rows for _, held_out in folds]
         [10, 10]
     """
-    target = target_of(model, target, train.labels.__contains__) if model.targets else target
+    target = target_of(model, target, labelled_in(train)) if model.targets else target
     pairs = fold_data(train, folds, target=target, by=by, inputs=inputs, seed=seed)
     checkpoint = settings.pop("checkpoint", None)
     fitted = []

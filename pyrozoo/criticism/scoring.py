@@ -33,7 +33,7 @@ from ..posterior.new_groups import ready
 from ..posterior.predicting import Predicted, names_in, observed_target, predict_with_draws, restart_seed, target_sites
 from ..posterior.traces import Pair, frames_of
 from . import scores
-from .arguments import target_of
+from .arguments import labelled_in, target_of
 
 LEVELS = (50, 80, 90)
 
@@ -276,7 +276,8 @@ def coverage(
     Args:
         fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
-        target: Name of a continuous target; by default the model's first in the data. Several components are pooled.
+        target: Name of a continuous target; by default the model's first with a label in the data. Several
+            components are pooled.
         levels: Nominal coverages, in percent.
         draws: Number of draws of the latents, per restart.
         seed: Random seed for the draws.
@@ -305,7 +306,8 @@ def coverage(
     """
     require_batch("test", test)
     table = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=_quantiles(levels), restart=restart)[0]
-    target = target_of(fit.model, target, lambda name: name in test.labels and not is_discrete(table, name))
+    labelled = labelled_in(test)
+    target = target_of(fit.model, target, lambda name: labelled(name) and not is_discrete(table, name))
     seen = _rows_to_score(test, target)
     table = table[seen]
     if is_discrete(table, target):
@@ -334,7 +336,7 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
     Args:
         fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen; their targets are hidden from the guide.
-        target: Name of a target of numbers; by default the model's first in the data.
+        target: Name of a target of numbers; by default the model's first with a label in the data.
         draws: Number of draws of the latents.
         seed: Random seed for the draws, and for ties.
 
@@ -356,8 +358,8 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
         True
     """
     require_batch("test", test)
-    drawn = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=(0.5,))[1]
-    target = target_of(fit.model, target, lambda name: name in test.labels and drawn[name].values is not None)
+    drawn, labelled = predict_with_draws(fit, test, draws=draws, seed=seed, quantiles=(0.5,))[1], labelled_in(test)
+    target = target_of(fit.model, target, lambda name: labelled(name) and drawn[name].values is not None)
     own = drawn[target].values if target in drawn else None
     if own is None:
         raise ValueError(f"target: {target!r} has no draws of numbers; see `scores.reliability` for classes")
@@ -385,7 +387,7 @@ def log_predictive(
     Args:
         fit: The fit; its restarts predict together, see `predict`.
         test: Labelled data that the fit has not seen.
-        target: Name of the target; by default the model's first in the data.
+        target: Name of the target; by default the model's first with a label in the data.
         draws: Number S of draws of the latents, per restart.
         seed: Random seed for the draws.
         restart: Position of the one restart that predicts; None for the mixture of all.
@@ -409,7 +411,7 @@ def log_predictive(
         ('log p(y)', (222,))
     """
     require_batch("test", test)
-    target = target_of(fit.model, target, test.labels.__contains__)
+    target = target_of(fit.model, target, labelled_in(test))
     if target not in fit.model.targets:
         raise ValueError(f"target: {target!r} is not predicted by this model; its targets are {fit.model.targets}")
     if hasattr(fit.model, "predict"):
@@ -516,7 +518,7 @@ def compare(
     if not fits:
         raise ValueError("fits: there is none to compare")
     if target == "":
-        shared = set(test.labels).intersection(*(fit.model.targets for fit in fits.values()))
+        shared = set(filter(labelled_in(test), test.labels)).intersection(*(fit.model.targets for fit in fits.values()))
         target = target_of(next(iter(fits.values())).model, None, shared.__contains__)
     if target is None:
         from .importance import log_density

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..criticism.arguments import target_of
+from ..criticism.arguments import labelled_in, target_of
 from ..criticism.folds import IN_TIME, fold_data, label_folds
 from ..criticism.law_learning import MEMBER_LEVEL, learn_parts
 from ..data.batch import Batch
@@ -111,8 +111,8 @@ def cross_fitted(
         restarts: Number R of fits on all labels; 0 takes the fits of the folds in their place, for a group for which
             the model has no parameters (`open_groups`), held out by ``by=GROUP, inputs=False``: fits to different
             members err less alike than restarts on the same.
-        target: Name of the target whose labels are held out and whose law is learned; by default the model's first in
-            the data.
+        target: Name of the target whose labels are held out and whose law is learned; by default the model's first
+            with a label in the data.
         by: How labels are dealt out, see `label_folds`; several ways, such as ``("row", "last")``, learn one law from
             all of them, where those in time hold out the later half only. ``"last"`` holds out two blocks at once, so
             that the law sees longer horizons, too. By default at random within groups, and,
@@ -247,7 +247,7 @@ def _checked(
     if refused := [name for name in OWN_OF_FIT if name in settings]:
         raise TypeError(f"{refused[0]}: belongs to a single fit; give settings that all of them share")
     Settings.resolve(model, guide, settings)
-    target = target_of(model, target, train.labels.__contains__)
+    target = target_of(model, target, labelled_in(train))
     if target not in train.labels:
         raise ValueError(f"target: the data have no labels of {target!r}; use fit")
     return target

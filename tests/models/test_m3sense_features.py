@@ -176,3 +176,10 @@ def test_what_a_stream_cannot_use_is_refused(raw, data):
     with refuses("eda is at 8 Hz; the windows have it at 4 Hz"):
         signals = {name: np.ones(80) for name in RATES}
         m3sense.samples_of(m3sense.Recording("S", signals, {**RATES, "eda": 8.0}), data)
+
+
+def test_scores_are_of_the_first_target_that_has_a_label():
+    data = m3sense.standardise(m3sense.simulate("simulated stress", n_subjects=2, n_windows=4, rates={"bvp": 8}, seed=1))
+    fit = zoo.load_reference("m3sense/simulated")  # of three tasks, of which the data label the last
+    assert fit.model.targets[-1] == zoo.log_predictive(fit, data, draws=2).name[6:-1] == "y_stress"
+    assert zoo.compare({"one": fit}, data, draws=2).shape == (1, 4)
