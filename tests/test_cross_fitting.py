@@ -17,7 +17,7 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo import scores
 from pyrozoo.criticism.law_learning import for_new_members, learn_parts, learn_student, learn_temperature
-from pyrozoo.inference.label_process import KINDS, START, _covariance, _variance
+from pyrozoo.inference.label_process import KINDS, START, _covariance, _pairs, _variance
 from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature, joined, mixed
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.predicting import _say_uncorrected, predict_with_draws
@@ -51,12 +51,12 @@ class Jittered(zoo.ZooGuide):
         pass
 
 
-def line_data(n, seed, groups=10):
+def line_data(n, seed, groups=10, timed=True):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=n)
     return zoo.Batch.from_arrays(
         rows={"x": x, "y": 2 * x + 2 * rng.standard_t(5, n)}, labels={"y": np.ones(n, bool)},
-        groups={"unit": np.arange(n) % groups}, row_coords={"time": np.arange(n) // groups},
+        groups={"unit": np.arange(n) % groups}, row_coords={"time": np.arange(n) // groups} if timed else None,
     )  # fmt: skip
 
 
@@ -361,7 +361,7 @@ def test_the_better_predictor_gets_the_weight(stacked, drifting):
     part = law.parts["y"]
     assert law.facts["by"] == "row and last"
     assert part.w > 0.8, "five steps teach the networks nothing"
-    kinds, _sds = law.process.predict(later)
+    kinds, _sds = law.process.predict(stacked.model, later)
     mean, truth = (1 - part.u) * kinds[0] + part.u * kinds[1], later["y"].numpy()
     assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.7 * truth.std()
     table = zoo.predict(stacked, later, draws=2, quantiles=(0.05, 0.95))
@@ -393,6 +393,31 @@ def test_units_without_labels_get_wide_intervals(drifting):
         fit = zoo.cross_fitted(model, "paper", unlabelled, **few)
     sd = zoo.predict(fit, later, draws=2)["y.sd"].to_numpy().reshape(6, 6).mean(1)
     assert sd[2] > 1.5 * np.delete(sd, 2).max()
+
+
+class Beside(OpenLine):
+    """A line beside a process that reads x of everybody."""
+
+    process_inputs = ("x",)
+
+
+def test_new_members_are_predicted_by_the_process_of_what_is_shared(tmp_path):
+    data = line_data(120, 0, groups=12, timed=False)
+    options = {"folds": 4, "repeats": 1, "by": "unit", "inputs": False, "restarts": 0, "progress": False, "draws": 1}
+    found = zoo.cross_fitted(Beside(), Jittered, data, **options)
+    process, part = found.law.process, found.law.parts["y"]
+    assert process.open_units
+    assert found.law.facts["members"] == 12
+    new = dataclasses.replace(line_data(40, 1, timed=False), coords={"unit": np.array([f"new {k}" for k in range(10)])})
+    assert process.known(new).all()
+    whole, alone = zoo.predict(found, new, draws=1), zoo.predict(found, new.subset([3]), draws=1)
+    pd.testing.assert_frame_equal(whole.iloc[[3]].set_axis(alone.index), alone)  # who is beside does not count
+    networks = np.mean([run.model.slope.item() for run in found.runs]) * new["x"].numpy()
+    kinds_of = process.predict(found.model, new)[0][..., 0]
+    mixture = (1 - part.w) * networks + part.w * ((1 - part.u) * kinds_of[0] + part.u * kinds_of[1])
+    assert whole["y.mean"].to_numpy() == pytest.approx(mixture)
+    loaded = zoo.load(found.save(tmp_path / "run"), model=Beside(), guide=Jittered)
+    pd.testing.assert_frame_equal(zoo.predict(loaded, new, draws=1), whole)
 
 
 def test_a_model_may_stand_alone(drifting):
@@ -434,6 +459,20 @@ def test_rare_large_errors_cost_a_predictor_its_share():
     assert np.sqrt(np.mean((mean - truth) ** 2)) < 2.5, "of 1.5 and 6.3"
 
 
+def test_means_are_rounded_to_levels_where_that_helps():
+    rng, n = np.random.default_rng(0), 1000
+    levels, sds = (10.0, 20.0, 30.0, 50.0), np.full((1, n), 3.0)
+    truth = rng.choice(levels, n)
+    near, far = truth + rng.normal(0, 3.0, n), truth + rng.normal(0, 3.0, n)
+    law = learn_student(truth, [near], sds, kinds(far, far), levels=levels)
+    assert law.levels == levels
+    mean = (1 - law.w) * near + law.w * far
+    assert np.abs(law.rounded(mean) - truth).mean() < 0.3 * np.abs(mean - truth).mean()
+    assert PredictiveLaw.from_json(json.loads(json.dumps(PredictiveLaw({"y": law}).as_json()))).parts["y"] == law
+    between = rng.uniform(10, 50, n)  # the loads are others
+    assert learn_student(between, [between + rng.normal(0, 1.0, n)], sds, levels=levels).levels == ()
+
+
 def test_moments_of_networks_beside_a_process_are_those_of_the_mixture():
     shares, means, variances = np.array([0.3, 0.7 * 0.4, 0.7 * 0.6]), np.array([1.0, 2.0, 5.0]), np.array([1, 4, 2])
     networks, *kinds_of = zip(means, variances, strict=True)
@@ -450,9 +489,9 @@ def test_the_variance_of_a_process_is_the_diagonal_of_its_covariance(kind, timed
     x, means, time = (torch.as_tensor(rng.normal(size=size)) for size in ((7, 3), (7, 3), 7))
     rows = x, means, torch.arange(7) % 3, time if timed else None
     log = {name: torch.tensor(rng.normal(), dtype=torch.double) for name in START}
-    log |= {name: torch.as_tensor(rng.normal(size=3)) for name in ("linear", "rate")}
-    covariance = _covariance(kind, log, rows, rows)
-    assert _variance(log, rows).numpy() == pytest.approx(covariance.diagonal().numpy())
+    log |= {name: torch.as_tensor(rng.normal(size=2)) for name in ("linear", "rate")}
+    covariance = _covariance(log, _pairs(kind, (2, 1), rows, rows))
+    assert _variance(log, (2, 1), rows).numpy() == pytest.approx(covariance.diagonal().numpy())
     assert (torch.linalg.eigvalsh(covariance) > -1e-8).all()
     assert covariance.numpy() == pytest.approx(covariance.T.numpy())
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from ..inference.law import StudentLaw, Temperature, joined, log_density, mixed
+from ..inference.law import StudentLaw, Temperature, joined, log_density, mixed, rounded
 
 # Centres and standard deviations of weak normal priors of log a, log(c / error), log g, log(nu - LEAST), log(h root of
 # the mean time / error); and of the log odds of w and u.
@@ -18,12 +18,14 @@ PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (-1.0, 2.0))
 SHARES = ((0.0, 2.0), (0.0, 2.0))
 LEAST = 2.1  # degrees of freedom from which the variance is tame
 STARTS = tuple((a, c, -0.5, 1.5, -1.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
+STEPS = (0.1, 0.2, 0.3, 0.4)  # widths of rounding that are tried, in shares of the least distance between levels
 MEMBER_LEVEL = 0.9  # of the interval that is calibrated on whole members of a group
 
 
 def learn_student(
-    truth: Any, means: Any, sds: Any, process: tuple[Any, Any] | None = None, lag: Any = None, known: Any = True
-) -> StudentLaw:
+    truth: Any, means: Any, sds: Any, process: tuple[Any, Any] | None = None, lag: Any = None, known: Any = True,
+    levels: Sequence[float] = (),
+) -> StudentLaw:  # fmt: skip
     """Law of a continuous component from the predictions of its labels by fits that had not seen them.
 
     Of label i, with value y, predicted by K fits with means m_k and standard deviations s_k::
@@ -35,9 +37,11 @@ def learn_student(
 
         n / 2 log(mean_i (y_i - m_i)^2)  -  log priors
 
-    Given them the others maximise the sum of the log densities and of the log priors. The priors are weak (log a, log
-    of c over the root mean square error, log odds of w and u: N(0, 2^2); log g: N(-0.5, 1); log(nu - 2.1): N(1.5,
-    1.5^2); log of h over that error at the mean d: N(-1, 2^2)) and keep parameters finite where labels are few.
+    Where the target takes few levels, the mean is rounded to them with the width that has the least absolute error, if
+    that is less than without. Given these the others maximise the sum of the log densities and of the log priors. The
+    priors are weak (log a, log of c over the root mean square error, log odds of w and u: N(0, 2^2); log g: N(-0.5, 1);
+    log(nu - 2.1): N(1.5, 1.5^2); log of h over that error at the mean d: N(-1, 2^2)) and keep parameters finite where
+    labels are few.
 
     Args:
         truth: Values of the n labels, shape (n,).
@@ -47,6 +51,7 @@ def learn_student(
         process: Means and standard deviations (K, n, 2) of the process by kind, over whose K the mean is taken.
         lag: Time from each label to the nearest one that was seen, (n,) or (K, n); None where no time is known.
         known: Whether another label of its unit was seen, (n,) or (K, n); elsewhere the process predicts alone.
+        levels: The values that the target takes, ascending, if they are few.
 
     Raises:
         ValueError: Fewer than ten labels, or a number that is not finite.
@@ -79,7 +84,10 @@ def learn_student(
         return _penalty(odds, SHARES) + truth.size / 2 * math.log(max(float(squares.mean()), 1e-300))
 
     w, u = (0.0, 0.0) if beside is None else special.expit(_least(of_shares, ((0.0, 0.0),))).tolist()
-    m, s2, v = (np.zeros(()), own, between) if beside is None else together(w, u)
+    m, s2, v = (np.zeros(truth.size), own, between) if beside is None else together(w, u)
+    step = _step(truth, mean + unit * m, levels)
+    if step is not None:
+        m = (rounded(mean + unit * m, levels, step) - mean) / unit
 
     def loss(parameters: np.ndarray) -> float:
         a, c, g, excess, h = np.exp(np.clip(parameters, -30, 30))
@@ -88,7 +96,18 @@ def learn_student(
 
     a, c, g, excess, h = np.exp(_least(loss, STARTS)).tolist()
     of_time = None if apart is None else h * unit / math.sqrt(typical)
-    return StudentLaw(a, c * unit, g if fits > 1 else None, LEAST + excess, w, u, of_time)
+    rounding: dict[str, Any] = {} if step is None else {"levels": tuple(map(float, levels)), "step": step}
+    return StudentLaw(a, c * unit, g if fits > 1 else None, LEAST + excess, w, u, of_time, **rounding)
+
+
+def _step(truth: np.ndarray, mean: np.ndarray, levels: Sequence[float]) -> float | None:
+    """Width with which rounding means to levels has the least absolute error; None where not rounding has less."""
+    if len(levels) < 2:
+        return None
+    widths = [float(share * np.diff(levels).min()) for share in STEPS]
+    errors = [float(np.abs(truth - rounded(mean, levels, width)).mean()) for width in widths]
+    best = int(np.argmin(errors))
+    return widths[best] if errors[best] < np.abs(truth - mean).mean() else None
 
 
 def _penalty(parameters: np.ndarray, priors: Sequence[tuple[float, float]]) -> float:
@@ -127,21 +146,30 @@ def held_out_scores(
     known: Any = True,
 ) -> dict[str, float]:  # fmt: skip
     """Mean CRPS and log density of held-out labels under the law that was learned from them, as `learn_student`."""
+    error, scale = _errors(law, truth, means, sds, process, lag, known)
+    return {"crps": float(law.crps(error, scale).mean()), "log_score": float(law.log_density(error, scale).mean())}
+
+
+def _errors(
+    law: StudentLaw, truth: Any, means: Any, sds: Any, process: tuple[Any, Any] | None, lag: Any, known: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of the mean and scales of the law, (n,) each."""
     truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
     mean, own = means.mean(0), (sds**2).mean(0) + np.zeros_like(truth)
     between = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth)
     if process is not None:
         p, r = (np.asarray(v, dtype=float) for v in process)
         seen = np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0)
-        w = np.where(seen, law.w, 1.0)
         both = mixed(law.u, *zip(p.mean(0).T, (r**2).mean(0).T, strict=True))
-        mean, own, between = joined(w, mean, own, between, both)
+        mean, own, between = joined(np.where(seen, law.w, 1.0), mean, own, between, both)
     apart = 0.0 if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
-    error, scale = truth - mean, law.scale(own, between, len(means), apart)
-    return {"crps": float(law.crps(error, scale).mean()), "log_score": float(law.log_density(error, scale).mean())}
+    return truth - law.rounded(mean), law.scale(own, between, len(means), apart)
 
 
-def for_new_members(law: StudentLaw, truth: Any, means: Any, sds: Any, member: Sequence[Any]) -> StudentLaw:
+def for_new_members(
+    law: StudentLaw, truth: Any, means: Any, sds: Any, member: Sequence[Any], process: tuple[Any, Any] | None = None,
+    lag: Any = None, known: Any = True,
+) -> StudentLaw:  # fmt: skip
     """The law with its scale set by whole members of a group, for members that no fit has seen.
 
     Labels of one member err together, so that members count, not labels: the scale is multiplied by the factor with
@@ -150,18 +178,18 @@ def for_new_members(law: StudentLaw, truth: Any, means: Any, sds: Any, member: S
     M + 1 members alike (Dunn, Wasserman and Ramdas 2023, section 4.1); of fewer than nine members, all labels.
 
     Args:
-        law: What `learn_student` found from the same labels, without a process or times.
+        law: What `learn_student` found from the same labels.
         truth: Values of the n labels, shape (n,).
         means: Their predicted means, shape (K, n).
         sds: Their predicted standard deviations, shape (K, n).
         member: Name of the member of each label, n.
+        process: Its means and standard deviations, as in `learn_student`.
+        lag: Time from each label to the nearest one that was seen.
+        known: Whether another label of its unit was seen.
     """
-    truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
-    fits = len(means)
-    between = means.var(0, ddof=1) if fits > 1 else np.zeros_like(truth)
-    scale = law.scale((sds**2).mean(0) + np.zeros_like(truth), between, fits)
+    error, scale = _errors(law, truth, means, sds, process, lag, known)
+    fits, error = len(means), np.abs(error) / scale
     _, place, count = np.unique(np.asarray(member), return_inverse=True, return_counts=True)
-    error = np.abs(truth - means.mean(0)) / scale
     order = np.argsort(error)
     held = np.cumsum(1 / count[place[order]]) / len(count)
     wanted = min(1.0, MEMBER_LEVEL * (1 + 1 / len(count)))
@@ -171,12 +199,14 @@ def for_new_members(law: StudentLaw, truth: Any, means: Any, sds: Any, member: S
         return law
     # g counts the fits' variance beyond the 1/R that every mixture has.
     g = None if law.g is None else math.sqrt(max(0.0, factor**2 * (law.g**2 + 1 / fits) - 1 / fits))
-    return dataclasses.replace(law, a=factor * law.a, c=factor * law.c, g=g)
+    h = None if law.h is None else factor * law.h
+    return dataclasses.replace(law, a=factor * law.a, c=factor * law.c, g=g, h=h)
 
 
 def learn_parts(
-    predicted: Sequence[Mapping[str, Any]], scores: dict[str, dict[str, float]] | None = None
-) -> dict[str, StudentLaw | Temperature]:
+    predicted: Sequence[Mapping[str, Any]], scores: dict[str, dict[str, float]] | None = None,
+    levels: Sequence[float] = (),
+) -> dict[str, StudentLaw | Temperature]:  # fmt: skip
     """Laws of a target from the predictions of held-out labels, one mapping per fit.
 
     Args:
@@ -186,6 +216,7 @@ def learn_parts(
             label may be predicted by several fits; as many predictions of each label count as all labels have.
             ``member``, names (n,), where whole members of a group were held out: see `for_new_members`.
         scores: Where to put the mean scores of the labels under each law.
+        levels: The values that a continuous target takes, if they are few.
     """
     places: dict[Any, list[tuple[int, int]]] = {}
     for k, part in enumerate(predicted):
@@ -213,9 +244,10 @@ def learn_parts(
             if "lag" in predicted[0]:
                 beside["lag"] = gathered("lag")
             of = truth, gathered("mean", name), gathered("sd", name)
-            law = learn_student(*of, **beside)
+            law = learn_student(*of, **beside, levels=levels)
             if all("member" in part for part in predicted):
-                law = for_new_members(law, *of, [predicted[k]["member"][i] for (k, i), *_ in held])
+                members = [predicted[k]["member"][i] for (k, i), *_ in held]
+                law = for_new_members(law, *of, members, **beside)
             out[name] = law
             if scores is not None:
                 scores[name] = held_out_scores(law, *of, **beside)

@@ -90,11 +90,14 @@ def cross_fitted(
     where m_i, s_i^2 and v_i come from the `repeats` fits that had not seen label i, in place of the R restarts. For a
     discrete target with probabilities p it learns a temperature t, and predicts by p^(1/t), normalised.
 
-    A model that names its ``process_inputs``, such as ssmtl's, is not alone: Gaussian processes of two kinds on the
+    A model with ``process_features``, as ssmtl and auxvae are, is not alone: Gaussian processes of two kinds on the
     same labels (`LabelProcess`, in closed form, trained once per fold too) predict beside the restarts with shares that
     have the least squared error on the held-out labels, so that all together are hardly worse than the best. Where the
     rows have times (``Batch.time``), their variance and that of the law, by a term h^2 d, grow with the time d to the
     nearest label of a unit; see `StudentLaw`.
+
+    A target that takes few values, such as a model's ``target_levels``, is rounded to them where that lowers the
+    absolute error of the held-out labels.
 
     The law holds on average for rows that are exchangeable with the held-out labels. Choose `by` so that these stand
     for the rows that are to be predicted: later rows want ``by="last"``, new groups the name of the group. There the
@@ -119,7 +122,7 @@ def cross_fitted(
             where a process knows the times of rows, also ``"last"``. Folds in time are the same in every repeat, whose
             fits then differ by their seed.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
-        process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_inputs`, and a
+        process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_features`, and a
             continuous target of rows in groups.
         seed: Random seed for the folds and the fits.
         jobs: Number of processes, each with one thread; more than one needs a model of the registry and a guide by name
@@ -206,9 +209,9 @@ def cross_fitted(
     if all("member" in part for part in predicted):
         facts["members"] = len({name for part in predicted for name in part["member"]})
         _warn_of_few_members(ways[0], facts["members"])
-    beside = LabelProcess.learn(train, target, model.process_inputs, seed) if process else None
+    beside = LabelProcess.learn(model, train, target, seed) if process else None
     scores: dict[str, dict[str, float]] = {}
-    parts = learn_parts(predicted, scores)
+    parts = learn_parts(predicted, scores, model.target_levels.get(target, ()))
     law = PredictiveLaw(parts, facts | {"scores": scores}, beside)
     first = fits[0]
     whole: dict[str, Any] = {"prototype": first.prototype}
@@ -255,8 +258,9 @@ def _checked(
 
 def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
     """Whether a Gaussian process can stand beside the fits: inputs, groups and a target of numbers, all in memory."""
-    real = train.on_disk is None and train[target].is_floating_point()
-    return bool(model.process_inputs and train.groups and real) and model.warp(target) is None
+    if train.on_disk is not None or not train.groups or not train[target].is_floating_point():
+        return False
+    return model.warp(target) is None and bool(model.process_features(train.hide().take([0])))
 
 
 def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
@@ -345,7 +349,7 @@ def _one_fit(
         predicted = _predicted(found, rest, held_out["target"], held_out["draws"], seed)
         way = f"last-{held_out['fold']}" if held_out["by"] == "last" else held_out["by"]
         predicted["rows"] = [f"{way}:{row}" for row in predicted["rows"]]
-        if held_out["by"] in rest.groups and not held_out["process"]:
+        if held_out["by"] in rest.groups and (not held_out["process"] or held_out["by"] in shared.model.open_groups):
             predicted["member"] = [str(name) for name in rest.group_names(held_out["by"])]
         if held_out["process"]:
             names = list(predicted["truth"])
@@ -396,10 +400,10 @@ def _by_process(
     model: ZooModel, train: Batch, rows: Batch, target: str, names: list[str], seed: int
 ) -> dict[str, Any]:  # fmt: skip
     """Predictions of the held-out labels by a process on the others, as `learn_parts` takes them."""
-    process = LabelProcess.learn(train, target, model.process_inputs, seed)
-    found = dict(zip(("process_mean", "process_sd"), process.predict(rows), strict=True))
+    process = LabelProcess.learn(model, train, target, seed)
+    found = dict(zip(("process_mean", "process_sd"), process.predict(model, rows), strict=True))
     out: dict[str, Any] = {
         what: {name: values[..., j].T.tolist() for j, name in enumerate(names)} for what, values in found.items()
     }
-    out["known"] = process.labelled(rows).tolist()
+    out["known"] = process.known(rows).tolist()
     return out | ({"lag": process.lag(rows).tolist()} if process.timed else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.build import SEEN
+from ..modeling.base import ZooModel
 
 MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
 JITTER, CONSTANT = 1e-4, 4.0  # in variances of the target
@@ -23,7 +23,9 @@ START = {
     "time_common_trend": -2.0, "noise": -1.0,
 }  # fmt: skip
 SPREAD = 1.5
+PAIRS = 2**24  # numbers about pairs of rows that are held at once
 KINDS = ("squared", "absolute")  # distances in x: functions that are smooth, and those that have kinks as trees have
+Features = Mapping[str, Tensor]  # kind of features -> (N, D_k), NaN where a value is missing
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]  # x (n, D), means (n, D), unit (n,), time (n,)
 
 
@@ -36,57 +38,63 @@ def days(time: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LabelProcess:
-    """Two Gaussian processes of a target given inputs x, unit u and, where it is known, time t of a row.
+    """Two Gaussian processes of a target given features x, unit u and, where it is known, time t of a row.
 
-    With standardised inputs, target and time, x_u the mean input of a unit, and delta = 1 for rows of one unit::
+    With standardised features, target and time, x_u the mean features of a unit, delta = 1 for rows of one unit, and
+    k the kind of feature d, whose features share their scales::
 
-        y = f + noise,  cov(f, f') = 4 + unit^2 delta + sum_d linear_d^2 x_d x'_d
+        y = f + noise,  cov(f, f') = 4 + unit^2 delta + sum_d linear_k^2 x_d x'_d
                                      + (smooth^2 + smooth_unit^2 delta + smooth_alike^2 A) S + alike^2 A
                                      + (time^2 delta exp(-time_rate |t - t'|) + time_trend^2 delta t t')
                                      + (the same without delta, of all units in common)
         A = exp(-1/2 alike_rate^2 |x_u - x'_u|^2 / D)
-        S = exp(-1/2 sum_d rate_d^2 (x_d - x'_d)^2)                           kind "squared"
-        S = exp(-sum_d rate_d |asinh(2 x_d) - asinh(2 x'_d)| / sqrt(D))       kind "absolute"
+        S = exp(-1/2 sum_d rate_k^2 (x_d - x'_d)^2)                           kind "squared"
+        S = exp(-sum_d rate_k |asinh(2 x_d) - asinh(2 x'_d)| / sqrt(D))       kind "absolute"
 
     Functions of the first kind are smooth; those of the second have kinks, as the limit of a forest of random splits
-    has, and outlying inputs, whose scale asinh compresses, do not bend them. A mixed linear model, an autocorrelated
-    deviation and a trend are special cases of both.
+    has, and outlying features, whose scale asinh compresses, do not bend them. A mixed linear model, an autocorrelated
+    deviation and a trend are special cases of both. For units that are open, as new people are, there is no A: a row is
+    told by its own features alone, and what belongs to a unit is known of labelled units only.
 
     The logarithms of the hyperparameters maximise the marginal likelihood of at most 300 labels with normal priors; at
-    most 2,000 labels are conditioned on, drawn at random. A missing input counts as the mean of its unit.
+    most 2,000 labels are conditioned on, drawn at random. A missing feature counts as the mean of its unit.
 
     Attributes:
         names: Names of the units with a place in `means`, (M,).
+        sizes: Numbers D_k of features of each kind.
         tensors: ``x`` (n, D), ``y`` (n, J), ``unit`` (n,) and, with time, ``time`` (n,) of the labels; ``means``
             (M, D); ``x_loc``, ``x_scale`` (D,), ``y_loc``, ``y_scale`` (J,), ``time_loc``, ``time_scale`` (); and
             hyperparameters ``<kind>_<name>`` (J, ...), as logarithms. Double precision, standardised.
 
     Example:
+        >>> import pyrozoo as zoo
         >>> from pyrozoo.inference.label_process import LabelProcess
         >>> from pyrozoo.models.ssmtl import simulate
         >>> train, test = simulate(n_units=4, n_labelled=5, n_unlabelled=20, n_test=10)
-        >>> process = LabelProcess.learn(train, "y", ("x",))
-        >>> mean, sd = process.predict(test)
+        >>> model = zoo.create_model("ssmtl", train)
+        >>> process = LabelProcess.learn(model, train, "y")
+        >>> mean, sd = process.predict(model, test)
         >>> mean.shape, bool((sd > 0).all())  # of both kinds
         ((2, 40, 1), True)
     """
 
     names: np.ndarray
-    inputs: tuple[str, ...]
+    sizes: tuple[int, ...]
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def learn(cls, train: Batch, target: str, inputs: tuple[str, ...], seed: int = 0) -> LabelProcess:
+    def learn(cls, model: ZooModel, train: Batch, target: str, seed: int = 0) -> LabelProcess:
         """Choose hyperparameters and keep the labels.
 
         Args:
+            model: The model, for its `process_features` and `open_groups`.
             train: Data with labels and groups, of which the first counts.
             target: Name of a target of numbers.
-            inputs: Names of the row tensors that are inputs.
             seed: Random seed for the labels that are used, where there are more.
         """
         rng, group = np.random.default_rng(seed), train.groups[0]
-        x, unit = _inputs(train, inputs), train[group].cpu()
+        features, open_units = model.process_features(train.hide()), group in model.open_groups
+        x, unit = _side_by_side(features), train[group].cpu()
         x_loc, x_scale = _nanmoments(x)
         x = (x - x_loc) / x_scale
         means = _unit_means(x, unit, train.sizes[group])
@@ -104,10 +112,14 @@ class LabelProcess:
             time = torch.as_tensor(days(train.time)[rows])
             own["time_loc"], own["time_scale"] = time.mean(), time.std(unbiased=False).clamp(min=1e-12)
             own["time"] = (time - own["time_loc"]) / own["time_scale"]
-        process = cls(np.asarray(train.coords[group]), inputs, own)
+        process = cls(np.asarray(train.coords[group]), tuple(part.shape[1] for part in features.values()), own)
         chosen = np.sort(rng.permutation(len(rows))[:SEARCHED])
+        labels = process._labels(chosen)
+        left_out = {name for name in START if "alike" in name and open_units}
+        left_out |= {name for name in START if "time" in name and not process.timed}
         for kind in KINDS:
-            found = [_search(kind, process._labels(chosen), own["y"][chosen, j]) for j in range(y.shape[1])]
+            pairs = _pairs(kind, process.sizes, labels, labels, with_means=not open_units)
+            found = [_search(pairs, len(process.sizes), left_out, own["y"][chosen, j]) for j in range(y.shape[1])]
             own |= {f"{kind}_{name}": torch.stack([part[name] for part in found]) for name in found[0]}
         return process
 
@@ -116,44 +128,66 @@ class LabelProcess:
         """Whether it knows the times of its labels."""
         return "time" in self.tensors
 
-    def predict(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def open_units(self) -> bool:
+        """Whether rows are told without what is known of their units' features."""
+        return f"{KINDS[0]}_alike" not in self.tensors
+
+    def predict(self, model: ZooModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, noise included, of every row and component by each kind, (2, N, J) each.
 
-        Units that it does not know are told by their mean inputs in this batch alone.
+        Units that it does not know are told by their mean features in this batch alone, if at all.
+
+        Args:
+            model: The model of which it learned.
+            batch: Rows; their targets are not read.
 
         Raises:
-            ValueError: It knows times, and the batch has none.
+            ValueError: Other numbers of features, or it knows times, and the batch has none.
         """
-        found = [self._of_kind(kind, self._rows(batch)) for kind in KINDS]
+        features = model.process_features(batch.hide())
+        if (sizes := tuple(part.shape[1] for part in features.values())) != self.sizes:
+            raise ValueError(f"features of the process: {sizes} by kind, where its labels have {self.sizes}")
+        found = [self._of_kind(kind, self._rows(batch, features)) for kind in KINDS]
         mean, sd = (np.stack(values) for values in zip(*found, strict=True))
         return mean, sd
 
     def _of_kind(self, kind: str, new: Inputs) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation by one kind, (N, J) each."""
         known, own = self._labels(slice(None)), self.tensors
-        means, sds = [], []
-        for j in range(own["y"].shape[1]):
-            log = {name.partition("_")[2]: value[j] for name, value in own.items() if name.startswith(f"{kind}_")}
-            factor = torch.linalg.cholesky(_with_noise(_covariance(kind, log, known, known), log))
-            weights = torch.cholesky_solve(own["y"][:, j, None], factor)[:, 0]
-            mean, variance = [], []
-            for start in range(0, len(new[0]), 4096):
-                part = tuple(None if t is None else t[start : start + 4096] for t in new)
-                cross = _covariance(kind, log, part, known)  # type: ignore[arg-type]
-                mean.append(cross @ weights)
-                explained = torch.linalg.solve_triangular(factor, cross.T, upper=False).square().sum(0)
-                variance.append((_variance(log, part) - explained).clamp(min=0))  # type: ignore[arg-type]
-            noise = log["noise"].exp() ** 2 + JITTER
-            means.append(torch.cat(mean) * own["y_scale"][j] + own["y_loc"][j])
-            sds.append((torch.cat(variance) + noise).sqrt() * own["y_scale"][j])
-        return torch.stack(means, -1).numpy(), torch.stack(sds, -1).numpy()
+        logs = [
+            {name.partition("_")[2]: value[j] for name, value in own.items() if name.startswith(f"{kind}_")}
+            for j in range(own["y"].shape[1])
+        ]
+        covariances = torch.cat(list(self._covariances(kind, logs, known, known)), 1)
+        factors = [torch.linalg.cholesky(_with_noise(*both)) for both in zip(covariances, logs, strict=True)]
+        weights = [torch.cholesky_solve(own["y"][:, j, None], factor)[:, 0] for j, factor in enumerate(factors)]
+        mean, explained = [], []
+        for part in self._covariances(kind, logs, new, known):
+            mean.append(torch.stack([cross @ one for cross, one in zip(part, weights, strict=True)], -1))
+            solved = [torch.linalg.solve_triangular(f, c.T, upper=False) for f, c in zip(factors, part, strict=True)]
+            explained.append(torch.stack([half.square().sum(0) for half in solved], -1))
+        prior = torch.stack([_variance(log, self.sizes, new) for log in logs], -1)
+        noise = torch.stack([log["noise"].exp() ** 2 + JITTER for log in logs])
+        sds = ((prior - torch.cat(explained)).clamp(min=0) + noise).sqrt() * own["y_scale"]
+        return (torch.cat(mean) * own["y_scale"] + own["y_loc"]).numpy(), sds.numpy()
+
+    def _covariances(
+        self, kind: str, logs: Sequence[Mapping[str, Tensor]], rows: Inputs, known: Inputs
+    ) -> Iterator[Tensor]:
+        """Covariances of rows with labels, component by component, some rows at a time: (J, part of N, n) each."""
+        step = max(1, PAIRS // (2 * len(self.sizes) * len(known[0])))
+        for start in range(0, len(rows[0]), step):
+            part = tuple(None if t is None else t[start : start + step] for t in rows)
+            pairs = _pairs(kind, self.sizes, part, known, with_means=not self.open_units)  # type: ignore[arg-type]
+            yield torch.stack([_covariance(log, pairs) for log in logs])
 
     def lag(self, batch: Batch) -> np.ndarray:
         """Time from each row to the nearest label of its unit, (N,), in days or the unit of the times.
 
         A row of a unit without labels is as far away as the times of all labels reach.
         """
-        _, _, unit, time = self._rows(batch)
+        unit, time = torch.as_tensor(self._places(batch)), self._times(batch)
         assert time is not None
         out = np.full(batch.n_rows, float(self.tensors["time"].max() - self.tensors["time"].min()))
         for i in unit.unique().tolist():
@@ -162,10 +196,11 @@ class LabelProcess:
                 out[rows] = (time[unit == i][:, None] - own[None]).abs().amin(1).numpy()
         return out * float(self.tensors["time_scale"])
 
-    def labelled(self, batch: Batch) -> np.ndarray:
-        """Whether the unit of each row has a label, (N,)."""
-        place = self._places(batch)
-        return np.isin(place, self.tensors["unit"].unique().numpy())
+    def known(self, batch: Batch) -> np.ndarray:
+        """Whether the unit of each row has a label, (N,); open units count as if they had."""
+        if self.open_units:
+            return np.ones(batch.n_rows, dtype=bool)
+        return np.isin(self._places(batch), self.tensors["unit"].unique().numpy())
 
     def _places(self, batch: Batch) -> np.ndarray:
         """Place of each row's unit among the known ones; new ones are numbered from -1 downwards, (N,)."""
@@ -174,18 +209,21 @@ class LabelProcess:
         places = [known.get(name, -1 - i) for i, name in enumerate(new)]
         return np.array(places)[batch[group].cpu().numpy()]
 
-    def _rows(self, batch: Batch) -> Inputs:
-        """What the covariance reads of the rows of a batch."""
-        if self.timed and batch.time is None:
+    def _times(self, batch: Batch) -> Tensor | None:
+        """Standardised times of rows, (N,); None if it knows none."""
+        if not self.timed:
+            return None
+        if batch.time is None:
             raise ValueError("time: the labels have times, these rows have none; give the column of the time")
-        own, index = self.tensors, batch[batch.groups[0]].cpu()
+        return (torch.as_tensor(days(batch.time)) - self.tensors["time_loc"]) / self.tensors["time_scale"]
+
+    def _rows(self, batch: Batch, features: Features) -> Inputs:
+        """What the covariance reads of the rows of a batch."""
+        own, index, time = self.tensors, batch[batch.groups[0]].cpu(), self._times(batch)
         place = torch.as_tensor(self._places(batch))
-        x = (_inputs(batch, self.inputs) - own["x_loc"]) / own["x_scale"]
+        x = (_side_by_side(features) - own["x_loc"]) / own["x_scale"]
         here = _unit_means(x, index, batch.sizes[batch.groups[0]])[index]
         means = torch.where((place < 0)[:, None], here, own["means"][place.clamp(min=0)])
-        time = None
-        if self.timed:
-            time = (torch.as_tensor(days(batch.time)) - own["time_loc"]) / own["time_scale"]  # type: ignore[arg-type]
         return torch.where(x.isnan(), means, x), means, place, time
 
     def _labels(self, rows: Any) -> Inputs:
@@ -195,13 +233,9 @@ class LabelProcess:
         return own["x"][rows], own["means"][unit], unit, own["time"][rows] if self.timed else None
 
 
-def _inputs(batch: Batch, names: tuple[str, ...]) -> Tensor:
-    """Inputs side by side in double precision, (N, D), NaN where a value is missing."""
-    found = []
-    for name in names:
-        x, seen = batch[name].detach().cpu().double(), batch.tensors.get(name + SEEN)
-        found.append((x if seen is None else torch.where(seen.cpu(), x, torch.nan)).reshape(batch.n_rows, -1))
-    return torch.cat(found, -1)
+def _side_by_side(features: Features) -> Tensor:
+    """Features of all kinds in double precision, (N, D)."""
+    return torch.cat([part.detach().cpu().double() for part in features.values()], -1)
 
 
 def _nanmoments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,27 +246,24 @@ def _nanmoments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unit_means(x: Tensor, unit: Tensor, size: int) -> Tensor:
-    """Mean of each unit's inputs (M, D), without missing values; 0, the mean of all, where there is none."""
+    """Mean of each unit's features (M, D), without missing values; 0, the mean of all, where there is none."""
     seen = ~x.isnan()
     total = x.new_zeros(size, x.shape[1]).index_add(0, unit, torch.where(seen, x, torch.zeros_like(x)))
     return total / x.new_zeros(size, x.shape[1]).index_add(0, unit, seen.to(x)).clamp(min=1)
 
 
-def _search(kind: str, rows: Inputs, y: Tensor) -> dict[str, Tensor]:
+def _search(pairs: _Pairs, n_kinds: int, left_out: Set[str], y: Tensor) -> dict[str, Tensor]:
     """Logarithms of the hyperparameters of one component, from some of its labels."""
-    size = rows[0].shape[1]
-    each = -0.5 * math.log(max(size, 1)) - 0.7
-    start = {name: torch.tensor(value, dtype=torch.double) for name, value in START.items()}
-    start |= {name: torch.full((size,), each, dtype=torch.double) for name in ("linear", "rate")}
-    if rows[3] is None:
-        start = {name: value for name, value in start.items() if not name.startswith("time")}
+    each = -0.5 * math.log(max(pairs.n_features, 1)) - 0.7
+    start = {name: torch.tensor(value, dtype=torch.double) for name, value in START.items() if name not in left_out}
+    start |= {name: torch.full((n_kinds,), each, dtype=torch.double) for name in ("linear", "rate")}
     log = {name: value.clone().requires_grad_() for name, value in start.items()}
     optimiser = torch.optim.Adam(log.values(), lr=0.1)
     for step in range(STEPS):
         optimiser.param_groups[0]["lr"] = 0.1 * (1 - 0.9 * step / STEPS)
         optimiser.zero_grad()
         with torch.enable_grad():
-            factor = torch.linalg.cholesky(_with_noise(_covariance(kind, log, rows, rows), log))
+            factor = torch.linalg.cholesky(_with_noise(_covariance(log, pairs), log))
             fit = 0.5 * (y @ torch.cholesky_solve(y[:, None], factor)[:, 0]) + factor.diagonal().log().sum()
             prior = sum(((log[name] - start[name]) / SPREAD).square().sum() for name in log) / 2
             (fit + prior).backward()
@@ -244,33 +275,70 @@ def _with_noise(covariance: Tensor, log: Mapping[str, Tensor]) -> Tensor:
     return covariance + (log["noise"].exp() ** 2 + JITTER) * torch.eye(len(covariance), dtype=covariance.dtype)
 
 
-def _covariance(kind: str, log: Mapping[str, Tensor], one: Inputs, other: Inputs) -> Tensor:
+@dataclass(frozen=True)
+class _Pairs:
+    """What a covariance reads of rows (n,) and others (m,), whatever its hyperparameters.
+
+    Attributes:
+        kind: Of `KINDS`.
+        n_features: D.
+        products, apart: Of each kind of features, products and distances, (K, n, m).
+        same: 1 where both are of one unit, (n, m).
+        means_apart: Squared distances of their units' features, (n, m); None where these do not count.
+        times: Times (n, 1) and (1, m); None without.
+    """
+
+    kind: str
+    n_features: int
+    products: Tensor
+    apart: Tensor
+    same: Tensor
+    means_apart: Tensor | None
+    times: tuple[Tensor, Tensor] | None
+
+
+def _pairs(kind: str, sizes: Sequence[int], one: Inputs, other: Inputs, *, with_means: bool = True) -> _Pairs:
+    """What the covariance of one kind reads of some rows and others."""
+    parts = list(zip(one[0].split(list(sizes), 1), other[0].split(list(sizes), 1), strict=True))
+    if kind == "absolute":
+        apart = [torch.cdist(torch.asinh(2 * a), torch.asinh(2 * b), p=1) for a, b in parts]
+    else:
+        apart = [_squares(a, b) for a, b in parts]
+    times = None if one[3] is None or other[3] is None else (one[3][:, None], other[3][None])
+    return _Pairs(
+        kind, one[0].shape[1], torch.stack([a @ b.T for a, b in parts]), torch.stack(apart),
+        (one[2][:, None] == other[2][None]).double(), _squares(one[1], other[1]) if with_means else None, times,
+    )  # fmt: skip
+
+
+def _covariance(log: Mapping[str, Tensor], pairs: _Pairs) -> Tensor:
     """Covariance of f in some rows (n,) and others (m,), (n, m)."""
     size = {name: value.exp() ** 2 for name, value in log.items()}
-    same = (one[2][:, None] == other[2][None]).double()
-    rate = log["rate"].exp()
-    if kind == "absolute":
-        bent, other_bent = (torch.asinh(2 * rows[0]) * rate for rows in (one, other))
-        smooth = torch.exp(-torch.cdist(bent, other_bent, p=1) / math.sqrt(max(one[0].shape[1], 1)))
+    features = max(pairs.n_features, 1)
+    if pairs.kind == "absolute":
+        smooth = torch.exp(-torch.tensordot(log["rate"].exp(), pairs.apart, 1) / math.sqrt(features))
     else:
-        smooth = torch.exp(-0.5 * _squares(one[0] * rate, other[0] * rate))
-    alike = torch.exp(-0.5 * size["alike_rate"] / max(one[0].shape[1], 1) * _squares(one[1], other[1]))
-    found = CONSTANT + size["unit"] * same + (one[0] * size["linear"]) @ other[0].T + size["alike"] * alike
-    found = found + (size["smooth"] + size["smooth_unit"] * same + size["smooth_alike"] * alike) * smooth
-    if one[3] is not None and other[3] is not None:
-        apart = (one[3][:, None] - other[3][None]).abs()
-        for name, where in (("time", same), ("time_common", 1.0)):
-            trend = size[f"{name}_trend"] * one[3][:, None] * other[3][None]
-            found = found + where * (size[name] * torch.exp(-log[f"{name}_rate"].exp() * apart) + trend)
+        smooth = torch.exp(-0.5 * torch.tensordot(size["rate"], pairs.apart, 1))
+    found = CONSTANT + size["unit"] * pairs.same + torch.tensordot(size["linear"], pairs.products, 1)
+    shared = size["smooth"] + size["smooth_unit"] * pairs.same
+    if pairs.means_apart is not None:
+        alike = torch.exp(-0.5 * size["alike_rate"] / features * pairs.means_apart)
+        found, shared = found + size["alike"] * alike, shared + size["smooth_alike"] * alike
+    found = found + shared * smooth
+    if pairs.times is not None:
+        here, there = pairs.times
+        for name, where in (("time", pairs.same), ("time_common", 1.0)):
+            trend = size[f"{name}_trend"] * here * there
+            found = found + where * (size[name] * torch.exp(-log[f"{name}_rate"].exp() * (here - there).abs()) + trend)
     return found
 
 
-def _variance(log: Mapping[str, Tensor], rows: Inputs) -> Tensor:
+def _variance(log: Mapping[str, Tensor], sizes: Sequence[int], rows: Inputs) -> Tensor:
     """Variance of f in rows, the diagonal of their covariance, (n,)."""
     timed = () if rows[3] is None else ("time", "time_common")
     names = ("unit", "smooth", "smooth_unit", "smooth_alike", "alike", *timed)
-    constant = CONSTANT + sum(float(log[name].exp() ** 2) for name in names)
-    found = constant + (rows[0].square() * log["linear"].exp() ** 2).sum(-1)
+    constant = CONSTANT + sum(float(log[name].exp() ** 2) for name in names if name in log)
+    found = constant + rows[0].square() @ log["linear"].repeat_interleave(torch.tensor(sizes)).exp() ** 2
     for name in timed:
         found = found + (rows[3] * log[f"{name}_trend"].exp()).square()  # type: ignore[operator]
     return found

@@ -30,7 +30,11 @@ class StudentLaw:
         p := (1 - u) p + u p',   r^2 := (1 - u) r^2 + u r'^2 + u (1 - u) (p - p')^2
         m := (1 - w) m + w p,    s^2 := (1 - w) s^2 + w r^2 + w (1 - w) (m - p)^2,    v := (1 - w)^2 v
 
-    In units without a label the process predicts alone, w = 1.
+    Of a target that takes few values, the levels v_k, m is rounded to them, sharply or less so::
+
+        m := sum_k p_k v_k,    p_k proportional to N(m; v_k, step^2)
+
+    In units without a label the process predicts alone, w = 1, unless units are open (`LabelProcess.open_units`).
 
     Attributes:
         a: Factor of the predictors' own standard deviation s.
@@ -42,6 +46,8 @@ class StudentLaw:
         u: Share of its second kind in it, in [0, 1].
         h: Standard deviation that grows with the root of the time to the nearest label, in the units of the target;
             None if no time is known.
+        levels: Values to which m is rounded, ascending; none where it is not.
+        step: Width of the rounding, in the units of the target.
     """
 
     a: float
@@ -51,15 +57,22 @@ class StudentLaw:
     w: float = 0.0
     u: float = 0.0
     h: float | None = None
+    levels: tuple[float, ...] = ()
+    step: float = 1.0
 
     def __post_init__(self) -> None:
         values = asdict(self)
-        numbers = [v for name, v in values.items() if not (name in ("g", "h") and v is None)]
-        whole = all(isinstance(v, float) and math.isfinite(v) and v >= 0 for v in numbers)
-        if not whole or not self.nu > 2 or max(self.w, self.u) > 1:
+        numbers = [v for name, v in values.items() if name != "levels" and not (name in ("g", "h") and v is None)]
+        whole = all(isinstance(v, float) and math.isfinite(v) for v in (*numbers, *self.levels))
+        if not whole or min(numbers) < 0 or not self.step > 0 or not self.nu > 2 or max(self.w, self.u) > 1:
             raise ValueError(
-                f"a predictive law of {values}: a, c, g, h, w, u are at least 0, nu is above 2, w and u at most 1"
+                f"a predictive law of {values}: a, c, g, h, w, u are at least 0, nu is above 2, w and u at most 1, "
+                "step above 0"
             )
+
+    def rounded(self, mean: np.ndarray) -> np.ndarray:
+        """Means between the levels, (N,), from those of the predictors, (N,); the same where there are no levels."""
+        return rounded(mean, self.levels, self.step) if self.levels else mean
 
     def scale(self, own: np.ndarray, between: np.ndarray, restarts: int, lag: np.ndarray | float = 0.0) -> np.ndarray:
         """Scale of the t distribution.
@@ -116,6 +129,12 @@ def mixed(share: Any, one: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     (mean, variance), (second, its_variance) = one, other
     between = share * (1 - share) * (mean - second) ** 2
     return (1 - share) * mean + share * second, (1 - share) * variance + share * its_variance + between
+
+
+def rounded(mean: np.ndarray, levels: Any, step: float) -> np.ndarray:
+    """Numbers (N,) rounded to levels (L,) with a width `step`, see `StudentLaw`."""
+    values = np.asarray(levels, dtype=float)
+    return special.softmax(-0.5 * ((mean[:, None] - values) / step) ** 2, axis=1) @ values
 
 
 def log_density(error: np.ndarray, scale: np.ndarray, nu: float) -> np.ndarray:
@@ -175,7 +194,7 @@ class PredictiveLaw:
     def as_json(self) -> dict[str, Any]:
         """The law as JSON holds it, without the numbers of the process."""
         own = {"parts": {name: asdict(part) for name, part in self.parts.items()}, "facts": dict(self.facts)}
-        return own | ({} if self.process is None else {"process": list(self.process.inputs)})
+        return own | ({} if self.process is None else {"process": list(self.process.sizes)})
 
     @classmethod
     def from_json(
@@ -193,12 +212,17 @@ class PredictiveLaw:
         """
         try:
             parts = {
-                str(name): Temperature(**part) if "t" in part else StudentLaw(**part)
+                str(name): Temperature(**part)
+                if "t" in part
+                else StudentLaw(**{**part, "levels": tuple(part.get("levels", ()))})
                 for name, part in record["parts"].items()
             }
             process = None
             if "process" in record:
-                process = LabelProcess(np.asarray(names), tuple(record["process"]), dict(tensors or {}))
+                own, sizes = dict(tensors or {}), record["process"]
+                if not all(isinstance(size, int) for size in sizes):  # runs of before had names, and a scale per column
+                    sizes = [1] * own["x"].shape[1]
+                process = LabelProcess(np.asarray(names), tuple(sizes), own)
             return cls(parts, dict(record["facts"]), process)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"'law' of its record is no predictive law ({error}); save the run again") from None

@@ -19,6 +19,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.build import SEEN
 from . import priors as prior_tools
 from .enumeration import Unmasked
 from .hidden import Inside, masks_of
@@ -109,7 +110,9 @@ class ZooModel(LocalParams, PyroModule):
         data_defaults: Constructor arguments that `pyrozoo.create_model` takes for data where the caller gives none;
             unlike the constructor's own defaults, on which saved fits rely, they may change.
         process_inputs: Row tensors that a Gaussian process on the labels reads, which predicts beside the restarts of
-            `pyrozoo.cross_fitted`; empty for a model without one.
+            `pyrozoo.cross_fitted`; empty for a model without one. See also `process_features`.
+        target_levels: Continuous target -> the few values that it takes, to which the law of `pyrozoo.cross_fitted` may
+            round.
         cut: What of the posterior is cut, so that the guide is not to follow the log joint; empty if nothing is.
         entry: Entry and variant of the registry that made this instance.
 
@@ -151,6 +154,7 @@ class ZooModel(LocalParams, PyroModule):
     fit_defaults: Mapping[str, Any] = {}
     data_defaults: Mapping[str, Any] = {}
     process_inputs: tuple[str, ...] = ()
+    target_levels: Mapping[str, Sequence[float]] = {}
     cut: str = ""
     entry: tuple[str, str] | None = None
     _plain: bool = False  # whether 0 is inside the support of every target, so that hidden entries stay as they are
@@ -215,6 +219,25 @@ class ZooModel(LocalParams, PyroModule):
             target: Name of the target.
         """
         return None
+
+    def process_features(self, data: Batch) -> Mapping[str, Tensor]:
+        """What the Gaussian process on the labels, which predicts beside fits of `pyrozoo.cross_fitted`, reads of rows.
+
+        Here these are the columns of `process_inputs`, each a kind of its own. A model with many features may compute
+        them from anything in the batch but its targets, and give those of one kind the same scales.
+
+        Args:
+            data: Rows, in the layout of the training data.
+
+        Returns:
+            Kind of features -> (N, D_k), NaN where a value is missing; empty for a model without a process.
+        """
+        out: dict[str, Tensor] = {}
+        for name in self.process_inputs:
+            x, seen = data[name], data.tensors.get(name + SEEN)
+            x = (x if seen is None else x.where(seen, torch.nan)).reshape(data.n_rows, -1)
+            out |= {f"{name}[{d}]": x[:, d : d + 1] for d in range(x.shape[1])}
+        return out
 
     def check(self, data: Batch) -> None:
         """Refuse training data that this model cannot have generated; called by every fit.

@@ -349,7 +349,7 @@ def _numbers(target: str, own: Predicted, fit: Fit, quantiles: tuple) -> dict[st
 class Beside:
     """What the process of a law says of rows: means (2, N, J), variances (2, N, J), time to the nearest label (N,).
 
-    `known` (N,) says whether the unit of a row has labels.
+    `known` (N,) says whether the unit of a row has labels, or may be without them.
     """
 
     mean: np.ndarray
@@ -363,9 +363,9 @@ def _beside(fit: Fit, batch: Batch, target: str) -> Beside | None:
     process = None if fit.law is None else fit.law.process
     if process is None or fit.law is None or fit.law.facts["target"] != target:
         return None
-    mean, sd = process.predict(batch)
+    mean, sd = process.predict(fit.model, batch)
     lag = process.lag(batch) if process.timed else 0.0
-    return Beside(mean, sd**2, process.labelled(batch), lag)
+    return Beside(mean, sd**2, process.known(batch), lag)
 
 
 def _by_law(
@@ -387,6 +387,7 @@ def _by_law(
             w = np.where(beside.known, law.w, 1.0)
             process = mixed(law.u, *zip(beside.mean[..., j], beside.variance[..., j], strict=True))
             mean[:, j], own[:, j], between[:, j] = joined(w, mean[:, j], own[:, j], between[:, j], process)
+        mean[:, j] = law.rounded(mean[:, j])
         scale = law.scale(own[:, j], between[:, j], len(first), 0.0 if beside is None else beside.lag)
         found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}
         out |= columns_of(name, summary(mean[:, j], law.sd(scale), found))

@@ -125,7 +125,7 @@ def _process_scores(fit: Fit, test: Batch) -> dict[str, float]:
     assert fit.law.process is not None
     law = fit.law.parts["y"]
     assert isinstance(law, StudentLaw)
-    (p, other), (r, other_r) = (values[..., 0] for values in fit.law.process.predict(test))
+    (p, other), (r, other_r) = (values[..., 0] for values in fit.law.process.predict(fit.model, test))
     mean, variance = mixed(law.u, (p, r**2), (other, other_r**2))
     sd = np.sqrt(variance)
     truth = test["y"][:, 0].double().numpy()
