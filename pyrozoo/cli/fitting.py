@@ -94,17 +94,22 @@ def _take_preset(arguments: argparse.Namespace) -> None:
     arguments.settings = dict(preset.settings)
 
 
-def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> bool:
-    """Whether to cross-fit: the entry does so by default, and there are labels."""
+def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> dict[str, Any] | None:
+    """Options of a cross-fit, which the entry may make by default where there are labels; None for a plain fit."""
     parts = registry.entry(arguments.name).parts
     labelled = any(data.observed(target).any() for target in model.targets if target in data.labels)
-    cross = arguments.cross_fit and getattr(parts, "CROSS_FITS", False) and labelled
-    if (arguments.held_out or arguments.jobs > 1) and not cross:
-        raise ValueError("--held-out and --jobs belong to a cross-fit, which this is not")
-    return cross
+    own = getattr(parts, "CROSS_FITS", None)
+    if not (arguments.cross_fit and own and labelled):
+        if arguments.held_out or arguments.jobs > 1:
+            raise ValueError("--held-out and --jobs belong to a cross-fit, which this is not")
+        return None
+    options = {"restarts": 4, "by": arguments.held_out} if arguments.held_out else dict(own)
+    return options | ({"restarts": arguments.restarts} if arguments.restarts else {})
 
 
-def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch, cross: bool) -> Fit:
+def _train(
+    arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Batch, cross: dict[str, Any] | None
+) -> Fit:
     from ..inference.fit import fit
     from ..inference.losses import NonFiniteLoss
 
@@ -113,8 +118,8 @@ def _train(arguments: argparse.Namespace, model: ZooModel, guide: Any, data: Bat
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's; the error below says more
-            if cross:
-                return _cross_fitted(arguments, model, guide, data, options)
+            if cross is not None:
+                return _cross_fitted(arguments, model, guide, data, options | cross | {"jobs": arguments.jobs})
             return fit(model, guide, data, restarts=arguments.restarts or 1, **options)
     except NonFiniteLoss as error:
         reason = str(error).partition("; the last good state")[0]
@@ -132,7 +137,6 @@ def _cross_fitted(
     from ..experiments.cross_fitting import cross_fitted
     from ..experiments.jobs import JobError
 
-    options |= {"by": arguments.held_out, "jobs": arguments.jobs, "restarts": arguments.restarts or 4}
     try:
         return cross_fitted(model, guide, data, **options)
     except JobError as error:

@@ -260,16 +260,17 @@ def _fit_options(
     )  # fmt: skip
     fit.add_argument("--seed", type=natural, metavar="N", default=0, help="default: 0")
     fit.add_argument(
-        "--restarts", type=positive, metavar="N", help="independent fits; default: 1, or 4 of an entry that cross-fits"
-    )
+        "--restarts", type=positive, metavar="N",
+        help="independent fits to all data; default: 1, or what an entry that cross-fits takes",
+    )  # fmt: skip
     fit.add_argument(
         "--no-cross-fit", dest="cross_fit", action="store_false",
-        help="leave the intervals as the model states them, where an entry (ssmtl) corrects them by ten more fits",
+        help="one plain fit, where an entry (ssmtl, auxvae) corrects predictions by fits that leave labels out",
     )  # fmt: skip
     fit.add_argument(
         "--held-out", metavar="KIND",
         help="labels like the rows to be predicted: row, block, last (later rows), or a group such as unit; "
-        "default: row, and with --time also last",
+        "default: the entry's (ssmtl: row, and with --time also last; auxvae: participant)",
     )  # fmt: skip
     fit.add_argument("--jobs", type=positive, metavar="N", default=1, help="processes of a cross-fit; default: 1")
     fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch, or of every fit")

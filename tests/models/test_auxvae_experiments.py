@@ -328,7 +328,7 @@ def test_the_command_line_fits_and_predicts_trials_in_files(tmp_path):
     small = [part for name in ("width", "z_dim") for part in ("--set", f"{name}=4")]
     words = ["--set", "fusion=concat", "--set", "y_likelihood=normal"]
     assert main(["fit", "auxvae", "--data", str(tmp_path / "walks.npz"), *small, *words, "--steps", "4",
-                 "--out", str(out)]) == 0  # fmt: skip
+                 "--no-cross-fit", "--out", str(out)]) == 0  # fmt: skip
     assert json.loads(next(out.glob("*.json")).read_text())
     given["load_lb"] = np.where(given["load_lb"] > 0, np.nan, 0.0)
     given["style"] = np.full(2 + n, "")
@@ -355,7 +355,7 @@ def test_predictions_of_a_folder_are_listed_by_file_and_line(tmp_path, capsys):
         pd.DataFrame(one, columns=["t6_acc_x", "t6_gyro_x"]).to_csv(tmp_path / f"w{k}.csv", index=False)
     small = [part for name in ("width", "z_dim") for part in ("--set", f"{name}=4")]
     command = ["fit", "auxvae", "--data", str(tmp_path), *small, "--set", "fusion=departure", "--steps", "4",
-               "--out", str(tmp_path / "run"), "--styles"]  # fmt: skip
+               "--no-cross-fit", "--out", str(tmp_path / "run"), "--styles"]  # fmt: skip
     assert main([*command, "box, box"]) == 2
     assert main([*command, "right hand,box"]) == 2
     assert "style 'sling' is none of ['right hand', 'box']" in capsys.readouterr().err

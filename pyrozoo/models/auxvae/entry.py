@@ -41,6 +41,8 @@ EXPERIMENTS = {
     "losses": f"{_FOLDER}.choices:losses_experiment",
     "reference": f"{_FOLDER}.figures:reference_experiment",
 }
+# How `pyrozoo fit` cross-fits: for new people, by fits that leave people out and predict together.
+CROSS_FITS: dict[str, Any] = {"by": "participant", "inputs": False, "restarts": 0, "repeats": 1}
 
 
 def tiny(seed: int = 0) -> tuple[Batch, dict[str, Any]]:
@@ -111,4 +113,6 @@ def features(batch: Batch) -> np.ndarray:
     return departures(batch)["summaries"]
 
 
-__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny"]
+__all__ = [
+    "CROSS_FITS", "DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny",
+]  # fmt: skip

@@ -16,7 +16,18 @@ from torch.nn import functional
 from ...data.batch import Batch
 from .gait_model import FIXED_SCALES, GaitModel, WalkNormal, one_of
 from .local_guide import PaperGuide, StyleAwareGuide
-from .nets import FUSIONS, RESIDUALS, Decoder, LoadHead, Stream, by_participant, fill_style, head, receptive_field
+from .nets import (
+    FUSIONS,
+    RESIDUALS,
+    Decoder,
+    LoadHead,
+    Stream,
+    by_participant,
+    departures,
+    fill_style,
+    head,
+    receptive_field,
+)
 
 X_LIKELIHOODS = ("normal", "mse")
 Z_PRIORS = ("standard", "aux", "style")
@@ -179,8 +190,9 @@ class AuxVAE(GaitModel):
             raise ValueError(f"reference: {reference}; channels are numbered 0 to {n_channels - 1}")
         steps = (small if staircase is None else staircase) and len(y_levels) > 1
         levels = [(level - y_loc) / y_scale for level in y_levels] if steps else []
+        self.target_levels = {"y": tuple(y_levels)} if steps else {}
         self.recon_weight = 1.0 / (n_steps * n_channels) if recon_weight is None else recon_weight
-        self.encoder_sizes = {
+        self.encoder_sizes: dict[str, Any] = {
             "n_channels": n_channels, "channels": tuple(channels), "d_model": d_model, "kernel": kernel, "pool": pool,
             "heads": heads, "segments": segments, "fusion": fusion, "residual": attention_residual, "noise": noise,
             "reference": reference,
@@ -263,6 +275,14 @@ class AuxVAE(GaitModel):
     def _prior_given_style(self, style: Tensor) -> dist.Distribution:
         """p(z | style), given styles (...)."""
         return dist.Normal(self.style_loc[style], self.style_log_sd[style].exp()).to_event(1)
+
+    # ---------------------------------------------------------------- beside the networks
+    def process_features(self, data: Batch) -> dict[str, Tensor]:
+        """Departures of each walk from the walker's unloaded one by kind, see `nets.departures`; none with "none"."""
+        if self.aux is None:
+            return {}
+        x, x_aux = data["x"].double(), data["x_aux"].double()
+        return departures(x, x_aux, data["participant"], self.encoder_sizes["reference"])
 
     # ---------------------------------------------------------------- likelihoods
     def reconstruct(self, z: Tensor, h_aux: Tensor | None, units: tuple[Tensor, Tensor]) -> dist.Distribution:

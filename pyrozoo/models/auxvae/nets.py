@@ -141,13 +141,35 @@ def cycle(walk: Tensor, reference: int) -> Tensor:
     return torch.stack(found.chunk(2, -2))
 
 
-class Departure(nn.Module):
-    """How a walk departs from the walker's unloaded one, (B, 9 S); not in the paper.
+def departures(x: Tensor, x_aux: Tensor, participant: Tensor, reference: int) -> dict[str, Tensor]:
+    """How walks x (B, T, S) depart from the unloaded ones x_aux (M, T0, S) of their participants, by kind.
 
-    Of every channel: the differences of its `summaries`; those of its mean in units of the walker's own standard
-    deviation, and of its standard deviation itself; and the cosine and sine of how far its first two harmonics are
-    turned in the gait cycle, less where a harmonic is smaller than a tenth of the channel's standard deviation without
-    a load.
+    Of every channel: the differences of its `summaries` ("mean", "spread", "step", (B, S) each); that of its mean in
+    units of the walker's own standard deviation ("own mean"), and of its standard deviation itself ("sd"); and the
+    cosine and sine of how far its first two harmonics are turned in the gait cycle ("turned", (B, 4 S)), less where a
+    harmonic is smaller than a tenth of the channel's standard deviation without a load.
+    """
+
+    def described(walk: Tensor) -> Tensor:
+        return torch.cat([summaries(walk), *(part.flatten(1) for part in cycle(walk, reference))], -1)
+
+    n = x.shape[-1]
+    own, loaded = by_participant(described, x_aux, participant), described(x)
+    mean, spread, step = (loaded[:, : 3 * n] - own[:, : 3 * n]).chunk(3, -1)
+    sd, sd_own = (part[:, n : 2 * n].exp() for part in (loaded, own))
+    (real, imag), (real_own, imag_own) = (part[:, 3 * n :].chunk(2, -1) for part in (loaded, own))
+    floor = (0.1 * sd_own).square().repeat(1, 2)
+    size, size_own = real.square() + imag.square() + floor, real_own.square() + imag_own.square() + floor
+    cos, sin = real * real_own + imag * imag_own, imag * real_own - real * imag_own
+    turned = torch.cat([cos, sin], -1) / (size * size_own).sqrt().repeat(1, 2)
+    return {
+        "mean": mean, "spread": spread, "step": step, "own mean": mean / (sd_own.square() + 0.01).sqrt(),
+        "sd": sd - sd_own, "turned": turned,
+    }  # fmt: skip
+
+
+class Departure(nn.Module):
+    """How a walk departs from the walker's unloaded one, (B, 9 S), see `departures`; not in the paper.
 
     The departures are standardised over the training trials, by batch norm without parameters of its own, and cut at
     five standard deviations. In training, noise is added to them: it restrains what is learned from N trials as a ridge
@@ -168,22 +190,9 @@ class Departure(nn.Module):
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
         """Departures of walks x (B, T, S) from the unloaded ones x_aux (M, T0, S) of their participants: (B, 9 S)."""
-        n = x.shape[-1]
-        own, loaded = by_participant(self._described, x_aux, participant), self._described(x)
-        different = loaded[:, : 3 * n] - own[:, : 3 * n]
-        spread, spread_own = (part[:, n : 2 * n].exp() for part in (loaded, own))
-        relative = different[:, :n] / (spread_own.square() + 0.01).sqrt()
-        (real, imag), (real_own, imag_own) = (part[:, 3 * n :].chunk(2, -1) for part in (loaded, own))
-        floor = (0.1 * spread_own).square().repeat(1, 2)
-        size, size_own = real.square() + imag.square() + floor, real_own.square() + imag_own.square() + floor
-        cos, sin = real * real_own + imag * imag_own, imag * real_own - real * imag_own
-        turned = torch.cat([cos, sin], -1) / (size * size_own).sqrt().repeat(1, 2)
-        out = self.norm(torch.cat([different, relative, spread - spread_own, turned], -1)).clamp(-5.0, 5.0)
+        found = torch.cat(list(departures(x, x_aux, participant, self.reference).values()), -1)
+        out = self.norm(found).clamp(-5.0, 5.0)
         return out + self.noise * torch.randn_like(out) if self.training and self.noise else out
-
-    def _described(self, walk: Tensor) -> Tensor:
-        """Summaries, and real and imaginary parts of two harmonics of every channel: (B, T, S) -> (B, 7 S)."""
-        return torch.cat([summaries(walk), *(part.flatten(1) for part in cycle(walk, self.reference))], -1)
 
 
 class Encoder(nn.Module):
