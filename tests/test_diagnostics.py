@@ -251,6 +251,19 @@ def test_ragged_recordings_keep_their_padding_out_of_the_checks(events):
     assert mean == pytest.approx(data["duration"].mean().item())
 
 
+def test_classes_are_checked_by_their_shares_and_changes():
+    from pyrozoo.models.medication import simulate as recordings
+
+    data = recordings("pen", n_recordings=6, rate=1.0)
+    fit = zoo.fit(zoo.create_model("medication", data), "closed-form", data, progress=False)
+    table = zoo.ppc(fit, data, draws=20, sites=["label"]).set_index(["component", "statistic"])
+    names, labels = data.coords["label_class"], data["label"].numpy()
+    shares = table.xs("share", level="statistic")["observed"]
+    assert shares.to_list() == pytest.approx([(labels == k).mean() for k in range(len(names))])
+    assert table.loc[("all", "changes"), "observed"] == pytest.approx((np.diff(labels) != 0).mean())
+    assert table["p"].between(0, 1).all()
+
+
 def test_prior_checks_find_a_prior_far_from_the_data(mixture):
     _, data = mixture
     sizes = entry_mixture.Mixture.sizes_from(data)

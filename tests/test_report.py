@@ -379,3 +379,83 @@ def test_the_command_reads_the_table_of_the_fit_and_refuses_another(tmp_path, ca
     assert "not the data that this fit was trained on" in capsys.readouterr().err
     assert main(["report", run, "--train", file, "--out", str(tmp_path / "report.txt")]) == 2
     assert "give a file of HTML" in capsys.readouterr().err
+
+
+@pytest.fixture
+def wells():
+    """A table with names of its own: wells, days, a gauge, a flow that is seldom measured."""
+    import pandas as pd
+
+    rng = np.random.default_rng(1)
+    well = np.repeat([f"W{i}" for i in range(8)], 10)
+    gauge, day = rng.normal(size=80), np.tile(np.arange(10.0), 8)
+    flow = np.repeat(rng.normal(size=8), 10) + gauge + NOISE * rng.normal(size=80)
+    return pd.DataFrame({"well": well, "gauge": gauge, "day": day, "flow": flow})
+
+
+def read(table):
+    columns = {"groups": {"group": "well"}, "rows": {"x": "gauge"}, "targets": {"y": "flow"}, "time": "day"}
+    return zoo.Batch.from_columns(table, **columns)
+
+
+def test_the_page_calls_columns_as_the_table_does(wells, tmp_path):
+    train, test = read(wells).split(0.6)
+    fit = zoo.fit(Slopes(), Exact, train, progress=False)
+    report = zoo.report(fit, train, test, out=tmp_path / "page.html", draws=30, progress=False)
+    text = (tmp_path / "page.html").read_text()
+    assert report.about == "Fitted to 32 rows, 8 wells, with the guide Exact (own)."
+    assert {"by well, y", "worst wells, y"} <= set(report.tables)
+    assert report.tables["errors over inputs, y"]["input"].to_list() == ["gauge"]
+    assert report.tables["khat"]["per"].to_list() == ["well"]
+    assert report.tables["latents"]["along"].to_list() == ["well"]
+    assert "leave out one well at a time" in text
+    assert "mean of the labels, by well where it has some" in text
+    for name, table in report.tables.items():
+        if name not in ("facts", "data"):
+            assert "group" not in [*map(str, table.columns), *name.split()], name
+
+
+def test_a_group_is_not_called_as_a_column_of_the_page(wells):
+    train, test = read(wells).split(0.6)
+    fit = zoo.fit(Slopes(), Exact, train, progress=False)
+    fit.data["columns"] = {**fit.data["columns"], "group": "rows"}
+    assert "by group, y" in zoo.report(fit, train, test, out=None, draws=30, progress=False).tables
+
+
+def test_the_lines_on_the_page_repeat_the_fit(wells, tmp_path, monkeypatch):
+    from pyrozoo.reports.content import Code
+
+    table = wells.rename(columns={"gauge": "choke"}).assign(pressure=np.sin(wells["day"]))
+    table.loc[::3, "flow"] = np.nan
+    table.to_csv(tmp_path / "TRAIN.csv", index=False)
+    train = zoo.Batch.from_dataframe(table, unit="well", x=["choke", "pressure"], y="flow", time="day")
+    model = zoo.create_model("ssmtl", train, width=8, c_dim=3)
+    fit = zoo.fit(model, "paper", train, steps=5, lr=0.004, seed=3, progress=False)
+    report = zoo.report(fit, out=None, draws=30, folds=2, progress=False)
+    again, page = (block.text for block in report.sections[-1].blocks if isinstance(block, Code))
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(again, found)
+    assert found["train"].sha256 == train.sha256
+    assert found["fit"].history["elbo"].to_list() == fit.history["elbo"].to_list()
+    assert "c_dim=3, width=8" in again
+    assert page.startswith('fit.save("run")')
+
+
+def test_rows_of_many_inputs_are_not_outside_the_range_by_chance():
+    from pyrozoo.reports import predictions
+    from pyrozoo.reports.content import Section
+    from pyrozoo.reports.study import Study
+
+    rng = np.random.default_rng(0)
+    many = {"x": rng.normal(size=120), "wide": rng.normal(size=(120, 200)), "y": rng.normal(size=120)}
+    own = zoo.Batch.from_arrays(
+        rows=many, groups={"group": np.arange(120) // 10}, labels={"y": np.ones(120, bool)}, dims={"wide": ("input",)}
+    )
+    train, test = own.split(0.5, by="group")
+    fit = zoo.fit(Slopes(), Exact, train, progress=False)
+    section = Section("failures", "")
+    predictions._range(section, Study(fit, train, test, progress=False))
+    assert section.numbers["share outside the training range"] > 0.8
+    assert section.numbers["share of the training rows"] > 0.8
+    assert section.marks[0].mark != BAD

@@ -24,7 +24,8 @@ def ppc(
     The statistics of every component of an observed site are mean, sd, minimum, maximum, and lag-1 sd (sd of the
     differences between successive rows, which a model of exchangeable rows misses). ``p`` is the share of replicated
     data sets with a larger statistic, ties counted half: near 0 or 1 is a misfit. The frames of recordings of unequal
-    lengths are joined into one component, "all".
+    lengths are joined into one component, "all". Classes with names have the share of each, and the share of "changes"
+    from row to row.
 
     Args:
         fits: A fit, or several by name; models too if `against` is "prior".
@@ -62,7 +63,9 @@ def ppc(
         function = draw if against == "posterior" else prior_predictive
         drawn = function(fit, data, draws=draws, seed=seed, sites=sites, restarts=False)
         for site in drawn.groups.get("observed_data", {}):
-            rows += [{"model": name, "site": site, **line} for line in _check_site(drawn, site, against)]
+            names = data.coords.get(f"{site}_class")
+            lines = _check_site(drawn, site, against) if names is None else _check_classes(drawn, site, against, names)
+            rows += [{"model": name, "site": site, **line} for line in lines]
     return pd.DataFrame(rows)
 
 
@@ -92,4 +95,23 @@ def _check_site(drawn: Draws, site: str, against: str) -> list[dict[str, Any]]:
                 {"component": component, "statistic": label, "observed": value, "replicated": values.mean(),
                  "p": float((values > value).mean() + 0.5 * (values == value).mean())}
             )  # fmt: skip
+    return lines
+
+
+def _check_classes(drawn: Draws, site: str, against: str, names: np.ndarray) -> list[dict[str, Any]]:
+    """Share of each class, and of successive values that differ; of rows, or of the frames of recordings end to end."""
+    observed = drawn.groups["observed_data"][site]
+    replicated = drawn.groups[f"{against}_predictive"][site][0]
+    seen = np.isfinite(observed).ravel()
+    observed, replicated = observed.ravel()[seen], replicated.reshape(len(replicated), -1)[:, seen]
+    statistics = [(str(name), "share", observed == k, replicated == k) for k, name in enumerate(names)]
+    if len(observed) > 2:
+        statistics.append(("all", "changes", np.diff(observed) != 0, np.diff(replicated, axis=1) != 0))
+    lines = []
+    for component, statistic, own, others in statistics:
+        value, values = own.mean(), others.mean(1)
+        p = float((values > value).mean() + 0.5 * (values == value).mean())
+        lines.append(
+            {"component": component, "statistic": statistic, "observed": value, "replicated": values.mean(), "p": p}
+        )
     return lines

@@ -65,7 +65,8 @@ class _Task:
 
 def simple_methods(
     train: Batch, test: Batch, target: str, component: int = 0, *, group: str | None = None,
-    features: Callable[[Batch], np.ndarray] | None = None, n_classes: int | None = None, seed: int = 0,
+    called: str | None = None, features: Callable[[Batch], np.ndarray] | None = None, n_classes: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Rival]:  # fmt: skip
     """Train simple methods on the labels of a target, and predict it.
 
@@ -81,6 +82,7 @@ def simple_methods(
         target: Name of a target along the rows.
         component: Position of the component of a target with several.
         group: Name of the group that counts; by default the first.
+        called: Name of the group in the descriptions; by default its own.
         features: Inputs of a batch as a table (N, D); by default its tensors of numbers along the rows.
         n_classes: Number of classes of the target, 0 for numbers; by default as the data name or store it.
         seed: Random seed for trees and folds.
@@ -119,7 +121,7 @@ def simple_methods(
         None if group is None else test.group_names(group), train.time if timed else None,
         test.time if timed else None, n_classes, seed,
     )  # fmt: skip
-    return _methods(task, group or "row")
+    return _methods(task, called or group or "row")
 
 
 def _methods(task: _Task, group: str) -> dict[str, Rival]:

@@ -132,7 +132,8 @@ class Entry:
 
     Optional parts for `pyrozoo.report`:
 
-    * ``features(batch) -> (N, D)``: inputs for simple methods, where the model's own are signals.
+    * ``features(batch) -> (N, D)``: inputs for simple methods, where the model's own are signals; a DataFrame has their
+      names.
     * ``rivals(train, test, target) -> {name: Rival}``: simple methods of the entry, in the place of the common ones.
     * ``report_sections(fit, train, test) -> {key: (title, function -> Section)}``: further sections of the page.
     """

@@ -118,7 +118,7 @@ def _about(study: Study) -> str:
     fit = study.fit
     kind = "Simulated data. " if fit.data["simulated"] else ""
     plates = (*fit.prototype.groups, fit.prototype.rows)
-    sizes = ", ".join(counted(n, name) for name, n in study.sizes.items() if name in plates)
+    sizes = ", ".join(counted(n, study.called(name)) for name, n in study.sizes.items() if name in plates)
     return f"{kind}Fitted to {sizes}, with the guide {fit.guide_name}."
 
 

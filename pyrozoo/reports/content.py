@@ -1,4 +1,4 @@
-"""What a report is made of: sections of texts, tables and figures, as objects and as JSON."""
+"""What a report is made of: sections of texts, tables, figures and code, as objects and as JSON."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ class Table:
     name: str
     data: pd.DataFrame
     caption: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines of code or commands, shown as they are.
+
+    Attributes:
+        text: The lines.
+    """
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Section:
 
     key: str
     title: str
-    blocks: list[str | Table | Picture] = field(default_factory=list)
+    blocks: list[str | Table | Picture | Code] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +86,8 @@ class Section:
             elif isinstance(block, Picture):
                 shown = {"figure": block.name, "parts": list(block.parts), "alt": block.alt, "caption": block.caption}
                 blocks.append(shown)
+            elif isinstance(block, Code):
+                blocks.append({"code": block.text})
             else:
                 blocks.append({"text": block})
         numbers = {k: _plain(v) for k, v in self.numbers.items()}

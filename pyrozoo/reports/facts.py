@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..inference.settings import Settings
 from ..modeling.priors import to_json
-from .content import Section, Table
+from .content import Code, Section, Table
 from .study import Study
 from .words import number
 
@@ -39,7 +41,8 @@ def what_was_done(study: Study, run: str | None) -> Section:
     facts["priors that were swapped"] = "; ".join(f"{k} ~ {v}" for k, v in priors.items()) or "none"
     arguments = {k: v for k, v in model.config.items() if k != "priors" and len(str(v)) < 80}
     facts["arguments"] = ", ".join(f"{k}={v}" for k, v in arguments.items()) or "none"
-    facts["settings"] = ", ".join(f"{k}={v}" for k, v in fit.settings.items() if v is not None and len(str(v)) < 120)
+    shown = {k: v for k, v in fit.settings.items() if v not in (None, False, "none", "auto") and len(str(v)) < 120}
+    facts["settings"] = ", ".join(f"{k}={v}" for k, v in shown.items())
     facts["restarts"] = len(fit.runs)
     facts["seconds of training"] = number(fit.seconds)
     if fit.law is not None:
@@ -52,7 +55,8 @@ def what_was_done(study: Study, run: str | None) -> Section:
     frame = pd.DataFrame({"library": versions.keys(), "now": versions.values()})
     frame["at the fit"] = [fit.versions.get(name, "–") for name in versions]
     section.blocks.append(Table("versions", frame, f"Versions; {os.cpu_count()} processors"))
-    section.blocks.append(_commands(study, run))
+    section.blocks += ["The fit again, in Python:", Code(_fit_again(study))]
+    section.blocks += ["This page again:", Code(_page_again(study, run))]
     if card and card.limitations:
         section.blocks.append("Limitations of this entry, from its card:")
         section.blocks += [f"• {text[:1].upper()}{text[1:]}." for text in card.limitations]
@@ -64,7 +68,7 @@ def _data(study: Study) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": own["name"], "simulated": "yes" if own["simulated"] else "no",
         "sha256 of the training data": own["sha256"],
-        "sizes": ", ".join(f"{name}: {n:,}" for name, n in study.sizes.items()),
+        "sizes": ", ".join(f"{study.called(name)}: {n:,}" for name, n in study.sizes.items()),
         "columns": ", ".join(f"{k}: {v}" for k, v in (own.get("columns") or {}).items()) or "–",
     }  # fmt: skip
     info = study.train.info if study.train is not None else study.fit.prototype.info
@@ -74,15 +78,73 @@ def _data(study: Study) -> dict[str, Any]:
     return facts
 
 
-def _commands(study: Study, run: str | None) -> str:
-    test = " --test TEST.csv" if study.test is not None else ""
+def _fit_again(study: Study) -> str:
+    """Lines of Python that repeat the fit, as far as the record knows."""
+    fit, model = study.fit, study.fit.model
+    lines = ["import pandas as pd", "import pyrozoo as zoo", "", _reading(study)]
+    if model.entry:
+        name, variant = model.entry
+        arguments = "".join(f", {key}={value!r}" for key, value in _given(study).items())
+        lines.append(f"model = zoo.create_model({name!r}, train, variant={variant!r}{arguments})")
+    else:
+        lines.append(f"model = {type(model).__name__}(...)  # with the arguments above")
+    if model.config.get("priors"):
+        lines[-1] += "  # and with the priors above, as priors={site: ...}"
+    seed, law = fit.settings.get("seed", study.seed), fit.law
+    usual = inspect.signature(Settings).parameters
+    settings = {k: v for k, v in study.settings.items() if v != usual[k].default}
+    settings |= {"restarts": len(fit.runs), "seed": seed}
+    call = "fit"
+    if law is not None:
+        by = str(law.facts["by"]).split(" and ")
+        call = "cross_fitted"
+        settings |= {
+            "folds": law.facts["folds"],
+            "repeats": law.facts["repeats"],
+            "by": by[0] if len(by) == 1 else tuple(by),
+        }
+    given = "".join(f", {key}={value!r}" for key, value in settings.items())
+    lines.append(f"fit = zoo.{call}(model, {fit.guide_name!r}, train{given})")
+    return "\n".join(lines)
+
+
+def _reading(study: Study) -> str:
+    """The line that reads the training table, or says which data are meant."""
+    fit = study.fit
+    columns, like = fit.data.get("columns"), fit.prototype
+    if not columns:
+        return f"train = ...  # the data {fit.data['name']!r}, of the sha256 below"
+    groups = {name: own for name, own in columns.items() if name in like.groups}
+    targets = {name: own for name, own in columns.items() if name in like.labels}
+    rows = {name: own for name, own in columns.items() if name not in {**groups, **targets} and own != []}
+    name = fit.data.get("time")
+    time = f", time={name!r}" if name else ""
+    dates = f", parse_dates=[{name!r}]" if name and like.time is not None and like.time.dtype.kind == "M" else ""
+    levels = f", levels={fit.data['levels']!r}" if fit.data.get("levels") else ""
+    dims = {name: like.dims[name] for name in (*rows, *targets) if like.dims.get(name)}
+    given = f"groups={groups!r},\n    rows={rows!r}, targets={targets!r},\n    dims={dims!r}{time}{levels}"
+    return f'train = zoo.Batch.from_columns(\n    pd.read_csv("TRAIN.csv"{dates}), {given},\n)'
+
+
+def _given(study: Study) -> dict[str, Any]:
+    """Arguments of the model that neither the data nor its defaults decide."""
+    model, like = study.fit.model, study.train if study.train is not None else study.fit.prototype
+    decided = {**type(model).data_defaults, **type(model).sizes_from(like)}
+    defaults = inspect.signature(type(model)).parameters
+    out = {}
+    for name, value in model.config.items():
+        default = decided.get(name, defaults[name].default if name in defaults else None)
+        if name != "priors" and repr(value) != repr(default) and len(repr(value)) < 80:
+            out[name] = value
+    return out
+
+
+def _page_again(study: Study, run: str | None) -> str:
     if run is not None:
-        return f"This page again: pyrozoo report {run} --train TRAIN.csv{test} --out report.html"
-    return (
-        'This page again, in Python: fit.save("run"); zoo.report(zoo.load("run"), train'
-        + (", test" if study.test is not None else "")
-        + ', out="report.html")'
-    )
+        test = " --test TEST.csv" if study.test is not None else ""
+        return f"pyrozoo report {run} --train TRAIN.csv{test} --out report.html"
+    test = ", test" if study.test is not None else ""
+    return f'fit.save("run")\nzoo.report(zoo.load("run"), train{test}, out="report.html")'
 
 
 def _prior_text(prior: Any) -> str:

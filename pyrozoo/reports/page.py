@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from .content import Picture, Section, Table
+from .content import Code, Picture, Section, Table
 from .rules import GOOD, LOOK, RULES, limit
 from .words import number, with_se
 
@@ -54,6 +54,8 @@ def _section(index: int, section: Section) -> dict[str, Any]:
             blocks.append(_table(block))
         elif isinstance(block, Picture):
             blocks.append(_picture(block))
+        elif isinstance(block, Code):
+            blocks.append({"kind": "code", "text": block.text})
         elif block.startswith("• ") and blocks and blocks[-1]["kind"] == "list":
             blocks[-1]["items"].append(block[2:])
         elif block.startswith("• "):

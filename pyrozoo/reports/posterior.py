@@ -22,16 +22,18 @@ from ..plots.checks import khat as khat_plot
 from ..plots.latent import latent_map
 from ..plots.training import elbo_curves
 from ..posterior.columns import column, components, is_discrete, probabilities
+from ..posterior.drawing import draw
 from ..posterior.predicting import predict_with_draws
 from .content import Picture, Section, Table
 from .rules import judge
 from .study import Study, guide_of
-from .words import listed, number, percent
+from .words import listed, number, percent, plural
 
 MOST_ROWS = 1000  # of checks whose cost is draws times rows
 MOST_NUMBERS = 500_000  # in these rows together
 MOST_GROUPS = 10  # whose Pareto k needs the rows integrated out
 MOST_SITES = 4
+MANY = 40  # components of a site that are named one by one
 EXTREME = 0.005
 FAR = 4.0  # distance of a group from the others, in robust standard deviations
 
@@ -52,7 +54,9 @@ def some_rows(data: Batch, most: int = MOST_ROWS) -> Batch:
 
 def _of(part: Batch, data: Batch) -> str:
     """What a caption says of rows that were left out."""
-    return "" if part.n_rows == data.n_rows else f"; {part.n_rows:,} of {data.n_rows:,} {data.rows}s, evenly spaced"
+    return (
+        "" if part.n_rows == data.n_rows else f"; {part.n_rows:,} of {data.n_rows:,} {plural(data.rows)}, evenly spaced"
+    )
 
 
 # -------------------------------------------------------------------- predictive checks
@@ -75,42 +79,68 @@ def data_like_these(study: Study) -> Section:
     of = "training" if study.train is not None else "test"
     rows = f"{part.n_rows:,}" if part.n_rows == data.n_rows else f"{part.n_rows:,} of {data.n_rows:,}"
     section.blocks.append(
-        f"Data drawn from the model, given the posterior of the latents, beside the {of} data ({rows} {data.rows}s): "
-        f"{len(failed):,} of {len(table):,} statistics fail."
+        f"Data drawn from the model, given the posterior of the latents, beside the {of} data ({rows} "
+        f"{plural(data.rows)}): {len(failed):,} of {len(table):,} statistics fail."
     )
-    order = failed.assign(away=_away(failed)).sort_values("away", ascending=False) if len(failed) else failed
-    for _, line in order.head(8).iterrows():
-        section.blocks.append(_in_words(line, study))
+    sizes = table.groupby("site")["component"].nunique()
+    long = {site for site, size in sizes.items() if size > MANY}
+    if len(failed):
+        for line in _far_away(failed[~failed["site"].isin(long)], table).head(8).to_dict("records"):
+            section.blocks.append(_in_words(line, study))
+        for (site, statistic), own in failed[failed["site"].isin(long)].groupby(["site", "statistic"], sort=False):
+            section.blocks.append(_in_number(str(site), str(statistic), own, sizes[site]))
     shown = table.sort_values("fails", ascending=False, kind="stable").head(100)
+    most = " (the first 100)" if len(shown) < len(table) else ""
     section.blocks.append(
-        Table("ppc", shown, "Statistics of the data and of replications; p near 0 or 1 is a misfit (100 lines at most)")
+        Table("ppc", shown, f"Statistics of the data and of replications{most}; p near 0 or 1 is a misfit")
     )
     text = f"{len(failed):,} of {len(table):,} statistics fail ({percent(share)})"
-    sites = failed["site"].unique().tolist()
+    sites = [study.label(site) for site in failed["site"].unique()]
     section.marks.append(judge("ppc", 100 * share, text + (f", of {listed(sites)}." if sites else ".")))
     return section
 
 
-def _away(table: pd.DataFrame) -> pd.Series:
-    return (table["replicated"] - table["observed"]).abs() / table["observed"].abs().clip(lower=1e-9)
+def _far_away(failed: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The lines that fail, those first whose replications are farthest, in sds of the observed values."""
+    sd = table[table["statistic"] == "sd"].set_index(["site", "component"])["observed"]
+    scale = [sd.get((line.site, line.component)) for line in failed.itertuples()]
+    scale = pd.Series(scale, index=failed.index, dtype=float).fillna(1.0)
+    away = (failed["replicated"] - failed["observed"]).abs() / scale.where(scale > 0, 1.0)
+    return failed.loc[away.sort_values(ascending=False).index]
 
 
-def _in_words(line: pd.Series, study: Study) -> str:
+WHAT = {
+    "sd": "standard deviations", "mean": "means", "min": "minima", "max": "maxima", "lag-1 sd": "steps from row to row",
+}  # fmt: skip
+
+
+def _in_words(line: dict[str, Any], study: Study) -> str:
     """A sentence on a statistic that fails."""
-    what = {"sd": "standard deviations", "mean": "means", "min": "minima", "max": "maxima"}.get(
-        line["statistic"], "steps from row to row"
-    )
-    name = study.label(line["site"])
-    part = str(line["component"])
-    if part not in ("all", name, "0", line["site"]):
+    name, part = study.label(line["site"]), str(line["component"])
+    if line["site"] in study.inputs_of_table:
+        name = part  # the component is a column of the user's table
+    elif part not in ("all", name, "0", line["site"]):
         name = f"{name} ({part})"
     observed, replicated = float(line["observed"]), float(line["replicated"])
     if line["statistic"] in ("sd", "lag-1 sd") and observed > 0:
         ratio = replicated / observed - 1
         size = f"{percent(abs(ratio))} too {'large' if ratio > 0 else 'small'}"
+    elif line["statistic"] in ("share", "changes"):
+        word = "often" if replicated > observed else "rarely"
+        does = "changes from row to row" if line["statistic"] == "changes" else "occurs"
+        found = f"{percent(replicated)} of the rows, observed {percent(observed)}"
+        return f"{name} {does} too {word} in replications: {found}."
     else:
         size = f"too {'large' if replicated > observed else 'small'}: {number(replicated)} for {number(observed)}"
-    return f"Replicated {what} of {name} are {size}."
+    return f"Replicated {WHAT[line['statistic']]} of {name} are {size}."
+
+
+def _in_number(site: str, statistic: str, failed: pd.DataFrame, size: int) -> str:
+    """A sentence on a statistic that fails in some of the many numbers of a row."""
+    large = int((failed["replicated"] > failed["observed"]).sum())
+    small = len(failed) - large
+    parts = [f"too {word} in {n:,}" for word, n in (("small", small), ("large", large)) if n]
+    return f"Replicated {WHAT[statistic]} of {site} are {' and '.join(parts)} of its {size:,} numbers per row."
 
 
 # -------------------------------------------------------------------- the posterior
@@ -262,13 +292,13 @@ def _khat(section: Section, study: Study) -> None:
         bad = float((told > BAD).mean()) if len(told) else float("nan")
         rows.append(
             {
-                "per": per, "latents": ", ".join(map(str, k.attrs["latents"])), "looked at": len(k),
+                "per": study.called(per), "latents": ", ".join(map(str, k.attrs["latents"])), "looked at": len(k),
                 "median k": float(told.replace(-np.inf, np.nan).median()), "above 0.7": bad,
                 "could not be told": float(k.isna().mean()),
             }
         )  # fmt: skip
         if len(told) > 1:
-            parts[f"per {per}"] = khat_plot(k).figure
+            parts[f"per {study.called(per)}"] = khat_plot(k).figure
     table = pd.DataFrame(rows)
     caption = "Pareto k of the guide: up to 0.7 its draws can stand for the posterior; an exact guide has none"
     section.blocks.append(Table("khat", table, caption))
@@ -331,7 +361,9 @@ def _prior(section: Section, study: Study) -> None:
 def _sbc(section: Section, study: Study) -> None:
     if study.train is None:
         raise ValueError("it needs the layout of the training data, which were not given")
-    site = next(iter(study.fit.model.priors()))
+    site = next(iter(study.fit.model.priors()), None)
+    if site is None:
+        raise ValueError("the model has no prior outside the rows")
     ranks = sbc(study.fit.model, guide_of(study.fit), study.train, site, seed=study.seed, **study.settings)
     p = rank_p_value(ranks["rank"], 99)
     counts, _ = np.histogram(ranks["rank"], bins=np.linspace(0, 100, 11))
@@ -362,25 +394,32 @@ def latents(study: Study) -> Section:
     sites = [s for s in names if s not in model.enumerated and public_name(s) not in model.targets][:MOST_SITES]
     part, lines = some_rows(data), []
     reasons: list[str] = []
+    alone: list[str] = []
     for site in sites:
         try:
             found = latent_report(study.fit, part, site, draws=20, seed=study.seed)
         except (ValueError, KeyError, TypeError) as error:
-            outside = isinstance(error, TypeError)  # a number outside all plates
-            reasons.append(f"{site} {'lies outside all plates' if outside else one_line(error)}")
+            if isinstance(error, TypeError) or "lies along no plate" in str(error):
+                alone.append(site)
+            else:
+                reasons.append(f"{site}: {one_line(error)}")
             continue
         plate = str(found.means.index.name)
         lines.append(
-            {"site": site, "along": plate, "positions": len(found.means), "dimensions": len(found.table),
+            {"site": site, "along": study.called(plate), "positions": len(found.means), "dimensions": len(found.table),
              "active": found.active, "KL": float(found.table["kl"].sum()),
-             **{f"R² of {k}": v for k, v in found.probes.items()}}
+             **{f"R² of {study.called(k)}": v for k, v in found.probes.items()}}
         )  # fmt: skip
         _map(section, study, part, site, found, plate)
         if plate != part.rows:
-            _unlike(section, site, found, plate)
-    if not lines:
+            _unlike(section, site, found, study.called(plate))
+    if alone:
+        section.blocks.append(_outside_plates(study, part, alone))
+    if not lines and not alone:
         raise ValueError("; ".join(reasons) or "the model has no latents")
     section.problems += reasons
+    if not lines:
+        return section
     caption = (
         "Latents along plates: dimensions that the data move (active), KL from the prior in nats, R² of linear probes"
     )
@@ -391,6 +430,29 @@ def latents(study: Study) -> Section:
     return section
 
 
+def _outside_plates(study: Study, part: Batch, sites: list[str]) -> Table:
+    """Posterior and prior of latents outside all plates, number by number."""
+    drawn = draw(study.fit, part, draws=100, seed=study.seed, sites=sites, predictive=False, prior=True, restarts=False)
+    lines = []
+    for site in sites:
+        own, before = (drawn.groups.get(group, {}).get(site) for group in ("posterior", "prior"))
+        if own is None:
+            continue
+        axes = [
+            drawn.coords.get(axis, range(n)) for axis, n in zip(drawn.dims.get(site, ()), own.shape[2:], strict=True)
+        ]
+        for place in list(np.ndindex(own.shape[2:]))[:MANY]:
+            labels = ", ".join(str(axis[i]) for axis, i in zip(axes, place, strict=True))
+            line = {"latent": f"{site} ({labels})" if labels else site}
+            for name, values in (("", own), ("prior ", before)):
+                if values is not None:
+                    one = values[(0, slice(None), *place)]
+                    line |= {f"{name}mean": float(one.mean()), f"{name}sd": float(one.std())}
+            lines.append(line)
+    caption = f"Latents of the whole data set, outside all plates: 100 draws of each (up to {MANY} numbers per site)"
+    return Table("global latents", pd.DataFrame(lines), caption)
+
+
 def _map(section: Section, study: Study, part: Batch, site: str, found: LatentReport, plate: str) -> None:
     if found.means.shape[1] < 2 or len(found.means) < 3:
         return
@@ -399,7 +461,9 @@ def _map(section: Section, study: Study, part: Batch, site: str, found: LatentRe
     ax = latent_map(found.means, labels=labels, truth=truth, truth_label=label, name=site)
     coloured = f", coloured by {label}" if truth is not None else ""
     section.blocks.append(
-        Picture(f"map of {site}", {"": ax.figure}, f"Posterior means of {site}, one per {plate}{coloured}.")
+        Picture(
+            f"map of {site}", {"": ax.figure}, f"Posterior means of {site}, one per {study.called(plate)}{coloured}."
+        )
     )
 
 
@@ -407,7 +471,7 @@ def _known(study: Study, part: Batch, plate: str) -> tuple[Any, str]:
     """What is known of each position of a plate, to colour a map by: a target's mean, class, or the first truth."""
     for name, values in part.truth.items():
         if part.along.get(name) == plate and values.ndim == 1 and len(values) == len(part.names(plate)):
-            return values, name
+            return values, study.label(name)
     for target in part.labels:
         seen = part.observed(target)
         if part.along[target] != part.rows or not seen.any():
@@ -443,7 +507,9 @@ def _unlike(section: Section, site: str, found: LatentReport, plate: str) -> Non
     score = (nearest - middle) / spread
     order = np.argsort(-score)[:5]
     table = pd.DataFrame({plate: found.means.index.astype(str)[order], "distance": score[order]})
-    caption = f"{site}: the {plate}s farthest from their nearest neighbour, in robust sds above the usual distance"
+    caption = (
+        f"{site}: the {plural(plate)} farthest from their nearest neighbour, in robust sds above the usual distance"
+    )
     section.blocks.append(Table(f"unlike others, {site}", table, caption))
     far = [str(found.means.index[i]) for i in np.argsort(-score) if score[i] > FAR]
     if far:

@@ -11,17 +11,18 @@ import pandas as pd
 
 from ..criticism import class_scores, jackknife, scores
 from ..criticism.conformal import conformal
-from ..criticism.rivals import input_names, inputs_of
 from ..criticism.scoring import LEVELS, coverage
+from ..data.batch import Batch
 from ..plots.predictions import interval_coverage, predicted_vs_observed, reliability, unit_lines
 from ..plots.style import BLUE, VERMILION, make_axes
 from ..posterior.columns import interval_names
 from .content import Picture, Section, Table
 from .rules import judge
 from .study import Outcome, Study
-from .words import counted, listed, number, percent, with_se
+from .words import counted, listed, number, percent, plural, with_se
 
 WORST = 10
+MOST_LINES = 200  # of a table of groups
 MOST_POINTS = 3000  # of a picture
 MOST_CALIBRATED = 4000  # rows on which calibration is tried
 
@@ -41,7 +42,8 @@ def beside(study: Study) -> Section:
     fewest = min(scored + labelled)
     points = 100 * np.sqrt(0.09 / fewest)
     n_groups = min(o.keys[o.group].nunique() for o in outcomes)
-    text = f"{fewest:,} labels to learn from or to score on (the fewer), of {counted(n_groups, study.groups)}."
+    group = study.called(study.groups)
+    text = f"{fewest:,} labels to learn from or to score on (the fewer), of {counted(n_groups, group)}."
     section.marks.append(judge("labels", points, text))
     for rule in ("mean", "rivals", "clock"):
         found = [(o, *_against(o, rule)) for o in outcomes]
@@ -58,11 +60,11 @@ def beside(study: Study) -> Section:
         text = "; ".join(f"{name}: {known}" for name, known in about.items())
         section.blocks.append(
             f"The simple methods learn from the same labels and predict the same rows: {text}. Differences are those "
-            f"of the fit less the other, with standard errors that leave out one {study.groups} at a time; below 0 the "
-            "fit is better."
+            f"of the fit less the other, with standard errors that leave out one {group} at a time; "
+            "below 0 the fit is better."
         )
         if "clock" not in about:
-            section.blocks.append("There is no clock among them: the rows have no times.")
+            section.blocks.append("There is no clock among them, and no latest label: the rows have no times.")
     else:
         section.blocks.append("No simple method could be trained: give the training data (train=, --train).")
     return section
@@ -73,7 +75,7 @@ def _against(o: Outcome, rule: str) -> tuple[float | None, str]:
     names = {"mean": ["mean"], "clock": ["clock"]}.get(rule, [n for n in o.rivals if n not in ("mean", "clock")])
     names = [name for name in names if name in o.rivals]
     if not names:
-        return None, "There is no such method beside which it could be put: give the training data and inputs."
+        return None, f"There is no such method beside it: {_missing(o, rule)}."
     errors = {name: float(o.score(o.point_totals(o.rivals[name].values).sum(0))) for name in names}
     best = min(errors, key=lambda name: errors[name])
     own = o.point_totals()
@@ -85,6 +87,13 @@ def _against(o: Outcome, rule: str) -> tuple[float | None, str]:
     if se is None:
         return None, f"{says} A single {o.group} gives no standard error."
     return difference / se if se > 0 else float(np.sign(difference)) * 99, says
+
+
+def _missing(o: Outcome, rule: str) -> str:
+    """Why there is no simple method of a rule."""
+    if not o.rivals:
+        return "give the training data (train=, --train)"
+    return "the entry's own simple methods have none" if rule == "mean" else "the rows have no inputs of numbers"
 
 
 def _table_of_rivals(o: Outcome) -> Table:
@@ -105,7 +114,7 @@ def _table_of_rivals(o: Outcome) -> Table:
                 difference, error = jackknife.with_error(jackknife.mean_of, jackknife.totals(own_loss - loss, o.groups))
                 row |= {f"difference in {o.loss_name}": difference, f"difference in {o.loss_name}_se": error}
         rows.append(row)
-    caption = f"{o.label}: {counted(len(o.truth), 'row')} of {counted(o.keys[o.group].nunique(), o.group)}"
+    caption = f"{o.label}: {counted(len(o.truth), o.row)} of {counted(o.keys[o.group].nunique(), o.group)}"
     return Table(f"rivals of {o.name}", pd.DataFrame(rows), caption)
 
 
@@ -163,8 +172,11 @@ def _of_numbers(section: Section, study: Study, o: Outcome) -> tuple[float | Non
         rows.append(row)
         away = 100 * max(0.0, abs(value - level / 100) - 2 * (se or 0.0))
         if away > worst[0]:
-            worst = (away, f"The {level} % intervals of {o.label} hold {_share(value, se)} of the rows.")
-    caption = f"{o.label}: share of the rows in the intervals; those of simple methods are quantiles of their residuals"
+            worst = (away, f"The {level} % intervals of {o.label} hold {_share(value, se)} of the {plural(o.row)}.")
+    caption = (
+        f"{o.label}: share of the {plural(o.row)} in the intervals; those of simple methods are quantiles of their"
+    )
+    caption += " residuals"
     section.blocks.append(Table(f"coverage of {o.name}", pd.DataFrame(rows), caption))
     lines = {"this fit": _nominal(rows)} | _calibrated(section, study, o)
     parts = {"coverage": interval_coverage(lines).figure}
@@ -201,7 +213,9 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
                 coverage(dataclasses.replace(one, law=None), r, target=o.target, draws=study.draws, seed=study.seed)
                 for one, r, _ in study.pairs
             ]
-            name, table = "before its correction", pd.concat(before).groupby("nominal", as_index=False).mean()
+            columns = ["nominal", "empirical", *(["width"] if "width" in before[0] else [])]
+            name = "before its correction"
+            table = pd.concat(before)[columns].groupby("nominal", as_index=False).mean()
             caption = f"{o.label}: the model's own intervals, before the correction on held-out labels"
         elif len(study.pairs) == 1:
             seen = rows.subset(_spaced(np.flatnonzero(rows.observed(o.target)), MOST_CALIBRATED))
@@ -222,7 +236,10 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
     except (ValueError, KeyError) as error:
         section.problems.append(f"No calibration of {o.label} beside it: {error}")
         return {}
-    section.blocks.append(Table(f"calibration of {o.name}", table, caption))
+    shown = table.rename(columns={"nominal": "interval", "empirical": "inside [%]", "width": "mean width"})
+    shown["interval"] = [f"{round(100 * level)} %" for level in table["nominal"]]
+    shown["inside [%]"] *= 100
+    section.blocks.append(Table(f"calibration of {o.name}", shown, caption))
     return {name: table}
 
 
@@ -246,10 +263,10 @@ def _pit(section: Section, o: Outcome) -> Any:
 def _by_group(o: Outcome, columns: dict[str, np.ndarray | None]) -> Table:
     known = {name: np.asarray(values, dtype=float) for name, values in columns.items() if values is not None}
     frame = pd.DataFrame({o.group: o.groups, **known}).groupby(o.group, sort=True)
-    table = frame.mean().assign(rows=frame.size()).reset_index()
-    if len(table) > 200:
-        table = table.iloc[np.linspace(0, len(table) - 1, 200).astype(int)]
-    return Table(f"by {o.group}, {o.name}", table, f"{o.label} by {o.group} (up to 200)")
+    table = frame.mean().assign(**{plural(o.row): frame.size()}).reset_index()
+    shown = table.iloc[_spaced(np.arange(len(table)), MOST_LINES)]
+    thinned = f"; {len(shown)} of {len(table):,}, evenly spaced" if len(shown) < len(table) else ""
+    return Table(f"by {o.group}, {o.name}", shown, f"{o.label} by {o.group}{thinned}")
 
 
 # -------------------------------------------------------------------- where it fails
@@ -286,14 +303,15 @@ def _worst(section: Section, o: Outcome) -> None:
         assert o.p is not None
         frame["accuracy"] = (o.p.argmax(1) == o.truth).astype(float)
     parts = frame.groupby(o.group)
-    table = parts.mean().assign(rows=parts.size())
+    n_rows = plural(o.row)
+    table = parts.mean().assign(**{n_rows: parts.size()})
     key = "RMSE" if not o.classes else "mean probability missed"
     table[key] = np.sqrt(table["square"]) if not o.classes else table["size"]
     table = table.sort_values(key, ascending=False).drop(columns=["size", "square"]).head(WORST).reset_index()
-    table = table[[o.group, "rows", key, *[c for c in table.columns if c not in (o.group, "rows", key)]]]
+    table = table[[o.group, n_rows, key, *[c for c in table.columns if c not in (o.group, n_rows, key)]]]
     if o.keys[o.group].nunique() > 1 and o.group in o.keys and o.group != o.keys.columns[0]:
         section.blocks.append(
-            Table(f"worst {o.group}s, {o.name}", table, f"{o.label}: the {len(table)} worst {o.group}s")
+            Table(f"worst {plural(o.group)}, {o.name}", table, f"{o.label}: the {len(table)} worst {plural(o.group)}")
         )
     order = np.argsort(-size, kind="stable")[:WORST]
     rows = o.keys.iloc[order].astype(str).reset_index(drop=True)  # names, also where they are numbers
@@ -305,18 +323,21 @@ def _worst(section: Section, o: Outcome) -> None:
     else:
         rows["observed"], rows["predicted"] = o.truth[order], o.table["mean"].to_numpy()[order]
         rows["q05"], rows["q95"] = o.table["q05"].to_numpy()[order], o.table["q95"].to_numpy()[order]
-    section.blocks.append(Table(f"worst rows, {o.name}", rows, f"{o.label}: the {len(rows)} worst rows"))
+    section.blocks.append(
+        Table(f"worst rows, {o.name}", rows, f"{o.label}: the {len(rows)} worst {plural(o.row)}, by their keys")
+    )
 
 
 def _pictures(section: Section, study: Study, o: Outcome) -> None:
     """Predictions against the truth, and the courses of the worst groups, one picture each."""
     if o.classes:
+        _courses(section, o)
         return
     table = o.table.add_prefix(f"{o.name}.")
     rows = _spaced(np.arange(len(table)), MOST_POINTS)
     figure = predicted_vs_observed(table.iloc[rows], o.truth[rows], o.name, quantity=o.label).figure
     alt = f"Predictions of {o.label} against what was observed; good points lie on the diagonal."
-    thinned = f"{len(rows):,} of {len(table):,} rows, evenly spaced." if len(rows) < len(table) else ""
+    thinned = f"{len(rows):,} of {len(table):,} {plural(o.row)}, evenly spaced." if len(rows) < len(table) else ""
     section.blocks.append(Picture(f"predicted and observed, {o.name}", {"": figure}, alt, thinned))
     if o.group == o.keys.columns[0] or o.keys[o.group].nunique() < 2:
         return
@@ -330,11 +351,41 @@ def _pictures(section: Section, study: Study, o: Outcome) -> None:
         own = unit_lines(table.iloc[rows], o.truth[rows], o.name, group=group, x=x, show=[name], quantity=o.label)
         own.set_size_inches(6.6, 3.6)
         parts[f"{o.group} {name}"] = own
-    thinned = f" At most {MOST_POINTS:,} rows of each, evenly spaced." if longest > MOST_POINTS else ""
-    alt = f"Observed and predicted {o.label} of the {len(parts)} worst {o.group}s, one picture each, the worst first."
+    thinned = f" At most {MOST_POINTS:,} {plural(o.row)} of each, evenly spaced." if longest > MOST_POINTS else ""
+    worst = f"the {len(parts)} worst {plural(o.group)}"
+    alt = f"Observed and predicted {o.label} of {worst}, one picture each, the worst first."
     section.blocks.append(
-        Picture(f"worst {o.group}s, {o.name}", parts, alt, "Choose by the list; the worst comes first." + thinned)
+        Picture(
+            f"worst {plural(o.group)}, {o.name}", parts, alt, "Choose by the list; the worst comes first." + thinned
+        )
     )
+
+
+def _courses(section: Section, o: Outcome) -> None:
+    """Probability of the observed class along the rows of the worst groups, one picture each."""
+    assert o.p is not None
+    if o.group == o.keys.columns[0] or o.keys[o.group].nunique() < 2:
+        return
+    share, wrong = o.p[np.arange(len(o.p)), o.truth.astype(int)], o.p.argmax(1) != o.truth
+    missed = pd.Series(1 - share).groupby(o.groups).mean().sort_values(ascending=False)
+    parts: dict[str, Any] = {}
+    for name in missed.index[:WORST]:
+        rows = np.flatnonzero(o.groups == name)
+        order = np.argsort(o.keys["time"].iloc[rows], kind="stable") if "time" in o.keys else np.arange(len(rows))
+        kept = _spaced(rows[np.asarray(order)], MOST_POINTS)
+        ax = make_axes(None, (6.6, 3.2))
+        place = np.arange(len(kept))
+        ax.plot(place, share[kept], "o", ms=3, color=BLUE, label="right")
+        ax.plot(place[wrong[kept]], share[kept][wrong[kept]], "x", ms=5, color=VERMILION, label="wrong")
+        order_of = "in time" if "time" in o.keys else "in the order of the data"
+        ax.set(xlabel=f"{plural(o.row)} {order_of}", ylabel="probability of\nthe observed class", ylim=(-0.03, 1.03))
+        ax.set_title(f"{o.group} {name}")
+        ax.legend()
+        parts[f"{o.group} {name}"] = ax.figure
+    worst = f"the {len(parts)} worst {plural(o.group)}"
+    alt = f"Probability of the observed {o.label} along the {plural(o.row)} of {worst}, one picture each."
+    caption = f"Choose by the list; the worst comes first. A cross: another class of {o.label} is more probable."
+    section.blocks.append(Picture(f"worst {plural(o.group)}, {o.name}", parts, alt, caption))
 
 
 def _over(section: Section, o: Outcome) -> None:
@@ -382,31 +433,62 @@ def _range(section: Section, study: Study) -> None:
     if study.train is None:
         section.marks.append(judge("range", None, "The training data were not given, so their ranges are not known."))
         return
-    read = study.features()
-    inputs = inputs_of(study.train) if read is None else read(study.train)
-    names = input_names(study.train) if read is None else [f"feature {j}" for j in range(inputs.shape[1])]
-    if not inputs.shape[1]:
+    if not study.inputs(study.train).shape[1]:
         section.marks.append(judge("range", None, "The rows have no inputs of numbers whose range could be compared."))
         return
-    outside, keys = [], []
+    outside, usual, keys, names = [], [], [], []
     for _, rows, train in study.pairs:
-        known = inputs if train is None else (inputs_of(train) if read is None else read(train))
-        low, high = known.min(0), known.max(0)
-        margin = 0.05 * (high - low)
-        new = inputs_of(rows) if read is None else read(rows)
+        known, new = study.inputs(study.train if train is None else train), study.inputs(rows)
+        names = known.columns.tolist()
         scored = np.any([rows.observed(t) for t in rows.labels if rows.along[t] == rows.rows], axis=0)
-        outside.append(((new < low - margin) | (new > high + margin))[scored])
+        low, high = known.to_numpy().min(0), known.to_numpy().max(0)
+        outside.append(_beyond(new.to_numpy(), low, high)[scored])
+        usual.append(_usual(study, known.to_numpy(), study.train if train is None else train, rows))
         keys.append(rows.names(rows.rows)[scored])
     where = np.concatenate(outside)
-    share = float(where.any(1).mean())
+    share, chance = float(where.any(1).mean()), float(np.mean(usual))
     most = np.argsort(-where.sum(0), kind="stable")
-    table = pd.DataFrame({"input": [names[j] for j in most[:20]], "rows outside": where.mean(0)[most[:20]]})
-    section.blocks.append(
-        Table("outside the training range", table, "Share of the rows outside the training range, by input")
-    )
+    table = pd.DataFrame({"input": [names[j] for j in most[:20]], "outside [%]": 100 * where.mean(0)[most[:20]]})
+    table = table[table["outside [%]"] > 0]
+    row = plural(study.train.rows)
+    if len(table):
+        caption = f"Share of the {row} outside the training range, by input (up to 20)"
+        section.blocks.append(Table("outside the training range", table, caption))
     named = [str(name) for name in np.concatenate(keys)[where.any(1)]]
-    text = f"{percent(share)} of the {len(where):,} rows have an input outside the training range"
+    text = f"{percent(share)} of the {len(where):,} {row} have an input outside the training range"
     if named:
         text += f", most often {names[most[0]]}"
-        section.blocks.append(f"Rows outside the range: {listed(named, 10)}.")
+        section.blocks.append(f"{row[:1].upper()}{row[1:]} outside the range: {listed(named, 10)}.")
+    text += f"; {percent(chance)} of the training {row} lie so outside the range of the others"
+    section.numbers["share outside the training range"], section.numbers["share of the training rows"] = share, chance
+    share = max(0.0, share - chance)
     section.marks.append(judge("range", 100 * share, text + "."))
+
+
+def _beyond(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether inputs (N, D) lie outside ranges that are widened by 5 % on each side."""
+    margin = 0.05 * (high - low)
+    return (x < low - margin) | (x > high + margin)
+
+
+def _usual(study: Study, known: np.ndarray, train: Batch, rows: Batch) -> float:
+    """Share of the training rows outside the range of the others: of the other groups, if those scored are new."""
+    codes = np.arange(len(known))
+    if study.groups in train.groups and study.groups in rows.groups:
+        old, new = train.group_names(study.groups), rows.group_names(study.groups)
+        if not set(new.tolist()) <= set(old.tolist()):
+            codes = pd.factorize(old)[0]
+    if codes.max() == 0:
+        return 0.0
+    low = -_largest_of_others(-known, codes)
+    return float(_beyond(known, low, _largest_of_others(known, codes)).any(1).mean())
+
+
+def _largest_of_others(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """For every row the largest of each column over the rows of other codes, shape (N, D)."""
+    own = np.full((codes.max() + 1, x.shape[1]), -np.inf)
+    np.maximum.at(own, codes, x)
+    first, columns = own.argmax(0), np.arange(x.shape[1])
+    rest = own.copy()
+    rest[first, columns] = -np.inf
+    return np.where(codes[:, None] == first, rest.max(0), own[first, columns])

@@ -87,9 +87,10 @@ RULES: dict[str, Rule] = {
     ),
     "range": Rule(
         "Are the rows like those of the training data?",
-        "share of the scored rows with an input outside the training range widened by 5 % on each side, in percent",
+        "share of the scored rows with an input outside the training range widened by 5 % on each side, less that of "
+        "the training rows outside the range of the others (of other groups, if those scored are new), in percent",
         5.0, 20.0,
-        "an input of n training rows has 2 / (n + 1) of new ones outside its range by chance, 1 % of 200",
+        "what is subtracted is chance, which grows with the number of inputs; 5 points more are rows of another kind",
         "Do not trust predictions of those rows. Add such rows to the training data, also without labels where the "
         "model takes them, or look for a sensor that drifts.",
         "new_units",

@@ -26,9 +26,14 @@ from ..modeling import registry
 from ..posterior.columns import classes, column, components, interval_names, is_discrete, probabilities, tails
 from ..posterior.new_groups import ready
 from ..posterior.predicting import observed_target, predict_with_draws
+from .words import plural
 
 QUANTILES = tuple(sorted({0.5, *(q for level in LEVELS for q in tails(level / 100))}))
 MOST_COMPONENTS = 6
+OWN = {  # columns of the page's own tables, after which no group is called
+    "row", "rows", "frame", "frames", "time", "part", "since", "size", "square", "bias", "accuracy", "confidence",
+    "log loss", "CRPS", "RMSE", "mean probability missed", "observed", "predicted", "q05", "q95",
+}  # fmt: skip
 MOST_DRAWN = 10_000_000  # draws times rows; more rows have fewer draws, at least 50
 
 
@@ -68,6 +73,11 @@ class Outcome:
     def groups(self) -> np.ndarray:
         """Group of each row, by which standard errors are made."""
         return self.keys[self.group].astype(str).to_numpy()
+
+    @property
+    def row(self) -> str:
+        """What a row is: the name of the row plate, or a frame."""
+        return "frame" if "frame" in self.keys else str(self.keys.columns[0])
 
     @property
     def score_name(self) -> str:
@@ -198,8 +208,9 @@ class Study:
         if self.train is None:
             return "Nothing is scored: neither training nor test data were given."
         split = self.split
-        kinds = {"block": "blocks in time of each group", "last": "later rows", self.train.rows: f"{self.train.rows}s"}
-        kind = kinds.get(split, f"whole {split}s")
+        rows = plural(self.train.rows)
+        kinds = {"block": "blocks in time of each group", "last": "later rows", self.train.rows: rows}
+        kind = kinds.get(split, f"whole {plural(self.called(split))}")
         text = (
             f"No test data were given: the model was fitted {self.folds} times more, each time without a part of the "
         )
@@ -278,9 +289,39 @@ class Study:
         own = own[0] if isinstance(own, list) and len(own) == 1 else own
         return own if isinstance(own, str) else name
 
+    def called(self, plate: str) -> str:
+        """Name of a group or of the rows for readers: the column of the user's table, where known.
+
+        Args:
+            plate: Its name in the model.
+        """
+        own = self.label(plate)
+        return plate if own in OWN else own
+
+    @property
+    def inputs_of_table(self) -> set[str]:
+        """Tensors whose components are columns of the user's table."""
+        return {name for name, own in (self.fit.data.get("columns") or {}).items() if isinstance(own, list) and own}
+
+    @property
     def features(self) -> Callable[[Batch], np.ndarray] | None:
-        """The entry's own table of inputs for simple methods, if it has one."""
-        return getattr(self.entry, "features", None)
+        """The entry's own inputs for simple methods, if it has any."""
+        own = getattr(self.entry, "features", None)
+        return None if own is None else lambda batch: np.asarray(own(batch), dtype=float)
+
+    def inputs(self, rows: Batch) -> pd.DataFrame:
+        """Inputs of rows as simple methods read them, shape (N, D), with their names as columns.
+
+        Args:
+            rows: The rows.
+        """
+        own = getattr(self.entry, "features", None)
+        if own is None:
+            return pd.DataFrame(inputs_of(rows), columns=[self.label(name) for name in input_names(rows)])
+        found = own(rows)
+        if isinstance(found, pd.DataFrame):
+            return found.reset_index(drop=True)
+        return pd.DataFrame(found, columns=[f"feature {j}" for j in range(np.shape(found)[1])])
 
 
 _SETTINGS = set(inspect.signature(Settings).parameters) - {
@@ -315,9 +356,13 @@ def _outcomes(
     frames = rows.along[target] == FRAMES
     n_classes = len(classes(part, target)) if is_discrete(table, target) else 0
     rivals = _rivals(study, rows, train, target, seen, n_classes)
-    common: dict[str, Any] = {"target": target, "keys": keys.reset_index(drop=True), "group": study.groups}
+    common: dict[str, Any] = {
+        "target": target,
+        "keys": keys.reset_index(drop=True),
+        "group": study.called(study.groups),
+    }
     empty = pd.DataFrame(index=range(len(keys)))
-    common["inputs"] = empty if frames else _inputs(study, rows)[seen].reset_index(drop=True)
+    common["inputs"] = empty if frames else study.inputs(rows)[seen].reset_index(drop=True)
     if is_discrete(table, target):
         truth = rows[target].cpu().numpy().reshape(-1)[seen].astype(int)
         shares = probabilities(part, target)
@@ -348,7 +393,7 @@ def _keys(rows: Batch, target: str, study: Study) -> pd.DataFrame:
     """Name, groups and time of what is scored: of every row, or of every frame."""
     keys = pd.DataFrame({rows.rows: rows.names(rows.rows)})
     for group in rows.groups:
-        keys[group] = rows.group_names(group)
+        keys[study.called(group)] = rows.group_names(group)
     if rows.time is not None:
         keys["time"] = rows.time
     if rows.along[target] == FRAMES:
@@ -356,10 +401,6 @@ def _keys(rows: Batch, target: str, study: Study) -> pd.DataFrame:
         keys = keys.loc[np.repeat(np.arange(len(keys)), lengths)].reset_index(drop=True)
         keys["frame"] = np.concatenate([np.arange(n) for n in lengths])
     return keys
-
-
-def _inputs(study: Study, rows: Batch) -> pd.DataFrame:
-    return pd.DataFrame(inputs_of(rows), columns=input_names(rows))
 
 
 def _rivals(
@@ -377,8 +418,17 @@ def _rivals(
     found = {}
     for j, name in enumerate(_component_names(study.fit, rows, target, size)[:MOST_COMPONENTS]):
         group = study.groups if study.groups in train.groups else None
+        called = None if group is None else study.called(group)
         some = simple_methods(
-            train, rows, target, j, group=group, features=study.features(), n_classes=n_classes, seed=study.seed
+            train,
+            rows,
+            target,
+            j,
+            group=group,
+            called=called,
+            features=study.features,
+            n_classes=n_classes,
+            seed=study.seed,
         )
         found[name] = _kept(some, seen)
     return found

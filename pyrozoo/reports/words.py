@@ -30,7 +30,7 @@ def number(value: float | int | None, digits: int = 3) -> str:
 
 
 def with_se(value: float | None, error: float | None) -> str:
-    """A number and its standard error, which has two digits and decides on the decimals of both.
+    """A number and its standard error, which decides on the decimals of both: it has one digit, or two after a 1.
 
     Args:
         value: The number.
@@ -38,12 +38,14 @@ def with_se(value: float | None, error: float | None) -> str:
 
     Example:
         >>> from pyrozoo.reports.words import with_se
-        >>> with_se(4.9612, 0.083), with_se(4.9612, None)
-        ('4.96 ± 0.08', '4.96')
+        >>> with_se(4.9612, 0.083), with_se(4.9612, 0.14), with_se(4.9612, None)
+        ('4.96 ± 0.08', '4.96 ± 0.14', '4.96')
     """
     if value is None or error is None or not math.isfinite(error) or error <= 0 or not math.isfinite(value):
         return number(value)
-    places = max(0, -math.floor(math.log10(error)))
+    place = -math.floor(math.log10(error))
+    places = max(0, place + (error * 10**place < 1.95))
+    value = round(value, places) + 0.0  # no minus before a zero
     return f"{value:,.{places}f} ± {error:,.{places}f}".replace("-", "−")
 
 
@@ -87,4 +89,20 @@ def counted(n: int, name: str) -> str:
         >>> counted(1, "unit"), counted(1200, "row")
         ('1 unit', '1,200 rows')
     """
-    return f"{n:,} {name}{'' if n == 1 else 's'}"
+    return f"{n:,} {name if n == 1 else plural(name)}"
+
+
+def plural(name: str) -> str:
+    """The plural of the name of a thing, such as a column of a table.
+
+    Args:
+        name: The name of one.
+
+    Example:
+        >>> from pyrozoo.reports.words import plural
+        >>> [plural(name) for name in ("well", "batch", "city", "day")]
+        ['wells', 'batches', 'cities', 'days']
+    """
+    if name.endswith("y") and name[-2:-1] not in (*"aeiou", ""):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"

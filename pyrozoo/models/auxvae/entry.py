@@ -106,11 +106,13 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
     return {"": table.reset_index()}
 
 
-def features(batch: Batch) -> np.ndarray:
+def features(batch: Batch) -> pd.DataFrame:
     """Summaries of every trial's departure from the walker's unloaded walk, (N, F), for simple methods."""
     from .experiments.probe import departures
 
-    return departures(batch)["summaries"]
+    channels = batch.coords.get("channel", range(batch["x"].shape[2]))
+    names = [f"{what} of {channel}" for what in ("mean", "log sd", "log step") for channel in channels]
+    return pd.DataFrame(departures(batch)["summaries"], columns=names)
 
 
 __all__ = [

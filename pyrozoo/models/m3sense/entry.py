@@ -131,11 +131,12 @@ def tables(found: Fit, batch: Batch) -> dict[str, pd.DataFrame]:
     return {"": table.reset_index()}
 
 
-def features(batch: Batch) -> np.ndarray:
+def features(batch: Batch) -> pd.DataFrame:
     """Handcrafted summaries of the signals of every window, (N, F), for simple methods."""
     from .experiments.baselines import handcrafted
 
-    return handcrafted(batch)[0]
+    values, names = handcrafted(batch)
+    return pd.DataFrame(values, columns=names)
 
 
 __all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny"]

@@ -171,12 +171,12 @@ def _small(variant: str, seed: int, **given: Any) -> tuple[LabelModel, Any, np.r
 
 
 def rivals(train: Batch, test: Batch, target: str) -> dict[str, Any]:
-    """Simple methods for recordings: argmax of the scores, of scores smoothed over a second, and the vanilla chain.
+    """Simple methods for recordings, of their labels, times or scores alone, and the vanilla chain.
 
     Returns:
         Name -> probabilities of the labels of every frame of `test`, end to end.
     """
-    from ...criticism.rivals import Rival
+    from ...criticism.rivals import N_TREES, Rival, tree_classifier
 
     score = test["score"].double().cpu().numpy()
     lengths = test["lengths"].tolist()
@@ -186,10 +186,21 @@ def rivals(train: Batch, test: Batch, target: str) -> dict[str, Any]:
     names = list(test.coords["label_class"])
     chain = fit(FrameHMM(names), GUIDES["closed-form"], train, progress=False)
     table = decode_recordings(chain, test, "marginal").frames()
+    truth = train["label"].cpu().numpy()
+    known = train.observed(target)
+    shares = np.bincount(truth[known], minlength=len(names)) / known.sum()
+    place, new_place = (
+        np.concatenate([np.arange(n) for n in own["lengths"].tolist()])[:, None] for own in (train, test)
+    )
+    clock = np.zeros((len(new_place), len(names)))
+    trees = tree_classifier(0, N_TREES).fit(place[known], truth[known])
+    clock[:, trees.classes_] = trees.predict_proba(new_place)
     return {
+        "mean": Rival("shares of the labels", np.tile(_shares(shares[None]), (len(score), 1))),
         "argmax": Rival("scores of each frame alone", _shares(score)),
         "smoothed argmax": Rival("mean scores over a second", _shares(np.concatenate(smooth))),
         "vanilla chain": Rival("chain of frames", _shares(table[[f"label.p[{name}]" for name in names]].to_numpy())),
+        "clock": Rival("time since the start of the recording alone", _shares(clock)),
     }
 
 
