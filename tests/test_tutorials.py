@@ -37,6 +37,12 @@ def texts(notebook):
             yield from (value for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))
 
 
+def answers(source):
+    """The code of the folded answers of a source."""
+    last = jupytext.read(source).cells[-1].source
+    return re.findall(r"<summary>Answer</summary>\n\n```python\n(.*?)\n```\n\n[^<]+\n\n</details>", last, re.DOTALL)
+
+
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
     """An empty folder, no window, and nothing left behind in Pyro's store or the random state."""
@@ -58,7 +64,9 @@ def outside(tmp_path, monkeypatch):
 def test_every_cell_runs(source, outside):
     names = {"__name__": "__main__"}
     exec(compile(source.read_text(), source.name, "exec"), names)
-    assert names["claims"], "the last cell checks what the text says"
+    assert names["claims"], "the last cell of code checks what the text says"
+    for answer in answers(source):
+        exec(compile(answer, f"{source.name}, answer", "exec"), names)
 
 
 def test_each_source_has_its_notebook_and_back():
@@ -112,8 +120,7 @@ def test_what_may_be_in_a_notebook_is_not_mistaken(text):
 
 @every_notebook
 def test_the_last_cell_checks_the_claims_in_a_full_run(path):
-    last = read(path).cells[-1]
-    assert last.cell_type == "code"
+    last = [cell for cell in read(path).cells if cell.cell_type == "code"][-1]
     assert "assert smoke or " in last.source
     printed = "".join(output.get("text", "") for output in last.outputs)
     assert re.search("^yes ", printed, re.MULTILINE)
@@ -121,7 +128,27 @@ def test_the_last_cell_checks_the_claims_in_a_full_run(path):
 
 
 @every_notebook
-def test_the_first_cell_says_how_long_it_takes(path):
+def test_the_first_cell_says_how_long_it_takes_and_what_for(path):
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
     assert re.search(r"\bminutes?\b", first.source)
+    assert "After it you can " in first.source
+
+
+@every_notebook
+def test_the_second_cell_of_code_names_the_versions(path):
+    cell = [cell for cell in read(path).cells if cell.cell_type == "code"][1]
+    assert re.search(r"^pyro-ppl [\d.]+, torch [\d.]+.*\npyrozoo [\d.]+$", cell.outputs[0]["text"], re.MULTILINE)
+
+
+@every_notebook
+def test_the_last_cell_has_exercises_with_answers_and_links_to_howtos(path):
+    last = read(path).cells[-1]
+    assert last.cell_type == "markdown"
+    assert last.source.startswith("## Exercises")
+    exercises = re.split(r"^\*\*\d\.\*\* ", last.source, flags=re.MULTILINE)[1:]
+    assert len(exercises) == len(answers(path.with_suffix(".py"))) >= 2
+    for exercise in exercises:
+        pages = re.findall(r"\]\(([^)\s]+)\)", exercise.partition("<details>")[0])
+        assert pages
+        assert all((FOLDER / page).is_file() for page in pages)

@@ -15,6 +15,9 @@
 # Information*. Numbers in parentheses are its equations. Its recordings are not public, and no others of gait with hand
 # loads were found: **all walks on this page are simulated**, and none of the paper's numbers is reproduced. It runs in
 # less than three minutes on two cores.
+#
+# After it you can fit `auxvae` to walks of people with and without a load, predict for people left out, and tell a
+# collapsed latent from one that works.
 
 # %%
 # %matplotlib inline
@@ -22,6 +25,7 @@ import inspect
 import itertools
 import os
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -38,6 +42,13 @@ from pyrozoo.models.auxvae.nets import by_participant
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 people, epochs, short, draws, folds = (6, 2, 2, 4, 2) if smoke else (22, 60, 25, 200, 5)
+
+# %% [markdown]
+# The versions that this page was run with:
+
+# %%
+print(*(f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "numpy", "pandas", "arviz")), sep=", ")
+print("pyrozoo", zoo.__version__)
 
 # %% [markdown]
 # ## 1. The question
@@ -554,3 +565,35 @@ claims = {
 }
 print(*(f"{'yes' if holds else 'NO ':4}{claim}" for claim, holds in claims.items()), sep="\n")
 assert smoke or all(claims.values())
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Swap the guide for one in which latent dimensions may be uncertain together. ([My own
+# guide](../docs/howto/own_guide.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# wider = zoo.fit(model, "lowrank", train, epochs=short, **settings)
+# zoo.metrics(wider, test, draws=draws)["y.rmse"]
+# ```
+#
+# Trained for fewer epochs than `fit`: compare it with the first line of the table of section 7, and by `zoo.compare`.
+#
+# </details>
+#
+# **2.** Give z a prior of two normals that is learned with the model. ([My own prior](../docs/howto/own_prior.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# mixed = zoo.create_model("auxvae", train, fusion="cross", priors={"z": zoo.priors.Mixture(2, model.z_dim)})
+# mixed_fit = zoo.fit(mixed, "paper", train, epochs=short, **settings)
+# zoo.latent_report(mixed_fit, test, "z", draws=2).active
+# ```
+#
+# The number of dimensions that the walks move. Whether two normals are better than one, `zoo.compare` says on people
+# left out.
+#
+# </details>

@@ -14,10 +14,14 @@
 # S. Samyoun, M. M. Islam, T. Iqbal, J. Stankovic, *M3Sense: Affect-Agnostic Multitask Representation Learning Using
 # Multimodal Wearable Sensors* (2022). Numbers in parentheses are its equations. **All signals on this page are
 # simulated**, and none of the paper's numbers is reproduced. It runs in about three minutes on two cores.
+#
+# After it you can train one model for three affects with labels missing, score it on people left out, calibrate it, and
+# adapt it to a new task with few labels.
 
 # %%
 # %matplotlib inline
 import os
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -35,6 +39,13 @@ from pyrozoo.models.m3sense.experiments.report import reliability_figure
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 people, steps, few_steps, draws, splits = (6, 3, 2, 4, 1) if smoke else (16, 200, 120, 100, 5)
+
+# %% [markdown]
+# The versions that this page was run with:
+
+# %%
+print(*(f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "numpy", "pandas", "arviz")), sep=", ")
+print("pyrozoo", zoo.__version__)
 
 # %% [markdown]
 # ## 1. The question
@@ -730,3 +741,36 @@ claims = {
 }
 print(*(f"{'yes' if holds else 'NO ':4}{claim}" for claim, holds in claims.items()), sep="\n")
 assert smoke or all(claims.values())
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Swap the guide of the latents for points (`delta`): what is lost? ([My own guide](../docs/howto/own_guide.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# points = zoo.fit(model, "delta", train, **settings)
+# zoo.compare({"paper": fit, "delta": points}, own, target="y_stress", draws=draws)
+# ```
+#
+# A point has no spread, so its latents carry no uncertainty, and its ELBO has no entropy: compare the log density of
+# labels, never the ELBO.
+#
+# </details>
+#
+# **2.** Give the latent of stress a prior with heavy tails. ([My own prior](../docs/howto/own_prior.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# import pyro.distributions as dist
+#
+# heavy = zoo.create_model("m3sense", train, variant="latent", priors={"a_stress": dist.StudentT(4.0, 0.0, 1.0)})
+# heavy_fit = zoo.fit(heavy, "paper", train, **settings)
+# zoo.compare({"N(0, 1)": fit, "Student t": heavy_fit}, own, target="y_stress", draws=draws)
+# ```
+#
+# The priors of the other two tasks stay as they were. Differences within two standard errors say nothing.
+#
+# </details>

@@ -15,6 +15,9 @@
 # Artificial Intelligence"*, the note ("the text" below) to M. Zhao, K. Hoti, H. Wang, A. Raghu, D. Katabi (Nature
 # Medicine, 2021). Their recordings and their classifier are not public: the insulin-pen recordings on this page are
 # **simulated**, the watch sessions of section 10 **semi-synthetic**. It runs in about two minutes on one core.
+#
+# After it you can decode the steps of a procedure from scores of frames, give the process a prior of your own, find
+# steps that were left out, and say how sure you are.
 
 # %%
 # %matplotlib inline
@@ -22,6 +25,7 @@ import inspect
 import itertools
 import math
 import os
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -46,6 +50,13 @@ from pyrozoo.models.medication.uses.replication import replicate
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, draws, folds = (3, 10, 2) if smoke else (600, 400, 10)
+
+# %% [markdown]
+# The versions that this page was run with:
+
+# %%
+print(*(f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "numpy", "pandas", "arviz")), sep=", ")
+print("pyrozoo", zoo.__version__)
 
 # %% [markdown]
 # ## 1. The problem
@@ -846,3 +857,38 @@ claims = {
 }
 print(*(f"{'yes' if holds else 'NO ':4}{claim}" for claim, holds in claims.items()), sep="\n")
 assert smoke or all(claims.values())
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Swap the guide: fit the process by penalised maximum likelihood to six recordings, and decode with it. ([My own
+# guide](../docs/howto/own_guide.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# few_ml = zoo.fit(few_model, "ml", few, progress=False)
+# few_scores = decode_recordings(few_ml, test).scores(test)
+# print(few_scores["frame_accuracy"], few_scores["segment_f1"])
+# ```
+#
+# `ml` is a point; the closed form averages over what six recordings leave open. Most of the answer comes from the
+# scores of the frames, so the two are close.
+#
+# </details>
+#
+# **2.** Say as a prior that steps may follow in any order more readily, `alpha` ten times as large. ([My own
+# prior](../docs/howto/own_prior.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# loose_model = zoo.create_model("medication", few, alpha=10.0)
+# loose_fit = zoo.fit(loose_model, "closed-form", few, progress=False)
+# decode_recordings(loose_fit, test).scores(test)["edit"]
+# ```
+#
+# A larger `alpha` pulls the probabilities of the next step towards each other. With six recordings that shows, with
+# sixty hardly.
+#
+# </details>

@@ -14,10 +14,13 @@
 # From the raw export of an Empatica E4 and a diary to windows, labels, and a prediction in local time, with the entry
 # `m3sense`. The session is made here of **simulated** signals, and the fit that predicts is trained on simulated people
 # of the same kind: it is for following the steps, not for using on real ones. It runs in less than a minute.
+#
+# After it you can turn the export of your wristband and a diary into labelled windows, and predictions into local time.
 
 # %%
 # %matplotlib inline
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,13 @@ from pyrozoo.models import m3sense
 
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests
 draws = 5 if smoke else 200
+
+# %% [markdown]
+# The versions that this page was run with:
+
+# %%
+print(*(f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "numpy", "pandas", "arviz")), sep=", ")
+print("pyrozoo", zoo.__version__)
 
 # %% [markdown]
 # ## 1. The files
@@ -159,3 +169,40 @@ claims = {
 }
 print(*(f"{'yes' if holds else 'NO ':4}{claim}" for claim, holds in claims.items()), sep="\n")
 assert smoke or all(claims.values())
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Fit a model of your own to the windows of Cleo: the same variant with the guide `lowrank` and a prior with
+# heavy tails. (One person is far too few to learn from; it is for the steps.) ([My own
+# guide](../docs/howto/own_guide.md), [My own prior](../docs/howto/own_prior.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# import pyro.distributions as dist
+#
+# cleo = m3sense.standardise(windows)
+# own_model = zoo.create_model("m3sense", cleo, variant="latent", priors={"a_stress": dist.StudentT(4.0, 0.0, 1.0)})
+# own_fit = zoo.fit(own_model, "lowrank", cleo, steps=3 if smoke else 50, seed=0, progress=False)
+# zoo.predict(own_fit, cleo, draws=draws)[["begin", "y_stress.label"]].head(3)
+# ```
+#
+# The same table as from the reference fit, with the times of your windows.
+#
+# </details>
+#
+# **2.** The stretch after the last tag has no name. Keep its windows, without a label. ([Missing labels and
+# inputs](../docs/howto/missing.md))
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# kept = m3sense.windows(by_tags, rates={"bvp": 8, "eda": 4, "temp": 4}, resample=True, keep_unlabelled=True)
+# print(tagged.n_rows, kept.n_rows, kept.observed("y_stress").sum())
+# ```
+#
+# Windows that lie in two stretches are left out as before; the others of the last stretch are there, and a fit learns
+# from their signals.
+#
+# </details>
