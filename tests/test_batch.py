@@ -194,7 +194,6 @@ def test_a_constant_column_is_an_error_when_the_model_is_made(column, name):
         ({}, {"units": ["a", "b", "c"]}, ValueError, r"unit 'c' has no rows; drop it from the list of units"),
         ({}, {"units": ["a", "b", "a"]}, ValueError, r"unit 'a' is given twice in the list of units"),
         ({}, {"units": ["a"]}, ValueError, r"unit, row 0: 'b' is not among the given units"),
-        ({"r": [1.0, np.nan, 3, np.nan, 5]}, {"y": ["q", "r"]}, ValueError, r"row 23: some of the targets .* give all"),
     ],
 )
 def test_a_malformed_table_raises_one_error_that_names_the_place(change, options, error, message):

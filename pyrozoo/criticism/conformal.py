@@ -347,6 +347,11 @@ def _seen(batch: Batch, target: str, what: str) -> np.ndarray:
     seen = np.flatnonzero(batch.observed(target))
     if not len(seen):
         raise ValueError(f"{what}: no row has its {target!r}; give rows with labels")
+    if not batch.known(target)[seen].all():
+        raise ValueError(
+            f"{what}: some rows have part of {target!r} only; give rows with all of it, or use pyrozoo.cross_fitted, "
+            "which learns intervals of each component"
+        )
     return seen
 
 

@@ -211,10 +211,11 @@ def learn_parts(
 
     Args:
         predicted: Per fit: ``rows``, names of its n held-out labels; ``truth``, component or discrete target -> values
-            (n,); and ``mean`` and ``sd``, component -> numbers (n,), or ``p``, discrete target -> probabilities (n, K).
-            With a process also ``process_mean``, ``process_sd`` (n, 2), ``known`` (n,) and, with time, ``lag`` (n,). A
-            label may be predicted by several fits; as many predictions of each label count as all labels have.
-            ``member``, names (n,), where whole members of a group were held out: see `for_new_members`.
+            (n,), NaN where the row lacks the component; and ``mean`` and ``sd``, component -> numbers (n,), or ``p``,
+            discrete target -> probabilities (n, K). With a process also ``process_mean``, ``process_sd`` (n, 2),
+            ``known`` (n,) and, with time, ``lag`` (n,). A label may be predicted by several fits; as many predictions
+            of each label count as all labels have. ``member``, names (n,), where whole members of a group were held
+            out: see `for_new_members`.
         scores: Where to put the mean scores of the labels under each law.
         levels: The values that a continuous target takes, if they are few.
     """
@@ -234,19 +235,21 @@ def learn_parts(
     out: dict[str, StudentLaw | Temperature] = {}
     for name in predicted[0]["truth"]:
         truth = gathered("truth", name)[0]
+        has = ~np.isnan(truth)  # components that a row lacks are no labels
+        truth = truth[has]
         if name in predicted[0].get("p", {}):
             out[name] = learn_temperature(truth, gathered("p", name).mean(0))
         else:
             beside: dict[str, Any] = {}
             if "process_mean" in predicted[0]:
-                beside = {"process": (gathered("process_mean", name), gathered("process_sd", name))}
-                beside |= {"known": gathered("known")}
+                means, sds = (gathered(f"process_{what}", name)[:, has] for what in ("mean", "sd"))
+                beside = {"process": (means, sds), "known": gathered("known")[:, has]}
             if "lag" in predicted[0]:
-                beside["lag"] = gathered("lag")
-            of = truth, gathered("mean", name), gathered("sd", name)
+                beside["lag"] = gathered("lag")[:, has]
+            of = truth, gathered("mean", name)[:, has], gathered("sd", name)[:, has]
             law = learn_student(*of, **beside, levels=levels)
             if all("member" in part for part in predicted):
-                members = [predicted[k]["member"][i] for (k, i), *_ in held]
+                members = [predicted[k]["member"][i] for ((k, i), *_), own in zip(held, has, strict=True) if own]
                 law = for_new_members(law, *of, members, **beside)
             out[name] = law
             if scores is not None:

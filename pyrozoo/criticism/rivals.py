@@ -106,7 +106,7 @@ def simple_methods(
     """
     if train.along[target] == FRAMES:
         raise ValueError(f"target: {target!r} lies along frames; the entry has to bring methods of its own")
-    seen = train.observed(target)
+    seen = train.known(target).reshape(train.n_rows, -1)[:, component]
     if not seen.any():
         raise ValueError(f"train: no row has its {target!r}, so there is nothing to learn from")
     group = group or (train.groups[0] if train.groups else None)

@@ -13,10 +13,12 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from ..data.batch import Batch, require_batch
+from ..data.build import SEEN
 from ..inference.copies import isolated
 from ..inference.fitted import Fit
 from ..inference.law import StudentLaw
 from ..modeling.base import ZooModel
+from ..modeling.hidden import of_entries
 from ..posterior.columns import (
     classes,
     column,
@@ -55,6 +57,8 @@ def metrics(
     fit: Fit, test: Batch, *, by: str | None = None, draws: int = 200, seed: int = 0, restart: int | None = None
 ) -> dict[str, float] | pd.DataFrame:
     """Scores of the predictions on the rows of `test` whose targets are observed, in the units of the data.
+
+    Of a target with several components that some rows have in part, the components that a row has are scored.
 
     Numbers: rmse, mae, r2 (share of the variance that is explained), mape (percent of each truth), crps_draws (CRPS of
     the predictive draws, which varies with the seed), nll (of the predictive mixture, nats per row), cover50, cover80,
@@ -149,11 +153,13 @@ def _scorer(
         if not laws:
             return found | {"nll": float(nll[kept].mean())}
         if drawn is not None and drawn.inner is not None:
-            return found | {
-                "nll": -float(_warped_law_scores(fit, laws, target, truth, drawn.inner, kept).sum(1).mean())
-            }
+            density = _warped_law_scores(fit, laws, target, truth, drawn.inner, kept)
+            return found | {"nll": -float(_known_sum(density, truth).mean())}
         crps, density = _law_scores(laws, truth, table[kept])
-        return found | {"crps": float(crps.mean()), "nll": -float(density.sum(1).mean())}
+        return found | {
+            "crps": float(crps[~np.isnan(truth)].mean()),
+            "nll": -float(_known_sum(density, truth).mean()),
+        }
 
     return scores_of
 
@@ -208,9 +214,22 @@ def _warped_law_scores(
 
 
 def _truth(fit: Fit, test: Batch, target: str, seen: np.ndarray) -> np.ndarray:
-    """What the model observes of a target of numbers on the rows `seen`, shape (n, J)."""
-    value = observed_target(*ready(fit, test), target)
-    return value.double().cpu().numpy()[seen].reshape(seen.sum(), -1)
+    """What the model observes of a target of numbers on the rows `seen`, (n, J); NaN in components that a row lacks."""
+    value = observed_target(*ready(fit, test), target).double().cpu().numpy()[seen].reshape(seen.sum(), -1)
+    entries = _entries(test, target)
+    if np.isnan(value[test.observed(target)[seen]]).any():
+        raise ValueError(f"target: the model observes values of {target!r} that are no numbers (NaN)")
+    return value if entries is None else np.where(entries[seen], value, np.nan)
+
+
+def _known_sum(density: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Sum over the components that each row has, (n,), of log densities (n, J) of the truth, NaN where unknown."""
+    return np.where(np.isnan(truth), 0.0, density).sum(1)
+
+
+def _entries(test: Batch, target: str) -> np.ndarray | None:
+    """Which components (N, J) rows have of a target that some have in part; None where rows have all or none."""
+    return test.known(target) if target + SEEN in test.tensors else None
 
 
 def _quantiles(levels: Iterable[float]) -> tuple[float, ...]:
@@ -229,21 +248,25 @@ def _number_scores(
     """Scores from the truth (n, J), the table of the n predictions, and the draws of all rows behind it."""
     columns, means = truth.reshape(len(part), -1).T, component_values(part, target, "mean").reshape(len(part), -1).T
     truth, mean = truth.reshape(-1), means.T.ravel()
+    known = ~np.isnan(truth)
+    truth, mean = truth[known], mean[known]
+    of_columns = [(own[~np.isnan(own)], guess[~np.isnan(own)]) for own, guess in zip(columns, means, strict=True)]
+    of_columns = [(own, guess) for own, guess in of_columns if len(own)]
     out = {"rmse": scores.rmse(truth, mean), "mae": scores.mae(truth, mean)}
-    if all(np.ptp(column) > 0 for column in columns):
-        out["r2"] = float(np.mean([scores.r2(own, guess) for own, guess in zip(columns, means, strict=True)]))
+    if all(np.ptp(own) > 0 for own, _ in of_columns):
+        out["r2"] = float(np.mean([scores.r2(own, guess) for own, guess in of_columns]))
     if (truth != 0).all():
         out["mape"] = scores.mape(truth, mean)
     kind = "real" if drawn is None else drawn.kind
     if kind == "real":
-        out["crps"] = scores.crps_normal(truth, mean, component_values(part, target, "sd").ravel())
+        out["crps"] = scores.crps_normal(truth, mean, component_values(part, target, "sd").ravel()[known])
     if drawn is not None and drawn.values is not None:
-        values = drawn.values.movedim(0, -1).numpy()[seen].reshape(len(truth), -1)
+        values = drawn.values.movedim(0, -1).numpy()[seen].reshape(len(known), -1)[known]
         out["crps_draws"] = scores.crps_samples(truth, values)
         if kind == "counts":
             out["pit_ks"] = float(kstest(scores.pit(truth, values, seed), "uniform").statistic)
     for level in LEVELS:
-        out[f"cover{level}"] = scores.coverage(truth, *_ends(part, target, level))
+        out[f"cover{level}"] = scores.coverage(truth, *(end[known] for end in _ends(part, target, level)))
     return out
 
 
@@ -313,9 +336,10 @@ def coverage(
     if is_discrete(table, target):
         raise ValueError(f"target: {target!r} is discrete and has no intervals; see metrics for its log loss")
     truth = _truth(fit, test, target, seen).ravel()
-    rows = []
+    known = ~np.isnan(truth)
+    truth, rows = truth[known], []
     for level in levels:
-        low, high = _ends(table, target, level)
+        low, high = (end[known] for end in _ends(table, target, level))
         rows.append(
             {
                 "nominal": level / 100,
@@ -341,7 +365,8 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
         seed: Random seed for the draws, and for ties.
 
     Returns:
-        One line per row where the target is observed and one column per component, named as in `predict`.
+        One line per row where the target is observed and one column per component, named as in `predict`; NaN where a
+        row lacks the component.
 
     Raises:
         ValueError: The target is one of classes, or the model predicts it by itself without draws.
@@ -365,10 +390,12 @@ def pit(fit: Fit, test: Batch, target: str | None = None, *, draws: int = 200, s
         raise ValueError(f"target: {target!r} has no draws of numbers; see `scores.reliability` for classes")
     seen = _rows_to_score(test, target)
     truth, values = _truth(fit, test, target, seen), own.movedim(0, -1).numpy()[seen]
-    columns = {
-        name: scores.pit(truth[:, j], values[:, j], seed + j)
-        for j, name in enumerate(names_in(fit, target, truth.shape[1]))
-    }
+    columns = {}
+    for j, name in enumerate(names_in(fit, target, truth.shape[1])):
+        known = ~np.isnan(truth[:, j])
+        columns[name] = np.full(len(truth), np.nan)
+        if known.any():
+            columns[name][known] = scores.pit(truth[known, j], values[known, j], seed + j)
     return pd.DataFrame(columns, index=pd.Index(test.names(test.rows), name=test.rows)[seen])
 
 
@@ -382,7 +409,8 @@ def log_predictive(
         log 1/(R S) sum_r sum_s p_r(y | x, latents_rs),   latents_rs ~ q_r(latents | x),   R restarts
 
     The targets themselves are hidden from the guide. An enumerated target has its exact probability given each draw.
-    For a fit by `pyrozoo.cross_fitted` it is the density of its law, under which components are independent.
+    For a fit by `pyrozoo.cross_fitted` it is the density of its law, under which components are independent. Of a row
+    that has some components of the target, it is the density of these.
 
     Args:
         fit: The fit; its restarts predict together, see `predict`.
@@ -425,8 +453,9 @@ def log_predictive(
         table, inner = table[seen], drawn[target].inner
         laws = _laws(fit, table, target, None)
         if laws and inner is not None:
-            by_law = _warped_law_scores(fit, laws, target, _truth(fit, test, target, seen), inner, seen).sum(1)
-            return pd.Series(by_law, index=table.index, name=f"log p({target})")
+            truths = _truth(fit, test, target, seen)
+            warped = _known_sum(_warped_law_scores(fit, laws, target, truths, inner, seen), truths)
+            return pd.Series(warped, index=table.index, name=f"log p({target})")
         if (by_law := _log_law(fit, test, table, target, seen)) is not None:
             return pd.Series(by_law, index=table.index, name=f"log p({target})")
     terms: list[Tensor] = []
@@ -434,9 +463,10 @@ def log_predictive(
         with isolated(restart_seed(seed, place)), torch.no_grad():
             (run, data), (_, whole) = ready(fit, test.hide(), run), ready(fit, test, run)
             truth = whole[target] if target in run.model.enumerated else observed_target(run, whole, target)
+            entries = _entries(test, target)
             asked: dict[str, Any] = {"targets_only": True, "hidden": run.model.targets} if run.model.enumerated else {}
             terms += [
-                _log_target(part, run.model, target, truth)
+                _log_target(part, run.model, target, truth, entries)
                 for part in pairs(run.model, run.guide, data, draws, **asked)
             ]
     if terms[0].dim() != 2:
@@ -453,22 +483,25 @@ def log_predictive(
 def _log_law(fit: Fit, test: Batch, table: pd.DataFrame, target: str, seen: np.ndarray) -> np.ndarray | None:
     """Log density (n,) of the truth in the rows `seen` under the fit's law; None if it has none for this target."""
     if laws := _laws(fit, table, target, None):
-        return _law_scores(laws, _truth(fit, test, target, seen), table)[1].sum(1)
+        truth = _truth(fit, test, target, seen)
+        return _known_sum(_law_scores(laws, truth, table)[1], truth)
     if is_discrete(table, target) and fit.law is not None and target in fit.law.parts:
         codes = test[target].cpu().numpy()[seen].reshape(-1).astype(int)
         return np.log(np.maximum(probabilities(table, target)[np.arange(len(table)), codes], np.finfo(float).tiny))
     return None
 
 
-def _log_target(part: Pair, model: ZooModel, target: str, truth: Tensor) -> Tensor:
-    """Log density (draws, N) of a target's true values given the latents, rows' enumerated latents summed out."""
-    if not model.enumerated:
-        site = target_sites(model, part)[target]
-        return part.by_draw(site, site["fn"].log_prob(_in_shape(truth, site, model.rows)), 0)
+def _log_target(part: Pair, model: ZooModel, target: str, truth: Tensor, entries: np.ndarray | None) -> Tensor:
+    """Log density (draws, N) of a target's true values given the latents, rows' enumerated latents summed out.
+
+    With `entries`, (N, J), that of the components that each row has.
+    """
     if target in model.enumerated:
         return part.log_conditional(target, truth)
-    site = part.target(target)
-    return part.log_given(site, site["fn"].log_prob(_in_shape(truth, site, model.rows)))
+    site = part.target(target) if model.enumerated else target_sites(model, part)[target]
+    known = None if entries is None else _in_shape(torch.as_tensor(entries).to(truth.device), site, model.rows)
+    density = of_entries(site["fn"], known).log_prob(_in_shape(truth, site, model.rows))
+    return part.log_given(site, density) if model.enumerated else part.by_draw(site, density, 0)
 
 
 def _in_shape(truth: Tensor, site: Mapping[str, Any], rows: str) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor
 from .build import (
     FRAMES,
     MAIN,
+    SEEN,
     TIME,
     arrays_to_parts,
     blank,
@@ -199,8 +200,9 @@ class Batch(Parts):
             labels: Target in ``rows`` or ``frames`` -> boolean array (N,), True on the rows where it is observed;
                 entries elsewhere are set to 0 and never used. A model receives the mask of a target as
                 ``<target>_labelled``; that of ``y``, or of an only target, also as ``labelled``.
-            seen: Array in ``rows`` that is no target -> boolean array of its shape, False where a value is missing; it
-                is set to 0 there. A model receives the mask as ``<name>_seen``; a fit refuses one that takes none.
+            seen: Array in ``rows`` -> boolean array of its shape, False where a value is missing; it is set to 0 there.
+                A model receives the mask as ``<name>_seen``; a fit refuses one that takes none. A target of several
+                components has one if some rows have part of them: a row with any of them has a label.
             row_plate: Name of the row plate.
             dims: Name -> names of its event dimensions.
             coords: Plate or event dimension -> names of its positions.
@@ -272,7 +274,8 @@ class Batch(Parts):
             x: Columns of the inputs: of numbers; of True and False, as 1 and 0; or categorical, with one input of 0 and
                 1 for each category, named ``<column>=<category>``. An input may be missing (NaN) for a model that takes
                 the mask ``x_seen``, such as SSMTL, which integrates it out.
-            y: Numeric column, or columns, of the target.
+            y: Numeric column, or columns, of the target. A row may have some of several and not others for a model that
+                takes the mask ``y_seen``, such as SSMTL; it counts as labelled.
             units: All units in the order they should have; by default that of a categorical column's categories,
                 else the order in which they first appear.
             time: Column with the time of each row, numbers or ``datetime64``, which becomes the rows' coordinate
@@ -286,8 +289,8 @@ class Batch(Parts):
         Raises:
             KeyError: A column is not in the table.
             TypeError: Not a data frame; a column that does not hold real numbers; a unit that cannot be hashed.
-            ValueError: No rows; a missing unit; an infinite x or y; a row with part of its y; a unit without rows; a
-                column used twice; a value that is none of the categories. The message names column and row.
+            ValueError: No rows; a missing unit; an infinite x or y; a unit without rows; a column used twice; a value
+                that is none of the categories. The message names column and row.
 
         Example:
             >>> import pandas as pd
@@ -398,7 +401,14 @@ class Batch(Parts):
         mask = mask & self.tensors[name]
         tensors = dict(self.tensors) | {name: mask}
         tensors[target] = blank(self.tensors[target], self.per_entry(target, mask))
-        return replace(self, tensors=tensors)._stratify()
+        along = dict(self.along)
+        if (entries := tensors.pop(target + SEEN, None)) is not None:
+            entries = entries & mask.reshape(mask.shape + (1,) * (entries.dim() - 1))
+            if torch.equal(entries.flatten(1).any(1), entries.flatten(1).all(1)):
+                del along[target + SEEN]  # the mask of the rows says it all
+            else:
+                tensors[target + SEEN] = entries
+        return replace(self, tensors=tensors, along=along)._stratify()
 
     def hide(self) -> Batch:
         """Return the same data with every target unobserved, as at prediction."""
@@ -408,7 +418,7 @@ class Batch(Parts):
         return batch
 
     def observed(self, target: str | None = None) -> np.ndarray:
-        """Say where a target is observed.
+        """Say where a target is observed, of several components at least one.
 
         Args:
             target: Name of the target; by default the only one, or ``y``.
@@ -421,6 +431,32 @@ class Batch(Parts):
         """
         target = self._target(target)
         return self.per_entry(target, self.tensors[self.labels[target]]).cpu().numpy()
+
+    def known(self, target: str | None = None) -> np.ndarray:
+        """Say which entries of a target are observed: of its components in each row.
+
+        Args:
+            target: Name of the target; by default the only one, or ``y``.
+
+        Returns:
+            Boolean array of the shape of the target, (N, ...).
+
+        Raises:
+            KeyError: No such target.
+
+        Example:
+            >>> import pandas as pd
+            >>> import pyrozoo as zoo
+            >>> table = pd.DataFrame({"well": list("aab"), "u": [0.1, 0.4, 0.2], "oil": [1.0, 2.0, None]})
+            >>> table["water"] = [3.0, None, None]
+            >>> data = zoo.Batch.from_dataframe(table, unit="well", x=["u"], y=["oil", "water"])
+            >>> data.known().tolist(), data.observed().tolist()
+            ([[True, True], [True, False], [False, False]], [True, True, False])
+        """
+        target = self._target(target)
+        values, rows = self.tensors[target], self.per_entry(target, self.tensors[self.labels[target]])
+        entries = rows.reshape(rows.shape + (1,) * (values.dim() - 1)).expand(values.shape)
+        return self.tensors.get(target + SEEN, entries).cpu().numpy()
 
     # ---------------------------------------------------------------- names and groups
     def names(self, plate: str) -> np.ndarray:

@@ -70,7 +70,10 @@ def arrays_to_parts(
         if name in masks:
             tensor = blank(tensor, tensors[masks[name]])
         if seen and name in seen:
-            tensors[name + SEEN], along[name + SEEN] = _seen_mask(name, seen[name], tensor), row_plate
+            mask = _seen_mask(name, seen[name], tensor)
+            if name in masks:
+                _require_agreement(name, mask, tensors[masks[name]])
+            tensors[name + SEEN], along[name + SEEN] = mask, row_plate
             tensor = torch.where(tensors[name + SEEN], tensor, torch.zeros((), dtype=tensor.dtype))
         require_finite(name, tensor)
         tensors[name], along[name] = tensor, row_plate
@@ -135,6 +138,16 @@ def _seen_mask(name: str, value: Any, tensor: Tensor) -> Tensor:
             f"False for each entry, {tuple(tensor.shape)}"
         )
     return mask
+
+
+def _require_agreement(target: str, seen: Tensor, labelled: Tensor) -> None:
+    """Refuse entries (N, D) of a target that are known in rows without a label, and labelled rows without any."""
+    wrong = seen.reshape(len(seen), -1).any(1) != labelled
+    if bool(wrong.any()):
+        raise ValueError(
+            f"seen[{target!r}], entry {int(wrong.nonzero()[0, 0])}: a row has a label where any of its entries is "
+            f"known; give labels[{target!r}] that says so"
+        )
 
 
 def require_mapping(what: str, value: Any) -> None:
@@ -270,7 +283,10 @@ def columns_to_arrays(
         else:
             array = torch.as_tensor(numbers[name])
             if name in targets:
-                labelled[name] = _labelled(df, name, listed[name], array)
+                known = ~array.isnan()
+                labelled[name] = known.any(1).numpy()
+                if several and bool((known.any(1) & ~known.all(1)).any()):
+                    seen[name] = known
             elif bool(array.isnan().any()):
                 seen[name] = ~array.isnan() if several else ~array.isnan()[:, 0]
         arrays[name] = array.to(kind) if several else array.to(kind)[:, 0]
@@ -282,19 +298,6 @@ def columns_to_arrays(
         | ({} if time is None else {"time": time})
         | ({"levels": {c: list(own.values()) for c, own in found.items()}} if found else {}),
     }  # fmt: skip
-
-
-def _labelled(df: pd.DataFrame, target: str, columns: list[str], values: Tensor) -> np.ndarray:
-    """Where a target is known, (N,)."""
-    observed: np.ndarray = ~values.isnan().numpy()
-    partial = observed.any(axis=1) & ~observed.all(axis=1)
-    if partial.any():
-        row = first(df.index, np.asarray(partial))
-        raise ValueError(
-            f"row {row!r}: some of the targets {columns} are missing and some are not; give all or none, "
-            "or make each a target of its own by Batch.from_columns(targets={name: column, ...})"
-        )
-    return np.asarray(observed.all(axis=1))
 
 
 def mask_alias(target: str) -> str:

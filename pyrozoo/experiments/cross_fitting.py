@@ -23,6 +23,7 @@ from ..criticism.arguments import labelled_in, target_of
 from ..criticism.folds import IN_TIME, fold_data, label_folds
 from ..criticism.law_learning import MEMBER_LEVEL, learn_parts
 from ..data.batch import Batch
+from ..data.build import SEEN
 from ..files import sha256_text
 from ..inference.copies import build, default_dtype, guide_label, isolated, run_seed
 from ..inference.fit import fit
@@ -123,7 +124,7 @@ def cross_fitted(
             fits then differ by their seed.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_features`, and a
-            continuous target of rows in groups.
+            continuous target of rows in groups, of which no row has only some components.
         seed: Random seed for the folds and the fits.
         jobs: Number of processes, each with one thread; more than one needs a model of the registry and a guide by name
             or class.
@@ -257,10 +258,14 @@ def _checked(
 
 
 def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
-    """Whether a Gaussian process can stand beside the fits: inputs, groups and a target of numbers, all in memory."""
-    if train.on_disk is not None or not train.groups or not train[target].is_floating_point():
+    """Whether a Gaussian process can stand beside the fits: inputs, groups and a target of numbers, all in memory.
+
+    It knows whole labels only.
+    """
+    real = train.on_disk is None and train[target].is_floating_point() and target + SEEN not in train.tensors
+    if not (real and train.groups and model.warp(target) is None):
         return False
-    return model.warp(target) is None and bool(model.process_features(train.hide().take([0])))
+    return bool(model.process_features(train.hide().take([0])))
 
 
 def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
@@ -388,6 +393,8 @@ def _predicted(found: Fit, rows: Batch, target: str, draws: int, seed: int) -> d
             for j, name in enumerate(components(table, target)):
                 table = table.assign(**{column(name, what): values[:, j] for what, values in moved.items()})
     truth = truth.detach().cpu().double().numpy().reshape(rows.n_rows, -1)
+    if target + SEEN in rows.tensors:  # rows that have part of their components
+        truth = np.where(rows.known(target), truth, np.nan)
     out: dict[str, Any] = {"rows": rows.names(rows.rows).tolist()}
     if is_discrete(table, target):
         return out | {"truth": {target: truth[:, 0].tolist()}, "p": {target: probabilities(table, target).tolist()}}

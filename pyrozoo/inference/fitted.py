@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
 from ..data.batch import Batch
+from ..data.build import SEEN
 from ..data.tables import described
 from ..modeling import priors as prior_tools
 from ..modeling import registry
@@ -271,8 +273,9 @@ class Fit:
             elif group in amortized:
                 batch = with_support(run.guide, batch)
                 places = [position.get(name, -1) for name in batch.coords[group].tolist()]
-                support = {k: v for k, v in tables.items() if k.startswith("support_") and k in batch.tensors}
-                batch = batch.with_tables(group, {k: _merged(batch.tensors[k], v, places) for k, v in support.items()})
+                own, trained = _with_masks(batch.tensors, tables), _with_masks(tables, batch.tensors)
+                support = {k: v for k, v in trained.items() if k.startswith("support_") and k in own}
+                batch = batch.with_tables(group, {k: _merged(own[k], v, places) for k, v in support.items()})
             else:
                 others = amortised_elsewhere(run.model, group)
                 adapts = run.model.entry is not None and hasattr(registry.entry(run.model.entry[0]).parts, "calibrate")
@@ -373,6 +376,13 @@ def _require_like(batch: Batch, known: Batch) -> None:
                 f"{name}: the batch has entries of shape {tuple(own)} where the fit was trained on {tuple(other)}; "
                 "give the same columns"
             )
+
+
+def _with_masks(tables: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tables of support rows with the masks of missing values that only the `other` ones have: nothing is missing."""
+    masks = [k for k in other if k.startswith("support_") and k.endswith(SEEN) and k not in tables]
+    complete = {k: tables.get(k.removesuffix(SEEN)) for k in masks}
+    return {**tables, **{k: torch.ones_like(v, dtype=torch.bool) for k, v in complete.items() if v is not None}}
 
 
 def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.Tensor:

@@ -83,11 +83,27 @@ def require_complete(model: ZooModel, data: Batch) -> None:
     """
     taken = inspect.signature(model.forward).parameters
     for name in [name.removesuffix(SEEN) for name in data.tensors if name.endswith(SEEN) and name not in taken]:
+        if name in data.labels:
+            _require_whole_rows(model, data, name)
+            continue
         if data.along.get(name) == data.rows and (missing := first_missing(data, name)):
             raise ValueError(
                 f"{missing}, and {type(model).__name__} takes complete inputs; impute it, drop the row, or fit a model "
                 f"that takes {name + SEEN}"
             )
+
+
+def _require_whole_rows(model: ZooModel, data: Batch, target: str) -> None:
+    """Refuse rows with part of a target that the model takes as a whole."""
+    known = data.known(target)
+    partial = known.any(1) & ~known.all(1)
+    if target in model.targets and partial.any():
+        row = data.names(data.rows)[[int(partial.argmax())]].tolist()[0]
+        raise ValueError(
+            f"row {row!r}: some of the targets {data.columns(target)} are missing and some are not, and "
+            f"{type(model).__name__} takes all or none of them; drop the row, fit a model that takes {target + SEEN}, "
+            "or make each a target of its own by Batch.from_columns(targets={name: column, ...})"
+        )
 
 
 def _numbers(given: Any, found: Any) -> list[tuple[Any, int, int]]:

@@ -74,6 +74,26 @@ def inner_value(fn: Any) -> Tensor | None:
         return transform(torch.zeros(transform.inverse_shape(fn.event_shape), device=_device(fn)))
 
 
+def of_entries(fn: Any, seen: Tensor | None) -> Any:
+    """A distribution with the density of the entries `seen` alone, (..., D): the others are integrated out.
+
+    Args:
+        fn: Distribution of independent entries, ``dist.Normal(...).to_event(1)``.
+        seen: Where entries count; None for all, which leaves the distribution as it is.
+
+    Raises:
+        ValueError: The entries depend on one another.
+    """
+    if seen is None:
+        return fn
+    if not isinstance(fn, torch.distributions.Independent) or fn.base_dist.event_shape:
+        raise ValueError(
+            f"{type(fn).__name__}: its components depend on one another, so that there is no density of some of them "
+            "alone; give rows that have all or none"
+        )
+    return fn.base_dist.mask(seen).to_event(fn.reinterpreted_batch_ndims)
+
+
 def _device(fn: Any) -> torch.device | None:
     tensors = (getattr(fn, name, None) for name in getattr(fn, "arg_constraints", {}))
     return next((tensor.device for tensor in tensors if isinstance(tensor, Tensor)), None)

@@ -41,8 +41,9 @@ def numbers_observed(table: pd.DataFrame, observed: Batch | Any, component: str)
     target = _target_of(observed, component)
     values = observed[target].detach().cpu().numpy().astype(float)
     _require_same_rows(table, observed, len(values))
-    values = values.reshape(len(table), -1)[:, components(table, target).index(component)]
-    return np.where(observed.observed(target), values, np.nan)
+    j = components(table, target).index(component)
+    known = observed.known(target).reshape(len(table), -1)[:, j]
+    return np.where(known, values.reshape(len(table), -1)[:, j], np.nan)
 
 
 def labels_observed(table: pd.DataFrame, observed: Batch | Any, target: str) -> np.ndarray:
@@ -61,7 +62,11 @@ def labels_observed(table: pd.DataFrame, observed: Batch | Any, target: str) -> 
 def rows_seen(table: pd.DataFrame, seen: Batch | Any, component: str) -> np.ndarray:
     """Rows whose label the model saw, as booleans (N,): those that a Batch holds, or an array says."""
     if is_batch(seen):
-        seen = seen.observed(_target_of(seen, component))
+        target = _target_of(seen, component)
+        known, names = seen.known(target), components(table, target)
+        seen = seen.observed(target)
+        if component in names and known.ndim == 2 and known.shape[1] == len(names):
+            seen = known[:, names.index(component)]
     return one_per_row(table, np.asarray(seen, dtype=bool))
 
 

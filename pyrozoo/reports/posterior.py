@@ -473,8 +473,10 @@ def _known(study: Study, part: Batch, plate: str) -> tuple[Any, str]:
         if part.along.get(name) == plate and values.ndim == 1 and len(values) == len(part.names(plate)):
             return values, study.label(name)
     for target in part.labels:
-        seen = part.observed(target)
-        if part.along[target] != part.rows or not seen.any():
+        if part.along[target] != part.rows:
+            continue
+        seen = part.known(target).reshape(part.n_rows, -1)[:, 0]
+        if not seen.any():
             continue
         values = part[target].detach().cpu().numpy().reshape(part.n_rows, -1)[:, 0].astype(float)
         known = part.coords.get(f"{target}_class")

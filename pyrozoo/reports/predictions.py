@@ -37,7 +37,7 @@ def beside(study: Study) -> Section:
     section.blocks.append(study.how)
     outcomes = study.outcomes
     train = study.train  # labels along frames count by their recordings, whose frames are not independent
-    labelled = [] if train is None else [int(train[train.labels[o.target]].sum()) for o in outcomes]
+    labelled = [] if train is None else [_labels(train, o.target) for o in outcomes]
     scored = [o.keys.iloc[:, 0].nunique() if "frame" in o.keys else len(o.truth) for o in outcomes]
     fewest = min(scored + labelled)
     points = 100 * np.sqrt(0.09 / fewest)
@@ -241,6 +241,12 @@ def _calibrated(section: Section, study: Study, o: Outcome) -> dict[str, pd.Data
     shown["inside [%]"] *= 100
     section.blocks.append(Table(f"calibration of {o.name}", shown, caption))
     return {name: table}
+
+
+def _labels(train: Batch, target: str) -> int:
+    """Number of labels of a target, of several components those of the rarest."""
+    rows = int(train[train.labels[target]].sum())
+    return min(rows, int(train.known(target).reshape(len(train[target]), -1).sum(0).min()))
 
 
 def _spaced(rows: np.ndarray, most: int) -> np.ndarray:

@@ -375,15 +375,20 @@ def _outcomes(
     found = observed_target(*ready(fit, rows), target).double().cpu().numpy()[seen].reshape(int(seen.sum()), -1)
     values = None if drawn is None or drawn.values is None else drawn.values.numpy()[:, seen]
     out = []
+    known = rows.known(target)[seen].reshape(len(found), -1)
     for j, name in enumerate(components(table, target)[:MOST_COMPONENTS]):
+        has = known[:, j]  # rows may have other components only
+        if not has.any():
+            continue
         start = column(name, "")
-        own = part[[c for c in part.columns if str(c).startswith(start)]]
+        own = part.loc[has, [c for c in part.columns if str(c).startswith(start)]]
         own = own.rename(columns=lambda c, start=start: str(c).removeprefix(start)).reset_index(drop=True)
-        draws = None if values is None else values[..., j].T
+        draws = None if values is None else values[:, has, j].T
+        of_rows = {key: common[key][has].reset_index(drop=True) for key in ("keys", "inputs")}
         out.append(
             Outcome(
-                name, study.label(name), truth=found[:, j], table=own, draws=draws, classes=[], p=None,
-                rivals=rivals.get(name, {}), **common,
+                name, study.label(name), truth=found[has, j], table=own, draws=draws, classes=[], p=None,
+                rivals=_kept(rivals.get(name, {}), has), **common | of_rows,
             )
         )  # fmt: skip
     return out

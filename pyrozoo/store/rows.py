@@ -127,6 +127,13 @@ def write_rows(
                             raise ValueError(
                                 f"{missing}, and tables on disk hold complete inputs; impute it or drop the row"
                             )
+                        if "y_seen" in batch.tensors:
+                            known = batch.known("y")
+                            row = batch.names("row")[known.any(1) & ~known.all(1)].tolist()[0]
+                            raise ValueError(
+                                f"row {row!r}: some of the targets are missing and some are not, and rows on disk have "
+                                "all or none; drop the row, or keep the table in memory"
+                            )
                         writer.add(batch)
             writer.finish()
     except BaseException:

@@ -171,7 +171,7 @@ class AmortizedGuide(ContextGuide):
     def contexts(
         self, unit_ids: Tensor | None, support_x: Tensor | None = None, support_y: Tensor | None = None,
         support_labelled: Tensor | None = None, support_mask: Tensor | None = None,
-        support_x_seen: Tensor | None = None, **batch: Any,
+        support_x_seen: Tensor | None = None, support_y_seen: Tensor | None = None, **batch: Any,
     ) -> dist.Distribution:  # fmt: skip
         if support_x is None or support_mask is None:
             raise ValueError(
@@ -184,10 +184,11 @@ class AmortizedGuide(ContextGuide):
         if support_y is None or support_labelled is None or not model.y_dim:
             support_y, support_labelled = support_x[..., : model.y_dim], torch.zeros_like(support_mask)
         if model.y_dim:
-            seen = support_labelled[..., None].to(support_x)
             known = support_labelled[..., None]
+            known = known if support_y_seen is None else known & support_y_seen
             y = support_y if model.y_warp is None else torch.where(known, support_y, model.y_warp(model.y_loc))
-            rows += [model.standardise_y(y) * seen, seen]
+            share = known.to(support_x).mean(-1, keepdim=True)  # of a row's targets; 0 and 1 without gaps
+            rows += [model.standardise_y(y) * known, share]
         loc, scale = self.encoder(torch.cat(rows, -1), support_mask, support_labelled)
         return dist.Normal(loc, scale).to_event(1)
 

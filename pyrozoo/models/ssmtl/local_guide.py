@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...modeling.base import ZooModel
 from ...modeling.guides import ZooGuide
-from .nets import GaussianMLP
+from ...modeling.hidden import of_entries
+from .nets import GaussianMLP, by_entry
 
 
 class RowGuide(ZooGuide):
@@ -24,7 +25,9 @@ class RowGuide(ZooGuide):
 
     For a model without contexts it is q(y | x) q(z | x, y), for one without targets q(z | x, c).
 
-    Where inputs are missing, x_seen (B, Dx) marks the others, and x stands for these, see `ContextModel.inputs`.
+    Where inputs are missing, x_seen (B, Dx) marks the others, and x stands for these, see `ContextModel.inputs`. Where
+    rows have part of their targets, y_seen (B, Dy) marks these: they are data, the others are drawn from q(y | x, c),
+    and the alpha term has the density of what is seen. N^l counts rows with any.
 
     Shapes: c (..., M, K), one context per unit; head_weight (B,) replaces N / N^l in the alpha term: N_i / N_i^l of the
     row's unit where each unit counts as if it were trained alone; the others are those of `SSMTL`.
@@ -40,7 +43,7 @@ class RowGuide(ZooGuide):
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], c: Tensor | None = None, y: Tensor | None = None,
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
-        head_weight: Tensor | None = None, x_seen: Tensor | None = None, **_: Any,
+        head_weight: Tensor | None = None, x_seen: Tensor | None = None, y_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
         model = self.model
         inputs, context = model.inputs(x, x_seen), [] if c is None else [c[..., unit, :]]
@@ -48,13 +51,15 @@ class RowGuide(ZooGuide):
             if self.g_y is None:
                 pyro.sample("z", dist.Normal(*self.g_z(*inputs, *context)).to_event(1))  # eq. 13 without y
                 return
-            y, labelled = model.targets_of(x, y, labelled)
+            y, labelled = model.targets_of(x, y, labelled, y_seen)
             q_y = model.y_given(*self.g_y(*inputs, *context))
-            with poutine.mask(mask=~labelled):
-                y_unobserved = pyro.sample("y_unobserved", q_y)  # eq. 12
+            with poutine.mask(mask=~labelled if y_seen is None else True):
+                hidden = q_y if y_seen is None else of_entries(q_y, ~y_seen)
+                y_unobserved = pyro.sample("y_unobserved", hidden)  # eq. 12
             if model.alpha and sizes.get("labelled", 0):
                 share = sizes["row"] / sizes["labelled"] if head_weight is None else head_weight
-                head = torch.where(labelled, q_y.log_prob(y), torch.zeros(()).to(y))
+                head = of_entries(q_y, y_seen).log_prob(y)
+                head = torch.where(labelled, head, torch.zeros(()).to(y)) if y_seen is None else head
                 pyro.factor("y_head", -model.alpha * share * head, has_rsample=True)  # eq. 20, times N
-            y = model.standardise_y(torch.where(labelled[:, None], y, y_unobserved))
+            y = model.standardise_y(torch.where(by_entry(labelled), y, y_unobserved))
             pyro.sample("z", dist.Normal(*self.g_z(*inputs, y, *context)).to_event(1))  # eq. 13

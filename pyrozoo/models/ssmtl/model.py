@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...modeling.base import ZooModel
+from ...modeling.hidden import OBSERVED, UNOBSERVED, of_entries
 from ...modeling.warps import Columnwise, Warped, outside, specs_of, transform_of, with_powers
 from .local_guide import RowGuide
-from .nets import GaussianMLP, fill_targets, mlp
+from .nets import GaussianMLP, by_entry, fill_targets, mlp
 
 GAPS = 0.05  # share of the inputs that training hides where the data have gaps
 MANY = 200  # parameters per label from which a fit says that they are many
@@ -116,7 +117,7 @@ class ContextModel(ZooModel):
                 value that its transform does not take; an unknown transform.
         """
         y = data.tensors.get("y")
-        labelled = data.tensors.get("labelled")
+        labelled = data.tensors.get("y_seen", data.tensors.get("labelled"))
         sizes = {"x_dim": data["x"].shape[1], "y_dim": 1 if y is None else y.shape[1], "n_units": data.sizes["unit"]}
         x_seen = data.tensors.get("x_seen")
         sizes["gaps"] = 0.0 if x_seen is None or bool(x_seen.all()) else GAPS
@@ -137,9 +138,9 @@ class ContextModel(ZooModel):
 
     def check_values(self, data: Batch) -> None:
         """Refuse inputs and labels that their transform does not take."""
-        for name, warp, mask in (("x", self.x_warp, "x_seen"), ("y", self.y_warp, data.labels.get("y", ""))):
+        for name, warp, mask in (("x", self.x_warp, ""), ("y", self.y_warp, data.labels.get("y", ""))):
             if warp is not None and name in data.tensors:
-                values, where = data[name], data.tensors.get(mask)
+                values, where = data[name], data.tensors.get(f"{name}_seen", data.tensors.get(mask))
                 _require_inside(name, warp, values if where is None else _nan_elsewhere(values, where), data)
 
     def warp(self, target: str) -> Columnwise | None:
@@ -233,10 +234,16 @@ class ContextModel(ZooModel):
         """Inputs (..., Dx) with a value inside their support where not `seen`, for which a batch holds 0."""
         return x if self.x_warp is None or seen is None else torch.where(seen, x, self.x_warp(self.x_loc))
 
-    def targets_of(self, x: Tensor, y: Tensor | None, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Targets (B, Dy), inside their support where unlabelled, and where they are observed, (B,)."""
+    def targets_of(
+        self, x: Tensor, y: Tensor | None, labelled: Tensor | None, seen: Tensor | None
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Targets (B, Dy), inside their support where unknown, and where they are observed, (B,).
+
+        Where rows have part of their targets, `seen` says which, and where they are observed is told by entry, (B, Dy).
+        """
         y, labelled = fill_targets(x, y, labelled, self.y_dim)
-        return y if self.y_warp is None else torch.where(labelled[:, None], y, self.y_warp(self.y_loc)), labelled
+        where = labelled if seen is None else seen
+        return y if self.y_warp is None else torch.where(by_entry(where), y, self.y_warp(self.y_loc)), where
 
 
 class SSMTL(ContextModel):
@@ -253,7 +260,8 @@ class SSMTL(ContextModel):
     (N,) holds the index of each row's unit.
 
     Shapes: x (B, Dx), y (B, Dy), unit (B,), labelled (B,), row (B,), weight (B,); B rows of N in a minibatch. A
-    minibatch that holds only the U units of its rows has unit_ids (U,) and unit_weight (U,).
+    minibatch that holds only the U units of its rows has unit_ids (U,) and unit_weight (U,). Where rows have part of
+    their targets, y_seen (B, Dy) says which; the others are latent.
 
     Differences from the paper: the covariance is diagonal (the paper does not say), standard deviations have a floor.
 
@@ -306,16 +314,19 @@ class SSMTL(ContextModel):
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
         unit_ids: Tensor | None = None, unit_weight: Tensor | None = None,
-        x_seen: Tensor | None = None, **_: Any,
+        x_seen: Tensor | None = None, y_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        y, labelled = self.targets_of(x, y, labelled)
+        y, labelled = self.targets_of(x, y, labelled, y_seen)
         with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))  # eq. 1
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))  # eq. 1
             p_x, p_y = self.decode(z, c[..., unit, :])
-            pyro.sample("x", where_seen(p_x, x_seen), obs=self.filled(x, x_seen))  # eq. 1
-            pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
+            pyro.sample("x", of_entries(p_x, x_seen), obs=self.filled(x, x_seen))  # eq. 1
+            if y_seen is None:
+                pyro.sample("y", p_y, obs=y, obs_mask=labelled)  # eq. 1
+            else:
+                observe_entries("y", p_y, y, labelled)
 
     def local_guide(self) -> nn.Module:
         return RowGuide(self)
@@ -361,15 +372,15 @@ class MTL(ContextModel):
     def forward(
         self, x: Tensor, unit: Tensor, sizes: Mapping[str, int], y: Tensor | None = None,
         labelled: Tensor | None = None, row: Tensor | None = None, weight: Tensor | None = None,
-        unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, **_: Any,
+        unit_ids: Tensor | None = None, unit_weight: Tensor | None = None, y_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        y, labelled = self.targets_of(x, y, labelled)
+        y, labelled = self.targets_of(x, y, labelled, y_seen)
         with self.plate("unit", sizes=sizes, unit_ids=unit_ids), self.weighted(unit_weight):
             c = pyro.sample("c", self.prior("c"))
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             p_y = self.predict_y(x, c[..., unit, :])
-            with poutine.mask(mask=labelled):
-                pyro.sample("y", p_y, obs=y)
+            with poutine.mask(mask=labelled if y_seen is None else True):
+                pyro.sample("y", of_entries(p_y, y_seen), obs=y)
 
     def predict_y(self, x: Tensor, c: Tensor) -> dist.Distribution:
         """p(y | x, c), in the units of the data."""
@@ -420,15 +431,19 @@ class SSLVAE(ContextModel):
     def forward(
         self, x: Tensor, sizes: Mapping[str, int], y: Tensor | None = None, labelled: Tensor | None = None,
         row: Tensor | None = None, weight: Tensor | None = None, x_seen: Tensor | None = None,
-        **_: Any,
+        y_seen: Tensor | None = None, **_: Any,
     ) -> None:  # fmt: skip
-        y, labelled = self.targets_of(x, y, labelled)
+        y, labelled = self.targets_of(x, y, labelled, y_seen)
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))
             (x_loc, y_loc), (x_scale, y_scale) = (t.split([self.x_dim, self.y_dim], -1) for t in self.decoder(z))
             p_x = self.x_given(x_loc, x_scale)
-            pyro.sample("x", where_seen(p_x, x_seen), obs=self.filled(x, x_seen))
-            pyro.sample("y", self.y_given(y_loc, y_scale), obs=y, obs_mask=labelled)
+            pyro.sample("x", of_entries(p_x, x_seen), obs=self.filled(x, x_seen))
+            p_y = self.y_given(y_loc, y_scale)
+            if y_seen is None:
+                pyro.sample("y", p_y, obs=y, obs_mask=labelled)
+            else:
+                observe_entries("y", p_y, y, labelled)
 
     def local_guide(self) -> nn.Module:
         return RowGuide(self)
@@ -483,15 +498,20 @@ class MLVAE(ContextModel):
         with self.plate("row", sizes=sizes, row=row), self.weighted(weight):
             z = pyro.sample("z", self.prior("z"))
             p_x = self.x_given(*self.decoder(z, c[..., unit, :]))
-            pyro.sample("x", where_seen(p_x, x_seen), obs=self.filled(x, x_seen))
+            pyro.sample("x", of_entries(p_x, x_seen), obs=self.filled(x, x_seen))
 
     def local_guide(self) -> nn.Module:
         return RowGuide(self)
 
 
-def where_seen(p_x: dist.Distribution, seen: Tensor | None) -> dist.Distribution:
-    """p(x | z, c) with a density of the entries `seen`, (B, Dx), alone: the others are integrated out."""
-    return p_x if seen is None else p_x.base_dist.mask(seen).to_event(1)
+def observe_entries(site: str, p_y: dist.Distribution, y: Tensor, known: Tensor) -> None:
+    """Sample y, observed at the entries `known`, (B, Dy), and latent elsewhere, by the sites of Pyro's ``obs_mask``.
+
+    That one is for whole rows.
+    """
+    observed = pyro.sample(site + OBSERVED, of_entries(p_y, known), obs=y)
+    hidden = pyro.sample(site + UNOBSERVED, of_entries(p_y, ~known))
+    pyro.deterministic(site, torch.where(known, observed, hidden), event_dim=1)
 
 
 @functools.cache

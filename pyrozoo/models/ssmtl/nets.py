@@ -81,6 +81,11 @@ class SetEncoder(nn.Module):
         return self.head(*pooled)
 
 
+def by_entry(known: Tensor) -> Tensor:
+    """A mask of rows (B,) or entries (B, D) as one that broadcasts over entries, (B, 1) or (B, D)."""
+    return known[..., None] if known.dim() == 1 else known
+
+
 def fill_targets(x: Tensor, y: Tensor | None, labelled: Tensor | None, y_dim: int) -> tuple[Tensor, Tensor]:
     """Targets (B, Dy) and where they are observed (B,), boolean; without targets zeros, observed nowhere."""
     if y is None:

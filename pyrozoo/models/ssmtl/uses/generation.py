@@ -144,10 +144,11 @@ def impute(
     position = {name: i for i, name in enumerate(context_data.coords["unit"].tolist())}
     unit = torch.tensor([position[name] for name in data.group_names("unit").tolist()])
     n_targets = fit.model.y_dim
-    labelled = data.tensors.get("labelled", torch.full((data.n_rows,), "y" in data.tensors))
+    known = torch.full((data.n_rows, n_targets), "y" in data.tensors)
+    known = torch.as_tensor(data.known("y")) if "y" in data.labels else known
     y = data.tensors.get("y", torch.zeros(data.n_rows, n_targets))
     value = torch.cat([data["x"].cpu().double(), y.cpu().double()], -1)
-    seen = torch.cat([~missing, labelled.cpu()[:, None].expand(-1, n_targets)], -1)
+    seen = torch.cat([~missing, known], -1)
     if bool(seen.all()):
         raise ValueError("missing: every input and target is observed, there is nothing to draw")
     names = data.names(data.rows)

@@ -67,7 +67,7 @@ def inject_fault(
     if not batch[site].is_floating_point():
         raise ValueError(f"column {column!r} holds whole numbers, which a fault would be rounded to; give floats")
     values = batch[site].cpu().numpy().astype(float)
-    able = batch.observed(site) if site in batch.labels else np.ones(batch.n_rows, bool)
+    able = batch.known(site)[:, place] if site in batch.labels else np.ones(batch.n_rows, bool)
     names, mask = batch.group_names("unit"), np.zeros(batch.n_rows, bool)
     present = pd.unique(names).tolist()
     if isinstance(units, str):
@@ -229,6 +229,11 @@ def _check_fault(kind: str, size: float, start: float) -> None:
 def _has_targets(batch: Batch, argument: str) -> bool:
     """Whether all rows have their targets; raise ValueError if only some do."""
     seen = batch.observed("y") if "y" in batch.labels else np.zeros(batch.n_rows, bool)
+    if seen.any() and not batch.known("y")[seen].all():
+        raise ValueError(
+            f"{argument}: some rows have part of their targets, and rows with other ones have scores of their own; "
+            "hide the targets with .hide()"
+        )
     if seen.any() and not seen.all():
         raise ValueError(
             f"{argument}: {seen.sum()} of {len(seen)} rows have targets, and rows with and without have scores of "
