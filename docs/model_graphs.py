@@ -22,7 +22,7 @@ ENTRIES = ("ssmtl", "auxvae", "m3sense", "medication")
 def graph_of(entry: str) -> dict[str, Any]:
     """Trace an entry's model, as `pyro.render_model` does, and return its sites, plates and edges.
 
-    Pyro follows tensors through torch functions; edges into a factor that is computed otherwise are read from gradients.
+    Pyro follows tensors through torch functions; edges into a factor computed otherwise are read from gradients.
     """
     data, _ = registry.entry(entry).parts.tiny(0)
     model = zoo.create_model(entry, data)
@@ -45,7 +45,8 @@ def _into_factors(model: Any, data: dict[str, Any]) -> dict[str, list[str]]:
     for name, node in again.nodes.items():
         if node["type"] == "sample" and isinstance(node["fn"], Unit) and node["fn"].log_factor.requires_grad:
             gradients = torch.autograd.grad(node["fn"].log_factor.sum(), values, retain_graph=True, allow_unused=True)
-            found[name] = [latent for latent, own in zip(latents, gradients, strict=True) if own is not None and own.any()]
+            pairs = zip(latents, gradients, strict=True)
+            found[name] = [latent for latent, own in pairs if own is not None and own.any()]
     return found
 
 

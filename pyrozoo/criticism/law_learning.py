@@ -238,7 +238,7 @@ def learn_parts(
         has = ~np.isnan(truth)  # components that a row lacks are no labels
         truth = truth[has]
         if name in predicted[0].get("p", {}):
-            out[name] = learn_temperature(truth, gathered("p", name).mean(0))
+            out[name] = learn_temperature(truth, gathered("p", name).mean(0)[has])
         else:
             beside: dict[str, Any] = {}
             if "process_mean" in predicted[0]:

@@ -282,8 +282,8 @@ def _require_whole_rows(file: str, sep: str) -> None:
         for row in rows:
             if row and any(row) and len(row) < width:
                 raise ValueError(
-                    f"line {rows.line_num} has {len(row)} of the {width} cells of the header; write the row in full (an "
-                    "unknown value is an empty cell), or delete it"
+                    f"line {rows.line_num} has {len(row)} of the {width} cells of the header; write the row in full "
+                    "(an unknown value is an empty cell), or delete it"
                 )
 
 

@@ -268,11 +268,12 @@ class ZooModel(LocalParams, PyroModule):
             ValueError: Numbers of another shape or not finite, or a scale that is not positive.
         """
         for part, value in (("loc", 0.0 if loc is None else loc), ("scale", 1.0 if scale is None else scale)):
-            tensor, size = torch.as_tensor(value, dtype=torch.get_default_dtype()), torch.Size((shape,) if isinstance(shape, int) else shape)
+            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            size, own = torch.Size((shape,) if isinstance(shape, int) else shape), f"{name}_{part}"
             if tensor.dim() and tensor.shape != size:
-                raise ValueError(f"{name}_{part} has the shape {tuple(tensor.shape)}; give one number, or {tuple(size)}")
+                raise ValueError(f"{own} has the shape {tuple(tensor.shape)}; give one number, or {tuple(size)}")
             if not bool(tensor.isfinite().all()) or (part == "scale" and bool((tensor <= 0).any())):
-                raise ValueError(f"{name}_{part} is {tensor.tolist()}; give finite{' positive' * (part == 'scale')} numbers")
+                raise ValueError(f"{own} is {tensor.tolist()}; give finite{' positive' * (part == 'scale')} numbers")
             self.register_buffer(f"{name}_{part}", tensor.expand(size).clone())
 
     # ---------------------------------------------------------------- priors

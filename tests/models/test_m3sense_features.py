@@ -179,7 +179,8 @@ def test_what_a_stream_cannot_use_is_refused(raw, data):
 
 
 def test_scores_are_of_the_first_target_that_has_a_label():
-    data = m3sense.standardise(m3sense.simulate("simulated stress", n_subjects=2, n_windows=4, rates={"bvp": 8}, seed=1))
+    small = {"n_subjects": 2, "n_windows": 4, "rates": {"bvp": 8}}
+    data = m3sense.standardise(m3sense.simulate("simulated stress", seed=1, **small))
     fit = zoo.load_reference("m3sense/simulated")  # of three tasks, of which the data label the last
     assert fit.model.targets[-1] == zoo.log_predictive(fit, data, draws=2).name[6:-1] == "y_stress"
     assert zoo.compare({"one": fit}, data, draws=2).shape == (1, 4)
