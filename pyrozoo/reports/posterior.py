@@ -443,7 +443,7 @@ def _outside_plates(study: Study, part: Batch, sites: list[str]) -> Table:
         ]
         for place in list(np.ndindex(own.shape[2:]))[:MANY]:
             labels = ", ".join(str(axis[i]) for axis, i in zip(axes, place, strict=True))
-            line = {"latent": f"{site} ({labels})" if labels else site}
+            line: dict[str, Any] = {"latent": f"{site} ({labels})" if labels else site}
             for name, values in (("", own), ("prior ", before)):
                 if values is not None:
                     one = values[(0, slice(None), *place)]
