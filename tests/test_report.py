@@ -409,6 +409,9 @@ def test_the_page_calls_columns_as_the_table_does(wells, tmp_path):
     assert report.tables["khat"]["per"].to_list() == ["well"]
     assert report.tables["latents"]["along"].to_list() == ["well"]
     assert "leave out one well at a time" in text
+    assert (
+        text.index("Its predictions") < text.index("Does it beat simple") < text.index("The model, and the posterior")
+    )
     assert "mean of the labels, by well where it has some" in text
     for name, table in report.tables.items():
         if name not in ("facts", "data"):
@@ -426,7 +429,7 @@ def test_the_lines_on_the_page_repeat_the_fit(wells, tmp_path, monkeypatch):
     from pyrozoo.reports.content import Code
 
     table = wells.rename(columns={"gauge": "choke"}).assign(pressure=np.sin(wells["day"]))
-    table.loc[::3, "flow"] = np.nan
+    table.loc[(table.index % 3 == 0) | (table["well"] == "W3"), "flow"] = np.nan
     table.to_csv(tmp_path / "TRAIN.csv", index=False)
     train = zoo.Batch.from_dataframe(table, unit="well", x=["choke", "pressure"], y="flow", time="day")
     model = zoo.create_model("ssmtl", train, width=8, c_dim=3)
@@ -439,6 +442,10 @@ def test_the_lines_on_the_page_repeat_the_fit(wells, tmp_path, monkeypatch):
     assert found["train"].sha256 == train.sha256
     assert found["fit"].history["elbo"].to_list() == fit.history["elbo"].to_list()
     assert "c_dim=3, width=8" in again
+    texts = [block for block in report.sections[1].blocks if isinstance(block, str)]
+    assert any(
+        text.startswith("1 well of the training data without a label that could be scored: W3.") for text in texts
+    )
     assert page.startswith('fit.save("run")')
 
 

@@ -95,7 +95,8 @@ def data_like_these(study: Study) -> Section:
         Table("ppc", shown, f"Statistics of the data and of replications{most}; p near 0 or 1 is a misfit")
     )
     text = f"{len(failed):,} of {len(table):,} statistics fail ({percent(share)})"
-    sites = [study.label(site) for site in failed["site"].unique()]
+    own = failed["site"].isin(study.inputs_of_table)
+    sites = list(dict.fromkeys([*failed[own]["component"].astype(str), *map(study.label, failed[~own]["site"])]))
     section.marks.append(judge("ppc", 100 * share, text + (f", of {listed(sites)}." if sites else ".")))
     return section
 

@@ -45,6 +45,11 @@ def beside(study: Study) -> Section:
     group = study.called(study.groups)
     text = f"{fewest:,} labels to learn from or to score on (the fewer), of {counted(n_groups, group)}."
     section.marks.append(judge("labels", points, text))
+    if rest := _unscored(study):
+        section.blocks.append(
+            f"{counted(len(rest), group)} of the training data without a label that could be scored: {listed(rest)}. No "
+            "number of sections 2, 3 and 7 is about them."
+        )
     for rule in ("mean", "rivals", "clock"):
         found = [(o, *_against(o, rule)) for o in outcomes]
         told = [(o, t, says) for o, t, says in found if t is not None]
@@ -68,6 +73,15 @@ def beside(study: Study) -> Section:
     else:
         section.blocks.append("No simple method could be trained: give the training data (train=, --train).")
     return section
+
+
+def _unscored(study: Study) -> list[str]:
+    """Groups of the training data none of whose labels is scored; none if those scored are new ones."""
+    if study.train is None or study.groups not in study.train.groups:
+        return []
+    known = set(study.train.group_names(study.groups).astype(str))
+    scored = {name for o in study.outcomes for name in o.groups}
+    return sorted(known - scored) if scored <= known else []
 
 
 def _against(o: Outcome, rule: str) -> tuple[float | None, str]:
@@ -465,7 +479,8 @@ def _range(section: Section, study: Study) -> None:
     if named:
         text += f", most often {names[most[0]]}"
         section.blocks.append(f"{row[:1].upper()}{row[1:]} outside the range: {listed(named, 10)}.")
-    text += f"; {percent(chance)} of the training {row} lie so outside the range of the others"
+    if chance > 0:
+        text += f"; by chance, {percent(chance)} of the training {row} lie outside the range of the others"
     section.numbers["share outside the training range"], section.numbers["share of the training rows"] = share, chance
     share = max(0.0, share - chance)
     section.marks.append(judge("range", 100 * share, text + "."))

@@ -20,7 +20,9 @@ class Rule:
     """One line of the table.
 
     Attributes:
+        about: "predictions", or "model": the model and the posterior of its latents.
         question: What it asks, answered by the mark.
+        means: What that means, in a sentence without a term.
         number: What its number is.
         good: Largest number that is good.
         look: Largest number that asks for a look.
@@ -29,7 +31,9 @@ class Rule:
         howto: Name of the page in ``docs/howto`` that says how.
     """
 
+    about: str
     question: str
+    means: str
     number: str
     good: float
     look: float
@@ -40,7 +44,9 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "labels": Rule(
+        "predictions",
         "Are there enough labels to tell?",
+        "Every number here is estimated from labels: with few of them it is a guess.",
         "standard error of a coverage of 90 % by as many independent labels as there are, to learn from or to score on "
         "(the fewer), in percentage points",
         3.0, 6.0,
@@ -49,7 +55,9 @@ RULES: dict[str, Rule] = {
         "missing",
     ),
     "mean": Rule(
+        "predictions",
         "Does it know more than the mean?",
+        "The least that a model has to beat.",
         "error of the fit less that of the mean of the labels, in standard errors of the difference by group",
         -2.0, -1.0,
         "two standard errors: a fit that knows nothing passes in one of forty cases; targets that were shuffled do not",
@@ -58,7 +66,9 @@ RULES: dict[str, Rule] = {
         "own_table",
     ),
     "rivals": Rule(
+        "predictions",
         "Does it beat simple methods?",
+        "Methods that train in seconds, on the same labels and rows.",
         "error of the fit less that of the best simple method, in standard errors of the difference by group",
         -2.0, 2.0,
         "two standard errors on either side; the best of several rivals is chosen on the same rows, which favours it",
@@ -67,7 +77,9 @@ RULES: dict[str, Rule] = {
         "compare",
     ),
     "clock": Rule(
+        "predictions",
         "Does it know more than the clock?",
+        "A model may have learned when something happens in place of what it measures.",
         "error of the fit less that of extra trees on the time alone, in standard errors of the difference by group",
         -2.0, 2.0,
         "two standard errors: what the time alone predicts as well may be a protocol or a drift, learned for a signal",
@@ -76,7 +88,10 @@ RULES: dict[str, Rule] = {
         "time_ordered",
     ),
     "coverage": Rule(
+        "predictions",
         "Are its probabilities right?",
+        "A 90 % interval should hold 90 of 100 values, and what is said to be 90 % probable be right in 90 of 100 "
+        "cases.",
         "largest distance of the coverage from 50, 80 and 90 % (for classes: of mean confidence from accuracy), less "
         "two standard errors by group, in percentage points",
         3.0, 10.0,
@@ -86,7 +101,9 @@ RULES: dict[str, Rule] = {
         "intervals",
     ),
     "range": Rule(
+        "predictions",
         "Are the rows like those of the training data?",
+        "Where the inputs are unlike all that was trained on, no network knows what it says.",
         "share of the scored rows with an input outside the training range widened by 5 % on each side, less that of "
         "the training rows outside the range of the others (of other groups, if those scored are new), in percent",
         5.0, 20.0,
@@ -96,7 +113,9 @@ RULES: dict[str, Rule] = {
         "new_units",
     ),
     "ppc": Rule(
+        "model",
         "Does the model make data like these?",
+        "Data drawn from the fitted model, beside the data.",
         "share of the statistics of predictive checks whose p is below 0.005 or above 0.995, in percent",
         5.0, 50.0,
         "1 % fail by chance where model and data agree",
@@ -105,7 +124,9 @@ RULES: dict[str, Rule] = {
         "posterior_right",
     ),
     "training": Rule(
+        "model",
         "Has the training ended?",
+        "The ELBO is what training makes larger; while it rises, the fit is not ready.",
         "rise of the ELBO over the last fifth of the training, less two standard errors, in nats per observed number",
         0.02, 0.2,
         "0.02 nats is what an sd that is wrong by 10 % costs a Gaussian prediction, 0.2 one that is wrong by a third",
@@ -113,7 +134,9 @@ RULES: dict[str, Rule] = {
         "resume",
     ),
     "restarts": Rule(
+        "model",
         "Do the restarts agree?",
+        "Fits of the same model from other initial weights should say the same.",
         "root mean square difference of two restarts' predictions, in predictive standard deviations (for classes: "
         "mean distance of probabilities)",
         0.3, 1.0,
@@ -123,7 +146,10 @@ RULES: dict[str, Rule] = {
         "posterior_right",
     ),
     "khat": Rule(
+        "model",
         "Is the guide wide enough?",
+        "The guide is the family in which the posterior of the latents was sought; too narrow a one gives latents "
+        "too small standard deviations. Pareto k measures it.",
         "share of the Pareto k above 0.7, of those that could be told, in percent",
         5.0, 25.0,
         "above 0.7 importance weights are unreliable (Vehtari et al. 2024); a few of many positions pass it by chance",
@@ -132,7 +158,9 @@ RULES: dict[str, Rule] = {
         "own_guide",
     ),
     "prior": Rule(
+        "model",
         "Does the answer rest on the prior?",
+        "What was assumed before the data should not decide the answer.",
         "largest over the sites of the root mean square shift of predictions, when the power of the prior is halved or "
         "doubled, in predictive standard deviations",
         0.1, 0.5,
