@@ -20,7 +20,9 @@
 
 # %%
 # %matplotlib inline
+import logging
 import os
+import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -33,6 +35,7 @@ import pyrozoo as zoo
 from pyrozoo import plots
 from pyrozoo.models import ssmtl
 
+logging.basicConfig(stream=sys.stdout, format="pyrozoo says: %(message)s")  # its hints belong to this page
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 steps, draws = (3, 4) if smoke else (1000, 100)
 
@@ -88,7 +91,8 @@ plots.elbo_curves({"paper": fit.history}).figure
 #
 # ## Predict, and score
 #
-# `predict` hides every level from the model, and gives a table: mean, standard deviation, quantiles.
+# `predict` hides every level from the model, and gives a table: mean, standard deviation, quantiles. It also says, once,
+# that nobody has checked its intervals yet.
 
 # %%
 prediction = zoo.predict(fit, test, draws=draws)
@@ -108,7 +112,9 @@ print(f"levels inside their 90% interval        {scores['y.cover90']:5.0%}")
 # The means are far better than the guess. (A guess is a weak opponent; the
 # [entry's page](../pyrozoo/models/ssmtl/README.md) has strong ones, and says where trees win.)
 # **The intervals are too narrow**: 90% intervals should hold 90% of the levels and hold far fewer. Use the means here,
-# and do not report the intervals. Some batches go better than others; from the best to the worst:
+# and do not report the intervals. The cure takes longer than this page: `zoo.cross_fitted(model, "paper", train)` in
+# place of `zoo.fit` trains 14 fits, and learns from labels that a fit has not seen how far it errs
+# ([Intervals that hold](../docs/howto/intervals.md)). Some batches go better than others; from the best to the worst:
 
 # %%
 plots.unit_lines(prediction, data, seen=seen, quantity="tank level")

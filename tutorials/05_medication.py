@@ -25,6 +25,7 @@ import inspect
 import itertools
 import math
 import os
+import warnings
 from importlib.metadata import version
 
 import numpy as np
@@ -355,7 +356,10 @@ ways = {
     "renewal: exact map": (fit, "map"),
     "renewal: exact mea": (fit, "mea"),
 }
-decoded = {name: decode_recordings(fitted, test, decoder) for name, (fitted, decoder) in ways.items()}
+with warnings.catch_warnings(record=True) as said:  # to show them here
+    warnings.simplefilter("always")
+    decoded = {name: decode_recordings(fitted, test, decoder) for name, (fitted, decoder) in ways.items()}
+print(*sorted({f"pyrozoo warns: {one.message}" for one in said}), sep="\n")
 scored = pd.DataFrame({name: own.scores(test) for name, own in decoded.items()}).T
 shown_scores = scored[["frame_accuracy", "segment_f1", "edit"]]
 right = pd.DataFrame(
