@@ -253,6 +253,22 @@ def test_temperature_is_found_and_keeps_the_class():
     assert np.array_equal(law.probabilities(sure).argmax(1), honest.argmax(1))
 
 
+def test_shares_of_a_process_are_found_from_probabilities_of_classes():
+    rng, n = np.random.default_rng(0), 3000
+    honest = rng.dirichlet([1, 1, 1], n)
+    truth = (rng.random(n)[:, None] > honest.cumsum(1)).sum(1)
+    nothing = rng.dirichlet([1, 1, 1], n)
+    law = learn_temperature(truth, nothing, np.stack([honest, nothing]))
+    assert law.w > 0.9
+    assert law.u < 0.1
+    assert law.t == pytest.approx(1.0, abs=0.15)
+    mixture = (1 - law.w) * nothing + law.w * ((1 - law.u) * honest + law.u * nothing)
+    assert law.probabilities(nothing, np.stack([honest, nothing])) == pytest.approx(
+        Temperature(law.t).probabilities(mixture)
+    )
+    assert learn_temperature(truth, honest, np.stack([nothing, nothing])).w < 0.1
+
+
 def test_labels_of_several_folds_are_matched_by_row():
     rng = np.random.default_rng(0)
     y = dict(enumerate(rng.normal(size=40)))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..modeling.base import ZooModel
 
 
+FOLDS = 5  # of a cross-fit by default
 COLUMN_OPTIONS = "--unit, --group, --x, --row and --y"
 
 
@@ -42,7 +43,8 @@ def fit_command(arguments: argparse.Namespace) -> int:
     of = f", the best of {len(result.runs)} restarts" if len(result.runs) > 1 else ""
     print(f"ELBO {result.best.final_elbo:.4f} nats per row after {steps} steps{of}")
     if result.law is not None:
-        print(f"intervals corrected on {result.law.facts['labels']} labels that the fits to the others had not seen")
+        what = "probabilities" if any(hasattr(part, "t") for part in result.law.parts.values()) else "intervals"
+        print(f"{what} corrected on {result.law.facts['labels']} labels that the fits to the others had not seen")
     print(f"saved in {arguments.out}")
     print(_how_to_go_on(arguments, result))
     return 0
@@ -104,7 +106,19 @@ def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> 
             raise ValueError("--held-out and --jobs belong to a cross-fit, which this is not")
         return None
     options = {"restarts": 4, "by": arguments.held_out} if arguments.held_out else dict(own)
+    if not arguments.held_out and (too_few := _too_few(model, data, options.get("by"))):
+        print(f"one plain fit, not cross-fitted: {too_few}")
+        return None
     return options | ({"restarts": arguments.restarts} if arguments.restarts else {})
+
+
+def _too_few(model: ZooModel, data: Batch, by: str | None) -> str:
+    """Why members of a group cannot be held out in five folds; empty if they can, or there is no such group."""
+    if by not in data.groups:
+        return ""
+    names, targets = data.group_names(by), [target for target in model.targets if target in data.labels]
+    members = len({name for target in targets for name in names[data.observed(target)].tolist()})
+    return "" if members >= FOLDS else f"there are labels of {members} {by}s, at least {FOLDS} are needed"
 
 
 def _train(

@@ -120,25 +120,34 @@ def _least(loss: Callable[[np.ndarray], float], starts: Sequence[tuple[float, ..
     return min(found, key=lambda result: result.fun).x
 
 
-def learn_temperature(truth: Any, probabilities: Any) -> Temperature:
-    """Temperature of a discrete target, which maximises the likelihood of labels that the fits had not seen.
+def learn_temperature(truth: Any, probabilities: Any, process: Any = None) -> Temperature:
+    """Law of a discrete target, which maximises the likelihood of labels that the fits had not seen.
+
+    The priors are weak: log t ~ N(0, 1) and, beside a process, log odds of w and u ~ N(0, 2^2).
 
     Args:
         truth: Codes of the n labels, shape (n,).
         probabilities: Mean of the K fits' probabilities of the classes, shape (n, classes).
+        process: Probabilities by the two kinds of the process, shape (2, n, classes).
 
     Raises:
         ValueError: Fewer than ten labels.
     """
     truth, p = np.asarray(truth, dtype=int), np.asarray(probabilities, dtype=float)
+    beside = None if process is None else np.asarray(process, dtype=float)
     if truth.size < 10:
         raise ValueError(f"{truth.size} held-out labels are too few to learn a temperature from; give at least 10")
 
-    def loss(log_t: float) -> float:
-        shares = Temperature(math.exp(log_t)).probabilities(p)[np.arange(len(truth)), truth]
-        return float(log_t**2 / 2 - np.log(np.maximum(shares, 1e-300)).sum())  # a weak prior, log t ~ N(0, 1)
+    def of(parameters: np.ndarray) -> Temperature:
+        log_t, *odds = np.clip(parameters, -30, 30).tolist()
+        return Temperature(math.exp(log_t), *special.expit(odds).tolist())
 
-    return Temperature(math.exp(optimize.minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+    def loss(parameters: np.ndarray) -> float:
+        found = of(parameters).probabilities(p, beside)[np.arange(len(truth)), truth]
+        priors = ((0.0, 1.0), *(SHARES if beside is not None else ()))
+        return _penalty(parameters, priors) - float(np.log(np.maximum(found, 1e-300)).sum())
+
+    return of(_least(loss, ((0.0,) if beside is None else (0.0, 0.0, 0.0),)))
 
 
 def held_out_scores(
@@ -213,9 +222,9 @@ def learn_parts(
         predicted: Per fit: ``rows``, names of its n held-out labels; ``truth``, component or discrete target -> values
             (n,), NaN where the row lacks the component; and ``mean`` and ``sd``, component -> numbers (n,), or ``p``,
             discrete target -> probabilities (n, K). With a process also ``process_mean``, ``process_sd`` (n, 2),
-            ``known`` (n,) and, with time, ``lag`` (n,). A label may be predicted by several fits; as many predictions
-            of each label count as all labels have. ``member``, names (n,), where whole members of a group were held
-            out: see `for_new_members`.
+            ``known`` (n,) and, with time, ``lag`` (n,), or for classes ``process_p``, discrete target -> probabilities
+            (n, 2, K). A label may be predicted by several fits; as many predictions of each label count as all labels
+            have. ``member``, names (n,), where whole members of a group were held out: see `for_new_members`.
         scores: Where to put the mean scores of the labels under each law.
         levels: The values that a continuous target takes, if they are few.
     """
@@ -238,7 +247,8 @@ def learn_parts(
         has = ~np.isnan(truth)  # components that a row lacks are no labels
         truth = truth[has]
         if name in predicted[0].get("p", {}):
-            out[name] = learn_temperature(truth, gathered("p", name).mean(0)[has])
+            kinds = gathered("process_p", name).mean(0)[has].swapaxes(0, 1) if "process_p" in predicted[0] else None
+            out[name] = learn_temperature(truth, gathered("p", name).mean(0)[has], kinds)
         else:
             beside: dict[str, Any] = {}
             if "process_mean" in predicted[0]:

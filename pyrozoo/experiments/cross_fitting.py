@@ -29,7 +29,7 @@ from ..inference.copies import build, default_dtype, guide_label, isolated, run_
 from ..inference.fit import fit
 from ..inference.fitted import Fit, Run, identity, prototype_of
 from ..inference.label_process import LabelProcess
-from ..inference.law import PredictiveLaw
+from ..inference.law import PredictiveLaw, StudentLaw
 from ..inference.saving import load
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
@@ -95,7 +95,8 @@ def cross_fitted(
     same labels (`LabelProcess`, in closed form, trained once per fold too) predict beside the restarts with shares that
     have the least squared error on the held-out labels, so that all together are hardly worse than the best. Where the
     rows have times (``Batch.time``), their variance and that of the law, by a term h^2 d, grow with the time d to the
-    nearest label of a unit; see `StudentLaw`.
+    nearest label of a unit; see `StudentLaw`. For classes the processes learn one-hot codes by least squares, and
+    shares and temperature together have the largest likelihood of the held-out labels; see `Temperature`.
 
     A target that takes few values, such as a model's ``target_levels``, is rounded to them where that lowers the
     absolute error of the held-out labels.
@@ -123,8 +124,8 @@ def cross_fitted(
             where a process knows the times of rows, also ``"last"``. Folds in time are the same in every repeat, whose
             fits then differ by their seed.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
-        process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_features`, and a
-            continuous target of rows in groups, of which no row has only some components.
+        process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_features`, and
+            rows in groups, of which none has only some components of the target.
         seed: Random seed for the folds and the fits.
         jobs: Number of processes, each with one thread; more than one needs a model of the registry and a guide by name
             or class.
@@ -209,10 +210,11 @@ def cross_fitted(
     facts["labels"] = len({row.rpartition(":")[2] for part in predicted for row in part["rows"]})
     if all("member" in part for part in predicted):
         facts["members"] = len({name for part in predicted for name in part["member"]})
-        _warn_of_few_members(ways[0], facts["members"])
-    beside = LabelProcess.learn(model, train, target, seed) if process else None
+    beside = LabelProcess.learn(model, train, target, seed, _n_classes(predicted[0], target)) if process else None
     scores: dict[str, dict[str, float]] = {}
     parts = learn_parts(predicted, scores, model.target_levels.get(target, ()))
+    if "members" in facts and any(isinstance(part, StudentLaw) for part in parts.values()):
+        _warn_of_few_members(ways[0], facts["members"])
     law = PredictiveLaw(parts, facts | {"scores": scores}, beside)
     first = fits[0]
     whole: dict[str, Any] = {"prototype": first.prototype}
@@ -258,14 +260,10 @@ def _checked(
 
 
 def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
-    """Whether a Gaussian process can stand beside the fits: inputs, groups and a target of numbers, all in memory.
-
-    It knows whole labels only.
-    """
-    real = train.on_disk is None and train[target].is_floating_point() and target + SEEN not in train.tensors
-    if not (real and train.groups and model.warp(target) is None):
+    """Whether a Gaussian process can stand beside the fits: features, groups and whole labels, all in memory."""
+    if train.on_disk is not None or not train.groups or target + SEEN in train.tensors:
         return False
-    return bool(model.process_features(train.hide().take([0])))
+    return model.warp(target) is None and bool(model.process_features(train.hide().take([0])))
 
 
 def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
@@ -357,8 +355,7 @@ def _one_fit(
         if held_out["by"] in rest.groups and (not held_out["process"] or held_out["by"] in shared.model.open_groups):
             predicted["member"] = [str(name) for name in rest.group_names(held_out["by"])]
         if held_out["process"]:
-            names = list(predicted["truth"])
-            predicted |= _by_process(shared.model, train, rest, held_out["target"], names, seed)
+            predicted |= _by_process(shared.model, train, rest, held_out["target"], predicted, seed)
     return {"seconds": round(found.seconds, 2), "predicted": predicted}
 
 
@@ -404,13 +401,21 @@ def _predicted(found: Fit, rows: Batch, target: str, draws: int, seed: int) -> d
 
 
 def _by_process(
-    model: ZooModel, train: Batch, rows: Batch, target: str, names: list[str], seed: int
-) -> dict[str, Any]:  # fmt: skip
-    """Predictions of the held-out labels by a process on the others, as `learn_parts` takes them."""
-    process = LabelProcess.learn(model, train, target, seed)
+    model: ZooModel, train: Batch, rows: Batch, target: str, predicted: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """Predictions of the held-out labels by a process on the others, as `learn_parts` takes them, beside a fit's."""
+    names, classes = list(predicted["truth"]), _n_classes(predicted, target)
+    process = LabelProcess.learn(model, train, target, seed, classes)
+    if classes:
+        return {"process_p": {target: process.probabilities(model, rows).swapaxes(0, 1).tolist()}}
     found = dict(zip(("process_mean", "process_sd"), process.predict(model, rows), strict=True))
     out: dict[str, Any] = {
         what: {name: values[..., j].T.tolist() for j, name in enumerate(names)} for what, values in found.items()
     }
     out["known"] = process.known(rows).tolist()
     return out | ({"lag": process.lag(rows).tolist()} if process.timed else {})
+
+
+def _n_classes(predicted: Mapping[str, Any], target: str) -> int:
+    """Number of classes of a target in predictions of its labels; 0 for one of numbers."""
+    return len(predicted["p"][target][0]) if "p" in predicted else 0

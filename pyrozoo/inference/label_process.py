@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
 
 MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
 JITTER, CONSTANT = 1e-4, 4.0  # in variances of the target
+FLOOR = 0.01  # least probability of a class, before they are normalised
 # Logarithms from which the search starts, and about which it has normal priors of standard deviation SPREAD.
 START = {
     "unit": -0.3, "smooth": -0.7, "smooth_unit": -1.0, "smooth_alike": -0.7, "alike": -0.7, "alike_rate": 0.0,
@@ -54,7 +57,10 @@ class LabelProcess:
     Functions of the first kind are smooth; those of the second have kinks, as the limit of a forest of random splits
     has, and outlying features, whose scale asinh compresses, do not bend them. A mixed linear model, an autocorrelated
     deviation and a trend are special cases of both. For units that are open, as new people are, there is no A: a row is
-    told by its own features alone, and what belongs to a unit is known of labelled units only.
+    told by its own features alone, and predicted as one of a new unit.
+
+    Of a target of classes the components are 1 for the class of a row and 0 for the others, which share their
+    hyperparameters, so that their means sum to 1 (least-squares classification); means below 0.01 are raised to it.
 
     The logarithms of the hyperparameters maximise the marginal likelihood of at most 300 labels with normal priors; at
     most 2,000 labels are conditioned on, drawn at random. A missing feature counts as the mean of its unit.
@@ -64,7 +70,8 @@ class LabelProcess:
         sizes: Numbers D_k of features of each kind.
         tensors: ``x`` (n, D), ``y`` (n, J), ``unit`` (n,) and, with time, ``time`` (n,) of the labels; ``means``
             (M, D); ``x_loc``, ``x_scale`` (D,), ``y_loc``, ``y_scale`` (J,), ``time_loc``, ``time_scale`` (); and
-            hyperparameters ``<kind>_<name>`` (J, ...), as logarithms. Double precision, standardised.
+            hyperparameters ``<kind>_<name>`` (J, ...), of classes (1, ...), as logarithms. Double precision,
+            standardised.
 
     Example:
         >>> import pyrozoo as zoo
@@ -83,14 +90,15 @@ class LabelProcess:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def learn(cls, model: ZooModel, train: Batch, target: str, seed: int = 0) -> LabelProcess:
+    def learn(cls, model: ZooModel, train: Batch, target: str, seed: int = 0, classes: int = 0) -> LabelProcess:
         """Choose hyperparameters and keep the labels.
 
         Args:
             model: The model, for its `process_features` and `open_groups`.
             train: Data with labels and groups, of which the first counts.
-            target: Name of a target of numbers.
+            target: Name of a target of numbers, or of classes.
             seed: Random seed for the labels that are used, where there are more.
+            classes: Number of classes of the target; 0 for one of numbers.
         """
         rng, group = np.random.default_rng(seed), train.groups[0]
         features, open_units = model.process_features(train.hide()), group in model.open_groups
@@ -101,7 +109,8 @@ class LabelProcess:
         rows = np.flatnonzero(train.observed(target))
         if len(rows) > MOST:
             rows = np.sort(rng.choice(rows, MOST, replace=False))
-        y = train[target].detach().cpu().double()[rows].reshape(len(rows), -1)
+        y = train[target].detach().cpu()[rows]
+        y = functional.one_hot(y.long(), classes).double() if classes else y.double().reshape(len(rows), -1)
         y_loc, y_scale = y.mean(0), y.std(0, unbiased=False)
         y_scale = torch.where(y_scale > 0, y_scale, torch.ones_like(y_scale))
         own = {
@@ -119,7 +128,8 @@ class LabelProcess:
         left_out |= {name for name in START if "time" in name and not process.timed}
         for kind in KINDS:
             pairs = _pairs(kind, process.sizes, labels, labels, with_means=not open_units)
-            found = [_search(pairs, len(process.sizes), left_out, own["y"][chosen, j]) for j in range(y.shape[1])]
+            columns = own["y"][chosen].split(y.shape[1] if classes else 1, 1)
+            found = [_search(pairs, len(process.sizes), left_out, part) for part in columns]
             own |= {f"{kind}_{name}": torch.stack([part[name] for part in found]) for name in found[0]}
         return process
 
@@ -133,6 +143,33 @@ class LabelProcess:
         """Whether rows are told without what is known of their units' features."""
         return f"{KINDS[0]}_alike" not in self.tensors
 
+    @property
+    def classes(self) -> int:
+        """Number of classes of the target; 0 for one of numbers."""
+        n = self.tensors["y"].shape[1]
+        return n if len(self.tensors[f"{KINDS[0]}_noise"]) < n else 0
+
+    def probabilities(self, model: ZooModel, batch: Batch) -> np.ndarray:
+        """Probabilities of the classes of every row by each kind, (2, N, C); arguments and errors as `predict`."""
+        rows, own = self._rows(batch, self._features(model, batch)), self.tensors
+        found = []
+        for kind, weights in self._class_weights.items():
+            parts = self._covariances(kind, self._logs(kind), rows, self._labels(slice(None)))
+            mean = torch.cat([part[0] @ weights for part in parts]) * own["y_scale"] + own["y_loc"]
+            found.append(functional.normalize(mean.clamp(min=FLOOR), p=1.0, dim=1))
+        return torch.stack(found).numpy()
+
+    @functools.cached_property
+    def _class_weights(self) -> dict[str, Tensor]:
+        """Weights of the labels in the means of the classes by kind, (n, C); kept, for streams that ask row by row."""
+        out, known = {}, self._labels(slice(None))
+        for kind in KINDS:
+            logs = self._logs(kind)
+            covariance = torch.cat([part[0] for part in self._covariances(kind, logs, known, known)])
+            factor = torch.linalg.cholesky(_with_noise(covariance, logs[0]))
+            out[kind] = torch.cholesky_solve(self.tensors["y"], factor)
+        return out
+
     def predict(self, model: ZooModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, noise included, of every row and component by each kind, (2, N, J) each.
 
@@ -145,26 +182,32 @@ class LabelProcess:
         Raises:
             ValueError: Other numbers of features, or it knows times, and the batch has none.
         """
+        rows = self._rows(batch, self._features(model, batch))
+        mean, sd = (np.stack(values) for values in zip(*(self._of_kind(kind, rows) for kind in KINDS), strict=True))
+        return mean, sd
+
+    def _features(self, model: ZooModel, batch: Batch) -> Features:
+        """What the model computes of rows."""
         features = model.process_features(batch.hide())
         if (sizes := tuple(part.shape[1] for part in features.values())) != self.sizes:
             raise ValueError(f"features of the process: {sizes} by kind, where its labels have {self.sizes}")
-        found = [self._of_kind(kind, self._rows(batch, features)) for kind in KINDS]
-        mean, sd = (np.stack(values) for values in zip(*found, strict=True))
-        return mean, sd
+        return features
+
+    def _logs(self, kind: str) -> list[dict[str, Tensor]]:
+        """Hyperparameters of one kind, one set per component, or of all classes."""
+        own = {name.partition("_")[2]: value for name, value in self.tensors.items() if name.startswith(f"{kind}_")}
+        return [{name: value[j] for name, value in own.items()} for j in range(len(own["noise"]))]
 
     def _of_kind(self, kind: str, new: Inputs) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation by one kind, (N, J) each."""
-        known, own = self._labels(slice(None)), self.tensors
-        logs = [
-            {name.partition("_")[2]: value[j] for name, value in own.items() if name.startswith(f"{kind}_")}
-            for j in range(own["y"].shape[1])
-        ]
+        known, own, logs = self._labels(slice(None)), self.tensors, self._logs(kind)
         covariances = torch.cat(list(self._covariances(kind, logs, known, known)), 1)
         factors = [torch.linalg.cholesky(_with_noise(*both)) for both in zip(covariances, logs, strict=True)]
-        weights = [torch.cholesky_solve(own["y"][:, j, None], factor)[:, 0] for j, factor in enumerate(factors)]
+        columns = own["y"].split(own["y"].shape[1] // len(logs), 1)
+        weights = [torch.cholesky_solve(*both) for both in zip(columns, factors, strict=True)]
         mean, explained = [], []
         for part in self._covariances(kind, logs, new, known):
-            mean.append(torch.stack([cross @ one for cross, one in zip(part, weights, strict=True)], -1))
+            mean.append(torch.cat([cross @ one for cross, one in zip(part, weights, strict=True)], -1))
             solved = [torch.linalg.solve_triangular(f, c.T, upper=False) for f, c in zip(factors, part, strict=True)]
             explained.append(torch.stack([half.square().sum(0) for half in solved], -1))
         prior = torch.stack([_variance(log, self.sizes, new) for log in logs], -1)
@@ -204,8 +247,8 @@ class LabelProcess:
 
     def _places(self, batch: Batch) -> np.ndarray:
         """Place of each row's unit among the known ones; new ones are numbered from -1 downwards, (N,)."""
-        group = batch.groups[0]
-        known, new = {name: i for i, name in enumerate(self.names.tolist())}, batch.coords[group].tolist()
+        group, names = batch.groups[0], () if self.open_units else self.names.tolist()
+        known, new = {name: i for i, name in enumerate(names)}, batch.coords[group].tolist()
         places = [known.get(name, -1 - i) for i, name in enumerate(new)]
         return np.array(places)[batch[group].cpu().numpy()]
 
@@ -253,7 +296,10 @@ def _unit_means(x: Tensor, unit: Tensor, size: int) -> Tensor:
 
 
 def _search(pairs: _Pairs, n_kinds: int, left_out: Set[str], y: Tensor) -> dict[str, Tensor]:
-    """Logarithms of the hyperparameters of one component, from some of its labels."""
+    """Logarithms of the hyperparameters of components that share them, from some of their labels (n, J).
+
+    C classes have C - 1 components that are free, so that their likelihood counts by (C - 1) / C.
+    """
     each = -0.5 * math.log(max(pairs.n_features, 1)) - 0.7
     start = {name: torch.tensor(value, dtype=torch.double) for name, value in START.items() if name not in left_out}
     start |= {name: torch.full((n_kinds,), each, dtype=torch.double) for name in ("linear", "rate")}
@@ -264,7 +310,8 @@ def _search(pairs: _Pairs, n_kinds: int, left_out: Set[str], y: Tensor) -> dict[
         optimiser.zero_grad()
         with torch.enable_grad():
             factor = torch.linalg.cholesky(_with_noise(_covariance(log, pairs), log))
-            fit = 0.5 * (y @ torch.cholesky_solve(y[:, None], factor)[:, 0]) + factor.diagonal().log().sum()
+            fit = 0.5 * (y * torch.cholesky_solve(y, factor)).sum() + y.shape[1] * factor.diagonal().log().sum()
+            fit = fit * (max(y.shape[1] - 1, 1) / y.shape[1])
             prior = sum(((log[name] - start[name]) / SPREAD).square().sum() for name in log) / 2
             (fit + prior).backward()
         optimiser.step()

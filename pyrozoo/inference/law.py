@@ -145,20 +145,42 @@ def log_density(error: np.ndarray, scale: np.ndarray, nu: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Temperature:
-    """Predictive distribution of a discrete target: the restarts' mean probabilities p, as p^(1/t) / sum p^(1/t).
+    """Predictive distribution of a discrete target, from the mean p of the restarts' probabilities.
+
+    ::
+
+        p^(1/t) / sum p^(1/t)
+
+    Beside a `LabelProcess`, whose two kinds have the probabilities q and q', and the share w, the second kind u of it,
+    the mixture takes the place of p::
+
+        p := (1 - w) p + w ((1 - u) q + u q')
 
     Attributes:
         t: Temperature; above 1 where the probabilities were too extreme.
+        w: Share of the process, in [0, 1].
+        u: Share of its second kind in it, in [0, 1].
     """
 
     t: float
+    w: float = 0.0
+    u: float = 0.0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.t, float) and math.isfinite(self.t) and self.t > 0):
             raise ValueError(f"a temperature of {self.t!r}: it is a positive number")
+        if not all(isinstance(share, float) and 0 <= share <= 1 for share in (self.w, self.u)):
+            raise ValueError(f"shares of {self.w!r} and {self.u!r}: w and u are from 0 to 1")
 
-    def probabilities(self, p: np.ndarray) -> np.ndarray:
-        """Corrected probabilities, (N, K), from those of the classes, (N, K)."""
+    def probabilities(self, p: np.ndarray, process: np.ndarray | None = None) -> np.ndarray:
+        """Corrected probabilities, (N, K).
+
+        Args:
+            p: Mean of the restarts' probabilities, (N, K).
+            process: Probabilities by the two kinds of the process, (2, N, K).
+        """
+        if process is not None:
+            p = (1 - self.w) * p + self.w * ((1 - self.u) * process[0] + self.u * process[1])
         return special.softmax(np.log(np.maximum(p, np.finfo(float).tiny)) / self.t, axis=1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
+from ..inference.label_process import LabelProcess
 from ..inference.law import StudentLaw, Temperature, joined, mixed
 from ..inference.losses import validation
 from ..inference.settings import plain_number, whole
@@ -147,7 +148,8 @@ def _predictions(
     columns: dict[str, np.ndarray] = {}
     for target, own in drawn.items():
         if own.values is None:
-            columns |= _classes(target, own.exact, fit, cast(Temperature | None, law.get(target)))
+            of_classes = cast(Temperature | None, law.get(target))
+            columns |= _classes(target, own.exact, fit, of_classes, _process_of(fit, target), batch)
         elif laws := [law[name] for name in names_in(fit, target, own.exact.shape[-1]) if name in law]:
             moments_of = [part[target].by_law.exact for part in parts]
             beside = _beside(fit, batch, target)
@@ -360,8 +362,7 @@ class Beside:
 
 def _beside(fit: Fit, batch: Batch, target: str) -> Beside | None:
     """What the law's process says of the rows, if there is one, and it is of this target."""
-    process = None if fit.law is None else fit.law.process
-    if process is None or fit.law is None or fit.law.facts["target"] != target:
+    if (process := _process_of(fit, target)) is None:
         return None
     mean, sd = process.predict(fit.model, batch)
     lag = process.lag(batch) if process.timed else 0.0
@@ -424,10 +425,19 @@ def names_in(fit: Fit, target: str, size: int) -> list[str]:
     return component_names(target, size, list(labels) if labels is not None and len(labels) == size else None)
 
 
-def _classes(target: str, probabilities: Tensor, fit: Fit, law: Temperature | None) -> dict[str, np.ndarray]:
-    """Columns of a discrete target from the probabilities of its classes, (N, K)."""
+def _process_of(fit: Fit, target: str) -> LabelProcess | None:
+    """The process of the fit's law, if there is one, and it is of this target."""
+    return fit.law.process if fit.law is not None and fit.law.facts["target"] == target else None
+
+
+def _classes(
+    target: str, probabilities: Tensor, fit: Fit, law: Temperature | None, process: LabelProcess | None, batch: Batch
+) -> dict[str, np.ndarray]:
+    """Columns of a discrete target from the probabilities of its classes, (N, K), by its law, if there is one."""
     classes = fit.prototype.coords.get(f"{target}_class", np.arange(probabilities.shape[-1]))
-    shares = probabilities.numpy() if law is None else law.probabilities(probabilities.numpy())
+    shares = probabilities.numpy()
+    if law is not None:
+        shares = law.probabilities(shares, None if process is None else process.probabilities(fit.model, batch))
     return class_columns(target, classes, fit.model.decide(target, shares), shares)
 
 

@@ -251,7 +251,7 @@ class Study:
         if law is None or law.process is None:
             return law
         assert train is not None
-        process = LabelProcess.learn(self.fit.model, train, str(law.facts["target"]), self.seed)
+        process = LabelProcess.learn(self.fit.model, train, str(law.facts["target"]), self.seed, law.process.classes)
         return dataclasses.replace(law, process=process)
 
     @functools.cached_property

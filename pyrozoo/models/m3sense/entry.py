@@ -25,6 +25,8 @@ VARIANTS = {
     "unaligned": Unaligned,
 }  # fmt: skip
 DATASETS = {"simulated": simulate_all}
+# How `pyrozoo fit` cross-fits: for new people, by fits that leave people out and predict together.
+CROSS_FITS: dict[str, Any] = {"by": "subject", "inputs": False, "restarts": 0, "repeats": 1}
 _FOLDER = f"{__package__}.experiments"
 EXPERIMENTS = {
     "table2": f"{_FOLDER}.tables:table2_experiment",
@@ -139,4 +141,6 @@ def features(batch: Batch) -> pd.DataFrame:
     return pd.DataFrame(values, columns=names)
 
 
-__all__ = ["DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny"]
+__all__ = [
+    "CROSS_FITS", "DATASETS", "EXPERIMENTS", "GUIDES", "VARIANTS", "features", "read", "recovery", "tables", "tiny"
+]  # fmt: skip

@@ -84,6 +84,7 @@ class AffectModel(ZooModel):
 
     rows = "window"
     plate_dims = {"window": -1}
+    open_groups = ("subject",)
     at_least = ("tasks",)
     fit_defaults: Mapping[str, Any] = {
         "epochs": 40, "batch_size": 64, "lr": 1e-3, "schedule": "cosine", "clip": 10.0,
@@ -114,6 +115,9 @@ class AffectModel(ZooModel):
             raise ValueError(f"tasks: {single[0]!r} has one class, so there is nothing to tell apart; leave it out")
         self.modalities, self.tasks = tuple(modalities), dict(tasks)
         self.inputs, self.rule, self.shares = inputs, rule, dict(shares or {})
+        if inputs == "features":  # as many steps for any number of windows, see tuning/stress.json
+            kept = {name: value for name, value in type(self).fit_defaults.items() if name != "epochs"}
+            self.fit_defaults = {**kept, "steps": 300, "lr": 3e-3}
         lacking = [modality for modality in self.modalities if modality not in (features or {})]
         if inputs != "signals" and lacking:
             raise ValueError(
@@ -209,6 +213,10 @@ class AffectModel(ZooModel):
             ValueError: The person's windows are missing or differ from those of the fit; `step` is not possible.
         """
         return live_window(data, self.modalities, person, step)
+
+    def process_features(self, data: Batch) -> dict[str, Tensor]:
+        """Handcrafted features by modality, (N, J) each; none where the networks read signals alone."""
+        return {name: data[name] for name in self.features}
 
     def decide(self, target: str, probabilities: np.ndarray) -> np.ndarray:
         """Choose a class of every window by `rule`, positions (N,) from probabilities (N, C)."""

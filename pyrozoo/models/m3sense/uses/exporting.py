@@ -121,7 +121,8 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
     that file inputs are named as in ``inputs``, and results by task.
 
     Args:
-        fit: Fit of a variant other than "generative-domain", with the guide "paper", "delta" or "none".
+        fit: Fit of a variant other than "generative-domain", with the guide "paper", "delta" or "none", by
+            `pyrozoo.fit`; its best restart alone is written.
         path: Path of the file, whose ending is .pt2 or .onnx.
         draws: Number of draws of the latents.
         seed: Random seed for the draws.
@@ -130,7 +131,8 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
         Program: Where it is, its size, its time for one window, and what goes in and comes out.
 
     Raises:
-        ValueError: Another model or guide, a prior that decides the prediction, or another ending of the path.
+        ValueError: Another model or guide, a fit by `pyrozoo.cross_fitted`, a prior that decides the prediction, or
+            another ending of the path.
         ImportError: ONNX Runtime and what torch needs to write its files are not installed (with .onnx).
 
     Example:
@@ -183,6 +185,11 @@ def to_program(fit: Fit, path: str | Path, *, draws: int = 200, seed: int = 0) -
 def _require_known(fit: Fit) -> None:
     """Raise ValueError for a fit whose predictions are no such program."""
     model, guide = fit.model, fit.guide
+    if fit.law is not None:
+        raise ValueError(
+            "fit: it was cross-fitted, and predicts by several networks and a law, for which a program has no place; "
+            "fit by pyrozoo.fit (on the command line: --no-cross-fit)"
+        )
     if not isinstance(model, AffectModel) or isinstance(model, DomainGenerative):
         raise ValueError(f"fit: {type(model).__name__} cannot be written; variants other than 'generative-domain' can")
     latent = isinstance(model, LatentM3Sense | Generative)
