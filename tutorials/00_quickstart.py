@@ -91,8 +91,8 @@ plots.elbo_curves({"paper": fit.history}).figure
 #
 # ## Predict, and score
 #
-# `predict` hides every level from the model, and gives a table: mean, standard deviation, quantiles. It also says, once,
-# that nobody has checked its intervals yet.
+# `predict` hides every level from the model, and gives a table: mean, standard deviation, quantiles. It also says,
+# once, that nobody has checked its intervals yet.
 
 # %%
 prediction = zoo.predict(fit, test, draws=draws)

@@ -47,8 +47,8 @@ def beside(study: Study) -> Section:
     section.marks.append(judge("labels", points, text))
     if rest := _unscored(study):
         section.blocks.append(
-            f"{counted(len(rest), group)} of the training data without a label that could be scored: {listed(rest)}. No "
-            "number of sections 2, 3 and 7 is about them."
+            f"{counted(len(rest), group)} of the training data without a label that could be scored: {listed(rest)}. "
+            "No number of sections 2, 3 and 7 is about them."
         )
     for rule in ("mean", "rivals", "clock"):
         found = [(o, *_against(o, rule)) for o in outcomes]
