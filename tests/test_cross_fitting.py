@@ -409,6 +409,13 @@ def test_units_without_labels_get_wide_intervals(drifting):
         fit = zoo.cross_fitted(model, "paper", unlabelled, **few)
     sd = zoo.predict(fit, later, draws=2)["y.sd"].to_numpy().reshape(6, 6).mean(1)
     assert sd[2] > 1.5 * np.delete(sd, 2).max()
+    part = fit.law.parts["y"]
+    assert part.b == 1.0
+    narrow = PredictiveLaw({"y": dataclasses.replace(part, a=0.01, c=0.0, h=0.0)}, fit.law.facts, fit.law.process)
+    found = zoo.predict(dataclasses.replace(fit, law=narrow), later, draws=2)["y.sd"].to_numpy().reshape(6, 6)
+    _means, own = fit.law.process.predict(fit.model, later)
+    assert found[2].min() > own[..., 0].reshape(2, 6, 6)[:, 2].min(), "labels of other units say nothing of this one"
+    assert np.delete(found, 2, 0).max() < 0.2 * found[2].min()
 
 
 class Beside(OpenLine):
@@ -457,6 +464,18 @@ def test_share_and_growth_are_found_from_predictions():
     good = learn_student(truth + 0.1 * first, [truth + 3 * second], np.full((1, n), 0.1), kinds(truth, truth + second))
     assert good.w > 0.95
     assert good.u < 0.05
+
+
+@pytest.mark.parametrize(("share", "a", "b"), [(0.0, 0.2, 1.0), (0.3, 0.2, 3.0), (1.0, 3.0, 3.0)])
+def test_units_without_labels_have_a_factor_of_their_own(share, a, b):
+    rng, n = np.random.default_rng(0), 4000
+    known = np.arange(n) >= share * n
+    truth = rng.normal(0, 5, n)
+    seen = truth + np.where(known, 0.2, 3.0) * rng.standard_t(20, n)
+    process = np.stack([seen, seen], -1)[None]
+    law = learn_student(truth, [truth + 20], np.ones((1, n)), (process, np.ones_like(process)), known=known)
+    assert np.hypot(law.a, law.c) == pytest.approx(a, rel=0.1)
+    assert np.hypot(law.b, law.c) == pytest.approx(b, rel=0.1)
 
 
 def kinds(first, second):

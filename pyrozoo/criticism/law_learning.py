@@ -13,11 +13,11 @@ from scipy import optimize, special
 from ..inference.law import StudentLaw, Temperature, joined, log_density, mixed, rounded
 
 # Centres and standard deviations of weak normal priors of log a, log(c / error), log g, log(nu - LEAST), log(h root of
-# the mean time / error); and of the log odds of w and u.
-PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (-1.0, 2.0))
+# the mean time / error), log b; and of the log odds of w and u.
+PRIORS = ((0.0, 2.0), (0.0, 2.0), (-0.5, 1.0), (1.5, 1.5), (-1.0, 2.0), (0.0, 1.0))
 SHARES = ((0.0, 2.0), (0.0, 2.0))
 LEAST = 2.1  # degrees of freedom from which the variance is tame
-STARTS = tuple((a, c, -0.5, 1.5, -1.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
+STARTS = tuple((a, c, -0.5, 1.5, -1.0, 0.0) for a in (0.0, -2.0) for c in (-0.5, -2.0))
 STEPS = (0.1, 0.2, 0.3, 0.4)  # widths of rounding that are tried, in shares of the least distance between levels
 MEMBER_LEVEL = 0.9  # of the interval that is calibrated on whole members of a group
 
@@ -40,8 +40,9 @@ def learn_student(
     Where the target takes few levels, the mean is rounded to them with the width that has the least absolute error, if
     that is less than without. Given these the others maximise the sum of the log densities and of the log priors. The
     priors are weak (log a, log of c over the root mean square error, log odds of w and u: N(0, 2^2); log g: N(-0.5, 1);
-    log(nu - 2.1): N(1.5, 1.5^2); log of h over that error at the mean d: N(-1, 2^2)) and keep parameters finite where
-    labels are few.
+    log(nu - 2.1): N(1.5, 1.5^2); log of h over that error at the mean d: N(-1, 2^2); log b: N(0, 1)) and keep
+    parameters finite where labels are few. b, of labels whose unit had no other, is 1 where there are no such labels,
+    and is a where there are no others.
 
     Args:
         truth: Values of the n labels, shape (n,).
@@ -89,15 +90,21 @@ def learn_student(
     if step is not None:
         m = (rounded(mean + unit * m, levels, step) - mean) / unit
 
-    def loss(parameters: np.ndarray) -> float:
-        a, c, g, excess, h = np.exp(np.clip(parameters, -30, 30))
-        scale = np.sqrt(a**2 * s2 + c**2 + (g**2 + 1 / fits) * v + (0.0 if apart is None else h**2 * apart / typical))
-        return _penalty(parameters, PRIORS) - float(log_density(error - m, scale, LEAST + excess).sum())
+    both = bool(alone.any() and not alone.all())  # labels from which a is learned, and such from which b is
+    size = len(PRIORS) - (not both)
 
-    a, c, g, excess, h = np.exp(_least(loss, STARTS)).tolist()
+    def loss(parameters: np.ndarray) -> float:
+        a, c, g, excess, h, *b = np.exp(np.clip(parameters, -30, 30))
+        factor = np.where(alone, b[0], a) if both else a
+        of_time = 0.0 if apart is None else h**2 * apart / typical
+        scale = np.sqrt(factor**2 * s2 + c**2 + (g**2 + 1 / fits) * v + of_time)
+        return _penalty(parameters, PRIORS[:size]) - float(log_density(error - m, scale, LEAST + excess).sum())
+
+    a, c, g, excess, h, *rest = np.exp(_least(loss, [start[:size] for start in STARTS])).tolist()
+    b = rest[0] if both else a if alone.all() else 1.0
     of_time = None if apart is None else h * unit / math.sqrt(typical)
     rounding: dict[str, Any] = {} if step is None else {"levels": tuple(map(float, levels)), "step": step}
-    return StudentLaw(a, c * unit, g if fits > 1 else None, LEAST + excess, w, u, of_time, **rounding)
+    return StudentLaw(a, c * unit, g if fits > 1 else None, LEAST + excess, w, u, of_time, b=b, **rounding)
 
 
 def _step(truth: np.ndarray, mean: np.ndarray, levels: Sequence[float]) -> float | None:
@@ -165,14 +172,14 @@ def _errors(
     """Errors of the mean and scales of the law, (n,) each."""
     truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
     mean, own = means.mean(0), (sds**2).mean(0) + np.zeros_like(truth)
-    between = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth)
+    between, seen = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth), np.ones(truth.size, dtype=bool)
     if process is not None:
         p, r = (np.asarray(v, dtype=float) for v in process)
         seen = np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0)
         both = mixed(law.u, *zip(p.mean(0).T, (r**2).mean(0).T, strict=True))
         mean, own, between = joined(np.where(seen, law.w, 1.0), mean, own, between, both)
     apart = 0.0 if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
-    return truth - law.rounded(mean), law.scale(own, between, len(means), apart)
+    return truth - law.rounded(mean), law.scale(own, between, len(means), apart, seen)
 
 
 def for_new_members(
@@ -209,7 +216,7 @@ def for_new_members(
     # g counts the fits' variance beyond the 1/R that every mixture has.
     g = None if law.g is None else math.sqrt(max(0.0, factor**2 * (law.g**2 + 1 / fits) - 1 / fits))
     h = None if law.h is None else factor * law.h
-    return dataclasses.replace(law, a=factor * law.a, c=factor * law.c, g=g, h=h)
+    return dataclasses.replace(law, a=factor * law.a, b=factor * law.b, c=factor * law.c, g=g, h=h)
 
 
 def learn_parts(

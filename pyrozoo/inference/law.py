@@ -34,7 +34,8 @@ class StudentLaw:
 
         m := sum_k p_k v_k,    p_k proportional to N(m; v_k, step^2)
 
-    In units without a label the process predicts alone, w = 1, unless units are open (`LabelProcess.open_units`).
+    In units without a label the process predicts alone, w = 1, and b takes the place of a, since the errors of labelled
+    units do not say how far units differ; unless units are open (`LabelProcess.open_units`).
 
     Attributes:
         a: Factor of the predictors' own standard deviation s.
@@ -48,6 +49,8 @@ class StudentLaw:
             None if no time is known.
         levels: Values to which m is rounded, ascending; none where it is not.
         step: Width of the rounding, in the units of the target.
+        b: Factor of the process's standard deviation in units without a label; 1 unless labels of such units were held
+            out.
     """
 
     a: float
@@ -59,6 +62,7 @@ class StudentLaw:
     h: float | None = None
     levels: tuple[float, ...] = ()
     step: float = 1.0
+    b: float = 1.0
 
     def __post_init__(self) -> None:
         values = asdict(self)
@@ -66,7 +70,7 @@ class StudentLaw:
         whole = all(isinstance(v, float) and math.isfinite(v) for v in (*numbers, *self.levels))
         if not whole or min(numbers) < 0 or not self.step > 0 or not self.nu > 2 or max(self.w, self.u) > 1:
             raise ValueError(
-                f"a predictive law of {values}: a, c, g, h, w, u are at least 0, nu is above 2, w and u at most 1, "
+                f"a predictive law of {values}: a, b, c, g, h, w, u are at least 0, nu is above 2, w and u at most 1, "
                 "step above 0"
             )
 
@@ -74,7 +78,9 @@ class StudentLaw:
         """Means between the levels, (N,), from those of the predictors, (N,); the same where there are no levels."""
         return rounded(mean, self.levels, self.step) if self.levels else mean
 
-    def scale(self, own: np.ndarray, between: np.ndarray, restarts: int, lag: np.ndarray | float = 0.0) -> np.ndarray:
+    def scale(
+        self, own: np.ndarray, between: np.ndarray, restarts: int, lag: np.ndarray | float = 0.0, known: Any = True
+    ) -> np.ndarray:
         """Scale of the t distribution.
 
         Args:
@@ -82,9 +88,11 @@ class StudentLaw:
             between: Variance between the restarts' means, v, shape (N,).
             restarts: Number R of restarts.
             lag: Time to the nearest label, d, shape (N,).
+            known: Whether the unit has a label, shape (N,).
         """
+        factor = np.where(known, self.a, self.b)
         share = 0.0 if self.g is None else self.g**2 + 1 / restarts
-        return np.sqrt(self.a**2 * own + self.c**2 + share * between + (self.h or 0.0) ** 2 * lag)
+        return np.sqrt(factor**2 * own + self.c**2 + share * between + (self.h or 0.0) ** 2 * lag)
 
     def sd(self, scale: np.ndarray) -> np.ndarray:
         """Standard deviation of the distribution with a scale, shape (N,)."""

@@ -389,7 +389,8 @@ def _by_law(
             process = mixed(law.u, *zip(beside.mean[..., j], beside.variance[..., j], strict=True))
             mean[:, j], own[:, j], between[:, j] = joined(w, mean[:, j], own[:, j], between[:, j], process)
         mean[:, j] = law.rounded(mean[:, j])
-        scale = law.scale(own[:, j], between[:, j], len(first), 0.0 if beside is None else beside.lag)
+        lag, known = (0.0, True) if beside is None else (beside.lag, beside.known)
+        scale = law.scale(own[:, j], between[:, j], len(first), lag, known)
         found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}
         out |= columns_of(name, summary(mean[:, j], law.sd(scale), found))
         values[..., j] = mean[:, j] + scale * law.quantile(grid)[:, None]

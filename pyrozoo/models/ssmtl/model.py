@@ -167,8 +167,8 @@ class ContextModel(ZooModel):
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""
             warnings.warn(
                 f"unit {without[0]!r}{more} without a label: the target of such a unit is a guess from its inputs, and "
-                "its intervals are too narrow; label some of its rows, or learn intervals of such units by "
-                'zoo.cross_fitted(..., by="unit")',
+                "the model's own intervals of it are too narrow; label some of its rows, or fit by zoo.cross_fitted, "
+                'whose intervals of such units are as wide as units differ (with process=False only by="unit")',
                 stacklevel=3,
             )
 
