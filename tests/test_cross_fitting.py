@@ -269,6 +269,16 @@ def test_shares_of_a_process_are_found_from_probabilities_of_classes():
     assert learn_temperature(truth, honest, np.stack([nothing, nothing])).w < 0.1
 
 
+def test_a_few_members_who_are_told_without_error_do_not_make_the_law_sure_of_all_others():
+    rng = np.random.default_rng(0)
+    truth, member = rng.integers(0, 2, 400), np.repeat(np.arange(8), 50)
+    p = np.where(np.eye(2)[truth] > 0, 0.8, 0.2)
+    by_label, by_member = learn_temperature(truth, p), learn_temperature(truth, p, member=member)
+    assert by_label.t < 0.4
+    assert 0.35 < by_member.t < 1.0
+    assert learn_temperature(truth, p, member=np.arange(400)) == by_label
+
+
 def test_labels_of_several_folds_are_matched_by_row():
     rng = np.random.default_rng(0)
     y = dict(enumerate(rng.normal(size=40)))

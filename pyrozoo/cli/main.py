@@ -265,12 +265,12 @@ def _fit_options(
     )  # fmt: skip
     fit.add_argument(
         "--no-cross-fit", dest="cross_fit", action="store_false",
-        help="one plain fit, where an entry (ssmtl, auxvae) corrects predictions by fits that leave labels out",
+        help="one plain fit, where an entry (ssmtl, auxvae, m3sense) corrects it by fits that leave labels out",
     )  # fmt: skip
     fit.add_argument(
         "--held-out", metavar="KIND",
         help="labels like the rows to be predicted: row, block, last (later rows), or a group such as unit; "
-        "default: the entry's (ssmtl: row, and with --time also last; auxvae: participant)",
+        "default: the entry's (ssmtl: row, and with --time also last; auxvae: participant; m3sense: subject)",
     )  # fmt: skip
     fit.add_argument("--jobs", type=positive, metavar="N", default=1, help="processes of a cross-fit; default: 1")
     fit.add_argument("--checkpoint", metavar="DIR", help="folder for a checkpoint after every epoch, or of every fit")

@@ -127,15 +127,20 @@ def _least(loss: Callable[[np.ndarray], float], starts: Sequence[tuple[float, ..
     return min(found, key=lambda result: result.fun).x
 
 
-def learn_temperature(truth: Any, probabilities: Any, process: Any = None) -> Temperature:
+def learn_temperature(
+    truth: Any, probabilities: Any, process: Any = None, member: Sequence[Any] | None = None
+) -> Temperature:
     """Law of a discrete target, which maximises the likelihood of labels that the fits had not seen.
 
-    The priors are weak: log t ~ N(0, 1) and, beside a process, log odds of w and u ~ N(0, 2^2).
+    The priors are weak: log t ~ N(0, 1) and, beside a process, log odds of w and u ~ N(0, 2^2). Labels of one member of
+    a group err together: where whole members were held out, each counts as one label, by the mean of its log
+    probabilities, so that a few members who are told without error do not make the law sure of all others.
 
     Args:
         truth: Codes of the n labels, shape (n,).
         probabilities: Mean of the K fits' probabilities of the classes, shape (n, classes).
         process: Probabilities by the two kinds of the process, shape (2, n, classes).
+        member: Name of the member of each label, n, where whole members were held out.
 
     Raises:
         ValueError: Fewer than ten labels.
@@ -145,6 +150,11 @@ def learn_temperature(truth: Any, probabilities: Any, process: Any = None) -> Te
     if truth.size < 10:
         raise ValueError(f"{truth.size} held-out labels are too few to learn a temperature from; give at least 10")
 
+    weight = np.ones(truth.size)
+    if member is not None:
+        _, place, count = np.unique(np.asarray(member), return_inverse=True, return_counts=True)
+        weight = 1 / count[place]
+
     def of(parameters: np.ndarray) -> Temperature:
         log_t, *odds = np.clip(parameters, -30, 30).tolist()
         return Temperature(math.exp(log_t), *special.expit(odds).tolist())
@@ -152,7 +162,7 @@ def learn_temperature(truth: Any, probabilities: Any, process: Any = None) -> Te
     def loss(parameters: np.ndarray) -> float:
         found = of(parameters).probabilities(p, beside)[np.arange(len(truth)), truth]
         priors = ((0.0, 1.0), *(SHARES if beside is not None else ()))
-        return _penalty(parameters, priors) - float(np.log(np.maximum(found, 1e-300)).sum())
+        return _penalty(parameters, priors) - float(weight @ np.log(np.maximum(found, 1e-300)))
 
     return of(_least(loss, ((0.0,) if beside is None else (0.0, 0.0, 0.0),)))
 
@@ -231,7 +241,8 @@ def learn_parts(
             discrete target -> probabilities (n, K). With a process also ``process_mean``, ``process_sd`` (n, 2),
             ``known`` (n,) and, with time, ``lag`` (n,), or for classes ``process_p``, discrete target -> probabilities
             (n, 2, K). A label may be predicted by several fits; as many predictions of each label count as all labels
-            have. ``member``, names (n,), where whole members of a group were held out: see `for_new_members`.
+            have. ``member``, names (n,), where whole members of a group were held out: see `for_new_members` and
+            `learn_temperature`.
         scores: Where to put the mean scores of the labels under each law.
         levels: The values that a continuous target takes, if they are few.
     """
@@ -248,14 +259,17 @@ def learn_parts(
         columns = [np.asarray(values, dtype=float) for values in own]
         return np.stack([np.stack([columns[k][i] for k, i in (own[c] for own in held)]) for c in range(count)])
 
+    of_groups = all("member" in part for part in predicted)
     out: dict[str, StudentLaw | Temperature] = {}
     for name in predicted[0]["truth"]:
         truth = gathered("truth", name)[0]
         has = ~np.isnan(truth)  # components that a row lacks are no labels
-        truth = truth[has]
+        truth, members = truth[has], None
+        if of_groups:
+            members = [predicted[k]["member"][i] for ((k, i), *_), own in zip(held, has, strict=True) if own]
         if name in predicted[0].get("p", {}):
             kinds = gathered("process_p", name).mean(0)[has].swapaxes(0, 1) if "process_p" in predicted[0] else None
-            out[name] = learn_temperature(truth, gathered("p", name).mean(0)[has], kinds)
+            out[name] = learn_temperature(truth, gathered("p", name).mean(0)[has], kinds, members)
         else:
             beside: dict[str, Any] = {}
             if "process_mean" in predicted[0]:
@@ -265,8 +279,7 @@ def learn_parts(
                 beside["lag"] = gathered("lag")[:, has]
             of = truth, gathered("mean", name)[:, has], gathered("sd", name)[:, has]
             law = learn_student(*of, **beside, levels=levels)
-            if all("member" in part for part in predicted):
-                members = [predicted[k]["member"][i] for ((k, i), *_), own in zip(held, has, strict=True) if own]
+            if members is not None:
                 law = for_new_members(law, *of, members, **beside)
             out[name] = law
             if scores is not None:
