@@ -579,9 +579,9 @@ _ = panel.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 # %% [markdown]
 # With the whole representation frozen, as in the paper, the few labels train a head alone, and that is worse than the
 # same network from scratch: what was made for anxiety and emotion has not kept all that stress needs. With the encoders
-# alone frozen it is better than from scratch, most with the fewest labels. Logistic regression is close behind. The
-# means are of two draws of the labels and one seed: a hint, not a ranking. `pyrozoo reproduce m3sense figure7` does it
-# for each task, over seeds.
+# alone frozen it is about as good as from scratch, and logistic regression on a few features of each window is a little
+# better than either. The means are of two draws of the labels and one seed: a hint, not a ranking. `pyrozoo reproduce
+# m3sense figure7` does it for each task, over seeds.
 #
 # ## 10. Your own recordings
 #
@@ -695,10 +695,13 @@ claims = {
     "the paper's variant is as good": all(
         balanced[task, "m3sense"] >= balanced[task, "latent"] - 0.02 for task in tasks
     ),
-    "transfer: the head alone is worse than from scratch, encoders frozen better": (
+    "transfer: the head alone is worst, encoders frozen about as good as from scratch, logistic regression best": (
         (transferred.loc["transferred, representation frozen"] < transferred.loc["the same network from scratch"]).all()
-        and (transferred.loc["transferred, encoders frozen"] > transferred.loc["the same network from scratch"]).all()
-        and (transferred.loc["transferred, encoders frozen"] > transferred.loc["logistic regression"]).all()
+        and (
+            (transferred.loc["transferred, encoders frozen"] - transferred.loc["the same network from scratch"]).abs()
+            < 0.05
+        ).all()
+        and (transferred.loc["logistic regression"] == transferred.max()).all()
     ),
     "drawn labels change too often from window to window": all(
         observed[name][0] > np.quantile(replicated[name], 0.95) + 0.1 for name in repeats
