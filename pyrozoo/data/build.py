@@ -466,7 +466,7 @@ def group_index(group: str, values: Any, n: int, names: np.ndarray | None) -> tu
     if (codes < 0).any():
         raise ValueError(f"{group}, row {int((codes < 0).argmax())}: the {group} is missing; name it or drop the row")
     if names is None:
-        return torch.as_tensor(codes.astype(np.int64)), np.asarray(found)
+        return torch.as_tensor(codes.astype(np.int64)), _in_microseconds(np.asarray(found))
     index = pd.Index(names, tupleize_cols=False)
     if not index.is_unique:
         raise ValueError(f"{group} {index[index.duplicated()].tolist()[0]!r} is given twice in the list of {group}s")
@@ -485,3 +485,11 @@ def to_names(values: Any) -> np.ndarray:
     if isinstance(values, Tensor):
         return values.cpu().numpy()
     return values if isinstance(values, np.ndarray) else pd.Index(list(values), tupleize_cols=False).to_numpy()
+
+
+def _in_microseconds(names: np.ndarray) -> np.ndarray:
+    """Times in microseconds, as Python has them, where that is exact; of pandas 2's nanoseconds it makes numbers."""
+    if names.dtype.kind not in "mM":
+        return names
+    exact = names.astype(f"{names.dtype.kind}8[us]")
+    return exact if bool((exact.astype(names.dtype) == names).all()) else names
