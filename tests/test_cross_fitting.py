@@ -512,10 +512,13 @@ def test_means_are_rounded_to_levels_where_that_helps():
     law = learn_student(truth, [near], sds, kinds(far, far), levels=levels)
     assert law.levels == levels
     mean = (1 - law.w) * near + law.w * far
-    assert np.abs(law.rounded(mean) - truth).mean() < 0.3 * np.abs(mean - truth).mean()
+    near, _ = law.rounded(mean, np.full(n, 4.5))
+    assert np.abs(near - truth).mean() < 0.3 * np.abs(mean - truth).mean()
+    at, between_two = law.rounded(np.array([20.0, 25.0]), np.array([4.5, 4.5]))[1]
+    assert at < 1 < 20 < between_two
     assert PredictiveLaw.from_json(json.loads(json.dumps(PredictiveLaw({"y": law}).as_json()))).parts["y"] == law
-    between = rng.uniform(10, 50, n)  # the loads are others
-    assert learn_student(between, [between + rng.normal(0, 1.0, n)], sds, levels=levels).levels == ()
+    other = rng.uniform(10, 50, n)
+    assert learn_student(other, [other + rng.normal(0, 1.0, n)], sds, levels=levels).levels == ()
 
 
 def test_moments_of_networks_beside_a_process_are_those_of_the_mixture():

@@ -489,8 +489,10 @@ except ValueError as error:
 print(refused)
 
 # %% [markdown]
-# A fit is saved without pickle and predicts as before. In a shell: `pyrozoo fit auxvae --data mine.npz --out
-# runs/mine`, then `pyrozoo predict runs/mine --data new.npz --out loads.csv`.
+# A fit is saved without pickle and predicts as before. In a shell: `pyrozoo fit auxvae --data walks.npz --out
+# runs/walks` trains five fits, each without a fifth of the people, beside a Gaussian process, for the intervals and for
+# the loads themselves (`zoo.cross_fitted` with `by="participant"`). It takes five people or more; `--no-cross-fit`
+# trains one fit, as here. Then `pyrozoo predict runs/walks --data new.npz --out loads.csv`.
 
 # %%
 fit.save("runs/gait", overwrite=True)

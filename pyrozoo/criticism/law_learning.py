@@ -88,7 +88,8 @@ def learn_student(
     m, s2, v = (np.zeros(truth.size), own, between) if beside is None else together(w, u)
     step = _step(truth, mean + unit * m, levels)
     if step is not None:
-        m = (rounded(mean + unit * m, levels, step) - mean) / unit
+        near, s2 = rounded(mean + unit * m, unit**2 * s2, levels, step)
+        m, s2 = (near - mean) / unit, s2 / unit**2
 
     both = bool(alone.any() and not alone.all())  # labels from which a is learned, and such from which b is
     size = len(PRIORS) - (not both)
@@ -112,7 +113,7 @@ def _step(truth: np.ndarray, mean: np.ndarray, levels: Sequence[float]) -> float
     if len(levels) < 2:
         return None
     widths = [float(share * np.diff(levels).min()) for share in STEPS]
-    errors = [float(np.abs(truth - rounded(mean, levels, width)).mean()) for width in widths]
+    errors = [float(np.abs(truth - rounded(mean, np.ones_like(mean), levels, width)[0]).mean()) for width in widths]
     best = int(np.argmin(errors))
     return widths[best] if errors[best] < np.abs(truth - mean).mean() else None
 
@@ -189,7 +190,8 @@ def _errors(
         both = mixed(law.u, *zip(p.mean(0).T, (r**2).mean(0).T, strict=True))
         mean, own, between = joined(np.where(seen, law.w, 1.0), mean, own, between, both)
     apart = 0.0 if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
-    return truth - law.rounded(mean), law.scale(own, between, len(means), apart, seen)
+    mean, own = law.rounded(mean, own)
+    return truth - mean, law.scale(own, between, len(means), apart, seen)
 
 
 def for_new_members(

@@ -30,9 +30,11 @@ class StudentLaw:
         p := (1 - u) p + u p',   r^2 := (1 - u) r^2 + u r'^2 + u (1 - u) (p - p')^2
         m := (1 - w) m + w p,    s^2 := (1 - w) s^2 + w r^2 + w (1 - w) (m - p)^2,    v := (1 - w)^2 v
 
-    Of a target that takes few values, the levels v_k, m is rounded to them, sharply or less so::
+    Of a target that takes few values, the levels v_k, m is rounded to them, sharply or less so, and s^2 is how far it
+    may be from the right one, by a posterior q of the level::
 
-        m := sum_k p_k v_k,    p_k proportional to N(m; v_k, step^2)
+        m' = sum_k p_k v_k,    p_k proportional to N(m; v_k, step^2)
+        s^2 := sum_k q_k (v_k - m')^2,    q_k proportional to N(m; v_k, s^2),    m := m'
 
     In units without a label the process predicts alone, w = 1, and b takes the place of a, since the errors of labelled
     units do not say how far units differ; unless units are open (`LabelProcess.open_units`).
@@ -74,9 +76,9 @@ class StudentLaw:
                 "step above 0"
             )
 
-    def rounded(self, mean: np.ndarray) -> np.ndarray:
-        """Means between the levels, (N,), from those of the predictors, (N,); the same where there are no levels."""
-        return rounded(mean, self.levels, self.step) if self.levels else mean
+    def rounded(self, mean: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means between the levels and variances s^2, (N,) each, from the predictors'; as they are without levels."""
+        return rounded(mean, own, self.levels, self.step) if self.levels else (mean, own)
 
     def scale(
         self, own: np.ndarray, between: np.ndarray, restarts: int, lag: np.ndarray | float = 0.0, known: Any = True
@@ -139,10 +141,13 @@ def mixed(share: Any, one: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     return (1 - share) * mean + share * second, (1 - share) * variance + share * its_variance + between
 
 
-def rounded(mean: np.ndarray, levels: Any, step: float) -> np.ndarray:
-    """Numbers (N,) rounded to levels (L,) with a width `step`, see `StudentLaw`."""
+def rounded(mean: np.ndarray, own: np.ndarray, levels: Any, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances (N,) rounded to levels (L,) with a width `step`, see `StudentLaw`."""
     values = np.asarray(levels, dtype=float)
-    return special.softmax(-0.5 * ((mean[:, None] - values) / step) ** 2, axis=1) @ values
+    apart = (mean[:, None] - values) ** 2
+    near = special.softmax(-0.5 * apart / step**2, axis=1) @ values
+    posterior = special.softmax(-0.5 * apart / np.maximum(own, 1e-12 * step**2)[:, None], axis=1)
+    return near, (posterior * (values - near[:, None]) ** 2).sum(1)
 
 
 def log_density(error: np.ndarray, scale: np.ndarray, nu: float) -> np.ndarray:

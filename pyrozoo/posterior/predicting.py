@@ -388,7 +388,7 @@ def _by_law(
             w = np.where(beside.known, law.w, 1.0)
             process = mixed(law.u, *zip(beside.mean[..., j], beside.variance[..., j], strict=True))
             mean[:, j], own[:, j], between[:, j] = joined(w, mean[:, j], own[:, j], between[:, j], process)
-        mean[:, j] = law.rounded(mean[:, j])
+        mean[:, j], own[:, j] = law.rounded(mean[:, j], own[:, j])
         lag, known = (0.0, True) if beside is None else (beside.lag, beside.known)
         scale = law.scale(own[:, j], between[:, j], len(first), lag, known)
         found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}

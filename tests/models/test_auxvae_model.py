@@ -14,7 +14,7 @@ from torch import nn
 
 import pyrozoo as zoo
 from pyrozoo.inference.copies import default_dtype, isolated
-from pyrozoo.models.auxvae.data.simulator import simulate
+from pyrozoo.models.auxvae.data.simulator import SITES, simulate
 from pyrozoo.models.auxvae.experiments import probe
 from pyrozoo.models.auxvae.experiments.runs import DEPARTURES, PAPER_SIZES, SETTINGS, step_decay
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
@@ -107,6 +107,26 @@ def test_the_departure_of_the_own_unloaded_walk_is_the_same_for_everybody(own_sc
 def test_summaries_are_those_of_the_probe():
     walk = torch.randn(3, 30, 4, dtype=torch.float64)
     assert np.allclose(summaries(walk).numpy(), probe.features(walk.numpy()), atol=1e-6)
+
+
+def test_the_process_reads_departures_by_kind_and_sensor_and_no_target():
+    data = simulate(n_participants=2, n_steps=40, duration_s=3.0).subset(np.arange(5))
+    model = zoo.create_model("auxvae", simulate(n_participants=2, n_steps=40, duration_s=3.0))
+    found = model.process_features(data.hide())
+    assert {name.partition(" of ")[2] for name in found} == set(SITES)
+    assert found["sd of t6"].shape == (5, 6)
+    assert found["turned of right_foot"].shape == (5, 4 * 6)
+    departure = Departure(72, 0.0, model.encoder_sizes["reference"]).double().train()
+    seen = departure.norm.register_forward_pre_hook(lambda _, given: found.update(seen=given[0]))
+    departure(data["x"].double(), data["x_aux"].double(), data["participant"])
+    seen.remove()
+    assert torch.cat([part for name, part in found.items() if name.startswith("sd")], 1).equal(
+        found["seen"].unflatten(1, (9, 72))[:, 4]
+    )
+    assert model.target_levels == {"y": (10.0, 20.0, 30.0, 50.0)}
+    without = zoo.create_model("auxvae", data, fusion="none")
+    assert without.process_features(data) == {}
+    assert without.target_levels == {}
 
 
 def test_the_noise_is_there_in_training_only():

@@ -59,6 +59,7 @@ CARD = Card(
         "presets": "simulated data: what a line and trees read from every kind of simulated effect",
         "departure": "simulated data: a walker compared with himself, beside setting 5, a line and trees",
         "people": "simulated data: the departure model cross-fitted by people, beside a line and trees",
+        "process": "simulated data: the Gaussian process beside the networks by itself, on development seeds",
         "beyond": "simulated data: train on 10 to 30 lb, predict 50 lb",
         "tuning": "simulated data: noise, KL weight and scale, chosen on development seeds",
         "losses": "simulated data: the paper's loss in both readings of its absolute error",

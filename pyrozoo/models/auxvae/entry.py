@@ -36,6 +36,7 @@ EXPERIMENTS = {
     "presets": f"{_FOLDER}.presets:presets_experiment",
     "departure": f"{_FOLDER}.departure:departure_experiment",
     "people": f"{_FOLDER}.people:people_experiment",
+    "process": f"{_FOLDER}.process:process_experiment",
     "beyond": f"{_FOLDER}.beyond:beyond_experiment",
     "tuning": f"{_FOLDER}.choices:tuning_experiment",
     "losses": f"{_FOLDER}.choices:losses_experiment",

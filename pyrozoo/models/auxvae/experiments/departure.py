@@ -40,9 +40,7 @@ NOTE = (
 SHOWN = ("model", "mae", "accuracy", "cover90", "cover90_min", "width90", "kl", "seconds")
 KINDS = ("linear", "coordination", "nonlinear")
 MORE = ", phases and squares"
-RIVALS = (
-    LINE, f"{LINE}, rounded", TREES, f"{LINE}{MORE}", f"{LINE}{MORE}, rounded", f"{TREES}{MORE}",
-)  # fmt: skip
+RIVALS = tuple(f"{model}{more}{end}" for more in ("", MORE) for model in (LINE, TREES) for end in ("", ", rounded"))
 
 
 def probe_fold(seed: int, fold: int, profile: str, gait: str = "linear") -> dict[str, Any]:
@@ -58,11 +56,11 @@ def probe(train: Batch, test: Batch, seed: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, table in tables.items():
         given = "" if name == "summaries" else f", {name}"
-        line = left_out_ridge(table, y, people).predict(others[name])
-        out[f"{LINE}{given}"] = mae(truth, line)
-        nearest = np.abs(line[:, None] - np.array(LOADS_LB)).argmin(1)
-        out[f"{LINE}{given}, rounded"] = mae(truth, np.array(LOADS_LB)[nearest])
-        out[f"{TREES}{given}"] = mae(truth, trees(seed).fit(table, y).predict(others[name]))
+        of_line = left_out_ridge(table, y, people).predict(others[name])
+        for model, found in ((LINE, of_line), (TREES, trees(seed).fit(table, y).predict(others[name]))):
+            nearest = np.abs(found[:, None] - np.array(LOADS_LB)).argmin(1)
+            out[f"{model}{given}"] = mae(truth, found)
+            out[f"{model}{given}, rounded"] = mae(truth, np.array(LOADS_LB)[nearest])
     return {**out, "seconds": round(time.perf_counter() - started, 2)}
 
 
