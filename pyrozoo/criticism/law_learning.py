@@ -186,7 +186,7 @@ def _errors(
     between, seen = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth), np.ones(truth.size, dtype=bool)
     if process is not None:
         p, r = (np.asarray(v, dtype=float) for v in process)
-        seen = np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0)
+        seen = np.atleast_1d(np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0))
         both = mixed(law.u, *zip(p.mean(0).T, (r**2).mean(0).T, strict=True))
         mean, own, between = joined(np.where(seen, law.w, 1.0), mean, own, between, both)
     apart = 0.0 if lag is None else np.asarray(lag, dtype=float).reshape(-1, truth.size).mean(0)
