@@ -515,6 +515,13 @@ def test_one_mark_cannot_separate_columns_and_decimals(tmp_path):
         read_table(tmp_path / "d.csv", ["well"], ["u"], sep=",", decimal=",")
 
 
+def test_a_column_of_words_does_not_hide_decimal_commas_of_the_others(tmp_path):
+    (tmp_path / "d.csv").write_text("well;u;soil\na;1,5;clay\nb;2,25;sand\n")
+    table = read_table(tmp_path / "d.csv", ["well"], ["u", "soil"])
+    assert table["u"].tolist() == [1.5, 2.25]
+    assert table["soil"].tolist() == ["clay", "sand"]
+
+
 def test_the_command_line_reads_tables_in_other_dialects(tmp_path, capsys):
     frame().to_csv(tmp_path / "d.csv", sep=";", decimal=",", index=False)
     fit = [

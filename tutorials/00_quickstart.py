@@ -296,8 +296,7 @@ assert smoke or all(claims.values())
 # zoo.compare({"N(0, 1)": pump_fit, "N(0, 3)": wide_fit}, truth, draws=draws)
 # ```
 #
-# The wide prior lets the contexts of the pumps lie farther apart, and the flows hardly notice: three labels and forty
-# rows say more than either prior.
+# `difference` has its standard error beside it; a difference of less than two of them says nothing.
 #
 # </details>
 #
@@ -313,8 +312,8 @@ assert smoke or all(claims.values())
 #               {"paper": pump_fit, "mvn": mvn_fit}.items()})
 # ```
 #
-# One number for each pump. Networks that were trained for 300 steps leave most of them above 0.7 with either guide:
-# read no standard deviation of a context yet.
+# One number for each pump and guide. Where it is above 0.7, read no standard deviation of that context: train longer,
+# or take another guide.
 #
 # </details>
 #

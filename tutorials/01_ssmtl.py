@@ -528,7 +528,7 @@ assert smoke or all(claims.values())
 # print(zoo.metrics(heavy_fit, test, draws=draws)["y.mape"])
 # ```
 #
-# 300 steps take a few seconds; for a fair comparison with `fit`, take `steps=steps` and the same `batch_size`.
+# 300 steps are for a quick look; for a fair comparison with `fit`, take `steps=steps` and the same `batch_size`.
 #
 # </details>
 #

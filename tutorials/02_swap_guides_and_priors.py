@@ -505,7 +505,8 @@ assert smoke or all(claims.values())
 # print(two.best.final_elbo, fits["LowRank (own)"].best.final_elbo)
 # ```
 #
-# With two numbers per context, rank two has no more freedom than a full covariance, and the ELBO hardly moves.
+# A context has two numbers here, so that rank two plus a diagonal is more than a full covariance needs. Compare the two
+# ELBOs with their spread over restarts (last section) before you read anything into the difference.
 #
 # </details>
 #

@@ -876,8 +876,7 @@ assert smoke or all(claims.values())
 # print(few_scores["frame_accuracy"], few_scores["segment_f1"])
 # ```
 #
-# `ml` is a point; the closed form averages over what six recordings leave open. Most of the answer comes from the
-# scores of the frames, so the two are close.
+# `ml` is a point; the closed form keeps what six recordings leave open. Do the same with "closed-form" beside it.
 #
 # </details>
 #
@@ -892,7 +891,7 @@ assert smoke or all(claims.values())
 # decode_recordings(loose_fit, test).scores(test)["edit"]
 # ```
 #
-# A larger `alpha` pulls the probabilities of the next step towards each other. With six recordings that shows, with
-# sixty hardly.
+# A larger `alpha` pulls the probabilities of the next step towards each other: the more, the fewer recordings there
+# are. Do the same with `train` in the place of `few`.
 #
 # </details>

@@ -17,6 +17,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -31,6 +32,7 @@ from .reporting import report_command
 from .running import check_command, reproduce_command
 from .showing import list_entries, show_command
 
+PACKAGE = Path(__file__).parents[1]
 _BAD_INPUT = (OSError, ValueError, TypeError, KeyError)
 _LONGEST = 4000  # characters of a message; it may quote an argument of any length
 
@@ -317,7 +319,12 @@ def _warnings_once() -> Iterator[None]:
         def once(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if (category, str(message)) not in seen:
                 seen.add((category, str(message)))
-                show(message, category, *where, **more)
+                if category is UserWarning and where and str(where[0]).startswith(str(PACKAGE)):
+                    print(
+                        f"pyrozoo: warning: {message}", file=sys.stderr
+                    )  # for the user; the line of code helps nobody
+                else:
+                    show(message, category, *where, **more)
 
         warnings.showwarning = once
         yield

@@ -251,15 +251,19 @@ def _separator(file: str, wanted: Sequence[str]) -> str:
     return fits[0] if len(fits) == 1 else ","
 
 
+_WITH_COMMA = r"\s*[+-]?\d*(,\d+)?([eE][+-]?\d+)?\s*"
+
+
 def _has_decimal_commas(table: pd.DataFrame, numeric: Sequence[str]) -> bool:
-    """Whether the columns of numbers hold text such as "1,5", and none such as "1.5".
+    """Whether the columns of numbers hold text such as "1,5", and none such as "1.5"; columns of words do not count.
 
     Raises:
         ValueError: Every comma may stand between thousands as well: there are always three digits behind it.
     """
     text = [table[c].dropna().astype(str) for c in numeric if not pd.api.types.is_numeric_dtype(table[c])]
+    text = [own for own in text if own.str.fullmatch(_WITH_COMMA).any()]
     values = pd.concat(text) if text else pd.Series(dtype=str)
-    if not len(values) or not values.str.fullmatch(r"\s*[+-]?\d*(,\d+)?([eE][+-]?\d+)?\s*").all():
+    if not len(values) or not values.str.fullmatch(_WITH_COMMA).all():
         return False
     values = values[values.str.contains(",")]
     if values.str.fullmatch(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*").all():
