@@ -1,6 +1,7 @@
 """The how-to pages run as they are printed; only the numbers of steps, draws and simulations are cut."""
 
 import re
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -42,3 +43,10 @@ def test_every_block_can_be_parsed():
     for page in PAGES:
         for block in blocks(page):
             compile(block, page.name, "exec")
+
+
+def test_the_page_on_installing_names_every_extra():
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = [line for line in (root / "docs" / "install.md").read_text().splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in lines))) == sorted(extras)

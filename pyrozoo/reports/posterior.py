@@ -27,7 +27,7 @@ from ..posterior.predicting import predict_with_draws
 from .content import Picture, Section, Table
 from .rules import judge
 from .study import Study, guide_of
-from .words import listed, number, percent, plural
+from .words import listed, number, percent, plural, with_se
 
 MOST_ROWS = 1000  # of checks whose cost is draws times rows
 MOST_NUMBERS = 500_000  # in these rows together
@@ -188,7 +188,7 @@ def _training(section: Section, study: Study) -> None:
         return
     gain, error = max(told)
     rise = max(0.0, gain - 2 * error) / size
-    text = f"The ELBO rose by {number(gain / size)} ± {number(error / size)} nats per observed number"
+    text = f"The ELBO rose by {with_se(gain / size, error / size)} nats per observed number"
     section.marks.append(judge("training", rise, f"{text} in the last fifth."))
 
 
@@ -392,7 +392,7 @@ def latents(study: Study) -> Section:
         raise ValueError("neither training nor test data were given, on which the latents could be conditioned")
     names = list(dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors())))
     model = study.fit.model
-    sites = [s for s in names if s not in model.enumerated and public_name(s) not in model.targets][:MOST_SITES]
+    sites = [s for s in names if s not in model.enumerated and public_name(s) not in model.targets]
     part, lines = some_rows(data), []
     reasons: list[str] = []
     alone: list[str] = []
