@@ -466,3 +466,17 @@ def test_rows_of_many_inputs_are_not_outside_the_range_by_chance():
     assert section.numbers["share outside the training range"] > 0.8
     assert section.numbers["share of the training rows"] > 0.8
     assert section.marks[0].mark != BAD
+
+
+def test_recordings_are_set_beside_the_mean_and_the_clock_and_have_the_latents_of_all():
+    from pyrozoo.models.medication import simulate
+
+    recordings = simulate("pen", n_recordings=12, rate=1.0, seed=1)
+    train, test = recordings.subset(range(6)), recordings.subset(range(6, 12))
+    fit = zoo.fit(zoo.create_model("medication", train), "closed-form", train, progress=False)
+    report = zoo.report(fit, train, test, out=None, draws=20, progress=False)
+    methods = ["this fit", "mean", "argmax", "smoothed argmax", "vanilla chain", "clock"]
+    assert report.tables["rivals of label"]["method"].to_list() == methods
+    assert report.verdict.loc[["mean", "clock"], "value"].notna().all()
+    assert report.tables["global latents"]["latent"].str.startswith("duration_mean").any()
+    assert set(report.tables["ppc"]["statistic"]) == {"share", "changes"}

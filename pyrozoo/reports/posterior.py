@@ -397,6 +397,8 @@ def latents(study: Study) -> Section:
     reasons: list[str] = []
     alone: list[str] = []
     for site in sites:
+        if len(lines) == MOST_SITES:
+            break
         try:
             found = latent_report(study.fit, part, site, draws=20, seed=study.seed)
         except (ValueError, KeyError, TypeError) as error:
