@@ -183,7 +183,8 @@ def _errors(
     """Errors of the mean and scales of the law, (n,) each."""
     truth, means, sds = (np.asarray(v, dtype=float) for v in (truth, means, sds))
     mean, own = means.mean(0), (sds**2).mean(0) + np.zeros_like(truth)
-    between, seen = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth), np.ones(truth.size, dtype=bool)
+    between = means.var(0, ddof=1) if len(means) > 1 else np.zeros_like(truth)
+    seen: Any = True
     if process is not None:
         p, r = (np.asarray(v, dtype=float) for v in process)
         seen = np.atleast_1d(np.asarray(known, dtype=bool).reshape(-1, truth.size if np.ndim(known) else 1).all(0))
