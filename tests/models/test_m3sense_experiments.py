@@ -321,6 +321,19 @@ def test_a_search_scores_no_seed_of_an_experiment(name):
     assert len({json.dumps(own) for own in configurations}) == len(configurations)
 
 
+def test_steps_and_learning_rate_are_those_of_the_search_in_its_record():
+    record = json.loads((tuning.FOLDER / "stress.json").read_text())
+    assert record["seeds"] == list(tuning.SEEDS["stress"])
+    assert record["chosen"] == tuning.chosen_of("stress", record["rows"])
+    assert record["chosen"] == {"lr": stress.LEARNING_RATE, "steps": stress.STEPS}
+    data = m3sense.with_features(m3sense.simulate("simulated stress", n_subjects=2, n_windows=4, rates={"eda": 4}))
+    settings = zoo.create_model("m3sense", data, tasks={"stress": 3}).fit_defaults
+    assert {name: settings[name] for name in ("lr", "steps")} == record["chosen"]
+    chosen = [row for row in record["rows"] if {"lr": row["lr"], "steps": row["steps"]} == record["chosen"]]
+    assert [row["net"] for row in chosen] == list(stress.NETS)
+    assert min(row["rarest"] for row in chosen) > 0.15, "of three classes; none collapses"
+
+
 def test_the_page_shows_the_clock_as_its_record_has_it():
     record = read_record(HOME / "results" / "clock")
     page = (HOME / "README.md").read_text()

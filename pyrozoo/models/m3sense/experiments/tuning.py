@@ -1,8 +1,9 @@
 """Choose settings: ``python -m pyrozoo.models.m3sense.experiments.tuning gamma|stress``.
 
 On simulations that no experiment scores. "gamma" compares weights of the alignment for the variants that are not the
-paper's, "stress" the networks, learning rates and lengths from which the candidates of the experiment stress-predict
-come; none of them may collapse to one class. The record goes to ``tuning/<name>.json``.
+paper's, and names the best of each; "stress" the learning rates and lengths of the networks of the experiment
+stress-predict, and names the shortest that is within 1 % of the best over all of them, at its best rate; none of them
+may collapse to one class. The record goes to ``tuning/<name>.json``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from .stress import ADAMW, LATENTS, NETS, RATES, SIZES, TASK
 from .tables import job_name
 
 FOLDER = Path(__file__).parents[1] / "tuning"
-SEEDS = {"gamma": (100,), "stress": (100, 101)}
+SEEDS = {"gamma": (100, 101), "stress": (100, 101)}
 GAMMAS = {"latent (CAM)": (0.01, 0.03, 0.1, 0.3), "generative (CAM)": (0.1, 0.3, 1.0)}
+TOLERANCE = 1.01  # of the best score; among those within it the shortest is chosen
 RATES_OF_LEARNING, STEPS = (1e-3, 3e-3), (100, 300, 600)
 
 
@@ -70,6 +72,19 @@ def search(name: str) -> tuple[Any, list[dict[str, Any]]]:
     return stress_run, [{"net": net, "lr": lr, "steps": steps} for net, lr, steps in every]
 
 
+def chosen_of(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the best weight of each variant, or the fewest steps within 1 % of the best, and their learning rate."""
+    if name == "gamma":
+        own = {model: [row for row in rows if row["model"] == model] for model in GAMMAS}
+        return {model: max(tried, key=lambda row: row["mean"])["gamma"] for model, tried in own.items()}
+
+    pairs = list(itertools.product(RATES_OF_LEARNING, STEPS))
+    means = {pair: np.mean([row["mean"] for row in rows if (row["lr"], row["steps"]) == pair]) for pair in pairs}
+    good = [pair for pair in pairs if TOLERANCE * means[pair] >= max(means.values())]
+    lr, steps = min(good, key=lambda pair: (pair[1], -means[pair]))
+    return {"lr": lr, "steps": steps}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a search and write its record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -85,12 +100,14 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for own in configurations:
         runs = [found[job_name(*own.values(), seed)] for seed in SEEDS[given.name]]
-        means = {score: mean_se([run[score] for run in runs])[0] for score in runs[0] if score != "seconds"}
-        rows.append({**own, **{score: round(value, 4) for score, value in means.items()}})
+        scores_of = {score: mean_se([run[score] for run in runs]) for score in runs[0] if score != "seconds"}
+        means = {score: round(mean, 4) for score, (mean, _) in scores_of.items()}
+        rows.append({**own, **means, "se": round(scores_of["mean"][1], 4)})
     record = {
         "search": given.name, "data": "simulated", "seeds": list(SEEDS[given.name]), "score": "balanced accuracy",
-        "rows": rows,
+        "chosen": chosen_of(given.name, rows), "rows": rows,
     }  # fmt: skip
+    FOLDER.mkdir(exist_ok=True)
     atomic_write_text(FOLDER / f"{given.name}.json", json.dumps(record, indent=2) + "\n")
     for row in rows:
         print(row)
