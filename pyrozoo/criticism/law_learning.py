@@ -267,9 +267,8 @@ def learn_parts(
     for name in predicted[0]["truth"]:
         truth = gathered("truth", name)[0]
         has = ~np.isnan(truth)  # components that a row lacks are no labels
-        truth, members = truth[has], None
-        if of_groups:
-            members = [predicted[k]["member"][i] for ((k, i), *_), own in zip(held, has, strict=True) if own]
+        truth, rows = truth[has], [at for at, own in zip(held, has, strict=True) if own]
+        members = [predicted[k]["member"][i] for (k, i), *_ in rows] if of_groups else None
         if name in predicted[0].get("p", {}):
             kinds = gathered("process_p", name).mean(0)[has].swapaxes(0, 1) if "process_p" in predicted[0] else None
             out[name] = learn_temperature(truth, gathered("p", name).mean(0)[has], kinds, members)

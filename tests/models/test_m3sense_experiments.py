@@ -287,10 +287,11 @@ def test_networks_for_people_left_out_are_chosen_without_them(few_windows, tmp_p
     command = ["reproduce", "m3sense", "stress-predict", "--data", "few", "--profile", "smoke", "--out", str(tmp_path)]
     assert main([*command, "--people", "5", "--folds", "2"]) == 0
     record = read_record(tmp_path)
-    assert [row["model"] for row in record["rows"]] == [stress.CLOCK, stress.CHOSEN, *stress.SIMPLE]
+    assert [row["model"] for row in record["rows"]] == [stress.CLOCK, stress.CROSSED, stress.CHOSEN, *stress.SIMPLE]
     assert sorted(record["extra"]["people"]) == stress.people_of(few_windows)[:5]
     assert set(record["extra"]["chosen"].values()) <= set(stress.NETS)
     assert len(record["extra"]["chosen"]) == 2
+    assert 0 <= record["extra"]["law"]["w"] <= 1
     for values in record["extra"]["balanced_accuracy"].values():
         assert len(values) == 5
     jobs = [json.loads(path.read_text()) for path in (tmp_path / "jobs").glob("*.json")]

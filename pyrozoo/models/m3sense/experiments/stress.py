@@ -13,9 +13,11 @@ import torch
 
 from ....criticism import scores
 from ....data.batch import Batch
+from ....experiments.cross_fitting import cross_fitted
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, claim, timing
+from ....modeling import registry
 from ..card import CARD
 from ..data.batches import at_rates, detrended, numbered, standardise
 from ..data.features import with_features
@@ -39,6 +41,7 @@ SEEDS = {"smoke": 1, "quick": 3, "paper": 3}
 MOST_FOLDS = {"smoke": 3, "quick": 12, "paper": None}  # beyond that, several people are left out at a time
 PENALTIES = (0.01, 0.1, 1.0, 10.0)  # C of logistic regression
 LOGISTIC, CHOSEN = "logistic regression", "network chosen by inner folds"
+CROSSED = "cross-fitted by people"
 SIMPLE = (LOGISTIC, *BASELINES)
 LEARNING_RATE = 3e-3
 ADAMW = functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
@@ -55,6 +58,9 @@ NOTE = (
     "weigh the classes equally in training); `argmax` is the balanced accuracy of the likelier class. The network's "
     "preset, and the penalty of logistic regression, are those with the best balanced accuracy "
     f"over {INNER} inner folds of the people in training; the network's probabilities are the mean of {MEMBERS} fits. "
+    f"'{CROSSED}' is what `pyrozoo fit m3sense` makes of the people in training by default: five fits of the default "
+    "model, which leave out a fifth of them each, beside Gaussian processes on their labels, with shares and a "
+    "temperature from those left out. "
     "Means over seeds by person, then mean and standard error over people."
 )
 
@@ -137,6 +143,20 @@ def net_run(
     latents = LATENTS if candidate == "M3Sense (CAM)" else {}
     found = fitted(candidate, train, "quick", (TASK,), seed, settings, **SIZES, **latents)
     return _result(train, test, probabilities_of(found, test, TASK, seed)[0][:, 1], started)
+
+
+def crossed_run(
+    path: str, people: Sequence[str], outer: Sequence[str], inner: Sequence[str], model: str, seed: int, smoke: bool
+) -> dict[str, Any]:
+    """Return the same of a fit by `pyrozoo.cross_fitted` with the defaults of ``pyrozoo fit m3sense``."""
+    started = time.perf_counter()
+    train, test = _parts(path, people, outer, inner)
+    few = {"steps": 20, "folds": 2} if smoke else {}
+    options = {**registry.entry("m3sense").parts.CROSS_FITS, **few, "seed": seed, "progress": False}
+    found = cross_fitted(registry.create_model("m3sense", train), "paper", train, **options)
+    assert found.law is not None
+    own = found.law.as_json()["parts"][f"y_{TASK}"]
+    return _result(train, test, probabilities_of(found, test, TASK, seed)[0][:, 1], started) | {"law": own}
 
 
 def simple_run(
@@ -228,11 +248,15 @@ def stress_predict_experiment(
     inner = [[sorted(set(names) - set(held))[k::INNER] for k in range(INNER)] for held in outer]
     identity = {"name": everything.info["name"], "sha256": everything.sha256, "simulated": False}
     candidates = NETS[:2] if smoke else NETS
-    settings = {**configuration(NETS, "quick"), **SETTINGS, "folds": f"{n} of {len(names)} people"}
+    options = sorted(registry.entry("m3sense").parts.CROSS_FITS.items())
+    settings = {
+        **configuration(NETS, "quick"), **SETTINGS, "folds": f"{n} of {len(names)} people",
+        CROSSED: f"the defaults of pyrozoo fit m3sense: {options}, 5 folds",
+    }  # fmt: skip
     resumed = claim(CARD, out, identity, settings)
 
     def run(function: Any, models: Mapping[int, Iterable[str]], seeds: Iterable[int], nested: bool) -> None:
-        own = {"path": data, "people": names, **({"smoke": smoke} if function is net_run else {})}
+        own = {"path": data, "people": names, **({} if function is simple_run else {"smoke": smoke})}
         word = "candidate" if function is net_run else "model"
         plan = {
             job_name(model, k, *((i,) if nested else ()), f"seed{seed}"): {
@@ -251,12 +275,13 @@ def stress_predict_experiment(
     run(net_run, dict.fromkeys(range(n), candidates), [0], True)
     run(simple_run, dict.fromkeys(range(n), penalised), [0], True)
     chosen = {CHOSEN: [best(candidates, k) for k in range(n)], LOGISTIC: [best(penalised, k) for k in range(n)]}
-    chosen |= {model: [model] * n for model in (CLOCK, *BASELINES)}
+    chosen |= {model: [model] * n for model in (CLOCK, CROSSED, *BASELINES)}
     run(net_run, {k: [model] for k, model in enumerate(chosen[CHOSEN])}, numbers, False)
+    run(crossed_run, {k: [CROSSED] for k in range(n)}, numbers, False)
     run(simple_run, {k: [chosen[m][k] for m in (CLOCK, *SIMPLE)] for k in range(n)}, numbers, False)
 
     table: dict[str, list[dict[str, float]]] = {}
-    for model in (CLOCK, CHOSEN, *SIMPLE):
+    for model in (CLOCK, CROSSED, CHOSEN, *SIMPLE):
         for k, held in enumerate(outer):
             train, test = without(everything, held)
             runs = [np.array(found[job_name(chosen[model][k], k, f"seed{seed}")]["p"]) for seed in numbers]
@@ -271,9 +296,11 @@ def stress_predict_experiment(
         "balanced_accuracy": balanced, "chosen": dict(zip(map(" ".join, outer), chosen[CHOSEN], strict=True)),
         "inner": {c: _mean(found[job_name(c, k, i, "seed0")] for k in range(n) for i in range(INNER))
                   for c in candidates},
+        "law": {name: float(np.mean([found[job_name(CROSSED, k, f"seed{seed}")]["law"][name]
+                                     for k in range(n) for seed in numbers])) for name in ("t", "w", "u")},
         "differences": {
-            f"balanced accuracy of {CHOSEN} - {name}": paired_difference(balanced[CHOSEN], balanced[name])
-            for name in (CLOCK, *SIMPLE)
+            f"balanced accuracy of {own} - {name}": paired_difference(balanced[own], balanced[name])
+            for own in (CROSSED, CHOSEN) for name in (CLOCK, *SIMPLE)
         },
         **timing(found, resumed),
     }  # fmt: skip

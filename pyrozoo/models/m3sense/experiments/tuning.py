@@ -102,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
         runs = [found[job_name(*own.values(), seed)] for seed in SEEDS[given.name]]
         scores_of = {score: mean_se([run[score] for run in runs]) for score in runs[0] if score != "seconds"}
         means = {score: round(mean, 4) for score, (mean, _) in scores_of.items()}
-        rows.append({**own, **means, "se": round(scores_of["mean"][1], 4)})
+        se = scores_of["mean"][1]
+        rows.append({**own, **means, "se": None if se is None else round(se, 4)})
     record = {
         "search": given.name, "data": "simulated", "seeds": list(SEEDS[given.name]), "score": "balanced accuracy",
         "chosen": chosen_of(given.name, rows), "rows": rows,
