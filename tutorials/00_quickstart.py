@@ -160,7 +160,8 @@ plots.ppc(idata, "x", coords={"input": "DryerTemp"}, figsize=(6.8, 4.2))
 # Mean and spread are within 5% of the real ones. The replications vary so little among themselves that `p` notices even
 # that, so look at sizes, not at `p` alone. Some replicated temperatures lie beyond all real ones. The large misfit is
 # `lag-1 sd`: from one row to the next the replicated temperature jumps more than seven times as far as the real one,
-# because the model takes the rows of a batch as exchangeable. For questions about the course in time it is the wrong model.
+# because the model takes the rows of a batch as exchangeable. For questions about the course in time it is the wrong
+# model.
 #
 # ## Save, load, and a fit that is already there
 
