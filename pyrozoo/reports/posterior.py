@@ -393,7 +393,8 @@ def latents(study: Study) -> Section:
     names = list(dict.fromkeys((*study.fit.model.row_sites, *study.fit.model.priors())))
     model = study.fit.model
     sites = [s for s in names if s not in model.enumerated and public_name(s) not in model.targets]
-    part, lines = some_rows(data), []
+    part = some_rows(data)
+    lines: list[dict[str, Any]] = []
     reasons: list[str] = []
     alone: list[str] = []
     for site in sites:
