@@ -21,7 +21,7 @@ from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
 from pyrozoo.models.auxvae.experiments.departure import calibrated, departure_text, personalised
-from pyrozoo.models.auxvae.experiments.people import crossed
+from pyrozoo.models.auxvae.experiments.people import CROSSED, crossed, people_text
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
@@ -123,6 +123,22 @@ def test_the_departure_table_in_the_page_is_that_of_the_committed_record():
     assert record["extra"]["configuration"] == runs.configuration(["departure, style"], "quick")
     by_fold = record["extra"]["mae by fold"]
     assert all(row["mae"] == pytest.approx(np.mean(by_fold[row["model"]]), abs=1e-4) for row in record["rows"])
+
+
+def test_the_table_of_people_in_the_page_is_that_of_the_committed_record():
+    folder = Path(auxvae.__file__).parent
+    record, page = read_record(folder / "results" / "people"), (folder / "README.md").read_text()
+    assert people_text(record["rows"], record["extra"]).split("\n\n")[0] in page
+    assert record["extra"]["configuration"] == runs.configuration(["departure, style"], "quick")
+    for what, words in (
+        ("nonlinear: MAE of {} - ridge on departures, phases and squares, rounded", "that is 2.12 ± 0.36 below"),
+        ("coordination: MAE of {} - extra trees on departures, phases and squares, rounded", "0.17 ± 0.65 below"),
+        ("linear: MAE of {} - extra trees on departures, rounded", "by 0.82 ± 0.82 lb"),
+        ("linear: MAE of {} - ridge on departures, phases and squares, rounded", "by 0.66 ± 0.46"),
+    ):
+        value, error = record["extra"]["differences"][what.format(CROSSED)]
+        assert words in page
+        assert f"{abs(value):.2f} ± {error:.2f}" in words
 
 
 def test_auxiliary_gait_helps_in_the_committed_record():
