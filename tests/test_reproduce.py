@@ -17,10 +17,12 @@ from pyrozoo.models.ssmtl.experiments import tuning as tune
 from pyrozoo.models.ssmtl.experiments.cross_fitted import SMOKE
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
 from pyrozoo.models.ssmtl.experiments.figure11 import figure11_table
+from pyrozoo.models.ssmtl.experiments.figure11b import arrived, figure11b_table, split_batches
 from pyrozoo.models.ssmtl.experiments.guides import guides_table
 from pyrozoo.models.ssmtl.experiments.intervals import intervals_table
 from pyrozoo.models.ssmtl.experiments.runs import dryer_data
 from pyrozoo.models.ssmtl.experiments.shared import summary_table
+from pyrozoo.models.ssmtl.experiments.table2 import table2_data, table2_table
 from pyrozoo.models.ssmtl.uses.calibration import MODES
 
 RESULTS = Path(tune.__file__).parents[1] / "results"
@@ -130,6 +132,8 @@ TABLES = {
     "cross-fitted": lambda: format_table(without_source("cross-fitted")),
     "drift": lambda: format_table(without_source("drift")),
     "figure11": lambda: figure11_table(rows_of("figure11")),
+    "figure11b": lambda: figure11b_table(rows_of("figure11b")),
+    "table2": lambda: table2_table(rows_of("table2"), read_record(RESULTS / "table2")["extra"]["differences"]),
     "intervals": lambda: intervals_table(rows_of("intervals", "intervals/simulated")),
     "faults": lambda: auroc_table(rows_of("faults/simulated", "faults/dryer")),
     "guides": lambda: guides_table(rows_of("guides/simulated", "guides/dryer")),
@@ -177,6 +181,47 @@ def test_figure11_calibrates_new_units_in_every_way(tmp_path):
     assert {("robust", mode) for mode in MODES} | {("paper", "supervised")} <= ways
     assert record["data"]["simulated"] is True
     assert (tmp_path / "figures" / "figure11.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "models"), [("table2", {"STL", "MTL", "SSMTL"}),
+                                                    ("figure11b", {"SSMTL, amortized", "last value"})])  # fmt: skip
+def test_the_papers_experiments_on_real_data_score_every_way(experiment, models, tmp_path):
+    record = run("ssmtl", experiment, profile="smoke", out=tmp_path)
+    assert models <= {row["model"] for row in record["rows"]}
+    assert (tmp_path / "figures" / "figure11b.png").exists() == (experiment == "figure11b")
+
+
+@pytest.mark.parametrize("protocol", ["same", "later"])
+def test_more_unlabelled_rows_are_added_to_the_same_labels(protocol):
+    found = [table2_data(3, ratio, protocol) for ratio in (1, 5, 20)]
+    names = [set(train.names("row").tolist()) for train, _ in found]
+    assert names[0] < names[1] < names[2]
+    for train, test in found:
+        assert (np.bincount(train["unit"][train["labelled"]]) == 5).all()
+        assert not set(train.names("row").tolist()) & set(test.names("row").tolist())
+        assert test.names("row").tolist() == found[0][1].names("row").tolist()
+    assert (np.bincount(found[1][0]["unit"]) == 30).all()
+    share = np.bincount(found[0][1]["unit"]) / np.bincount(zoo.load_data("ssmtl", "dryer")["unit"])
+    assert (abs(share - 0.25) < 0.02).all()
+
+
+def test_labels_of_new_batches_arrive_in_time():
+    known, new = split_batches(0)
+    assert (known.sizes["unit"], new.sizes["unit"]) == (51, 20)
+    assert not set(known.names("unit").tolist()) & set(new.names("unit").tolist())
+    for labels in (1, 8):
+        now, scored, labelled = arrived(new, labels)
+        for unit in range(20):
+            own = (new["unit"] == unit).numpy()
+            assert labelled[own].sum() == labels
+            last = new.time[own & labelled].max()
+            np.testing.assert_array_equal(now[own], new.time[own] <= last)
+            assert new.time[own & scored["next"]].min() == new.time[own & ~now].min()
+            later = scored["last quarter"]
+            assert new.time[own & later].min() > last
+            assert abs(later[own].mean() - 0.25) < 0.01
+        assert (scored["next"] & scored["last quarter"]).any() == (labels == 8)
 
 
 # ---------------------------------------------------------------- what the committed records show

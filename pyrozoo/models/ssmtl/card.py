@@ -48,7 +48,9 @@ CARD = Card(
     experiments={
         "dryer": "real data: SSMTL, MTL and trees with five labels per batch",
         "table1": "simulated data: STL, MTL and SSMTL at three ratios of unlabelled to labelled rows",
+        "table2": "real data: STL, MTL and SSMTL at three ratios, error over batches with percentiles",
         "figure11": "simulated data: calibration of new units with 1 to 10 labels, in three modes",
+        "figure11b": "real data: unseen batches whose labels arrive in time, in three modes, beside trees and MTL",
         "cross-fitted": "real data: one fit, four restarts, Gaussian processes, and a law learned on held-out labels",
         "drift": "simulated data: wells that lose pressure; later rows, with and without a law that knows the time",
         "intervals": "both: coverage and width of the head's, the generative model's and conformal intervals",

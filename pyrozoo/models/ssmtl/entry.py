@@ -18,7 +18,9 @@ _FOLDER = f"{__package__}.experiments"
 EXPERIMENTS = {
     "dryer": f"{_FOLDER}.dryer:dryer_experiment",
     "table1": f"{_FOLDER}.table1:table1_experiment",
+    "table2": f"{_FOLDER}.table2:table2_experiment",
     "figure11": f"{_FOLDER}.figure11:figure11_experiment",
+    "figure11b": f"{_FOLDER}.figure11b:figure11b_experiment",
     "cross-fitted": f"{_FOLDER}.cross_fitted:cross_fitted_experiment",
     "drift": f"{_FOLDER}.drift:drift_experiment",
     "intervals": f"{_FOLDER}.intervals:intervals_experiment",
