@@ -156,7 +156,10 @@ def _of_classes(section: Section, o: Outcome) -> tuple[float | None, str]:
     gap, se = jackknife.with_error(jackknife.mean_of, jackknife.totals(confidence - right, o.groups))
     names = np.array(o.classes)
     table = class_scores.reliability(names[o.truth.astype(int)], o.p, o.classes)
-    section.blocks.append(Table(f"reliability of {o.name}", table.reset_index(), f"{o.label}: accuracy by confidence"))
+    names_of = {"bin": "confidence up to", "confidence": "mean confidence", "lower": "accuracy from", "upper": "to"}
+    shown = table.reset_index().rename(columns=names_of | {"count": plural(o.row)})
+    caption = f"{o.label}: accuracy by confidence, with a 90 % interval that takes {plural(o.row)} for independent"
+    section.blocks.append(Table(f"reliability of {o.name}", shown, caption))
     picture = reliability({"this fit": table}).figure
     section.blocks.append(
         Picture(f"reliability of {o.name}", {"": picture}, f"Accuracy of {o.label} against predicted probability.")
