@@ -23,7 +23,9 @@
 # %matplotlib inline
 import inspect
 import itertools
+import logging
 import os
+import sys
 import warnings
 from importlib.metadata import version
 
@@ -40,6 +42,7 @@ from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments.report import latent_figure
 from pyrozoo.models.auxvae.nets import by_participant
 
+logging.basicConfig(stream=sys.stdout, format="pyrozoo says: %(message)s")  # its hints belong to this page
 smoke = "PYROZOO_SMOKE" in os.environ  # set by the tests, which run every cell but with hardly any training
 people, epochs, short, draws, folds = (6, 2, 2, 4, 2) if smoke else (22, 60, 25, 200, 5)
 
