@@ -451,3 +451,17 @@ def test_directions_count_what_tells_positions_apart_however_the_space_is_turned
     assert _directions(mean, sd) == _directions(mean @ turn, sd) == 2
     assert _directions(mean, np.zeros((500, 6))) == 6  # points
     assert _directions(np.zeros((500, 6)), np.zeros((500, 6))) == 0
+
+
+def test_the_process_by_itself_in_the_page_is_that_of_the_record():
+    folder, errors = Path(auxvae.__file__).parent, {}
+    for row in read_record(folder / "results" / "process")["rows"]:
+        simulator, _, model = row["model"].partition(": ")
+        errors.setdefault(simulator, {})[model] = row["mae"], row["mae_se"]
+    page = (folder / "README.md").read_text()
+    assert len(errors) == 8
+    for simulator, found in errors.items():
+        simple = [(name, value) for name, value in found.items() if not name.startswith("process")]
+        cells = [min(value for name, value in simple if ("rounded" in name) == rounded) for rounded in (False, True)]
+        cells += [found[f"process, scales by {scales}, rounded"] for scales in ("kind", "kind and sensor")]
+        assert f"| {' | '.join([simulator, *(f'{mean:.2f} ± {se:.2f}' for mean, se in cells)])} |" in page
