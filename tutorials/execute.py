@@ -17,6 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(source: Path) -> nbformat.NotebookNode:
@@ -38,7 +39,10 @@ def execute(source: Path) -> nbformat.NotebookNode:
             extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP, which does not leave this machine
         )
         client.execute(env=environment)
-    notebook.metadata.pop("widgets", None)  # the state of bars of draws that were over before their bar was shown
+    notebook.metadata.pop("widgets", None)  # the state of bars that nothing draws, and below their views
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell["outputs"] = [own for own in cell["outputs"] if VIEW not in own.get("data", {})]
     notebook.metadata["language_info"] = {"name": "python"}  # without the version, which differs between machines
     return notebook
 

@@ -348,8 +348,6 @@ def read_table(
             known = [column for column in numeric if column in table]
             if decimal is None and sep != "," and _has_decimal_commas(table, known):
                 table = read(decimal=",")
-            if len(table.columns) and table.iloc[:, -1].isna().any():  # an empty cell, or a row that ends before it
-                _require_whole_rows(file, sep)
         except UnicodeDecodeError as error:
             raise ValueError(f"no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
         except pd.errors.EmptyDataError:
@@ -361,6 +359,8 @@ def read_table(
             if header.count(column) != 1:
                 fault = "appears twice in" if column in header else "is not in"
                 raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
+        if len(table.columns) and table.iloc[:, -1].isna().any():  # an empty cell, or a row that ends before it
+            _require_whole_rows(file, sep)
     for column in groups:
         table[column] = table[column].mask(table[column].str.strip() == "")
     return table

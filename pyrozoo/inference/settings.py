@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 
 
-INTERNAL = {"lenient_groups", "default_strata", "given_lr"}
+INTERNAL = {"lenient_groups", "default_strata", "default_size", "given_lr"}
 
 
 GROUPS = ("auto", "all", "present")
@@ -92,13 +92,20 @@ class Settings:
     validate: bool | None = None
     lenient_groups: bool = dataclasses.field(default=False, repr=False)
     default_strata: bool = dataclasses.field(default=False, repr=False)
+    default_size: bool = dataclasses.field(default=False, repr=False)
     given_lr: bool = dataclasses.field(default=False, repr=False)
 
     def for_data(self, train: Batch) -> Settings:
-        """Settings for these data: without strata, the default batch size by stratum becomes a plain number."""
+        """Settings for these data.
+
+        Without strata, the default batch size by stratum becomes a plain number. A default that leaves a single row
+        for the last step of an epoch, of which a batch norm has no statistics, grows by one.
+        """
         if not train.strata and self.default_strata:
             assert isinstance(self.batch_size, Mapping)
             return dataclasses.replace(self, batch_size=sum(size or 0 for size in self.batch_size.values()) or None)
+        if self.default_size and isinstance(self.batch_size, int) and train.n_rows % self.batch_size == 1:
+            return dataclasses.replace(self, batch_size=self.batch_size + 1)
         return self
 
     @classmethod
@@ -126,6 +133,7 @@ class Settings:
         checked = {name: plain_setting(name, value) for name, value in {**defaults, **given}.items()}
         options = cls(**checked, lenient_groups="lr_groups" not in given, given_lr="lr" in given)
         options.default_strata = "batch_size" not in given and isinstance(options.batch_size, Mapping)
+        options.default_size = "batch_size" not in given and isinstance(options.batch_size, int)
         if options.steps is None and options.epochs is None:
             options.steps = 1000
         if isinstance(options.schedule, str) and options.schedule not in SCHEDULES:

@@ -309,7 +309,14 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
         read = inspect.signature(family.sizes_from).parameters  # arguments on which what the data decide depends
         own = {key: value for key, value in arguments.items() if key in read and data is not None}
         sizes = {} if data is None else {**suited, **family.sizes_from(data, **own)}
-        model = family(**{**sizes, **arguments, **{key: sizes[key] for key in own if key in sizes}})
+        try:
+            model = family(**{**sizes, **arguments, **{key: sizes[key] for key in own if key in sizes}})
+        except ValueError as error:
+            for name, given in arguments.items():
+                have = None if name in suited else sizes.get(name)
+                if isinstance(have, int) and given != have:  # the likely cause
+                    raise ValueError(f"{name}: the model was made for {given}, but the data have {have}") from error
+            raise
     model.entry = (name, variant)
     return model
 

@@ -1,5 +1,6 @@
 """m3sense: fits that leave people out, and processes on their labels beside them."""
 
+import functools
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,3 +123,16 @@ def test_the_command_line_cross_fits_by_people_where_there_are_enough(people, la
     assert (zoo.load(tmp_path / "run").law is not None) == law
     assert main([*command, "--no-cross-fit", "--out", str(tmp_path / "plain")]) == 0
     assert zoo.load(tmp_path / "plain").law is None
+
+
+@pytest.mark.parametrize("given", [{}, {"batch_size": 64}])
+def test_a_default_step_never_holds_a_single_window(given):
+    small = {"n_subjects": 5, "n_windows": 13, "rates": {"eda": 4}}
+    data = m3sense.with_features(m3sense.simulate("simulated stress", seed=0, **small))  # 65 windows, 64 in a step
+    model = zoo.create_model("m3sense", data, inputs="features")
+    fit = functools.partial(zoo.fit, model, "paper", data, steps=2, progress=False, **given)
+    if given:
+        with pytest.raises(ValueError, match="a minibatch of one window has no batch statistics"):
+            fit()
+    else:
+        assert fit().settings["batch_size"] == 65
