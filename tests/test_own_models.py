@@ -379,9 +379,13 @@ def test_a_size_that_contradicts_the_data_is_refused_by_name(size, by_hand):
     data, small = units(), {"c_dim": 2, "z_dim": 2, "width": 4, "depth": 1}
     sizes = {"x_dim": 1, "y_dim": 1, "n_units": 3} | size | small
     ((name, given),) = size.items()
-    with pytest.raises(ValueError, match=f"{name}: the model was made for {given}, but the data have "):
+
+    def made_and_fitted():
         model = SSMTL(**sizes) if by_hand else zoo.create_model("ssmtl", data, **small, **size)
         zoo.fit(model, GUIDES["paper"], data, steps=1, progress=False)
+
+    with pytest.raises(ValueError, match=f"{name}: the model was made for {given}, but the data have "):
+        made_and_fitted()
 
 
 class Wide(Offsets):

@@ -1,6 +1,7 @@
 """m3sense: fits that leave people out, and processes on their labels beside them."""
 
 import functools
+
 import numpy as np
 import pandas as pd
 import pytest
