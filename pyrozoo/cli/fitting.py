@@ -116,8 +116,9 @@ def _too_few(model: ZooModel, data: Batch, by: str | None) -> str:
     """Why members of a group cannot be held out in five folds; empty if they can, or there is no such group."""
     if by not in data.groups:
         return ""
-    targets = (target for target in model.targets if target in data.labels)
-    seen = next(seen for target in targets if (seen := data.observed(target)).any())  # of the one that is held out
+    from ..criticism.arguments import labelled_in, target_of
+
+    seen = data.observed(target_of(model, None, labelled_in(data)))  # of the one that is held out
     members = len(set(data.group_names(by)[seen].tolist()))
     return "" if members >= FOLDS else f"there are labels of {members} {by}s, at least {FOLDS} are needed"
 

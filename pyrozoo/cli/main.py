@@ -320,9 +320,7 @@ def _warnings_once() -> Iterator[None]:
             if (category, str(message)) not in seen:
                 seen.add((category, str(message)))
                 if category is UserWarning and where and str(where[0]).startswith(str(PACKAGE)):
-                    print(
-                        f"pyrozoo: warning: {message}", file=sys.stderr
-                    )  # for the user; the line of code helps nobody
+                    print(f"pyrozoo: warning: {message}", file=sys.stderr)  # the line of code helps no user
                 else:
                     show(message, category, *where, **more)
 

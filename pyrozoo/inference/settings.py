@@ -25,11 +25,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 
-
 INTERNAL = {"lenient_groups", "default_strata", "default_size", "given_lr"}
-
-
 GROUPS = ("auto", "all", "present")
+
+
+def without_single(batch_size: int, n_rows: int) -> int:
+    """The batch size, one larger where it leaves a single row for the last step, which has no batch statistics."""
+    return batch_size + (n_rows % batch_size == 1)
 
 
 @dataclass
@@ -98,14 +100,14 @@ class Settings:
     def for_data(self, train: Batch) -> Settings:
         """Settings for these data.
 
-        Without strata, the default batch size by stratum becomes a plain number. A default that leaves a single row
-        for the last step of an epoch, of which a batch norm has no statistics, grows by one.
+        Without strata, the default batch size by stratum becomes a plain number. A default leaves no single row for the
+        last step of an epoch, see `without_single`.
         """
         if not train.strata and self.default_strata:
             assert isinstance(self.batch_size, Mapping)
             return dataclasses.replace(self, batch_size=sum(size or 0 for size in self.batch_size.values()) or None)
-        if self.default_size and isinstance(self.batch_size, int) and train.n_rows % self.batch_size == 1:
-            return dataclasses.replace(self, batch_size=self.batch_size + 1)
+        if self.default_size and isinstance(self.batch_size, int):
+            return dataclasses.replace(self, batch_size=without_single(self.batch_size, train.n_rows))
         return self
 
     @classmethod

@@ -74,6 +74,10 @@ class LocalParams:
         return super().__getattr__(name)  # type: ignore[misc]  # of the module beside this mixin
 
 
+class WrongShape(ValueError):
+    """Locations or scales of another shape than the sizes of the model."""
+
+
 def make_local(module: M) -> M:
     """Make a module that was built under Pyro's global parameter store keep its parameters in itself; returns it."""
     for part in module.modules():
@@ -271,7 +275,7 @@ class ZooModel(LocalParams, PyroModule):
             tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
             size, own = torch.Size((shape,) if isinstance(shape, int) else shape), f"{name}_{part}"
             if tensor.dim() and tensor.shape != size:
-                raise ValueError(f"{own} has the shape {tuple(tensor.shape)}; give one number, or {tuple(size)}")
+                raise WrongShape(f"{own} has the shape {tuple(tensor.shape)}; give one number, or {tuple(size)}")
             if not bool(tensor.isfinite().all()) or (part == "scale" and bool((tensor <= 0).any())):
                 raise ValueError(f"{own} is {tensor.tolist()}; give finite{' positive' * (part == 'scale')} numbers")
             self.register_buffer(f"{name}_{part}", tensor.expand(size).clone())

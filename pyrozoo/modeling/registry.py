@@ -297,6 +297,8 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
         >>> type(model.prior("c").base_dist).__name__
         'StudentT'
     """
+    from .base import WrongShape
+
     found = entry(name)
     variant = variant or next(iter(found.card.variants))
     family = named(found.parts.VARIANTS, variant, f"variant of {name!r}")
@@ -311,10 +313,10 @@ def create_model(name: str, data: Batch | None = None, *, variant: str | None = 
         sizes = {} if data is None else {**suited, **family.sizes_from(data, **own)}
         try:
             model = family(**{**sizes, **arguments, **{key: sizes[key] for key in own if key in sizes}})
-        except ValueError as error:
+        except WrongShape as error:  # those of the data, whose sizes an argument contradicts
             for name, given in arguments.items():
                 have = None if name in suited else sizes.get(name)
-                if isinstance(have, int) and given != have and name not in str(error):  # the likely cause
+                if isinstance(have, int) and given != have:
                     raise ValueError(f"{name}: the model was made for {given}, but the data have {have}") from error
             raise
     model.entry = (name, variant)

@@ -17,6 +17,7 @@ from ....data.batch import Batch
 from ....experiments.running import defaults_of
 from ....inference.fit import fit
 from ....inference.fitted import Fit
+from ....inference.settings import without_single
 from ....modeling import registry
 from ....posterior.columns import probabilities
 from ....posterior.predicting import predict
@@ -165,9 +166,7 @@ def fitted(
     device = "cuda" if torch.cuda.is_available() else None
     guide = "none" if variant == "unaligned" else "paper"
     options = _settings(PROFILES[profile]["settings"], settings or {})
-    batch = options.get("batch_size", made.fit_defaults["batch_size"])
-    if train.n_rows % batch == 1:  # a last minibatch of one window has no batch statistics
-        options["batch_size"] = batch + 1
+    options["batch_size"] = without_single(options.get("batch_size", made.fit_defaults["batch_size"]), train.n_rows)
     return fit(made, guide, train, seed=seed, device=device, progress=False, **options)
 
 
