@@ -19,7 +19,8 @@ from pyrozoo.criticism.sbc import rank_p_value
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.columns import columns_of, summary
 from pyrozoo.posterior.drawing import prior_predictive
-from pyrozoo.posterior.predicting import Predicted, predict_with_draws
+from pyrozoo.posterior.predicting import predict_with_draws
+from pyrozoo.posterior.target_draws import Predicted
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyrozoo as zoo
-from pyrozoo.criticism.scoring import log_predictive
+from pyrozoo.criticism.predictive_density import log_predictive
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

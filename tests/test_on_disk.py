@@ -17,7 +17,7 @@ from pyrozoo.files import sha256_json
 from pyrozoo.inference import minibatches
 from pyrozoo.inference.copies import default_dtype
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
-from pyrozoo.models.ssmtl import model as ssmtl_model
+from pyrozoo.models.ssmtl import context_model
 from pyrozoo.models.ssmtl.guides import AmortizedGuide
 from pyrozoo.models.ssmtl.model import SSMTL
 from pyrozoo.store import row_files
@@ -54,8 +54,8 @@ def small_windows(monkeypatch):
     """Every threshold far below the size of the test data."""
     monkeypatch.setattr(minibatches, "WINDOW", 128)
     monkeypatch.setattr(minibatches, "BLOCK", 8)
-    monkeypatch.setattr(ssmtl_model, "WHOLE", 64)
-    monkeypatch.setattr(ssmtl_model, "CHUNK", 50)
+    monkeypatch.setattr(context_model, "WHOLE", 64)
+    monkeypatch.setattr(context_model, "CHUNK", 50)
     monkeypatch.setattr(row_files, "BLOCK", 64)
 
 

@@ -450,7 +450,7 @@ def test_the_lines_on_the_page_repeat_the_fit(wells, tmp_path, monkeypatch):
 
 
 def test_rows_of_many_inputs_are_not_outside_the_range_by_chance():
-    from pyrozoo.reports import predictions
+    from pyrozoo.reports import failures
     from pyrozoo.reports.content import Section
     from pyrozoo.reports.study import Study
 
@@ -462,7 +462,7 @@ def test_rows_of_many_inputs_are_not_outside_the_range_by_chance():
     train, test = own.split(0.5, by="group")
     fit = zoo.fit(Slopes(), Exact, train, progress=False)
     section = Section("failures", "")
-    predictions._range(section, Study(fit, train, test, progress=False))
+    failures._range(section, Study(fit, train, test, progress=False))
     assert section.numbers["share outside the training range"] > 0.8
     assert section.numbers["share of the training rows"] > 0.8
     assert section.marks[0].mark != BAD

@@ -15,7 +15,7 @@ from ..modeling import priors as prior_tools
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import density_sites
 from ..modeling.registry import Site
-from ..posterior.traces import plates_of
+from ..posterior.sites import plates_of
 
 HALVES = ("_observed", "_unobserved")
 

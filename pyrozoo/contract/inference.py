@@ -29,7 +29,7 @@ from ..modeling.registry import create_guide
 from ..posterior.drawing import draw, to_arviz
 from ..posterior.draws import Draws
 from ..posterior.observed import CHECKED
-from ..posterior.traces import where_observed
+from ..posterior.sites import where_observed
 from .densities import latents, log_densities, require
 from .describing import trace_of
 from .fits import N_DRAWS, short_fit

@@ -21,7 +21,7 @@ from ..modeling.base import ZooModel
 from ..modeling.enumeration import density_sites
 from ..modeling.guides import auto, outer_sites
 from ..modeling.registry import Site
-from ..posterior.traces import plates_of
+from ..posterior.sites import plates_of
 from .densities import EXACT, latents, latents_only, log_densities, require
 from .describing import trace_of, traced_sites
 from .subject import Subject, guides_of, other_prior, other_priors, swappable

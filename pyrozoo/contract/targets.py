@@ -19,7 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..criticism.importance import log_density
-from ..criticism.scoring import log_predictive
+from ..criticism.predictive_density import log_predictive
 from ..data.batch import Batch
 from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run, identity, prototype_of
@@ -28,7 +28,7 @@ from ..modeling.enumeration import frames_of
 from ..modeling.hidden import OBSERVED, UNOBSERVED, public_name
 from ..posterior.drawing import draw
 from ..posterior.predicting import predict_with_draws
-from ..posterior.traces import is_factor
+from ..posterior.sites import is_factor
 from .densities import EXACT, elbo_terms, latents_only, require
 from .subject import Skipped, Subject
 

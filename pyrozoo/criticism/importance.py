@@ -20,7 +20,8 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..posterior.many import chunks, pairs, within
 from ..posterior.new_groups import ready
-from ..posterior.traces import Pair, outside, pair, plates_of, squeezed
+from ..posterior.sites import plates_of, squeezed
+from ..posterior.traces import Pair, outside, pair
 
 ROUNDING = 1e-5
 GLOBAL = "global"  # judges all latents together

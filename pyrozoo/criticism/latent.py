@@ -18,7 +18,8 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit
 from ..modeling.hidden import public_name
 from ..posterior.many import pairs
-from ..posterior.traces import Pair, is_discrete, plate_of
+from ..posterior.sites import is_discrete, plate_of
+from ..posterior.traces import Pair
 from . import scores
 
 

@@ -14,7 +14,8 @@ from ..data.batch import Batch
 from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..posterior.many import chunks, pairs, within
-from ..posterior.traces import pair, plates_of
+from ..posterior.sites import plates_of
+from ..posterior.traces import pair
 from .importance import BAD, is_point, log_weights, row_weights, shapes, training_data
 from .sensitivity import smoothed
 

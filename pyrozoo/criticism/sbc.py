@@ -18,7 +18,7 @@ from ..inference.settings import Settings
 from ..modeling.base import ZooModel
 from ..modeling.guides import declared, with_support
 from ..posterior.many import pairs
-from ..posterior.traces import squeezed
+from ..posterior.sites import squeezed
 
 
 # -------------------------------------------------------------------- simulation-based calibration

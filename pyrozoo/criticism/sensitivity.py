@@ -20,8 +20,9 @@ from ..inference.copies import isolated
 from ..inference.fitted import Fit, Run
 from ..modeling.priors import fit_to_site, moved, rescaled
 from ..posterior.many import pairs
-from ..posterior.predicting import target_sites
-from ..posterior.traces import Pair, class_support, is_discrete, moments, plates_of
+from ..posterior.sites import class_support, is_discrete, moments, plates_of
+from ..posterior.target_draws import target_sites
+from ..posterior.traces import Pair
 from .importance import pareto_k
 
 STEP = 0.01  # step of the power, for the sensitivity index

@@ -25,24 +25,17 @@ from torch import Tensor
 from .build import (
     FRAMES,
     MAIN,
-    SEEN,
     TIME,
     arrays_to_parts,
-    blank,
-    check_precision,
-    columns_of,
     columns_to_arrays,
     mask_alias,
-    name_list,
     provenance,
     refuse_taken,
-    require_mapping,
     table_to_arrays,
-    to_mask,
-    to_names,
 )
 from .parts import OnDisk, Parts
 from .tables import described
+from .values import SEEN, blank, check_precision, columns_of, name_list, require_mapping, to_mask, to_names
 
 
 @dataclass(frozen=True, eq=False)

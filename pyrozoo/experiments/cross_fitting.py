@@ -23,7 +23,7 @@ from ..criticism.arguments import labelled_in, target_of
 from ..criticism.folds import IN_TIME, fold_data, label_folds
 from ..criticism.law_learning import MEMBER_LEVEL, learn_parts
 from ..data.batch import Batch
-from ..data.build import SEEN
+from ..data.values import SEEN
 from ..files import sha256_text
 from ..inference.copies import build, default_dtype, guide_label, isolated, run_seed
 from ..inference.fit import fit
@@ -34,7 +34,8 @@ from ..inference.saving import load
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
 from ..posterior.columns import column, components, is_discrete, probabilities
-from ..posterior.predicting import observed_target, predict_with_draws
+from ..posterior.predicting import predict_with_draws
+from ..posterior.target_draws import observed_target
 from ..store.batches import load_batch, save_batch
 from .jobs import run_jobs
 

@@ -20,9 +20,10 @@ from ..modeling.checks import fault_at_once, forgotten_latents, require_complete
 from ..modeling.guides import declared, with_support
 from ..modeling.hidden import UNOBSERVED, public_name
 from ..store.batches import names_to_json
+from .aligning import holds_group
 from .copies import build, copied, guide_label, isolated, reference_tensor, run_seed, without_denormals
 from .distributed import Processes, joined
-from .fitted import Fit, Run, holds_group, identity, prototype_of
+from .fitted import Fit, Run, identity, prototype_of
 from .loop import Training
 from .losses import NO_DISTRIBUTION, Loss, NonFiniteLoss, bad_site, materialise
 from .minibatches import some_rows

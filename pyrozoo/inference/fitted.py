@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
-import inspect
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,15 +18,12 @@ from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
 from ..data.batch import Batch
-from ..data.build import SEEN
 from ..data.tables import described
 from ..modeling import priors as prior_tools
-from ..modeling import registry
 from ..modeling.base import ZooModel
-from ..modeling.checks import require_complete, require_lengths
-from ..modeling.guides import declared, with_support
 from ..store.directory import write_directory
-from .copies import copied, reference_tensor
+from .aligning import aligned, check_columns
+from .copies import copied
 from .law import PredictiveLaw
 
 
@@ -255,44 +250,7 @@ class Fit:
                 length where the model was made for that of the training data, or is standardised differently.
         """
         run = run or self.best
-        self.check_columns(batch, run.model)
-        require_complete(run.model, batch)
-        run.model.check_values(batch)
-        _require_like(batch, self.prototype)
-        require_lengths(run.model, batch, self.prototype)
-        amortized = declared(run.guide, "amortized")
-        for group in batch.groups:
-            if not holds_group(run.model, group):
-                continue
-            known = self.prototype.coords[group]
-            position = {name: i for i, name in enumerate(known.tolist())}
-            new = [name for name in batch.coords[group].tolist() if name not in position]
-            tables = {k: v for k, v in self.prototype.tensors.items() if self.prototype.along[k] == group}
-            if not new:
-                batch = batch.align(group, known).with_tables(group, tables)
-            elif group in amortized:
-                batch = with_support(run.guide, batch)
-                places = [position.get(name, -1) for name in batch.coords[group].tolist()]
-                own, trained = _with_masks(batch.tensors, tables), _with_masks(tables, batch.tensors)
-                support = {k: v for k, v in trained.items() if k.startswith("support_") and k in own}
-                batch = batch.with_tables(group, {k: _merged(own[k], v, places) for k, v in support.items()})
-            else:
-                others = amortised_elsewhere(run.model, group)
-                adapts = run.model.entry is not None and hasattr(registry.entry(run.model.entry[0]).parts, "calibrate")
-                remedy = f"fit with a guide that is amortised over {group}s ({str(others)[1:-1]} in this zoo), or "
-                if {str(name) for name in new} <= {str(name) for name in position}:
-                    kinds = type(new[0]).__name__, type(next(iter(position))).__name__
-                    raise KeyError(
-                        f"unknown {group}(s) {new[:5]}: they are {kinds[0]} where the training data have {kinds[1]}; "
-                        f"convert the column, such as by .astype({kinds[1]})"
-                    )
-                raise KeyError(
-                    f"unknown {group}(s) {new[:5]}: the guide {self.guide_name!r} has a posterior only for the "
-                    f"{len(known)} {group}s it was trained on; {remedy if others else ''}include them in the training "
-                    f"data{', or adapt the fit to them (pyrozoo calibrate RUN)' if adapts else ''}"
-                )
-        tensor = reference_tensor(run.model)
-        return batch if tensor is None else batch.to(device=tensor.device, dtype=tensor.dtype)
+        return aligned(batch, self.prototype, run.model, run.guide, self.guide_name)
 
     def check_columns(self, batch: Batch, model: ZooModel) -> None:
         """Compare the names along dimensions, the classes and the standardisation of a batch with the training data's.
@@ -304,21 +262,7 @@ class Fit:
         Raises:
             ValueError: The batch has other names along a dimension, or is standardised differently.
         """
-        checked = {dim for dims in self.prototype.dims.values() for dim in dims}
-        checked |= {f"{target}_class" for target in model.targets}
-        for dim in checked & set(batch.coords):
-            own, known = batch.coords[dim].tolist(), self.prototype.coords.get(dim, np.array([])).tolist()
-            if own and known and own != known:
-                raise ValueError(
-                    f"{dim}: the batch has {own} where the fit was trained on {known}; give the same "
-                    f"{'classes' if dim.endswith('_class') else 'columns'} in the same order"
-                )
-        own, known = (data.info.get("standardised") for data in (batch, self.prototype))
-        if own != known:
-            raise ValueError(
-                f"standardised: the batch is standardised by {own} where the fit was trained on data standardised by "
-                f"{known}; treat both alike"
-            )
+        check_columns(batch, self.prototype, model)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a run directory of JSON and safetensors, to be read by `pyrozoo.load`.
@@ -345,61 +289,6 @@ class Fit:
             weights |= {f"process/{name}": tensor for name, tensor in self.law.process.tensors.items()}
         write_directory(path, _record(self), weights, self.prototype, overwrite=overwrite)
         return path
-
-
-def holds_group(model: ZooModel, group: str) -> bool:
-    """Whether the model has latents or parameters per group, so that positions must be those of the training data.
-
-    True if it has the group's plate, or if `forward` takes the group's index and the group is not open.
-    """
-    taken = group in inspect.signature(model.forward).parameters
-    return group in model.plate_dims or (taken and group not in model.open_groups)
-
-
-def amortised_elsewhere(model: ZooModel, group: str) -> list[str]:
-    """Names of the guides of the model's entry that are amortised over a group."""
-    if model.entry is None:
-        return []
-    found = getattr(registry.entry(model.entry[0]).parts, "GUIDES", {})
-    return [name for name, guide in found.items() if group in declared(guide, "amortized")]
-
-
-def _require_like(batch: Batch, known: Batch) -> None:
-    """Refuse a tensor whose entries would be broadcast to those of the training data; others fail by themselves."""
-    for name in sorted(batch.tensors.keys() & known.tensors.keys()):
-        if name.startswith("support_"):  # padded to the largest group of each
-            continue
-        own, other = batch.tensors[name].shape[1:], known.tensors[name].shape[1:]
-        sizes = set(zip(own, other, strict=True)) if len(own) == len(other) else {(1, len(other))}
-        if any(a != b and 1 in (a, b) for a, b in sizes):
-            raise ValueError(
-                f"{name}: the batch has entries of shape {tuple(own)} where the fit was trained on {tuple(other)}; "
-                "give the same columns"
-            )
-
-
-def _with_masks(tables: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tables of support rows with the masks of missing values that only the `other` ones have: nothing is missing."""
-    masks = [k for k in other if k.startswith("support_") and k.endswith(SEEN) and k not in tables]
-    complete = {k: tables.get(k.removesuffix(SEEN)) for k in masks}
-    return {**tables, **{k: torch.ones_like(v, dtype=torch.bool) for k, v in complete.items() if v is not None}}
-
-
-def _merged(own: torch.Tensor, known: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """Support rows of new data's groups, shape (M, S, ...), with those of known groups taken from `known`.
-
-    Args:
-        own: Support rows of the new data, shape (M, S1, ...).
-        known: Support rows of the training data, shape (K, S2, ...).
-        places: Position of each of the M groups in `known`, -1 for a new group.
-    """
-    out = own.new_zeros(len(own), max(own.shape[1], known.shape[1]), *own.shape[2:])
-    out[:, : own.shape[1]] = own
-    for i, place in enumerate(places):
-        if place >= 0:
-            out[i] = 0
-            out[i, : known.shape[1]] = known[place]
-    return out
 
 
 def prototype_of(train: Batch, model: ZooModel) -> Batch:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..modeling.base import ZooModel
-from .fitted import Fit, holds_group
+from .aligning import holds_group
+from .fitted import Fit
 from .losses import materialise
 
 

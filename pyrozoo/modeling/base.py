@@ -19,7 +19,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..data.build import SEEN
+from ..data.values import SEEN
 from . import priors as prior_tools
 from .enumeration import Unmasked
 from .hidden import Inside, masks_of

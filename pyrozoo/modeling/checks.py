@@ -15,7 +15,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.build import SEEN, first_missing, mask_alias
+from ..data.build import mask_alias
+from ..data.values import SEEN, first_missing
 from .base import ZooModel
 from .causes import fault
 from .enumeration import frames_of, require_enumerable

@@ -19,7 +19,8 @@ from ..data.batch import Batch
 from ..data.build import FRAMES
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, frames_of
-from .traces import Pair, along_copies, is_point, outside, pair
+from .sites import along_copies, is_point
+from .traces import Pair, outside, pair
 
 AT_ONCE = 20_000  # largest number of rows times draws in memory, for rows of at most ROW_NUMBERS numbers
 ROW_NUMBERS = 1_000

@@ -17,7 +17,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ..data.batch import Batch, require_batch
-from ..inference.fitted import Fit, Run, amortised_elsewhere, holds_group
+from ..inference.aligning import amortised_elsewhere, holds_group
+from ..inference.fitted import Fit, Run
 from ..modeling.base import ZooModel
 from ..modeling.enumeration import COPIES, frames_of
 from ..modeling.guides import declared

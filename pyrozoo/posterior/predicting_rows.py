@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
+from ..inference.aligning import holds_group
 from ..inference.copies import run_seed
-from ..inference.fitted import Fit, holds_group
+from ..inference.fitted import Fit
 from ..modeling.guides import declared
 from .predicting import predict
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..data.batch import Batch
 from ..files import check_target, one_line
 from ..inference.fitted import Fit
-from . import facts, posterior, predictions
+from . import facts, failures, latents, posterior, predictions
 from .content import Section
 from .result import Report
 from .rules import MARKS, RULES, Mark, judge
@@ -93,8 +93,8 @@ def report(
         ("probabilities", "Probabilities", lambda: predictions.probabilities_of(study)),
         ("ppc", "Does the model make data like these?", lambda: posterior.data_like_these(study)),
         ("posterior", "Is the posterior right?", lambda: posterior.posterior_right(study)),
-        ("latents", "What the latents say", lambda: posterior.latents(study)),
-        ("failures", "Where it fails", lambda: predictions.failures(study)),
+        ("latents", "What the latents say", lambda: latents.latents(study)),
+        ("failures", "Where it fails", lambda: failures.failures(study)),
         *_of_entry(study),
         ("done", "What was done", lambda: facts.what_was_done(study, run)),
     ]

@@ -25,7 +25,8 @@ from ..inference.settings import Settings
 from ..modeling import registry
 from ..posterior.columns import classes, column, components, interval_names, is_discrete, probabilities, tails
 from ..posterior.new_groups import ready
-from ..posterior.predicting import observed_target, predict_with_draws
+from ..posterior.predicting import predict_with_draws
+from ..posterior.target_draws import observed_target
 from .words import plural
 
 QUANTILES = tuple(sorted({0.5, *(q for level in LEVELS for q in tails(level / 100))}))

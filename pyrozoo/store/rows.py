@@ -37,8 +37,9 @@ import pandas as pd
 import torch
 
 from ..data.batch import Batch
-from ..data.build import first_missing, provenance
+from ..data.build import provenance
 from ..data.parts import OnDisk
+from ..data.values import first_missing
 from ..files import atomic_write_json, jsonable, one_line, read_json_object, require_plain, sha256_json
 from .batches import names_from_json, names_to_json
 from .row_files import Column, Support

@@ -20,7 +20,7 @@ from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.data.batches import window_numbers
 from pyrozoo.models.m3sense.experiments import clock, runs, tables
 from pyrozoo.models.m3sense.nets import UnimodalEncoder
-from pyrozoo.posterior import predicting
+from pyrozoo.posterior import target_draws
 
 SMALL = {"embedding": 6, "lstm_layers": 1, "hidden": (6, 5), "head": 4}
 START = 1644227573.0  # 2022-02-07 09:52:53 in Dublin, in winter
@@ -493,8 +493,8 @@ def test_prediction_repeats_the_network_only_where_something_is_random(variant, 
     model = zoo.create_model("m3sense", data, variant=variant, **SMALL, **sizes)
     fit = zoo.fit(model, "paper" if latents else "none", data, steps=2, progress=False)
     calls = []
-    one = predicting.target_sites
-    monkeypatch.setattr(predicting, "target_sites", lambda model, part: calls.append(part.draws) or one(model, part))
+    one = target_draws.target_sites
+    monkeypatch.setattr(target_draws, "target_sites", lambda model, part: calls.append(part.draws) or one(model, part))
     found = zoo.predict(fit, data, draws=8)
     assert calls == ([8] if variant == "latent" else [1, 1])  # where it is alone, one row has told what the target is
     again = zoo.predict(fit, data, draws=8, seed=1)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from ...lazy import names_of
 
 _HOMES = {
-    "model": ("FrameHMM", "PaperProcess", "StepProcess"),
+    "frame_hmm": ("FrameHMM",),
+    "model": ("PaperProcess", "StepProcess"),
     "data.datasets": ("watch_sessions",),
     "data.protocols": ("INHALER", "PEN", "PROTOCOLS", "Protocol"),
     "data.readers": ("read",),

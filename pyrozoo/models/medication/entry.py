@@ -19,9 +19,10 @@ from .data import readers
 from .data.datasets import DATASETS
 from .data.recordings import separate_steps
 from .data.simulator import simulate
+from .frame_hmm import FrameHMM
 from .guides import GUIDES
 from .label_model import LabelModel
-from .model import FrameHMM, PaperProcess, StepProcess
+from .model import PaperProcess, StepProcess
 from .process import decode
 from .process.evidence import log_potentials
 from .uses.decoding import decode_recordings

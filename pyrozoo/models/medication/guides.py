@@ -16,8 +16,9 @@ from torch.distributions import biject_to
 
 from ...data.batch import Batch
 from ...modeling.guides import ZooGuide, auto
+from .frame_hmm import FrameHMM
 from .label_model import LabelModel
-from .model import FrameHMM, StepProcess
+from .model import StepProcess
 from .power import held_out_power
 from .process.counts import Counts, labelled_sequences
 from .process.evidence import log_probability

@@ -1,4 +1,4 @@
-"""The models: steps with durations and gaps (advanced, in two readings), and the frame-level chain (vanilla)."""
+"""The advanced models: steps with durations and gaps, in two readings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ...data.batch import Batch
 from .data.validation import check_labels
 from .label_model import LabelModel, inside_plate
 from .process import durations
-from .process.counts import SEVERAL, Counts, labelled_sequences
-from .process.evidence import FrameChain, SemiMarkov
-from .process.process import MarkovChain, Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
+from .process.evidence import SemiMarkov
+from .process.process import Pairs, Process, SemiMarkovProcess, next_step, semi_markov_process
+from .sizes import going_on, text_sizes, touching
 
 USUAL_WAIT = 10.0  # typical wait before the first step where nothing is known of it [s]
-LONGEST_WAIT = 500  # largest age of the wait before the first step [frames]: the cost of a frame grows with it
 
 
 class StepProcess(LabelModel):
@@ -205,11 +202,11 @@ class StepProcess(LabelModel):
         Turing's estimate); the wait before the first step is what is left of a gap; and `end` is as rare as it was, or
         0 where fewer than half of the recordings ended so.
         """
-        out, summary = _text_sizes(data)
+        out, summary = text_sizes(data)
         if summary is None:
             return out
         non_event = not data.info.get("without_non_event")
-        return out | _touching(summary, out, non_event) | _going_on(summary, out, non_event)
+        return out | touching(summary, out, non_event) | going_on(summary, out, non_event)
 
     def priors(self) -> dict[str, dist.Distribution]:
         """Priors of the sites; means and standard deviations in seconds, start_rate per second."""
@@ -350,110 +347,7 @@ class PaperProcess(StepProcess):
             ValueError: Two steps follow each other without a non-event frame between them.
         """
         check_labels(data)
-        return _text_sizes(data)[0]
-
-
-class FrameHMM(LabelModel):
-    """The vanilla model: a first-order chain over the labels of frames.
-
-    Generative process of a recording::
-
-        z_1 ~ initial;  z_t ~ A[z_{t−1}]                                                              (eq. 1)
-        c_tk ~ Beta(1 + [z_t = k], 2 − [z_t = k])       with emission "beta"               (the note to eq. 1)
-
-    `forward` sums over label sequences by the forward algorithm; `explicit` is the same model written out frame by
-    frame for Pyro's enumeration, to be read and changed.
-
-    Args:
-        names: Names of the K labels, the non-event first.
-        rate: Frames per second, at which A holds.
-        emission, power, unlabelled, floor, share: Treatment of the scores, see `StepProcess`; here the power is 1 by
-            default, as in the text.
-        alpha: Concentration of every entry of a row of A and of the first label's distribution.
-        priors: Site -> prior.
-
-    Raises:
-        ValueError: An argument is out of its range or choices; the message names it.
-
-    Example:
-        >>> import pyrozoo as zoo
-        >>> from pyrozoo.models.medication import simulate
-        >>> data = simulate("pen", n_recordings=4, difficulty="easy", rate=2.0)
-        >>> model = zoo.create_model("medication", data, variant="frame-hmm")
-        >>> fit = zoo.fit(model, "closed-form", data, progress=False)
-        >>> labels = zoo.predict(fit, data, draws=10)["label.label"]
-        >>> labels.iloc[0], labels.shape == (len(data["label"]),)  # every frame of all recordings
-        ('non-event', True)
-    """
-
-    version = "1"
-    default_decoder = "viterbi"
-    default_power = 1.0
-    dims = {"A": ("from", "to"), "initial": ("label_class",), "label": ("frame",)}
-
-    def __init__(
-        self, names: Sequence[str], rate: float = 1.0, emission: str = "score", power: float | str | None = None,
-        unlabelled: bool = False, floor: float | None = None, share: Sequence[float] | None = None, alpha: float = 0.1,
-        priors: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self._set_up(names, emission, power, unlabelled, floor, share)
-        if not (math.isfinite(rate) and rate > 0 and alpha > 0):
-            raise ValueError(f"rate {rate}, alpha {alpha}: positive numbers are needed")
-        self.rate, self.alpha = float(rate), alpha
-        self.coords = {"from": list(self.names), "to": list(self.names)}
-        self.set_priors(priors)
-
-    @classmethod
-    def sizes_from(cls, data: Batch) -> dict[str, Any]:
-        """Read names, rate, and each label's share of the labelled frames."""
-        names, rate = [str(name) for name in data.coords["label_class"]], float(data.info.get("rate", 1.0))
-        seen = labelled_sequences(data)
-        known = np.concatenate(seen) if seen else np.zeros(0, int)
-        frames = np.bincount(known[known >= 0], minlength=len(names)) + 1.0 if seen else None
-        return {"names": names, "rate": rate} | ({} if frames is None else {"share": (frames / frames.sum()).tolist()})
-
-    def priors(self) -> dict[str, dist.Distribution]:
-        """Priors of the sites: symmetric Dirichlet distributions of the rows of A and of the first label."""
-        rows = self.share.new_full((self.n_labels, self.n_labels), self.alpha)
-        found = {"A": dist.Dirichlet(rows).to_event(1), "initial": dist.Dirichlet(rows[0])}
-        return found | self.power_prior()
-
-    def parameters_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Select A (K, K) and initial (K,) (eq. 1)."""
-        return {site: values[site] for site in ("A", "initial")}
-
-    def process(self, parameters: Mapping[str, Tensor]) -> MarkovChain:
-        """Build the chain with these parameters (eq. 1)."""
-        return MarkovChain(parameters["initial"].double(), parameters["A"].double())
-
-    def label_distribution(self, process: Process, lengths: Tensor) -> FrameChain:
-        """Distribution of the recordings' labels, the product of A[z_{t−1}, z_t] in eq. 1."""
-        return FrameChain(process, lengths)
-
-    def explicit(self, score: Tensor, lengths: Tensor, initial: Tensor, A: Tensor) -> None:
-        """Write the model out in plain Pyro: z_t enumerated in parallel, Beta emissions, ragged lengths by masks.
-
-        The loss of TraceEnum_ELBO with an empty guide is minus the log density of the scores. A step costs some
-        milliseconds per frame: use it for recordings of up to a hundred frames, and to change the model's structure.
-
-        Args:
-            score: Classifier's outputs, shape (F, K), strictly between 0 and 1.
-            lengths: Frames of each recording, shape (R,).
-            initial: Probability of the first label, shape (K,).
-            A: Transition matrix, shape (K, K).
-        """
-        c = pad_sequence(score.split(lengths.tolist()), True, 0.5)
-        recordings, classes = pyro.plate("recording", len(lengths), dim=-2), pyro.plate("class", len(A), dim=-1)
-        z = None
-        for t in pyro.markov(range(c.shape[1])):
-            with recordings, poutine.mask(mask=(t < lengths)[:, None]):
-                z = pyro.sample(  # eq. 1
-                    f"z_{t}", dist.Categorical(initial if z is None else A[z]), infer={"enumerate": "parallel"}
-                )
-                on = (z == torch.arange(len(A), device=z.device)).to(c)
-                with classes:
-                    pyro.sample(f"c_{t}", dist.Beta(1 + on, 2 - on), obs=c[:, t])  # note to eq. 1: q(z_t)
+        return text_sizes(data)[0]
 
 
 def _returns(pairs: Sequence[tuple[int, int]], n_steps: int) -> list[tuple[int, int]]:
@@ -462,70 +356,6 @@ def _returns(pairs: Sequence[tuple[int, int]], n_steps: int) -> list[tuple[int, 
     last = sorted(set(range(1, n_steps + 1)) - {h for h, _ in pairs})
     every = range(1, n_steps + 1)
     return [(h, k) for h in last for k in (first or [k for k in every if k != h or n_steps == 1])]
-
-
-def _text_sizes(data: Batch) -> tuple[dict[str, Any], Counts | None]:
-    """Names, rate, pairs that occur, first labels, shares, typical times and caps; and the counts behind them."""
-    names = [str(name) for name in data.coords["label_class"]]
-    rate = float(data.info.get("rate", 1.0))
-    out: dict[str, Any] = {"names": names, "rate": rate}
-    seen = labelled_sequences(data)
-    if not seen:
-        return out, None
-    n_steps = len(names) - 1
-    summary = Counts.of(seen, n_steps)
-    first = np.bincount([own[0] for own in seen if own[0] >= 0], minlength=len(names)) + 0.5
-    known = np.concatenate(seen)
-    frames = np.bincount(known[known >= 0], minlength=len(names)) + 1.0
-    lengths = (summary.durations, summary.gaps.values(), [summary.waits])
-    longest = [max([10, *map(max, filter(len, found))]) for found in lengths]
-    times = [np.concatenate([np.ones(1), *found]) for found in (summary.durations, summary.gaps.values())]
-    out |= {
-        "pairs": [list(map(int, pair)) for pair in sorted(summary.transitions)] or None,
-        "initial": (first / first.sum()).tolist(),
-        "share": (frames / frames.sum()).tolist(),
-        "typical": [float(np.median(t)) / rate for t in times],
-        "caps": [int(1.5 * n) for n in longest[:2]] + [min(int(1.5 * longest[2]), LONGEST_WAIT)],
-    }
-    return out, summary
-
-
-def _touching(summary: Counts, found: Mapping[str, Any], non_event: bool) -> dict[str, Any]:
-    """Share of the transitions between steps that are direct, if any is; 1, and no first label 0, without non-event."""
-    if not non_event:
-        initial = np.array(found["initial"]) * (np.arange(len(found["initial"])) > 0)
-        return {"direct": 1.0, "initial": (initial / initial.sum()).tolist()}
-    direct, total = (sum(n for (h, _), n in own.items() if h) for own in (summary.direct, summary.transitions))
-    return {"direct": float(np.clip(direct / total, 0.02, 0.98))} if direct else {}
-
-
-def _going_on(summary: Counts, found: Mapping[str, Any], non_event: bool) -> dict[str, Any]:
-    """Arguments for recordings that hold several passes, or that do not end in non-event after a step."""
-    ends, n, n_steps = float(summary.ends[1:].sum()), len(summary.passes), len(found["names"]) - 1
-    several = n > 0 and float(np.mean(summary.passes)) >= SEVERAL
-    if not n or (ends and not several and non_event):
-        return {}
-    if not several and non_event:
-        return {"end": 0.0}
-    counts = {pair: m for pair, m in summary.transitions.items() if pair[0]}
-    total, once = sum(counts.values()), sum(m == 1 for m in counts.values())
-    unseen_share = (once + 0.5) / (total + 1)
-    pairs, alpha = [], []
-    for h in range(n_steps + 1):
-        row = {k: m for (own, k), m in summary.transitions.items() if own == h}
-        if h == 0 and not (row or summary.ends[0]) and not non_event:
-            continue  # no recording begins in non-event
-        others = [k for k in range(1, n_steps + 1) if k not in row and (k != h or n_steps == 1)]
-        weight = unseen_share * (sum(row.values()) + 0.5 * len(row)) / (1 - unseen_share) if row else 0.5 * len(others)
-        for k in range(1, n_steps + 1):
-            if k in row or k in others:
-                pairs.append([h, k])
-                alpha.append(0.5 if k in row else float(np.clip(weight / len(others), 1e-3, 0.5)))
-    # An end is for good: a decoding may take it instead of all that follows, and a long last pause looks like one.
-    out: dict[str, Any] = {"end": 0.5 * ends / sum(summary.passes) if non_event and ends >= n / 2 else 0.0}
-    if non_event and summary.gaps:  # as an end, a long memoryless wait would take the place of steps
-        out["wait"] = "gap"
-    return out | {"pairs": pairs, "alpha": alpha}
 
 
 def _user_table(table: Sequence[Sequence[float]] | None, n_rows: int, name: str) -> Tensor | None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from ...modeling.guides import ComposedGuide, ZooGuide, auto
+from .context_model import ContextModel
 from .local_guide import RowGuide
-from .model import ContextModel
 from .nets import SetEncoder
 
 C_SPREAD = 0.1

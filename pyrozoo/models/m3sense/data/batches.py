@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ....data.batch import Batch
-from ....data.build import check_precision
+from ....data.values import check_precision
 from .recordings import located
 from .simulator import CLASSES
 

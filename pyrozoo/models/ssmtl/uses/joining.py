@@ -7,7 +7,7 @@ import hashlib
 
 import torch
 
-from ....data.build import to_names
+from ....data.values import to_names
 from ....inference.copies import isolated
 from ....inference.fitted import Fit, Run
 from ....modeling.guides import declared
