@@ -11,6 +11,7 @@ the same under both are in `pyrozoo.plots`; every plot of the installed ArviZ ta
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import warnings
@@ -222,14 +223,18 @@ def smoothed_weights(log_ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_ratios: Log importance ratios of S draws at P positions, shape (S, P).
 
     Returns:
-        Weights (S, P) that sum to one over the draws, and the shape k of their tails (P,); -inf where all ratios are
-        equal, so that there is no tail.
+        Weights (S, P) that sum to one over the draws, and the shape k of their tails (P,); -inf where the largest
+        ratios are equal but for single precision, so that there is no tail to fit, and the weights are the ratios.
     """
     import xarray as xr
 
-    weights = np.full(log_ratios.shape, 1 / len(log_ratios))
+    n = len(log_ratios)
+    weights = np.exp(log_ratios - log_ratios.max(axis=0, initial=-np.inf))
+    weights /= weights.sum(axis=0)
     k = np.full(log_ratios.shape[1], -np.inf)
-    own = np.ptp(log_ratios, axis=0) > 1e-12 * np.abs(log_ratios).max(initial=1.0)
+    tail = np.sort(log_ratios, axis=0)[-math.ceil(min(0.2 * n, 3 * math.sqrt(n))) :]
+    resolution = 8 * np.finfo(np.float32).eps * np.abs(log_ratios).max(axis=0, initial=1.0)
+    own = np.ptp(tail, axis=0) > resolution
     if own.any():
         ratios = np.ascontiguousarray(log_ratios[:, own].T, dtype=float)
         if _arviz_major() >= 1:  # takes log likelihoods, whose negative the ratios are
