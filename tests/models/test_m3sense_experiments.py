@@ -335,6 +335,33 @@ def test_steps_and_learning_rate_are_those_of_the_search_in_its_record():
     assert min(row["rarest"] for row in chosen) > 0.15, "of three classes; none collapses"
 
 
+def test_no_weight_of_the_alignment_is_clearly_better_than_that_of_the_tables():
+    record = json.loads((tuning.FOLDER / "gamma.json").read_text())
+    assert record["seeds"] == list(tuning.SEEDS["gamma"])
+    assert [(row["model"], row["gamma"]) for row in record["rows"]] == [
+        (model, gamma) for model, weights in tuning.GAMMAS.items() for gamma in weights
+    ]
+    assert record["chosen"] == tuning.chosen_of("gamma", record["rows"])
+    means = {(row["model"], row["gamma"]): row["mean"] for row in record["rows"]}
+    page = " ".join((HOME / "README.md").read_text().split())
+    assert len(record["differences"]) == len(means) - len(tuning.GAMMAS)
+    for what, (value, error) in record["differences"].items():
+        model, _, pair = what.partition(": ")
+        used, other = map(float, pair.split(" - "))
+        assert used == runs.MODELS[model]["gamma"]
+        assert value == pytest.approx(means[model, used] - means[model, other], abs=2e-4)
+        assert value > -error
+        assert f"{abs(value):.3f} ± {error:.3f}" in page
+    for row in record["rows"]:
+        if row["model"] == "generative (CAM)":
+            assert row["anxiety"] == row["emotion"] == 0.5
+
+
+def test_differences_of_weights_are_paired_over_simulations():
+    own = {("latent (CAM)", 0.03): [0.5, 0.7], ("latent (CAM)", 0.1): [0.4, 0.5]}
+    assert tuning.differences_of(own) == {"latent (CAM): 0.03 - 0.1": [0.15, 0.05]}
+
+
 def test_the_page_shows_the_clock_as_its_record_has_it():
     record = read_record(HOME / "results" / "clock")
     page = (HOME / "README.md").read_text()

@@ -1,7 +1,8 @@
 """Choose settings: ``python -m pyrozoo.models.m3sense.experiments.tuning gamma|stress``.
 
 On simulations that no experiment scores. "gamma" compares weights of the alignment for the variants that are not the
-paper's, and names the best of each; "stress" the learning rates and lengths of the networks of the experiment
+paper's, names the best of each, and says how far the weight of the tables (`runs.MODELS`) is from every other, paired
+over the simulations; "stress" the learning rates and lengths of the networks of the experiment
 stress-predict, and names the shortest that is within 1 % of the best over all of them, at its best rate; none of them
 may collapse to one class. The record goes to ``tuning/<name>.json``.
 """
@@ -19,13 +20,13 @@ import numpy as np
 
 from ....criticism import scores
 from ....experiments.jobs import run_jobs
-from ....experiments.record import mean_se
+from ....experiments.record import mean_se, paired_difference
 from ....files import atomic_write_text
 from ..data.batches import standardise
 from ..data.features import with_features
 from ..data.simulator import simulate
 from ..data.splits import split_subjects
-from .runs import TASKS, chosen, fitted, parts_of, probabilities_of, scored
+from .runs import MODELS, TASKS, chosen, fitted, parts_of, probabilities_of, scored
 from .stress import ADAMW, LATENTS, NETS, RATES, SIZES, TASK
 from .tables import job_name
 
@@ -85,6 +86,21 @@ def chosen_of(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"lr": lr, "steps": steps}
 
 
+def differences_of(means: dict[tuple[str, float], list[float]]) -> dict[str, list[float | None]]:
+    """Return by how much the tables' weight of each variant is better than each other weight, and the paired error.
+
+    Args:
+        means: Variant and weight -> mean balanced accuracy of each simulation.
+    """
+    out = {}
+    for (model, gamma), other in means.items():
+        used = MODELS[model]["gamma"]
+        if gamma != used:
+            found = paired_difference(means[model, used], other)
+            out[f"{model}: {used} - {gamma}"] = [None if value is None else round(value, 4) for value in found]
+    return out
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a search and write its record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,6 +124,10 @@ def main(arguments: list[str] | None = None) -> None:
         "search": given.name, "data": "simulated", "seeds": list(SEEDS[given.name]), "score": "balanced accuracy",
         "chosen": chosen_of(given.name, rows), "rows": rows,
     }  # fmt: skip
+    if given.name == "gamma":
+        of_weight = {tuple(own.values()): [found[job_name(*own.values(), seed)]["mean"] for seed in SEEDS["gamma"]]
+                     for own in configurations}  # fmt: skip
+        record["differences"] = differences_of(of_weight)
     FOLDER.mkdir(exist_ok=True)
     atomic_write_text(FOLDER / f"{given.name}.json", json.dumps(record, indent=2) + "\n")
     for row in rows:
