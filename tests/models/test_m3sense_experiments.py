@@ -13,7 +13,7 @@ from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.experiments import baselines, clock, runs, stress, tuning
-from pyrozoo.models.m3sense.experiments.figure7 import few_of
+from pyrozoo.models.m3sense.experiments.figure7 import BEFORE_PAIR, BEFORE_SINGLE, few_of
 from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
 from pyrozoo.models.m3sense.experiments.tables import CAM, table_text
@@ -87,6 +87,24 @@ def test_the_modalities_are_left_out_one_by_one(tmp_path, monkeypatch):
     subsets = {row["model"].split(": ")[1] for row in record["rows"]}
     assert subsets == {"bvp", "temp", "bvp+temp"}
     assert (tmp_path / "figures" / "figure8.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("profile", "n"), [("quick", 4), ("paper", 15)])
+def test_every_model_of_the_paper_is_in_figure_8_of_its_profile(profile, n, tmp_path, monkeypatch):
+    from pyrozoo.models.m3sense.experiments import tables
+
+    monkeypatch.undo()
+    monkeypatch.setattr(tables, "data_of", lambda *given: None)
+    monkeypatch.setattr(tables, "modalities", lambda data: ["bvp", "eda", "temp"])
+    monkeypatch.setattr(tables, "_experiment", lambda plan, *given: plan)
+    plan = tables.figure8_experiment(tmp_path, profile)
+    models = {name.partition(": ")[0] for name, _ in plan}
+    assert len(models) == n
+    assert models == {arguments["model"] for arguments in plan.values()}
+    assert profile == "quick" or models == {*m3sense.PRESETS, *m3sense.BASELINES, "latent (CAM)"}
+    for model in models:
+        subsets = {name.partition(": ")[2] for name, _ in plan if name.startswith(f"{model}: ")}
+        assert len(subsets) == 7
 
 
 @pytest.mark.usefixtures("cheap")
@@ -333,6 +351,48 @@ def test_steps_and_learning_rate_are_those_of_the_search_in_its_record():
     chosen = [row for row in record["rows"] if {"lr": row["lr"], "steps": row["steps"]} == record["chosen"]]
     assert [row["net"] for row in chosen] == list(stress.NETS)
     assert min(row["rarest"] for row in chosen) > 0.15, "of three classes; none collapses"
+
+
+def test_the_page_says_of_figures_7_and_8_what_their_records_have():
+    page = " ".join((HOME / "README.md").read_text().split())
+    record = read_record(HOME / "results" / "figure7")
+    value = {(row["task"], row["labels"], row["model"]): row["balanced_accuracy"] for row in record["rows"]}
+    before, after = ([value["stress", n, m] for n in (8, 24, 72)] for m in (BEFORE_SINGLE, BEFORE_PAIR))
+    assert (
+        "{:.3f}, {:.3f} and {:.3f} with 8, 24 and 72 labels become {:.3f}, {:.3f} and {:.3f}".format(*before, *after)
+        in page
+    )
+    for task, text in (
+        ("stress", "({:.0f} to {:.0f} %)"),
+        ("anxiety", "the change is {:.0f} to {:.0f} %"),
+        ("emotion", "on emotion {:.0f} to {:.0f} %"),
+    ):
+        change = [100 * (value[task, n, BEFORE_PAIR] / value[task, n, BEFORE_SINGLE] - 1) for n in (8, 24, 72)]
+        assert text.format(min(change), max(change)) in page
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    assert f"a single-task network from another task by {min(gains):.2f} to {max(gains):.2f}" in page
+    for task in ("anxiety", "emotion"):
+        for n in (8, 24, 72):
+            gain, error = record["extra"]["differences"][
+                f"{task}, {n} labels: balanced accuracy of {BEFORE_PAIR} - {BEFORE_SINGLE}"
+            ]
+            assert abs(gain) < 2 * error
+
+    shown = {}
+    for row in read_record(HOME / "results" / "figure8")["rows"]:
+        model, _, subset = row["model"].rpartition(": ")
+        shown.setdefault((row["task"], subset), {})[model] = row["balanced_accuracy"]
+    every, eda, temp, both = "bvp+eda+temp", "eda", "temp", "eda+temp"
+    for text, task, subset in (
+        ("conductance alone ({} to {})", "anxiety", eda), ("by all three ({} to {})", "anxiety", every),
+        ("temperature alone ({} to {})", "anxiety", temp), ("conductance and temperature ({} to {})", "stress", both),
+    ):  # fmt: skip
+        own = shown[task, subset].values()
+        assert text.format(f"{min(own):.2f}", f"{max(own):.2f}") in page
+    pulse = [shown["stress", every][model] - own for model, own in shown["stress", both].items()]
+    assert f"changes that by {min(pulse):.2f} to {max(pulse):.2f}" in page
+    emotion = [value for (task, _), own in shown.items() if task == "emotion" for value in own.values()]
+    assert f"none of the subsets ({min(emotion):.2f} to {max(emotion):.2f})" in page
 
 
 def test_no_weight_of_the_alignment_is_clearly_better_than_that_of_the_tables():
