@@ -17,7 +17,7 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo import scores
 from pyrozoo.criticism.law_learning import for_new_members, learn_parts, learn_student, learn_temperature
-from pyrozoo.inference.label_process import KINDS, START, _covariance, _pairs, _variance
+from pyrozoo.inference.label_process import KINDS, START, _covariance, _lower, _pairs, _slopes, _variance, _with_noise
 from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature, joined, mixed
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.predicting import _say_uncorrected, predict_with_draws
@@ -530,14 +530,37 @@ def test_moments_of_networks_beside_a_process_are_those_of_the_mixture():
     assert between == pytest.approx(0.3**2)
 
 
+def some_process(timed):
+    """Random hyperparameters, seven rows of three units, and two columns of labels."""
+    rng = np.random.default_rng(0)
+    x, means, time = (torch.as_tensor(rng.normal(size=size)) for size in ((7, 3), (7, 3), 7))
+    log = {name: torch.tensor(rng.normal(), dtype=torch.double) for name in START}
+    log |= {name: torch.as_tensor(rng.normal(size=2)) for name in ("linear", "rate")}
+    return log, (x, means, torch.arange(7) % 3, time if timed else None), torch.as_tensor(rng.normal(size=(7, 2)))
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_search_of_a_process_climbs_the_log_likelihood_of_its_labels(kind, timed):
+    log, rows, y = some_process(timed)
+    log = {name: value.requires_grad_() for name, value in log.items()}
+    pairs = _pairs(kind, (2, 1), rows, rows, with_means=timed)
+    own = {name: value for name, value in log.items() if timed or not ("time" in name or "alike" in name)}
+    law = dist.MultivariateNormal(torch.zeros(7, dtype=torch.double), _with_noise(_covariance(own, pairs), own))
+    exact = torch.autograd.grad(-law.log_prob(y.T).sum(), list(own.values()))
+
+    lower, below = _lower(pairs)
+    covariance, noise = _covariance(own, lower), own["noise"].exp() ** 2
+    slopes = _slopes(covariance.detach(), float(noise.detach()), below, y)
+    found = torch.autograd.grad([covariance, noise], list(own.values()), list(slopes))
+    for name, value, expected in zip(own, found, exact, strict=True):
+        assert value.numpy() == pytest.approx(expected.numpy(), rel=1e-9, abs=1e-12), name
+
+
 @pytest.mark.parametrize("timed", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_variance_of_a_process_is_the_diagonal_of_its_covariance(kind, timed):
-    rng = np.random.default_rng(0)
-    x, means, time = (torch.as_tensor(rng.normal(size=size)) for size in ((7, 3), (7, 3), 7))
-    rows = x, means, torch.arange(7) % 3, time if timed else None
-    log = {name: torch.tensor(rng.normal(), dtype=torch.double) for name in START}
-    log |= {name: torch.as_tensor(rng.normal(size=2)) for name in ("linear", "rate")}
+    log, rows, _ = some_process(timed)
     covariance = _covariance(log, _pairs(kind, (2, 1), rows, rows))
     assert _variance(log, (2, 1), rows).numpy() == pytest.approx(covariance.diagonal().numpy())
     assert (torch.linalg.eigvalsh(covariance) > -1e-8).all()

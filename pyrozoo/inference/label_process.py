@@ -304,18 +304,44 @@ def _search(pairs: _Pairs, n_kinds: int, left_out: Set[str], y: Tensor) -> dict[
     start = {name: torch.tensor(value, dtype=torch.double) for name, value in START.items() if name not in left_out}
     start |= {name: torch.full((n_kinds,), each, dtype=torch.double) for name in ("linear", "rate")}
     log = {name: value.clone().requires_grad_() for name, value in start.items()}
+    free = max(y.shape[1] - 1, 1) / y.shape[1]
+    lower, below = _lower(pairs)
     optimiser = torch.optim.Adam(log.values(), lr=0.1)
     for step in range(STEPS):
         optimiser.param_groups[0]["lr"] = 0.1 * (1 - 0.9 * step / STEPS)
-        optimiser.zero_grad()
         with torch.enable_grad():
-            factor = torch.linalg.cholesky(_with_noise(_covariance(log, pairs), log))
-            fit = 0.5 * (y * torch.cholesky_solve(y, factor)).sum() + y.shape[1] * factor.diagonal().log().sum()
-            fit = fit * (max(y.shape[1] - 1, 1) / y.shape[1])
-            prior = sum(((log[name] - start[name]) / SPREAD).square().sum() for name in log) / 2
-            (fit + prior).backward()
+            covariance = _covariance(log, lower)
+            noise = log["noise"].exp() ** 2
+            prior = torch.stack([((log[name] - start[name]) / SPREAD).square().sum() for name in log]).sum() / 2
+        slopes = [free * slope for slope in _slopes(covariance.detach(), float(noise.detach()), below, y)]
+        optimiser.zero_grad()
+        torch.autograd.backward([covariance, noise, prior], [*slopes, torch.ones_like(prior)])
         optimiser.step()
     return {name: value.detach() for name, value in log.items()}
+
+
+def _lower(pairs: _Pairs) -> tuple[_Pairs, Tensor]:
+    """Pairs of rows with one another, each once: (P,) in place of (n, n); and their rows and columns, (2, P)."""
+    below = torch.tril_indices(*pairs.same.shape)
+    here, there = below
+    apart = None if pairs.means_apart is None else pairs.means_apart[here, there]
+    times = None if pairs.times is None else (pairs.times[0][here, 0], pairs.times[1][0, there])
+    products, distances = pairs.products[:, here, there], pairs.apart[:, here, there]
+    return _Pairs(pairs.kind, pairs.n_features, products, distances, pairs.same[here, there], apart, times), below
+
+
+def _slopes(covariance: Tensor, noise: float, below: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of minus the log likelihood of labels (n, J) by the covariances of pairs (P,), and by the noise.
+
+    By the whole matrix C, noise included, they are 1/2 (J C^-1 - C^-1 y y' C^-1), of which a pair off the diagonal has
+    two elements. Cheaper than a backward pass through the factor.
+    """
+    whole = covariance.new_zeros(len(y), len(y)).index_put(tuple(below), covariance)
+    whole.diagonal().add_(noise + JITTER)
+    factor = torch.linalg.cholesky(whole)  # which reads the lower triangle alone
+    weights = torch.cholesky_solve(y, factor)
+    slopes = y.shape[1] * torch.cholesky_inverse(factor) - weights @ weights.T
+    return torch.where(below[0] == below[1], 0.5, 1.0) * slopes[tuple(below)], 0.5 * slopes.diagonal().sum()
 
 
 def _with_noise(covariance: Tensor, log: Mapping[str, Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ import pyrozoo as zoo
 from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.models.auxvae.data.simulator import SITES, simulate
 from pyrozoo.models.auxvae.experiments import probe
+from pyrozoo.models.auxvae.experiments.process import BySensor
 from pyrozoo.models.auxvae.experiments.runs import DEPARTURES, PAPER_SIZES, SETTINGS, step_decay
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
 from pyrozoo.models.auxvae.local_guide import StyleAwareGuide
@@ -109,20 +110,22 @@ def test_summaries_are_those_of_the_probe():
     assert np.allclose(summaries(walk).numpy(), probe.features(walk.numpy()), atol=1e-6)
 
 
-def test_the_process_reads_departures_by_kind_and_sensor_and_no_target():
-    data = simulate(n_participants=2, n_steps=40, duration_s=3.0).subset(np.arange(5))
-    model = zoo.create_model("auxvae", simulate(n_participants=2, n_steps=40, duration_s=3.0))
+def test_the_process_reads_departures_by_kind_and_no_target():
+    walks = simulate(n_participants=2, n_steps=40, duration_s=3.0)
+    data, model = walks.subset(np.arange(5)), zoo.create_model("auxvae", walks)
     found = model.process_features(data.hide())
-    assert {name.partition(" of ")[2] for name in found} == set(SITES)
-    assert found["sd of t6"].shape == (5, 6)
-    assert found["turned of right_foot"].shape == (5, 4 * 6)
+    assert {name: part.shape[1] for name, part in found.items()} == {
+        **dict.fromkeys(("mean", "spread", "step", "own mean", "sd"), 72), "turned": 4 * 72,
+    }  # fmt: skip
+    by_sensor = BySensor(**BySensor.sizes_from(walks)).process_features(data.hide())
+    assert {name.partition(" of ")[2] for name in by_sensor} == set(SITES)
+    assert by_sensor["turned of right_foot"].shape == (5, 4 * 6)
+    assert torch.cat([by_sensor[f"sd of {site}"] for site in SITES], 1).equal(found["sd"])
     departure = Departure(72, 0.0, model.encoder_sizes["reference"]).double().train()
     seen = departure.norm.register_forward_pre_hook(lambda _, given: found.update(seen=given[0]))
     departure(data["x"].double(), data["x_aux"].double(), data["participant"])
     seen.remove()
-    assert torch.cat([part for name, part in found.items() if name.startswith("sd")], 1).equal(
-        found["seen"].unflatten(1, (9, 72))[:, 4]
-    )
+    assert found["sd"].equal(found["seen"].unflatten(1, (9, 72))[:, 4])
     assert model.target_levels == {"y": (10.0, 20.0, 30.0, 50.0)}
     without = zoo.create_model("auxvae", data, fusion="none")
     assert without.process_features(data) == {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -279,25 +278,11 @@ class AuxVAE(GaitModel):
 
     # ---------------------------------------------------------------- beside the networks
     def process_features(self, data: Batch) -> dict[str, Tensor]:
-        """Departures of each walk from the walker's unloaded one, by kind and sensor; none with fusion "none".
-
-        See `nets.departures` for the kinds. The channels of a sensor are those whose names differ in the last two parts
-        alone, such as ``t6_acc_x`` and ``t6_gyro_z``.
-        """
+        """Departures of each walk from the walker's unloaded one, see `nets.departures`; none with fusion "none"."""
         if self.aux is None:
             return {}
         x, x_aux = data["x"].double(), data["x_aux"].double()
-        found = departures(x, x_aux, data["participant"], self.encoder_sizes["reference"])
-        names = data.coords.get("channel", np.arange(self.n_channels)).tolist()
-        sensors: dict[str, list[int]] = {}
-        for k, name in enumerate(names):
-            sensors.setdefault(str(name).rsplit("_", 2)[0], []).append(k)
-        by_channel = {kind: part.unflatten(1, (-1, self.n_channels)) for kind, part in found.items()}
-        return {
-            f"{kind} of {sensor}": part[..., own].flatten(1)
-            for kind, part in by_channel.items()
-            for sensor, own in sensors.items()
-        }
+        return departures(x, x_aux, data["participant"], self.encoder_sizes["reference"])
 
     # ---------------------------------------------------------------- likelihoods
     def reconstruct(self, z: Tensor, h_aux: Tensor | None, units: tuple[Tensor, Tensor]) -> dist.Distribution:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ....criticism.scores import mae
@@ -48,15 +47,19 @@ NOTE = (
 )
 
 
-class ByKind(AuxVAE):
-    """`AuxVAE` whose process has one scale for each kind of features."""
+class BySensor(AuxVAE):
+    """`AuxVAE` whose process has a scale for each kind of features of each sensor."""
 
     def process_features(self, data: Batch) -> dict[str, Tensor]:
-        """Return the features of `AuxVAE`, those of all sensors together."""
-        found: dict[str, list[Tensor]] = {}
-        for name, part in super().process_features(data).items():
-            found.setdefault(name.partition(" of ")[0], []).append(part)
-        return {kind: torch.cat(parts, 1) for kind, parts in found.items()}
+        """Return the features of `AuxVAE` by sensor, whose channels differ in the last two parts of their names."""
+        sensors: dict[str, list[int]] = {}
+        for k, name in enumerate(data.coords["channel"].tolist()):
+            sensors.setdefault(str(name).rsplit("_", 2)[0], []).append(k)
+        return {
+            f"{kind} of {sensor}": part.unflatten(1, (-1, self.n_channels))[..., own].flatten(1)
+            for kind, part in super().process_features(data).items()
+            for sensor, own in sensors.items()
+        }
 
 
 def process_trial(seed: int, simulator: str, fold: int, profile: str) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def process_trial(seed: int, simulator: str, fold: int, profile: str) -> dict[st
     started = time.perf_counter()
     train, test = participant_folds(_data(seed, simulator, profile), 5, seed=seed)[fold]
     truth, levels, out = test["y"].numpy().astype(float), np.array(LOADS_LB), probe(train, test, seed)
-    for name, family in ((BY_KIND, ByKind), (BY_SENSOR, AuxVAE)):
+    for name, family in ((BY_KIND, AuxVAE), (BY_SENSOR, BySensor)):
         model = family(**{**family.sizes_from(train), **DEPARTURE})
         mean = LabelProcess.learn(model, train, "y", seed).predict(model, test)[0][..., 0].mean(0)
         out |= {name: mae(truth, mean)}
