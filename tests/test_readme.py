@@ -1,11 +1,13 @@
-"""The README's code runs as it stands there; only the numbers of steps, draws and people are cut."""
+"""The README's code runs as it stands there; only the numbers of steps, draws, rows and people are cut."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib import use
 
+import pyrozoo as zoo
 from pyrozoo.models.auxvae.model import AuxVAE
 from pyrozoo.models.ssmtl.model import SSMTL
 
@@ -21,14 +23,17 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(SSMTL, "fit_defaults", {**SSMTL.fit_defaults, "steps": 2})
     monkeypatch.setattr("pyrozoo.criticism.rivals.N_TREES", 2)
     use("Agg")
-    names = {}
+    data = zoo.load_data("ssmtl", "dryer")
+    names = {"few": data.subset(np.flatnonzero(data["unit"].numpy() < 12)[::4])}
     for block in BLOCKS:
         code = re.sub(r"steps=\d+", "steps=2", re.sub(r"draws=\d+", "draws=2", block))
         code = code.replace("restarts=4", "restarts=2, folds=2, repeats=1")
+        code = code.replace('zoo.load_data("ssmtl", "dryer")', "few")
         exec(compile(code, "README.md", "exec"), names)
     assert "y.rmse" in capsys.readouterr().out
     assert (tmp_path / "runs" / "dryer" / "run.json").exists()
     assert (tmp_path / "report.html").exists()
+    assert names["data"] is names["few"]
     assert len(BLOCKS) == 4
 
 

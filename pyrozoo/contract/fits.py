@@ -218,18 +218,21 @@ def independent(subject: Subject) -> None:
 # -------------------------------------------------------------------- C11
 def saved(subject: Subject) -> None:
     """C11: every variant and guide of the entry, saved and loaded in a new process, gives bit-equal draws."""
-    same_after_saving(subject, subjects(subject.card))
+    same_after_saving(subjects(subject.card))
 
 
-def same_after_saving(subject: Subject, chosen: Iterable[Subject]) -> None:
-    """Compare the draws of some fits of an entry with those of the saved ones, all loaded in one new process."""
-    source = entry(subject.name).source
-    parts = source.__name__ if isinstance(source, ModuleType) else source
-    if not isinstance(parts, str):
-        raise Skipped("a new process cannot import the parts of this entry; register a module or its name")
+def same_after_saving(chosen: Iterable[Subject]) -> None:
+    """Compare the draws of some fits, of one entry or several, with those of the saved ones, in one new process."""
     with tempfile.TemporaryDirectory() as folder:
         expected, runs = {}, []
+        entries: dict[str, dict[str, Any]] = {}
         for i, one in enumerate(chosen):
+            if one.name not in entries:
+                source = entry(one.name).source
+                parts = source.__name__ if isinstance(source, ModuleType) else source
+                if not isinstance(parts, str):
+                    raise Skipped("a new process cannot import the parts of this entry; register a module or its name")
+                entries[one.name] = {"card": dataclasses.asdict(one.card), "parts": parts}
             if one.swapped and not _as_json(one):
                 continue
             train = one.data()
@@ -238,11 +241,10 @@ def same_after_saving(subject: Subject, chosen: Iterable[Subject]) -> None:
             foreign = [p.name for p in path.rglob("*") if p.is_file() and p.suffix not in PLAIN]
             require(not foreign, f"{one}: the run directory holds {foreign}")
             expected[str(one)] = draw(found, train, draws=N_DRAWS)
-            runs.append([str(one), str(path), str(Path(folder) / f"draws{i}.npz")])
-        card = dataclasses.asdict(subject.card)
-        request = {"card": card, "parts": parts, "runs": runs, "threads": torch.get_num_threads(), "draws": N_DRAWS}
+            runs.append([str(one), one.name, str(path), str(Path(folder) / f"draws{i}.npz")])
+        request = {"entries": entries, "runs": runs, "threads": torch.get_num_threads(), "draws": N_DRAWS}
         _python("-m", "pyrozoo.contract.redraw", given=json.dumps(request))
-        for label, _, file in runs:
+        for label, *_, file in runs:
             same = same_draws(expected[label], Draws.load(file))
             require(same, f"{label}: the loaded fit draws other values than the one that was saved")
 

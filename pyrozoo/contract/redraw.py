@@ -1,7 +1,8 @@
 """The new process of C11: load run directories and draw from them, without the fits that were saved.
 
-``python -m pyrozoo.contract.redraw`` reads one JSON object from its standard input. It holds the card of an entry and
-the module of its parts, the number of threads and of draws, and the label, run directory and output file of every run.
+``python -m pyrozoo.contract.redraw`` reads one JSON object from its standard input. It holds the card of every entry
+and the module of its parts, the number of threads and of draws, and the label, entry, run directory and output file of
+every run.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ def main() -> None:
     """Draw from every run in the request."""
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
-    parts = importlib.import_module(request["parts"])
-    if request["card"]["name"] not in registry.list_models():
-        registry.register(registry.Card(**request["card"]), parts)
-    data = parts.tiny(0)[0]
-    for _, run, file in request["runs"]:
-        draw(load(run), data, draws=request["draws"]).save(file)
+    data = {}
+    for name, entry in request["entries"].items():
+        parts = importlib.import_module(entry["parts"])
+        if name not in registry.list_models():
+            registry.register(registry.Card(**entry["card"]), parts)
+        data[name] = parts.tiny(0)[0]
+    for _, name, run, file in request["runs"]:
+        draw(load(run), data[name], draws=request["draws"]).save(file)
 
 
 if __name__ == "__main__":

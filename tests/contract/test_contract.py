@@ -12,6 +12,8 @@ from pyrozoo import contract
 from pyrozoo.contract import Subject
 from pyrozoo.contract.fits import same_after_saving
 from pyrozoo.modeling import registry
+from pyrozoo.models.medication import guides as medication_guides
+from pyrozoo.models.medication.guides import MaximumLikelihood
 
 CARDS = [*map(pyrozoo.card, registry.BUILT_IN), entry_mixture.CARD, entry_events.CARD]
 
@@ -22,6 +24,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class FewIterations(MaximumLikelihood):
+    """The guide ``ml`` by a tenth of its iterations, which no clause counts: they took a third of all clauses' time."""
+
+    def __init__(self, model):
+        super().__init__(model, steps=20)
+
+
+@pytest.fixture(autouse=True)
+def few_iterations(monkeypatch):
+    monkeypatch.setattr(medication_guides, "FOLD_STEPS", 3)
+    monkeypatch.setitem(medication_guides.GUIDES, "ml", FewIterations)
 
 
 def cases():
@@ -43,9 +58,8 @@ def test_contract(check, subject, toys):
         pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_a_few_saved_fits_draw_the_same_in_a_new_process(card, toys):
-    same_after_saving(contract.subjects(card)[0], contract.representatives(card))
+def test_a_few_saved_fits_of_every_entry_draw_the_same_in_a_new_process(toys):
+    same_after_saving(subject for card in CARDS for subject in contract.representatives(card))
 
 
 def test_the_few_have_every_variant_guide_and_scope_and_a_swapped_prior():
