@@ -249,8 +249,7 @@ def _watched(training: Training, plain: PlainAuxVAE) -> list[tuple[Any, str, str
     functions: list[tuple[Any, str, str]] = [
         (model, "forward", "model"), (guide, "forward", "guide"), (training.loss, "forward", "loss"),
         (plain, "forward", "loss"), (guide.head, "forward", "heads"), (plain.q_z, "forward", "heads"),
-        (torch.Tensor, "backward", "backward"), (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
-        (torch.optim.Adam, "zero_grad", "optimiser"),
+        (torch.Tensor, "backward", "backward"), (training, "_clip", "clip"),
     ]  # fmt: skip
     for own in (model, plain):
         functions += [(own.aux, "forward", "aux streams"), (own.decoder, "forward", "decoder"),

@@ -19,6 +19,10 @@ from variants import STEPS, data, model_for, plain_variant, zoo_training
 import pyrozoo.inference.loop
 from pyrozoo.inference.loop import Training
 
+OPTIMISER = [
+    (torch.optim.Adam, "step", "optimiser"), (torch.optim.Adam, "zero_grad", "optimiser"),
+    (pyrozoo.inference.loop, "adam_step", "optimiser"),
+]  # fmt: skip
 SECTIONS = ("minibatch", "networks", "model", "guide", "loss", "backward", "clip", "optimiser", "loop")
 
 
@@ -81,14 +85,14 @@ def by_section(
     Args:
         watch: Sections that it opens by itself count, too.
         epochs: "zoo" and "plain", each `n_steps` steps.
-        functions: Owner, attribute and section of what is watched.
+        functions: Owner, attribute and section of what is watched, beside the optimiser.
         sections: All of them; "loop" is what is in no other.
         rounds: Counted after a first one.
         n_steps: In an epoch.
     """
     lines: dict[str, list] = {name: [] for name in epochs}
     with contextlib.ExitStack() as stack:
-        for owner, attribute, section in functions:
+        for owner, attribute, section in (*functions, *OPTIMISER):
             timed = watch.calls(section, getattr(owner, attribute))
             stack.enter_context(mock.patch.object(owner, attribute, timed))
         for _ in range(rounds + 1):
@@ -134,6 +138,5 @@ def _watched(training: Training, plain: nn.Module) -> list[tuple[Any, str, str]]
         *((network, "forward", "networks") for network in networks),
         (model, "forward", "model"), (guide, "forward", "guide"), (guide.local, "forward", "guide"),
         (training.loss, "forward", "loss"), (plain, "forward", "loss"), (torch.Tensor, "backward", "backward"),
-        (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
-        (torch.optim.Adam, "zero_grad", "optimiser"),
+        (training, "_clip", "clip"),
     ]  # fmt: skip

@@ -28,7 +28,7 @@ from vae import Product, floor
 import pyrozoo.inference.compiling
 import pyrozoo.inference.loop
 from pyrozoo.data.batch import Batch
-from pyrozoo.inference.compiling import CompiledLoss
+from pyrozoo.inference.compiling import CompiledLoss, CompiledStep
 from pyrozoo.inference.copies import isolated
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
@@ -43,7 +43,7 @@ WIDTH = {"quick": 200, "smoke": 8}
 VAE = {"quick": vae.TUTORIAL, "smoke": vae.Sizes(8, 12, 6, 3)}
 UNITS = {"quick": 50, "smoke": 2}
 STEPS = 20  # per round and variant
-SECTIONS = ("minibatch", "graph", "around it", "hand-over", "networks", "loss", "backward", "clip", "optimiser", "loop")
+SECTIONS = ("minibatch", "graph", "around it", "networks", "loss", "backward", "optimiser", "loop")
 
 Variants = dict[str, Callable[[], Any]]
 
@@ -253,8 +253,8 @@ def disagreement(size: str) -> pd.DataFrame:
 def profile(size: str, rounds: int, clock: str) -> pd.DataFrame:
     """Where a compiled step's time goes, beside the hand-written step's.
 
-    `graph`, the compiled operations; `around it`, finding the graph of the arguments; `hand-over`, its gradients
-    through autograd to the parameters.
+    `graph`, the compiled operations, which take the rows and end with the norm of the gradient; `around it`, finding
+    the graph of the arguments and handing its gradients to the parameters.
     """
     rows = ROWS[size]
     train, watch = variants.data(rows, UNITS[size]), Stopwatch(CLOCKS[clock])
@@ -262,24 +262,14 @@ def profile(size: str, rounds: int, clock: str) -> pd.DataFrame:
     plain, plain_one = variants.plain_variant(training, rows, 1)
     for _ in range(2):
         training._one_epoch()
-    backward = torch.Tensor.backward
-
-    def timed_backward(self: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-        with watch.section("hand-over" if "Replay" in str(self.grad_fn) else "backward"):
-            backward(self, *args, **kwargs)
-
     watched = [
-        (pyrozoo.inference.compiling, "_run", "graph"), (CompiledLoss, "forward", "around it"),
-        (plain, "forward", "loss"), (training, "_clip", "clip"), (torch.optim.Adam, "step", "optimiser"),
-        (torch.optim.Adam, "zero_grad", "optimiser"),
+        (pyrozoo.inference.compiling, "_run", "graph"), (CompiledStep, "gradients", "around it"),
+        (plain, "forward", "loss"), (torch.Tensor, "backward", "backward"),
     ]  # fmt: skip
     watched += [(net, "forward", "networks") for net in plain.modules() if isinstance(net, nn.Sequential)]
     epochs = {"zoo": training._one_epoch, "plain": _repeat(plain_one)}
-    drawn = watch.items("minibatch", pyrozoo.inference.loop.sample_minibatches)
-    with (
-        mock.patch.object(pyrozoo.inference.loop, "sample_minibatches", drawn),
-        mock.patch.object(torch.Tensor, "backward", timed_backward),
-    ):
+    drawn = watch.items("minibatch", pyrozoo.inference.loop.sample_rows)
+    with mock.patch.object(pyrozoo.inference.loop, "sample_rows", drawn):
         return by_section(watch, epochs, watched, SECTIONS, rounds, STEPS)
 
 

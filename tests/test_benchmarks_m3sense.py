@@ -70,6 +70,13 @@ def test_the_logits_are_of_all_tasks_and_those_that_the_model_scores():
     assert [tuple(out.shape) for out in bench.logits(single, train)] == [(5, 3)]
 
 
+def test_a_step_without_denormals_ends_at_the_same_weights():
+    table = bench.denormals(SMOKE, rounds=2)
+    assert list(table.index) == ["Non-Attention", "Keyless"]
+    assert (table.drop(columns="difference") > 0).all(axis=None)
+    assert (table["difference"] <= 1e-7).all()
+
+
 @pytest.mark.parametrize("times", [bench.inference, bench.training])
 def test_models_of_all_tasks_are_timed_beside_three_of_one(times):
     table = times(SMOKE, 2, rounds=1)

@@ -107,7 +107,7 @@ class CompiledLoss(nn.Module):
 
     Args:
         loss: A module whose call returns the loss: ``elbo(model, guide)``, under ``module_local_params``.
-        mode: "graph": replay the operations one by one. "inductor": compile them by `torch.compile`, which takes from
+        mode: "graph": replay the operations one by one. "inductor": compile them by torch's compiler, which takes from
             ten seconds to minutes and needs a C++ compiler; on a GPU the step is one CUDA graph. Only the first shape
             is compiled; others (the ragged end of an epoch) are replayed. If compiling fails, mode "graph" is used.
         shapes: Maximum number of shapes to capture; further ones run eagerly.
@@ -145,11 +145,7 @@ class CompiledLoss(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss for these arguments; its backward pass gives the gradients."""
-        if self._eagerly or not torch.is_grad_enabled():
-            return self.loss(*args, **kwargs)
-        if not self._parts and any(isinstance(p, AutoGuide) and p.prototype_trace is None for p in self.loss.modules()):
-            return self.loss(*args, **kwargs)  # an AutoGuide makes its parameters when it is first called
-        graph, inputs = self._graph((args, kwargs))
+        graph, inputs = self._graph((args, kwargs)) if torch.is_grad_enabled() else (None, [])
         if graph is None:
             return self.loss(*args, **kwargs)
         return _Replay.apply(graph, *self._trained, *self._rest, *inputs)
@@ -176,8 +172,15 @@ class CompiledLoss(nn.Module):
         self._parts: list[nn.Module] = []
 
     def _graph(self, given: Any) -> tuple[Captured | None, list[Tensor]]:
-        """Graph for arguments of this form, captured and compared if needed, and the tensors among the arguments."""
+        """Graph for arguments of this form, captured and compared if needed, and the tensors among the arguments.
+
+        None instead of the graph: this call runs eagerly.
+        """
         inputs: list[Tensor] = []
+        if self._eagerly:
+            return None, inputs
+        if not self._parts and any(isinstance(p, AutoGuide) and p.prototype_trace is None for p in self.loss.modules()):
+            return None, inputs  # an AutoGuide makes its parameters when it is first called
         try:
             key = (form_of(given, inputs), self._state_of_modules())
         except TypeError as error:
@@ -212,10 +215,14 @@ class CompiledLoss(nn.Module):
             loss = torch.func.functional_call(self.loss, dict(zip(names, tensors, strict=False)), args, kwargs)
             gradients = torch.autograd.grad(loss, trained, allow_unused=True)
             used[:] = [i for i, gradient in enumerate(gradients) if gradient is not None]
-            return [loss.detach(), *(gradients[i] for i in used)]
+            return [loss.detach(), *self._outputs([gradients[i] for i in used])]
 
         names = self._names
         return step
+
+    def _outputs(self, gradients: list[Tensor]) -> list[Tensor]:
+        """What a graph gives beside the loss."""
+        return gradients
 
     def _capture(self, given: Any, inputs: list[Tensor]) -> Captured | None:
         if len(self._graphs) >= self.shapes:
@@ -266,7 +273,10 @@ class CompiledLoss(nn.Module):
             try:
                 with warnings.catch_warnings(), validation_kept():
                     warnings.simplefilter("ignore")  # of the compiler's own parts
-                    run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
+                    if on_cpu:  # spares the guards on its tensors, whose form is known
+                        run = torch._inductor.compile(graph, [t.detach() for t in (*self._copies(), *inputs)], options)
+                    else:
+                        run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
                     why = compared(expected, self._evaluate(partial(_run, run), inputs))
             except Exception as error:  # uncompiled it ran
                 why = reason_of(error)
@@ -296,6 +306,44 @@ class CompiledLoss(nn.Module):
         return None
 
 
+class CompiledStep(CompiledLoss):
+    """All of a step but the optimiser's part as one graph, without autograd: loss, gradients, their norm, clipping.
+
+    Args:
+        loss: As of `CompiledLoss`.
+        mode: As of `CompiledLoss`.
+        clip: Maximum norm of the gradient; None for no clipping.
+    """
+
+    def __init__(self, loss: nn.Module, mode: str, clip: float | None) -> None:
+        super().__init__(loss, mode)
+        self.clip = clip
+
+    def forward(self, *args: Any) -> Tensor:
+        """The loss for these arguments, run eagerly."""
+        return self.loss(*args)
+
+    def gradients(self, *args: Any) -> tuple[Tensor, Tensor] | None:
+        """Give the parameters their gradients.
+
+        Returns:
+            The loss and the norm of the gradient before clipping; None, and no gradients, where it must run eagerly.
+        """
+        graph, inputs = self._graph((args, {}))
+        if graph is None:
+            return None
+        for parameter in self._trained:
+            parameter.grad = None  # also because the next run of a CUDA graph overwrites its memory
+        loss, norm, *gradients = _run(graph.run, *self._trained, *self._rest, *inputs)
+        for i, gradient in zip(graph.used, gradients, strict=True):
+            self._trained[i].grad = gradient
+        return loss, norm
+
+    def _outputs(self, gradients: list[Tensor]) -> list[Tensor]:
+        norm, factor = norm_and_factor(gradients, self.clip)
+        return [norm, *(gradients if factor is None else [gradient * factor for gradient in gradients])]
+
+
 class _Replay(torch.autograd.Function):
     """The loss from a graph, whose gradients the graph has computed already."""
 
@@ -316,6 +364,14 @@ class _Replay(torch.autograd.Function):
         for i, gradient in zip(ctx.used, gradients, strict=True):
             out[i] = gradient
         return (None, *out)
+
+
+def norm_and_factor(gradients: Sequence[Tensor], clip: float | None) -> tuple[Tensor, Tensor | None]:
+    """Norm of the gradient, and the factor that clips it to `clip`: None without clipping, 1 if it is not finite."""
+    norm = nn.utils.get_total_norm(gradients)
+    if clip is None:
+        return norm, None
+    return norm, torch.where(norm.isfinite(), (clip / (norm + 1e-6)).clamp(max=1.0), 1.0)
 
 
 def _run(graph: Callable[..., list[Tensor]], *tensors: Tensor) -> list[Tensor]:

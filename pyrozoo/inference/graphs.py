@@ -39,7 +39,7 @@ def form_of(value: Any, tensors: list[Tensor]) -> Any:
     """
     if isinstance(value, Tensor):
         tensors.append(value)
-        return value.shape, value.dtype, value.device, value.requires_grad, value.is_contiguous()
+        return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
     if isinstance(value, Mapping):
         return tuple([(name, form_of(part, tensors)) for name, part in value.items()])
     if type(value) in (list, tuple):

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from .checkpoint import (
     set_random_state,
     under,
 )
-from .compiling import CompiledLoss, mode_for
+from .compiling import CompiledLoss, CompiledStep, mode_for, norm_and_factor
 from .distributed import ALONE, Processes
-from .losses import NO_DISTRIBUTION, Anneal, Loss, NonFiniteLoss, bad_site, materialise, validation
-from .minibatches import can_take_present, rows_per_group, sample_minibatches, some_rows, steps_per_epoch
-from .settings import FUSED_ADAM, SCHEDULES, Settings
+from .losses import NO_DISTRIBUTION, Anneal, Chosen, Loss, NonFiniteLoss, bad_site, materialise, validation
+from .minibatches import can_take_present, rows_per_group, sample_minibatches, sample_rows, some_rows, steps_per_epoch
+from .settings import FUSED_ADAM, SCHEDULES, Settings, adam_step
 
 MANY_GROUPS = 20_000  # measured: from this number on, picking the groups present is cheaper
 
@@ -59,7 +59,7 @@ class Training:
         self.train, self.valid, self.options, self.checkpoint = train, valid, options, checkpoint
         self.processes, self.seed = processes, seed
         materialise(model, guide, some_rows(model, guide, train))
-        self.loss = Loss(model, guide, model.elbo(options.particles))
+        self.loss = Loss(model, guide, model.elbo(options.particles), data=train)
         self.valid_loss = Loss(model, guide, model.elbo(options.valid_particles))
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
@@ -81,9 +81,8 @@ class Training:
         self.outer_sites = set(latents) - along_rows
         self.loss.annealed = self.anneal_sites
         mode = mode_for(options.compile, self.total_steps)
-        self.step_loss = processes.wrap(self.loss if mode == "none" else CompiledLoss(self.loss, mode))
-        # A weight that changes is an input of a captured graph.
-        self.weight_is_input = mode != "none" and options.anneal is not None
+        self.captured = mode != "none"
+        self.step_loss = processes.wrap(self._step_loss(mode))
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.latest = self.good = self._state()  # a state is good once a step from it has found its loss finite
@@ -156,11 +155,9 @@ class Training:
         self.loss.train()
         total = norm = 0.0
         beta, lr, first = 1.0, 0.0, self.step
-        with validation(self.options.validate, self.epoch):
-            share = self.processes.rank, self.processes.size
-            for batch in sample_minibatches(
-                self.train, self.options.batch_size, self.generator, self.group_rows, share
-            ):
+        with validation(self.options.validate, self.epoch), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss reports it, with the site
+            for batch in self._minibatches():
                 progress = self.step / self.total_steps
                 lr, beta = self._set_rates(progress), self._beta(progress)
                 loss, norm = self._update(batch, beta)
@@ -181,14 +178,24 @@ class Training:
                 self.bad_epochs += 1
         return row
 
-    def _update(self, batch: Batch, beta: float) -> tuple[float, float]:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+    def _minibatches(self) -> Iterator[Batch | Chosen]:
+        """One epoch of minibatches; of data in memory a captured step takes the rows itself."""
+        given = self.train, self.options.batch_size, self.generator
+        share = self.processes.rank, self.processes.size
+        if self.captured and self.group_rows is None and self.train.on_disk is None:
+            return sample_rows(*given, share)
+        return sample_minibatches(*given, self.group_rows, share)
+
+    def _step_loss(self, mode: str) -> nn.Module:
+        if mode == "none":
+            return self.loss
+        alone = self.processes.size == 1  # otherwise, the backward pass averages the gradients of all processes
+        return CompiledStep(self.loss, mode, self.options.clip) if alone else CompiledLoss(self.loss, mode)
+
+    def _update(self, batch: Batch | Chosen, beta: float) -> tuple[float, float]:
         before = torch.get_rng_state()
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Encountered NaN")  # NonFiniteLoss reports it, with the site
-                loss = self.step_loss(batch, self._weight(beta))
+            loss, norm = self._loss(batch, self._weight(beta))
         except NO_DISTRIBUTION as error:  # Pyro's validation sees a NaN argument before the loss does
             if "share a common poutine.scale" in str(error):
                 raise ValueError(
@@ -205,39 +212,49 @@ class Training:
             own = math.isfinite(loss.item())
             where = " in another process's share" if own else self._bad_site(batch, before)
             self._fail(f"the loss is {value}{where}")
-        loss.backward()
-        norm = self._clip()
-        if not math.isfinite(norm):
+        if norm is None:
+            loss.backward()
+            norm = self._clip()
+        if not bool(norm.isfinite()):
             named = self.loss.named_parameters()
             bad = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
             self._fail(f"the gradient of {bad[:3]} is not finite" + self._bad_site(batch, before))
         for optimizer in self.optimizers:
-            optimizer.step()
-        return value, norm
+            if self.options.optimizer is not FUSED_ADAM or not adam_step(optimizer):
+                optimizer.step()
+        return value, norm.item()
+
+    def _loss(self, batch: Batch | Chosen, weight: float | Tensor) -> tuple[Tensor, Tensor | None]:
+        """The loss; from a captured step, which gives the parameters their gradients, also the norm of these."""
+        found = self.step_loss.gradients(batch, weight) if isinstance(self.step_loss, CompiledStep) else None
+        if found is not None:
+            return found
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return self.step_loss(batch, weight), None
 
     def _weight(self, beta: float) -> float | Tensor:
-        return self._scalar(beta) if self.weight_is_input else beta
+        """The weight of annealed sites; one that changes is an input of a captured graph."""
+        return self._scalar(beta) if self.captured and self.options.anneal is not None else beta
 
     def _scalar(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device=self.parameters[0].device)
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         """Clip the gradient to norm ``clip``; return its norm before. Of a sparse gradient only its values count."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
         grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
-        norm = nn.utils.get_total_norm(grads)
-        if self.options.clip is not None and bool(norm.isfinite()):
-            factor = (self.options.clip / (norm + 1e-6)).clamp(max=1.0)
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
-        return norm.item()
+        norm, factor = norm_and_factor(grads, self.options.clip)
+        for parameter in self.parameters:
+            if factor is not None and parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        return norm
 
-    def _bad_site(self, batch: Batch, rng_state: Tensor) -> str:
+    def _bad_site(self, batch: Batch | Chosen, rng_state: Tensor) -> str:
         """Repeat the step with the same draws, to name the first site that is not finite."""
         with torch.random.fork_rng():
             torch.set_rng_state(rng_state)
-            return bad_site(self.loss, batch)
+            return bad_site(self.loss, self.loss.taken(batch))
 
     def _check_end(self) -> None:
         """Fail if the weights after the last step, from which no further step begins, have a loss that is not finite.

@@ -23,6 +23,9 @@ from ..modeling.base import QUIET, ZooModel
 NO_DISTRIBUTION = (ValueError, torch.linalg.LinAlgError)
 
 
+Chosen = tuple[Tensor | None, Tensor | None]  # positions and weights of rows, see `minibatches.sample_rows`
+
+
 class NonFiniteLoss(FloatingPointError):
     """Error: the loss or a gradient is not finite. The message names the step and the first bad site.
 
@@ -89,20 +92,31 @@ class Watch(Messenger):
 class Loss(nn.Module):
     """The negative ELBO of a batch as a torch module; a representation that model and guide share is computed once.
 
-    Its call takes the weight of the annealed sites: a number, or for a compiled loss a tensor of shape ().
+    Its call takes a batch, or the positions and weights of its rows in `data`, so that a captured step looks them up by
+    itself, and the weight of the annealed sites: a number, or for a compiled loss a tensor of shape ().
     """
 
-    def __init__(self, model: ZooModel, guide: nn.Module, elbo: ELBO, annealed: Set[str] = frozenset()) -> None:
+    def __init__(
+        self, model: ZooModel, guide: nn.Module, elbo: ELBO, annealed: Set[str] = frozenset(), data: Batch | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.guide, self.elbo, self.annealed = model, guide, elbo, annealed
+        self.model, self.guide, self.elbo, self.annealed, self.data = model, guide, elbo, annealed, data
 
-    def forward(self, batch: Mapping[str, Any], weight: float | Tensor = 1.0) -> Tensor:
+    def forward(self, batch: Mapping[str, Any] | Chosen, weight: float | Tensor = 1.0) -> Tensor:
         token = QUIET.set(True)
         try:
             with Anneal(self.annealed, weight):
-                return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(batch))
+                return self.elbo.differentiable_loss(self.model, self.guide, **self.model.arguments(self.taken(batch)))
         finally:
             QUIET.reset(token)
+
+    def taken(self, batch: Mapping[str, Any] | Chosen) -> Mapping[str, Any]:
+        """The batch, taken from the data if its rows are given."""
+        if not isinstance(batch, tuple):
+            return batch
+        assert self.data is not None
+        rows, weight = batch
+        return self.data if rows is None else self.data.take(rows, weight=weight)
 
     def value(self, batch: Mapping[str, Any]) -> float:
         """The loss as a number (TraceEnum_ELBO's differentiable loss refuses to run without gradients)."""

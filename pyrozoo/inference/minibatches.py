@@ -50,19 +50,31 @@ def sample_minibatches(
     Raises:
         ValueError: The strata in `batch_size` are not those of the data, are all empty, or overlap.
     """
+    for rows, weight in sample_rows(train, batch_size, generator, share):
+        yield train if rows is None else train.take(rows, weight=weight, group_rows=group_rows)
 
-    def take(rows: Tensor, weight: Tensor | None = None) -> Batch:
+
+def sample_rows(
+    train: Batch, batch_size: Any, generator: torch.Generator, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+    """Draw one epoch of minibatches, see `sample_minibatches`, without taking them from the data.
+
+    Yields:
+        Positions of the rows, None for all of the data as they are, and the rows' weights, None for equal ones.
+    """
+
+    def own(rows: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         if len(rows) % share[1] == 0:
             rows, weight = rows[share[0] :: share[1]], None if weight is None else weight[share[0] :: share[1]]
-        return train.take(rows, weight=weight, group_rows=group_rows)
+        return rows.to(device), weight
 
-    mapped = train.on_disk is not None
+    mapped, device = train.on_disk is not None, train.tensors[train.rows].device
     if batch_size is None:
-        yield take(torch.arange(train.n_rows)) if mapped or share[1] > 1 else train
+        yield own(torch.arange(train.n_rows)) if mapped or share[1] > 1 else (None, None)
         return
     if not isinstance(batch_size, Mapping):
         for rows in _shuffled(train.n_rows, batch_size, generator, mapped):
-            yield take(rows)
+            yield own(rows)
         return
     strata = _strata_in_use(train, batch_size)
     n_steps = max(math.ceil(len(rows) / size) for rows, size in strata)
@@ -71,7 +83,7 @@ def sample_minibatches(
         n = sum(map(len, parts))
         scale = [len(rows) / len(part) * n / train.n_rows for (rows, _), part in zip(strata, parts, strict=True)]
         weight = torch.cat([torch.full((len(part),), s) for part, s in zip(parts, scale, strict=True)])
-        yield take(torch.cat(parts), weight.to(train.reference))
+        yield own(torch.cat(parts), weight.to(train.reference))
 
 
 def some_rows(model: nn.Module, guide: nn.Module, train: Batch, n: int = 2) -> Batch:

@@ -25,6 +25,32 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
 
+
+@torch.no_grad()
+def adam_step(optimizer: torch.optim.Optimizer) -> bool:
+    """``step()`` of a `FUSED_ADAM` by its kernel alone: the same numbers and state in half the time of a small network.
+
+    Returns:
+        Whether it was done: not where parameters have no state yet, as before a first step, or are of several types.
+    """
+    if not isinstance(optimizer, torch.optim.Adam):
+        return False
+    groups = [[p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
+    states = [[optimizer.state.get(p, {}) for p in group] for group in groups]
+    if not all(map(all, states)) or len({p.dtype for group in groups for p in group}) > 1:
+        return False
+    for options, params, own in zip(optimizer.param_groups, groups, states, strict=True):
+        if params:
+            first, second, steps = ([state[name] for state in own] for name in ("exp_avg", "exp_avg_sq", "step"))
+            beta1, beta2 = options["betas"]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adam_(
+                params, [p.grad for p in params], first, second, [], steps, lr=options["lr"], beta1=beta1, beta2=beta2,
+                weight_decay=options["weight_decay"], eps=options["eps"], amsgrad=False, maximize=False,
+            )  # fmt: skip
+    return True
+
+
 INTERNAL = {"lenient_groups", "default_strata", "default_size", "given_lr"}
 GROUPS = ("auto", "all", "present")
 
@@ -64,9 +90,10 @@ class Settings:
         valid_particles: Number of samples of the validation ELBO.
         optimizer: Function ``parameter groups -> torch optimiser``.
         device: Device for training, e.g. "cuda"; None for that of the data.
-        compile: "none": Pyro runs at every step. "graph" and "inductor": its tensor operations are captured once and
-            replayed or compiled, see `pyrozoo.CompiledLoss`; where that cannot be done, the fit runs eagerly and a
-            warning says why. "auto": the mode that pays off for the number of steps of the whole fit.
+        compile: "none": Pyro runs at every step. "graph" and "inductor": its tensor operations, from the rows of the
+            minibatch to the clipped gradients, are captured once and replayed or compiled, see `pyrozoo.CompiledLoss`
+            for what can be captured; where that cannot be done, the fit runs eagerly and a warning says why. "auto":
+            the mode that pays off for the number of steps of the whole fit.
         distributed: Whether this is one of several processes that ``torchrun`` started, which share every minibatch.
             A minibatch that cannot be divided evenly (the ragged last one) is computed by all of them.
         validate: Pyro's and torch's validation: True always, False never, None in the first epoch (a bad argument
