@@ -80,8 +80,7 @@ def gradient_cases() -> dict[str, Callable[[int], float]]:
         "groups present": lambda rank: compare(AMORTIZED, rank, 10, present=True),
         "annealed": lambda rank: compare(SSMTL, rank, 10, weight=0.37),
         "three particles": lambda rank: compare(SSMTL, rank, 10, particles=3),
-        "graph": lambda rank: compare(SSMTL, rank, 8, ragged=True, compiled=True),
-        "graph, annealed": lambda rank: compare(SSMTL, rank, 10, weight=0.37, compiled=True),
+        "graph, annealed, ragged": lambda rank: compare(SSMTL, rank, 8, ragged=True, weight=0.37, compiled=True),
     }
 
 
