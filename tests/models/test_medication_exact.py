@@ -94,6 +94,19 @@ def test_missing_frames_and_known_labels_equal_enumeration(reading, seed):
     assert marginal == pytest.approx(without_scores, abs=1e-9)
 
 
+@pytest.mark.parametrize(("reading", "seed"), PROBLEMS[::3])
+def test_a_path_among_equals_has_the_largest_sum(reading, seed):
+    text, log_score, rng = problem(reading, seed)
+    equal = decode._legality(text.process().graph())  # what is possible has the log probability 0
+    own = rng.integers(0, 3, log_score.shape).astype(float)
+    paths, value = enumerated(text, np.zeros_like(log_score))
+    possible = paths[value > -np.inf]
+    sums = own[np.arange(len(own)), possible].sum(1)
+    labels, best = kernels.semi_markov_map(own, equal)
+    assert best == sums.max()
+    assert (possible[sums == best] == labels).all(1).any()
+
+
 @pytest.mark.parametrize("reading", [HAZARD, CDF])
 def test_no_empty_gap_is_the_process_of_the_text(reading):
     text, log_score, _ = problem(reading, 1)
@@ -297,7 +310,8 @@ def test_threads_change_no_bit(kind, monkeypatch):
         value = log_evidence(scores, lengths, process)
         value.sum().backward()
         found = [decode.step_performed(own, process), *decode.marginals(own, process), value.detach(), scores.grad]
-        return [np.asarray(part) for part in found]
+        paths = [labels for labels, _ in decode.most_probable(own, process)]
+        return [np.asarray(part) for part in [*found, *paths]]
 
     expected = results()
     monkeypatch.setattr(parallel, "WORTH_THREADS", 0)
@@ -345,6 +359,27 @@ def test_the_chain_equals_enumeration(seed):
     lengths = torch.full((len(paths),), 6)
     prior = FrameChain(process, lengths).log_prob(torch.as_tensor(paths)).numpy()
     np.testing.assert_allclose(prior + log_score[np.arange(6), paths].sum(1), value, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_labels", [1, 2, 5, 8])
+def test_of_equal_paths_of_the_chain_the_first_is_taken(n_labels):
+    """Labels, and not the score alone, are those of the recursion, with the lowest label where several are as good."""
+    rng = np.random.default_rng(n_labels)
+    scores, initial, transition = (
+        rng.integers(-2, 1, shape).astype(float) for shape in [(60, n_labels), n_labels, (n_labels, n_labels)]
+    )
+    transition[rng.random(transition.shape) < 0.2] = -np.inf
+    s, u = initial + scores[0], []
+    for own in scores[1:]:
+        ways = s[:, None] + transition
+        u.append(ways.argmax(0))
+        s = ways.max(0) + own
+    path = [int(s.argmax())]
+    for back in u[::-1]:
+        path.append(int(back[path[-1]]))
+    labels, best = chains.viterbi(scores, initial, transition)
+    assert best == s.max()
+    assert labels.tolist() == (path[::-1] if best > -np.inf else [-1] * 60)
 
 
 def test_gradients_of_the_chain_equal_plain_autograd():

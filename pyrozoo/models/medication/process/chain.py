@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .kernels import FAST, _log_sum
+from .kernels import FAST
 
 DENSE = 1e-100  # probabilities above this cost less to repair than what underflows
 
@@ -21,18 +21,31 @@ DENSE = 1e-100  # probabilities above this cost less to repair than what underfl
 def viterbi(log_score, log_initial, log_transition):
     """Find the labels that maximise f of eq. 1, and their log score (-1 and -inf if none), by the text's recursion."""
     n_frames, n_labels = log_score.shape
-    score, new = log_initial + log_score[0], np.empty(n_labels)
-    back = np.zeros((n_frames, n_labels), np.int16)
+    padded = (n_labels + 3) // 4 * 4  # four maxima at a time: they do not wait for each other
+    table = np.full((n_labels, padded), -np.inf)
+    table[:, :n_labels] = log_transition
+    score = np.full((n_frames, padded), -np.inf)
+    score[0, :n_labels] = log_initial + log_score[0]
     for t in range(1, n_frames):
-        for k in range(n_labels):
-            best, origin = -np.inf, 0
+        for k in range(0, padded, 4):
+            s0 = s1 = s2 = s3 = -np.inf
             for j in range(n_labels):
-                value = score[j] + log_transition[j, k]
-                if value > best:
-                    best, origin = value, j
-            new[k], back[t, k] = best + log_score[t, k], origin  # recursion to eq. 1: s_{t,k}, u_{t,k}
-        score[:] = new
-    return traced_back(score, back)
+                x = score[t - 1, j]
+                s0, s1 = max(s0, x + table[j, k]), max(s1, x + table[j, k + 1])
+                s2, s3 = max(s2, x + table[j, k + 2]), max(s3, x + table[j, k + 3])
+            score[t, k], score[t, k + 1], score[t, k + 2], score[t, k + 3] = s0, s1, s2, s3
+        for k in range(n_labels):
+            score[t, k] += log_score[t, k]  # recursion to eq. 1: s_{t,k}
+    labels = np.full(n_frames, -1)
+    best = score[n_frames - 1].max()
+    if best > -np.inf:
+        labels[n_frames - 1] = np.argmax(score[n_frames - 1])
+        for t in range(n_frames - 1, 0, -1):  # u_{t,k} is needed on the best path alone, where it is found again
+            value = -np.inf
+            for j in range(n_labels):
+                if score[t - 1, j] + log_transition[j, labels[t]] > value:
+                    value, labels[t - 1] = score[t - 1, j] + log_transition[j, labels[t]], j
+    return labels, best
 
 
 @njit(cache=True)
@@ -105,6 +118,19 @@ def backward(initial, transition, alpha, scale, q):
             gamma[t - 1, j] /= total
             beta[j] = new[j]
     return gamma, counts
+
+
+@njit(cache=True)
+def _log_sum(x, y):
+    """Log of the sum of exp(x[m] + y[m])."""
+    best, total = -np.inf, 0.0
+    for m in range(x.shape[0]):
+        best = max(best, x[m] + y[m])
+    if best == -np.inf:
+        return best
+    for m in range(x.shape[0]):
+        total += math.exp(x[m] + y[m] - best)
+    return best + math.log(total)
 
 
 @njit(cache=True, nogil=True)

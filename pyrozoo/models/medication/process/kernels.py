@@ -5,7 +5,7 @@ the first step) or step k, so that (node, age) is a first-order Markov state alt
 scores of *starting* a segment are stored, so memory is O(T N) for N nodes, whatever the longest duration.
 
 Every sum over lengths is taken in the linear domain, relative to a reference that moves with the window, and again in
-the log domain where that could have lost anything (see `_log_dot`): nothing above 1e-50 of a sum is lost.
+the log domain where that could have lost anything (see `LOWEST`): nothing above 1e-50 of a sum is lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from numba import njit
 FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}
 HIGHEST = 200.0  # a window holds exp(x - reference) up to this exponent, far from overflow
 NEGLIGIBLE = -58.0  # log of a posterior probability (1e-25) that adds nothing to marginals and expected counts
-LOWEST = 1e-170  # a linear sum below this may have lost terms; see `_log_dot`
+LEAST, HUGE = math.exp(NEGLIGIBLE), math.exp(HIGHEST)
+# Relative to exp(reference), entries are at most exp(HIGHEST), and factors below exp(-700) may be lost: a lost term is
+# below 1e-210. So a linear sum of at least this is exact to rounding; a smaller one is taken in the log domain.
+LOWEST = 1e-170
 
 
 class Graph(NamedTuple):
@@ -153,86 +156,74 @@ def _linear_tables(log_length, cap):
     return forwards, backwards
 
 
-# These take slices, not offsets: numba would have to allow for negative positions, and loops would not be vectorised.
-@njit(fastmath=FAST, cache=True)
-def _shift_max(ahead, x, y):
-    """Move ahead on by one, and raise its entries to x + y[m]."""
-    for m in range(y.shape[0]):
-        ahead[m] = max(ahead[m + 1], x + y[m])
-
-
-@njit(fastmath=FAST, cache=True)
-def _max_plus(x, y):
-    """Largest x[m] + y[m]."""
-    best = -np.inf
-    for m in range(x.shape[0]):
-        value = x[m] + y[m]
-        best = max(best, value)
-    return best
-
-
-@njit(fastmath=FAST, cache=True)
-def _dot(x, y):
+# These take whole arrays with positions, not slices: a slice counts its references, which costs more than a short loop.
+# Positions that move with the loop are unsigned, since numba would allow for negative ones, and not vectorise.
+@njit(cache=True, inline="always")
+def _dot(x, n, i, y, a, j, count):
+    """Sum of x[n, i + m] * y[a, j + m] over m < count."""
     total = 0.0
-    for m in range(x.shape[0]):
-        total += x[m] * y[m]
+    for m in range(count):
+        total += x[n, np.uint64(i + m)] * y[a, np.uint64(j + m)]
     return total
 
 
-@njit(fastmath=FAST, cache=True)
-def _scale(x, factor):
-    for m in range(x.shape[0]):
-        x[m] *= factor
-
-
 @njit(cache=True)
-def _log_sum(x, y):
-    """Log of the sum of exp(x[m] + y[m])."""
-    best = _max_plus(x, y)
+def _log_sum_at(x, n, i, y, a, j, count):
+    """Log of the sum of exp(x[n, i + m] + y[a, j + m]) over m < count."""
+    best, total = -np.inf, 0.0
+    for m in range(count):
+        best = max(best, x[n, i + m] + y[a, j + m])
     if best == -np.inf:
         return best
-    total = 0.0
-    for m in range(x.shape[0]):
-        total += math.exp(x[m] + y[m] - best)
+    for m in range(count):
+        total += math.exp(x[n, i + m] + y[a, j + m] - best)
     return best + math.log(total)
 
 
 @njit(cache=True)
-def _refresh(logs, linear):
-    """Fill a linear window anew, relative to its own largest entry; returns that."""
+def _refresh(logs, linear, n, first, stop):
+    """Fill the linear window first <= m < stop of row n anew, relative to its own largest entry; returns that."""
     reference = -np.inf
-    for m in range(logs.shape[0]):
-        reference = max(reference, logs[m])
-    for m in range(logs.shape[0]):
-        linear[m] = math.exp(logs[m] - reference) if logs[m] > -np.inf else 0.0
+    for m in range(first, stop):
+        reference = max(reference, logs[n, m])
+    for m in range(first, stop):
+        linear[n, m] = math.exp(logs[n, m] - reference) if logs[n, m] > -np.inf else 0.0
     return reference
 
 
 @njit(cache=True, inline="always")
-def _push(x, linear, first, stop, reference):
+def _push(x, linear, n, first, stop, reference):
     """Linear value of x relative to a reference, which rises, and the window with it, where x is far above it."""
-    if x == -np.inf:
-        return 0.0, reference
-    if x - reference > HIGHEST:
-        _scale(linear[first:stop], math.exp(reference - x) if reference > -np.inf else 0.0)
-        return 1.0, x
-    return math.exp(x - reference), reference
+    value = 0.0
+    if x > -np.inf:
+        if x - reference > HIGHEST:
+            factor = math.exp(reference - x) if reference > -np.inf else 0.0
+            for m in range(first, stop):
+                linear[n, m] *= factor
+            value, reference = 1.0, x
+        else:
+            value = math.exp(x - reference)
+    return value, reference
 
 
 @njit(cache=True, inline="always")
-def _log_dot(x, logs, linear, first, stop, reference, log_table, table, offset):
-    """Log of exp(x) + the sum of exp(logs[m]) * table[offset + m - first] over the window first <= m < stop.
+def _relative(x, reference):
+    """exp(x - reference); 0 where that is out of range, and for -inf."""
+    value = 0.0
+    if x > -np.inf and reference > -np.inf and -700.0 < x - reference < HIGHEST:
+        value = math.exp(x - reference)
+    return value
 
-    Relative to exp(reference), entries are at most exp(HIGHEST), and factors below exp(-700) may be lost: a lost term
-    is below 1e-210. So a sum of at least `LOWEST` is exact to rounding; a smaller one is taken in the log domain.
-    """
-    end = offset + stop - first
-    total = _dot(linear[first:stop], table[offset:end])
-    if total < LOWEST:
-        return _log_add(x, _log_sum(logs[first:stop], log_table[offset:end]))
-    if x - reference < HIGHEST:
-        return reference + math.log(total + (math.exp(x - reference) if x - reference > -700.0 else 0.0))
-    return _log_add(x, reference + math.log(total))
+
+@njit(cache=True, inline="always")
+def _add(top, total, x, y):
+    """Sum of total * exp(top) and y * exp(x) in the same form, with the larger exponent; x is finite."""
+    if x > top:
+        total = total * math.exp(top - x) + y if total > 0.0 else y
+        top = x
+    else:
+        total += y * math.exp(x - top)
+    return top, total
 
 
 # ------------------------------------------------------------------------------------------------ most probable path
@@ -253,16 +244,26 @@ def semi_markov_map(log_score, graph):
     start = np.full((n_nodes, n_frames + 1), -np.inf)  # best score of a segment starting at t, less cum at t
     tail = np.full((n_nodes, n_frames), -np.inf)  # best score of being in a segment of age cap or more at t
     tail_start = np.zeros((n_nodes, n_frames), np.int64)
-    # Best score, less cum, of leaving by an arc m frames from now, over the segments that have begun so far. A maximum
-    # of two arrays, entry by entry, is vectorised; a maximum over a window is not.
-    ahead = np.full((graph.source.shape[0], width + 1), -np.inf)
+    # Frames come in blocks of four. `ahead` is the best score, less cum, of leaving by an arc m frames after the block
+    # began, over the segments that had begun by then; those of the block itself are added one by one, and to `ahead` at
+    # its end, all four at once. A maximum of arrays, entry by entry, is vectorised; a maximum over a window is not.
+    ahead = np.full((graph.source.shape[0], width + 8), -np.inf)
+    table = np.full((graph.source.shape[0], width + 8), -np.inf)
+    recent = np.full((n_nodes, 4), -np.inf)  # best scores of the segments that start in the block
+    for a in range(graph.source.shape[0]):
+        for m in range(graph.cap[graph.source[a]] - 1):
+            table[a, m] = graph.log_length[a, m]
     start[:, 0] = graph.log_initial
     for t in range(n_frames):
+        i = t % 4
         for n in range(n_nodes):
             cap, begin = graph.cap[n], _begin(earliest, graph.label[n], t)
             if begin > t:  # ruled out: no segment holds this frame
                 ahead[graph.first_arc[n] : graph.first_arc[n + 1]] = -np.inf
+                for j in range(4):
+                    recent[n, j] = -np.inf
                 continue
+            recent[n, i] = start[n, t]
             if t > 0:
                 tail[n, t] = tail[n, t - 1] + graph.log_stay[n]
                 tail_start[n, t] = tail_start[n, t - 1]
@@ -271,10 +272,21 @@ def semi_markov_map(log_score, graph):
                 tail[n, t], tail_start[n, t] = start[n, s] + graph.log_survive[n, cap - 1], s
             for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
                 to = graph.target[a]
-                _shift_max(ahead[a], start[n, t], graph.log_length[a, : cap - 1])
-                best = max(ahead[a, 0], tail[n, t] + graph.log_leave[a])
+                best = max(ahead[a, i], tail[n, t] + graph.log_leave[a])
+                for j in range(i + 1):
+                    best = max(best, recent[n, j] + table[a, i - j])
                 best += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
                 start[to, t + 1] = max(start[to, t + 1], best)  # s of the text, by node and age: the maximum is exact
+        if i == 3:
+            for n in range(n_nodes):
+                x0, x1, x2, x3 = recent[n, 0], recent[n, 1], recent[n, 2], recent[n, 3]
+                for j in range(4):
+                    recent[n, j] = -np.inf
+                for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
+                    for m in range(graph.cap[n]):
+                        first = max(x0 + table[a, m + 4], x1 + table[a, m + 3])
+                        last = max(x2 + table[a, m + 2], x3 + table[a, m + 1])
+                        ahead[a, m] = max(ahead[a, m + 4], max(first, last))
     node, begin, best = -1, 0, -np.inf
     for n in range(n_nodes):
         at_end = cum[graph.label[n], n_frames]
@@ -306,7 +318,7 @@ def semi_markov_map(log_score, graph):
 
 
 # ------------------------------------------------------------------------------------------------ sums over all paths
-@njit(cache=True, nogil=True)
+@njit(fastmath=FAST, cache=True, nogil=True)
 def semi_markov_forward(log_score, graph, blocked):
     """Compute the log evidence log Z, the log of the sum of f of eq. 2 over all label sequences.
 
@@ -326,38 +338,65 @@ def semi_markov_forward(log_score, graph, blocked):
     start, tail = np.full((n_nodes, n_frames + 1), -np.inf), np.full((n_nodes, n_frames), -np.inf)
     linear, reference = np.zeros((n_nodes, n_frames)), np.full(n_nodes, -np.inf)
     seen = np.full(n_nodes, -width - 1)  # last frame at which a segment of the node could start
+    survive = np.array([math.exp(graph.log_survive[n, graph.cap[n] - 1]) for n in range(n_nodes)])
     _, table = _linear_tables(graph.log_length, graph.cap[graph.source])
     log_table = np.ascontiguousarray(graph.log_length[:, ::-1])
+    old = np.zeros(n_nodes)  # exp(tail) at the current frame, relative to the reference
+    stay, leave = np.exp(graph.log_stay), np.exp(graph.log_leave)
+    # What enters a node at the next frame: a sum, relative to the exponential of `top`.
+    top, total = np.full(n_nodes, -np.inf), np.zeros(n_nodes)
     for n in range(n_nodes):
         if n != blocked:
             start[n, 0] = graph.log_initial[n]
     for t in range(n_frames):
+        top[:], total[:] = -np.inf, 0.0
         for n in range(n_nodes):
-            cap = graph.cap[n]
-            first = t + 1 - min(cap - 1, t + 1)
+            cap, before = graph.cap[n], reference[n]
+            s, begin = t - cap + 1, _begin(earliest, graph.label[n], t)
+            first = max(s, 0)
             if t % width == 0:  # values that have left the window may have been much larger than those in it
-                reference[n] = _refresh(start[n, first:t], linear[n, first:t])
-            linear[n, t], reference[n] = _push(start[n, t], linear[n], first, t, reference[n])
+                reference[n] = _refresh(start, linear, n, first, t)
+            linear[n, t], reference[n] = _push(start[n, t], linear, n, first, t, reference[n])
             if start[n, t] > -np.inf:
                 seen[n] = t
-            s, begin = t - cap + 1, _begin(earliest, graph.label[n], t)
             if begin > t:
+                old[n] = 0.0
                 continue
-            grown = tail[n, t - 1] + graph.log_stay[n] if t > 0 else -np.inf
-            tail[n, t] = _log_add(grown, start[n, s] + graph.log_survive[n, cap - 1]) if s >= begin else grown
-        for n in range(n_nodes):
-            m = min(graph.cap[n] - 1, t + 1 - _begin(earliest, graph.label[n], t))
+            if t > 0 and reference[n] != before:
+                old[n] = _relative(tail[n, t - 1], reference[n])
+            old[n] *= stay[n]
+            if s >= begin:
+                old[n] += linear[n, s] * survive[n]
+            known = LOWEST < old[n] < HUGE
+            if known:
+                tail[n, t] = reference[n] + math.log(old[n])
+            else:
+                grown = tail[n, t - 1] + graph.log_stay[n] if t > 0 else -np.inf
+                tail[n, t] = _log_add(grown, start[n, s] + graph.log_survive[n, cap - 1]) if s >= begin else grown
+                old[n] = _relative(tail[n, t], reference[n])
+            m = min(cap - 1, t + 1 - begin)
+            in_window = t - seen[n] < m
             for a in range(graph.first_arc[n], graph.first_arc[n + 1]):
                 to = graph.target[a]
                 if to == blocked:
                     continue
-                value = tail[n, t] + graph.log_leave[a]
-                if t - seen[n] < m:
-                    value = _log_dot(
-                        value, start[n], linear[n], t + 1 - m, t + 1, reference[n], log_table[a], table[a], width - m
-                    )
-                value += cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
-                start[to, t + 1] = _log_add(start[to, t + 1], value)
+                shift = cum[graph.label[n], t + 1] - cum[graph.label[to], t + 1]
+                x = tail[n, t] + graph.log_leave[a]
+                if in_window:
+                    found = _dot(linear, n, t + 1 - m, table, a, width - m, m)
+                    if found >= LOWEST:
+                        if known:
+                            found, x = found + old[n] * leave[a], -np.inf
+                        top[to], total[to] = _add(top[to], total[to], reference[n] + shift, found)
+                    else:
+                        y = _log_sum_at(start, n, t + 1 - m, log_table, a, width - m, m)
+                        if y > -np.inf:
+                            top[to], total[to] = _add(top[to], total[to], y + shift, 1.0)
+                if x > -np.inf:
+                    top[to], total[to] = _add(top[to], total[to], x + shift, 1.0)
+        for n in range(n_nodes):
+            if total[n] > 0.0:
+                start[n, t + 1] = top[n] + math.log(total[n])
     log_z = -np.inf
     for n in range(n_nodes):
         value = tail[n, n_frames - 1]
@@ -367,7 +406,7 @@ def semi_markov_forward(log_score, graph, blocked):
     return log_z, start, tail, cum, earliest
 
 
-@njit(cache=True, nogil=True)
+@njit(fastmath=FAST, cache=True, nogil=True)
 def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
     """Compute posterior marginals of every frame's label, and expected counts, from `semi_markov_forward`'s results.
 
@@ -390,6 +429,7 @@ def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
     touching = n_entries > n_nodes  # steps may follow steps, so that the gaps do not tell where a step ends
     ended = np.zeros((n_nodes if touching else 0, n_frames + 1))  # posterior probability that a segment ends before t
     following = np.full(n_nodes, -np.inf)  # log weight of all that follows the start of a segment at the current frame
+    mass = np.zeros(n_arcs)  # of an arc in the linear domain
     closed = np.full(cum.shape[0], n_frames)  # first frame from the current one on where the label is ruled out
     for s in range(n_frames - 1, -1, -1):
         for k in range(cum.shape[0]):
@@ -404,13 +444,16 @@ def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
                 before = tail[n, s] - log_z
                 stay = graph.log_stay[n] + old[n] if open_to > s + 1 or open_to == s else -np.inf
                 log_stay[n] += _probability(before + stay)
-                old[n] = stay
+                top, total = stay, 1.0 if stay > -np.inf else 0.0
                 for a in range(first, last):
                     leave = graph.log_leave[a] + after[entry[a], s + 1]
-                    log_leave[a] += _probability(before + leave)
-                    if touching:
-                        ended[n, s + 1] += _probability(before + leave)
-                    old[n] = _log_add(old[n], leave)
+                    if leave > -np.inf:
+                        top, total = _add(top, total, leave, 1.0)
+                        p = _probability(before + leave)
+                        log_leave[a] += p
+                        if touching:
+                            ended[n, s + 1] += p
+                old[n] = top + math.log(total) if total > 0.0 else -np.inf
             rest[n, s % width] = old[n]
             left = n_frames - s
             d = min(left, cap)
@@ -420,37 +463,40 @@ def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
             weight = start[n, s] - log_z
             log_survive[n, d - 1] += _probability(weight + value)
             m = min(cap - 1, left - 1, open_to - s)
+            top, total = value, 1.0 if value > -np.inf else 0.0
             for a in range(first, last):
                 to = entry[a]
-                if m > 0 and seen[to] - s <= m:
-                    value = _log_dot(
-                        value, after[to], linear[to], s + 1, s + 1 + m, reference[to], graph.log_length[a], table[a], 0
-                    )
+                mass[a] = 0.0
+                if seen[to] - s <= m:
+                    mass[a] = _dot(linear, to, s + 1, table, a, 0, m)
+                    if mass[a] >= LOWEST:  # see LOWEST
+                        top, total = _add(top, total, reference[to], mass[a])
+                    else:
+                        y = _log_sum_at(after, to, s + 1, graph.log_length, a, 0, m)
+                        if y > -np.inf:
+                            top, total = _add(top, total, y, 1.0)
+            value = top + math.log(total) if total > 0.0 else -np.inf
             following[n] = value - cum[graph.label[n], s]
             begun[n, s] = _probability(weight + value)
-            if begun[n, s] == 0.0 or m == 0:
+            if begun[n, s] == 0.0:
                 continue
             for a in range(first, last):
                 to = entry[a]
                 if seen[to] - s <= m:
-                    i, j = s + 1, s + 1 + m
-                    _count(
-                        log_length[a, :m], weight, after[to, i:j], linear[to, i:j], reference[to],
-                        graph.log_length[a, :m], table[a, :m],
-                    )  # fmt: skip
+                    scale = weight + reference[to]
+                    if scale < HIGHEST and math.exp(scale) * mass[a] < LEAST:
+                        continue
+                    _count(log_length, a, 0, weight, scale, after, linear, to, s + 1, graph.log_length, table, a, m)
                     if touching:
-                        _count(
-                            ended[n, i:j], weight, after[to, i:j], linear[to, i:j], reference[to],
-                            graph.log_length[a, :m], table[a, :m],
-                        )  # fmt: skip
+                        _count(ended, n, s + 1, weight, scale, after, linear, to, s + 1, graph.log_length, table, a, m)
         for e in range(n_entries):
             after[e, s] = following[into[e]] + cum[entered_from[e], s]
             if after[e, s] > -np.inf:
                 seen[e] = s
             stop = min(n_frames, s + reach[e])
             if s % width == 0:
-                reference[e] = _refresh(after[e, s + 1 : stop], linear[e, s + 1 : stop])
-            linear[e, s], reference[e] = _push(after[e, s], linear[e], s + 1, stop, reference[e])
+                reference[e] = _refresh(after, linear, e, s + 1, stop)
+            linear[e, s], reference[e] = _push(after[e, s], linear, e, s + 1, stop, reference[e])
     marginals = _marginals(graph, begun, ended, cum.shape[0])
     return marginals, ExpectedCounts(begun[:, 0].copy(), log_length, log_survive, log_stay, log_leave)
 
@@ -487,15 +533,15 @@ def _entries(graph):
 
 
 @njit(cache=True, inline="always")
-def _count(out, weight, logs, linear, reference, log_table, table):
-    """Add exp(weight + logs[m] + log_table[m]) to out[m]."""
-    if weight + reference < HIGHEST:
-        c = math.exp(weight + reference)
-        for m in range(out.shape[0]):
-            out[m] += c * linear[m] * table[m]
+def _count(out, k, j, weight, scale, logs, linear, n, i, log_table, table, a, count):
+    """Add exp(weight + logs[n, i + m] + log_table[a, m]) to out[k, j + m], m < count; `scale`: weight of `linear`."""
+    if scale < HIGHEST:
+        c = math.exp(scale)
+        for m in range(count):
+            out[k, np.uint64(j + m)] += c * linear[n, np.uint64(i + m)] * table[a, m]
     else:  # a factor could overflow although no product does
-        for m in range(out.shape[0]):
-            out[m] += math.exp(weight + logs[m] + log_table[m])
+        for m in range(count):
+            out[k, j + m] += math.exp(weight + logs[n, i + m] + log_table[a, m])
 
 
 @njit(cache=True)
