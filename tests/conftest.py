@@ -1,11 +1,24 @@
 """What all tests share: one torch thread, since tiny models on shared cores are many times slower with more."""
 
+import gc
+
 import pytest
 import torch
 
 from pyrozoo.inference.copies import default_dtype
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Leave out of every garbage collection what stays until the end: modules and tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="module")

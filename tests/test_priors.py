@@ -404,7 +404,7 @@ def test_a_scale_shrinks_or_grows_to_that_of_maximum_marginal_likelihood(tau, ba
     assert learned(LearnedScale(), data, batch_size).scale.item() == pytest.approx(exact, rel=0.07)
 
 
-@pytest.mark.parametrize("seed", [100, 101])
+@pytest.mark.parametrize("seed", [100, pytest.param(101, marks=pytest.mark.slow)])
 def test_a_mixture_finds_two_populations(seed):
     rng = np.random.default_rng(seed)
     second = rng.random(60) < 0.3

@@ -128,7 +128,8 @@ def guides(
         >>> from pyrozoo.models.ssmtl import simulate
         >>> train, test = simulate(n_units=4, n_labelled=10, n_unlabelled=0)
         >>> model = zoo.create_model("ssmtl", train, c_dim=2, width=8, alpha=0.0)
-        >>> found = zoo.compare_guides(model, {"paper": "paper", "mvn": "mvn"}, train, test, steps=5, progress=False)
+        >>> guides = {"paper": "paper", "mvn": "mvn"}
+        >>> found = zoo.compare_guides(model, guides, train, test, draws=25, steps=5, progress=False)
         >>> figure = zoo.plots.guides(found, coords={"unit": [0, 1]})
         >>> [ax.get_xlabel() for ax in figure.axes[1:]]
         ['ELBO [nats per row]', 'median Pareto k', 'y.crps']

@@ -14,6 +14,7 @@ from pyrozoo.experiments.record import PUBLISHED
 from pyrozoo.models.ssmtl.data.datasets import DATASETS, draw_labels, dryer
 from pyrozoo.models.ssmtl.data.drifting import simulate_drift
 from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
+from pyrozoo.models.ssmtl.experiments import baselines
 from pyrozoo.models.ssmtl.experiments.baselines import BASELINES, stl
 from pyrozoo.models.ssmtl.experiments.published import TABLE_1, TABLE_2
 
@@ -252,16 +253,25 @@ def test_data_sets_load_by_name():
 
 
 # ------------------------------------------------------------------ baselines
+@pytest.fixture
+def few_trees(monkeypatch):
+    """For what does not depend on how many there are."""
+    monkeypatch.setattr(baselines, "_N_TREES", 20)
+
+
+@pytest.mark.usefixtures("few_trees")
 @pytest.mark.parametrize("name", BASELINES)
 def test_baseline_beats_the_mean_and_repeats_itself(name):
     train, test = simulate(8, 5, 20, 20, seed=11)
     prediction = BASELINES[name](train, test, 0)
     assert prediction.shape == (test.n_rows,)
     assert rmse(prediction, test) < 0.9 * rmse(target(train)[train.observed()].mean(), test)
-    np.testing.assert_array_equal(prediction, BASELINES[name](train, test, 0))
+    if name != "STL":  # STL_default_gamma is the same function, and six times as fast
+        np.testing.assert_array_equal(prediction, BASELINES[name](train, test, 0))
 
 
-def test_units_and_their_unlabelled_rows_help_on_the_dryer(dryer_parts):
+def test_units_and_their_unlabelled_rows_help_on_the_dryer(dryer_parts, monkeypatch):
+    monkeypatch.setattr(baselines, "_N_TREES", 60)
     train, test = dryer_parts
     error = {name: rmse(BASELINES[name](train, test, 0), test) for name in BASELINES if "STL" not in name}
     assert error["trees_with_unit_means"] < error["trees_with_offset"] - 2 < error["pooled_trees"] - 3
@@ -269,6 +279,7 @@ def test_units_and_their_unlabelled_rows_help_on_the_dryer(dryer_parts):
     assert error["pooled_trees"] == pytest.approx(12.9, abs=1.0)
 
 
+@pytest.mark.usefixtures("few_trees")
 @pytest.mark.parametrize("name", [n for n in BASELINES if n != "STL"])  # STL_default_gamma is the same function
 def test_baselines_match_units_by_name_not_by_position(name):
     train, test = small(seed=4)
