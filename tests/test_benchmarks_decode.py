@@ -13,6 +13,7 @@ import decode
 import decode_stream
 import units
 
+ROOT = Path(__file__).parents[1]
 needs_hmmlearn = pytest.mark.skipif(decode._hmmc is None, reason="hmmlearn is not installed")
 READINGS = ["hazard", "cdf"]
 
@@ -118,6 +119,41 @@ def test_the_length_comes_alone(monkeypatch, capsys):
     monkeypatch.setattr(decode, "against_length", lambda *given: pd.DataFrame({"min_us": {"MAP": float(given[0])}}))
     decode.main(["--length", "--rounds", "20"])
     assert "MAP       2" in capsys.readouterr().out
+
+
+def test_the_pages_have_the_numbers_of_the_records():
+    record, by_length = (
+        json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text())
+        for name in ("decode", "decode_length")
+    )
+    readme = (ROOT / "benchmarks" / "README.md").read_text()
+
+    def ratios(digits, titles, line):
+        return "; ".join(f"{record[title][line]['ratio']:.{digits}f}" for title in titles)
+
+    for what in ("Viterbi", "forward-backward of the chain"):
+        cells = ratios(2, [f"{what}, {n} x {t} frames" for n, t in decode.SIZES], "pyrozoo kernel")
+        assert f"| {what}, 1 x 10,000; 64 x 1,000 | {cells} | of hmmlearn's kernel |" in readme
+    exact = [f"exact decoding, {reading}, 1 x 10000 frames" for reading in READINGS]
+    for line in ("MAP", "log evidence", "forward-backward"):
+        assert f"| {line}, hazard; cdf | {ratios(0, exact, line)} | x Viterbi |" in readme
+    assert f"| `single_history`, hazard; cdf | {ratios(1, exact, 'single_history')} | x Viterbi |" in readme
+    gradients = [f"gradient of the log evidence, {reading}, 8 x 400 frames" for reading in READINGS]
+    for name in ("plain PyTorch, log domain", "plain PyTorch, scaled"):
+        assert f"| {name}, hazard; cdf | {ratios(1, gradients, name)} | x the zoo's gradient |" in readme
+
+    page = (ROOT / "pyrozoo" / "models" / "medication" / "README.md").read_text()
+    [lengths] = [part for title, part in by_length.items() if title.startswith("against the number of frames")]
+    (us, longest, memory) = (
+        [lengths[f"{name}, {frames}"][column] for name in decode.DECODERS]
+        for frames, column in [(10**4, "min_us"), (10**6, "ratio"), (10**6, "bytes_per_frame")]
+    )
+    said = (
+        f"exact MAP takes {us[0]:.1f} µs a frame, forward and backward with expected counts {us[1]:.1f} µs; at a "
+        f"million frames {longest[0]:.2f} and {longest[1]:.2f} times as much a frame, and {memory[0]:.0f} and "
+        f"{memory[1]:.0f} bytes a frame"
+    )
+    assert said in " ".join(page.split())
 
 
 @pytest.fixture

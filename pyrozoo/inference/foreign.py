@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,19 @@ def naming_run(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {one_line(error)}") from error
 
 
+def _numbers(func: Callable, args: tuple, options: Mapping[str, Any]) -> int:
+    """How many numbers one of the `_MAKERS` is about to make.
+
+    Torch knows from the same call on its device without memory; but where it knows by Python, this imports SymPy, which
+    takes a second. So what every run makes is counted here.
+    """
+    if func is torch.arange and not {"start", "end", "step"} & set(options):
+        start, end, step = args if len(args) == 3 else (*args, 1) if len(args) == 2 else (0, *args, 1)
+        return max(0, math.ceil((end - start) / step)) if step else 0
+    func = torch.empty if func in (torch.rand, torch.randn) else func
+    return func(*args, **options, device="meta").numel()
+
+
 class Frugal(TorchFunctionMode):
     """Refuses tensors, before memory is taken for them, once they hold far more numbers than a run's files explain.
 
@@ -101,7 +115,7 @@ class Frugal(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _MAKERS and not any(isinstance(value, torch.Tensor) for value in args):
             options = {k: v for k, v in kwargs.items() if k not in ("generator", "pin_memory", "out", "device")}
-            self.left -= _PER_CALL + func(*args, **options, device="meta").numel()
+            self.left -= _PER_CALL + _numbers(func, args, options)
             if self.left < 0:
                 raise ValueError(
                     "its model or guide is far larger than the weights in the folder; the record does not belong to "

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy  # whose `special`, a fifth of a second, is imported where it is first used
 from torch import Tensor
 
 from .label_process import LabelProcess
@@ -106,7 +106,7 @@ class StudentLaw:
 
     def quantile(self, q: Any) -> np.ndarray:
         """Quantiles of the distribution with mean 0 and scale 1, of the shape of `q`."""
-        return special.stdtrit(self.nu, q)
+        return scipy.special.stdtrit(self.nu, q)
 
     def unit_draws(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Random draws with mean 0 and standard deviation 1."""
@@ -122,8 +122,8 @@ class StudentLaw:
         The closed form of Jordan, Krueger and Lerch (2019, appendix A).
         """
         z, nu = error / scale, self.nu
-        density, below = np.exp(log_density(z, np.ones(()), nu)), special.stdtr(nu, z)
-        spread = 2 * math.sqrt(nu) / (nu - 1) * special.beta(0.5, nu - 0.5) / special.beta(0.5, nu / 2) ** 2
+        density, below = np.exp(log_density(z, np.ones(()), nu)), scipy.special.stdtr(nu, z)
+        spread = 2 * math.sqrt(nu) / (nu - 1) * scipy.special.beta(0.5, nu - 0.5) / scipy.special.beta(0.5, nu / 2) ** 2
         return scale * (z * (2 * below - 1) + 2 * density * (nu + z**2) / (nu - 1) - spread)
 
 
@@ -145,14 +145,14 @@ def rounded(mean: np.ndarray, own: np.ndarray, levels: Any, step: float) -> tupl
     """Means and variances (N,) rounded to levels (L,) with a width `step`, see `StudentLaw`."""
     values = np.asarray(levels, dtype=float)
     apart = (mean[:, None] - values) ** 2
-    near = special.softmax(-0.5 * apart / step**2, axis=1) @ values
-    posterior = special.softmax(-0.5 * apart / np.maximum(own, 1e-12 * step**2)[:, None], axis=1)
+    near = scipy.special.softmax(-0.5 * apart / step**2, axis=1) @ values
+    posterior = scipy.special.softmax(-0.5 * apart / np.maximum(own, 1e-12 * step**2)[:, None], axis=1)
     return near, (posterior * (values - near[:, None]) ** 2).sum(1)
 
 
 def log_density(error: np.ndarray, scale: np.ndarray, nu: float) -> np.ndarray:
     """Log density of scale t_nu at `error`, in nats; SciPy's own checks its arguments at ten times the cost."""
-    constant = special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2) - 0.5 * math.log(nu * math.pi)
+    constant = scipy.special.gammaln((nu + 1) / 2) - scipy.special.gammaln(nu / 2) - 0.5 * math.log(nu * math.pi)
     return constant - (nu + 1) / 2 * np.log1p((error / scale) ** 2 / nu) - np.log(scale)
 
 
@@ -194,7 +194,7 @@ class Temperature:
         """
         if process is not None:
             p = (1 - self.w) * p + self.w * ((1 - self.u) * process[0] + self.u * process[1])
-        return special.softmax(np.log(np.maximum(p, np.finfo(float).tiny)) / self.t, axis=1)
+        return scipy.special.softmax(np.log(np.maximum(p, np.finfo(float).tiny)) / self.t, axis=1)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,17 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-FUSED_ADAM = functools.partial(torch.optim.Adam, fused=True)
+class Adam(torch.optim.Adam):
+    """torch's Adam without what torch wraps around its methods for compilers, which takes a second to import."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+FUSED_ADAM = functools.partial(Adam, fused=True)
 
 
 @torch.no_grad()

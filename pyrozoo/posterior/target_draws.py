@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -146,7 +147,7 @@ def _given(drawn: Pair, target: str) -> tuple[Tensor | None, Tensor]:
         shares = torch.stack([drawn.log_conditional(target, value) for value in support], -1).softmax(-1)
         return None, shares.sum(0).cpu()
     values, weights = fn.sample() if site["is_observed"] else site["value"], drawn.shares(site)
-    shape = torch.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
+    shape = np.broadcast_shapes(weights.shape, values.shape[: values.dim() - event])
     tail = values.shape[values.dim() - event :]
     plates = [*(1,) * (drawn.draws == 1), *(shape[dim] for dim in sorted(frames_of(site)))]
 

@@ -206,7 +206,7 @@ class Pair:
             site: The site.
             factors: What the probabilities are conditional on; by default all data, and the guide's latents.
         """
-        shape = torch.broadcast_shapes(
+        shape = np.broadcast_shapes(  # that of torch imports SymPy, which takes a second
             site["fn"].batch_shape, site["value"].shape[: site["value"].dim() - site["fn"].event_dim]
         )
         given = self.row_factors() if factors is None else factors

@@ -48,7 +48,8 @@ class GaussianMLP(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Concatenate the inputs, (..., d_k) broadcast, along the last axis; return loc and scale, (..., out_dim)."""
         if len({t.shape[:-1] for t in inputs}) > 1:  # broadcasting that is not needed costs more than the rest of this
-            leading = torch.broadcast_shapes(*(t.shape[:-1] for t in inputs))
+            # `torch.broadcast_shapes` imports SymPy, which takes a second.
+            leading = torch.broadcast_tensors(*(t.new_empty(()).expand(t.shape[:-1]) for t in inputs))[0].shape
             inputs = tuple(t.expand(leading + t.shape[-1:]) for t in inputs)
         loc, log_scale = self.net(torch.cat(inputs, -1)).chunk(2, -1)
         return loc, self.floor + log_scale.exp()

@@ -22,29 +22,34 @@ def viterbi(log_score, log_initial, log_transition):
     """Find the labels that maximise f of eq. 1, and their log score (-1 and -inf if none), by the text's recursion."""
     n_frames, n_labels = log_score.shape
     padded = (n_labels + 3) // 4 * 4  # four maxima at a time: they do not wait for each other
-    table = np.full((n_labels, padded), -np.inf)
+    table, new = np.full((n_labels, padded), -np.inf), np.empty(padded)
     table[:, :n_labels] = log_transition
-    score = np.full((n_frames, padded), -np.inf)
-    score[0, :n_labels] = log_initial + log_score[0]
+    score = np.empty((n_frames, n_labels))
+    score[0] = log_initial + log_score[0]
     for t in range(1, n_frames):
-        for k in range(0, padded, 4):
+        for i in range(padded // 4):
+            k = 4 * i
             s0 = s1 = s2 = s3 = -np.inf
             for j in range(n_labels):
                 x = score[t - 1, j]
                 s0, s1 = max(s0, x + table[j, k]), max(s1, x + table[j, k + 1])
                 s2, s3 = max(s2, x + table[j, k + 2]), max(s3, x + table[j, k + 3])
-            score[t, k], score[t, k + 1], score[t, k + 2], score[t, k + 3] = s0, s1, s2, s3
+            new[k], new[k + 1], new[k + 2], new[k + 3] = s0, s1, s2, s3
         for k in range(n_labels):
-            score[t, k] += log_score[t, k]  # recursion to eq. 1: s_{t,k}
+            score[t, k] = new[k] + log_score[t, k]  # recursion to eq. 1: s_{t,k}
     labels = np.full(n_frames, -1)
     best = score[n_frames - 1].max()
     if best > -np.inf:
-        labels[n_frames - 1] = np.argmax(score[n_frames - 1])
+        label = int(np.argmax(score[n_frames - 1]))
+        labels[n_frames - 1] = label
         for t in range(n_frames - 1, 0, -1):  # u_{t,k} is needed on the best path alone, where it is found again
-            value = -np.inf
+            highest, origin = -np.inf, 0
             for j in range(n_labels):
-                if score[t - 1, j] + log_transition[j, labels[t]] > value:
-                    value, labels[t - 1] = score[t - 1, j] + log_transition[j, labels[t]], j
+                value = score[t - 1, j] + log_transition[j, label]
+                if value > highest:
+                    highest, origin = value, j
+            label = origin
+            labels[t - 1] = label
     return labels, best
 
 
