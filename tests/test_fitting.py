@@ -20,7 +20,7 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo.inference.losses import NonFiniteLoss
 from pyrozoo.inference.minibatches import sample_minibatches, steps_per_epoch
-from pyrozoo.inference.settings import SCHEDULES
+from pyrozoo.inference.settings import FUSED_ADAM, SCHEDULES, adam_step
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import MTL, SSMTL
@@ -415,6 +415,31 @@ def test_clipping_bounds_the_step_not_the_reported_norm(model, train):
     assert float(sum((c**2).sum() for c in change)) ** 0.5 == pytest.approx(1e-3, rel=1e-2)
     assert clipped.history["grad_norm"].tolist() == free.history["grad_norm"].tolist()
     assert clipped.history["grad_norm"][0] > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_kernel_of_adam_alone_steps_as_the_optimiser_does(dtype):
+    ways = {}
+    for way in ("kernel", "optimiser"):
+        torch.manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(size, dtype=dtype)) for size in (5, 3, 4)]
+        groups = [{"params": parameters[:2], "lr": 0.1}, {"params": parameters[2:], "lr": 0.01}]
+        optimizer = FUSED_ADAM(groups)
+        done = []
+        for step in range(6):
+            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+            for i, parameter in enumerate(parameters):  # the second one has no gradient in some steps
+                parameter.grad = None if i == 1 and step in (0, 1, 4) else torch.randn_like(parameter)
+            done.append(way == "kernel" and adam_step(optimizer))
+            if not done[-1]:
+                optimizer.step()
+        ways[way] = parameters, optimizer.state_dict()["state"]
+        assert done == [way == "kernel" and step not in (0, 2) for step in range(6)]  # its moments begin in step 2
+    for own, other in zip(ways["kernel"][0], ways["optimiser"][0], strict=True):
+        assert torch.equal(own, other)
+    for i, own in ways["kernel"][1].items():
+        assert all(torch.equal(value, ways["optimiser"][1][i][name]) for name, value in own.items())
+    assert not adam_step(torch.optim.SGD(parameters, lr=0.1))
 
 
 # ---------------------------------------------------------------- annealing
