@@ -367,8 +367,11 @@ class _Replay(torch.autograd.Function):
 
 
 def norm_and_factor(gradients: Sequence[Tensor], clip: float | None) -> tuple[Tensor, Tensor | None]:
-    """Norm of the gradient, and the factor that clips it to `clip`: None without clipping, 1 if it is not finite."""
-    norm = nn.utils.get_total_norm(gradients)
+    """Norm of the gradient, and the factor that clips it to `clip`: None without clipping, 1 if it is not finite.
+
+    Of a sparse gradient only its values count.
+    """
+    norm = nn.utils.get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
     if clip is None:
         return norm, None
     return norm, torch.where(norm.isfinite(), (clip / (norm + 1e-6)).clamp(max=1.0), 1.0)

@@ -241,10 +241,8 @@ class Training:
         return torch.tensor(value, dtype=torch.float64, device=self.parameters[0].device)
 
     def _clip(self) -> Tensor:
-        """Clip the gradient to norm ``clip``; return its norm before. Of a sparse gradient only its values count."""
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
-        norm, factor = norm_and_factor(grads, self.options.clip)
+        """Clip the gradient to norm ``clip``; return its norm before."""
+        norm, factor = norm_and_factor([p.grad for p in self.parameters if p.grad is not None], self.options.clip)
         for parameter in self.parameters:
             if factor is not None and parameter.grad is not None:
                 parameter.grad.mul_(factor)
