@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import pickle
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_a_fit_comes_back_as_it_was(guide, tmp_path):
     assert loaded.data["sha256"] == TRAIN.sha256
     assert loaded.model.entry == ("ssmtl", "ssmtl")
     assert not loaded.model.training
-    assert loaded.versions["torch"] == torch.__version__
+    assert loaded.versions["torch"] == version("torch")  # a name of the build, as +cpu, may be in it or not
 
 
 def test_only_json_and_safetensors_are_written(folder):
