@@ -14,7 +14,7 @@ from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.experiments import baselines
 from pyrozoo.models.ssmtl.experiments import tuning as tune
-from pyrozoo.models.ssmtl.experiments.cross_fitted import SMOKE
+from pyrozoo.models.ssmtl.experiments.cross_fitted import KINDS, SMOKE
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
 from pyrozoo.models.ssmtl.experiments.figure11 import figure11_table
 from pyrozoo.models.ssmtl.experiments.figure11b import arrived, figure11b_table, split_batches
@@ -129,6 +129,9 @@ def without_source(folder):
 
 TABLES = {
     "cross-fitted": lambda: format_table(without_source("cross-fitted")),
+    "cross-fitted, each draw": lambda: format_table(
+        [own for own in read_record(RESULTS / "cross-fitted")["extra"]["draws"] if own["model"] == KINDS[-1]]
+    ),
     "drift": lambda: format_table(without_source("drift")),
     "figure11": lambda: figure11_table(rows_of("figure11")),
     "figure11b": lambda: figure11b_table(rows_of("figure11b")),
