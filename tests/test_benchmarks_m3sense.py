@@ -8,6 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import m3sense_people as people
 import m3sense_time as bench
 import plain_m3sense
 from plain_m3sense import PLAIN, UNKNOWN, PlainM3Sense
@@ -159,6 +160,22 @@ def test_the_command_measures_all_by_default(monkeypatch, capsys):
     titles = ("parameters", "inference of all tasks", "task switch", "training of all tasks")
     for title in (*titles, "0.25", "a step, bvp at 4 Hz"):
         assert title in printed
+
+
+def test_the_time_for_many_people_is_that_of_the_jobs_times_their_number(monkeypatch, tmp_path):
+    clock = iter(range(1000))
+    monkeypatch.setitem(people.CLOCKS, "cpu", lambda: float(next(clock)))
+    for name in ("net_run", "crossed_run", "simple_run"):
+        monkeypatch.setattr(people.stress, name, lambda **given: None)
+    path = people.simulated_file(tmp_path / "people.npz", 4, 4)
+    jobs, folds = people.counts(4)
+    table = people.whole(pd.DataFrame([people.run_fold(str(path), 0, True, "cpu")]), jobs)
+    assert folds == 4
+    assert people.counts(34)[1] == 12
+    assert (table["seconds"] == 1).all()
+    nested = 4 * people.stress.INNER * (len(people.stress.NETS) + len(people.stress.PENALTIES))
+    outer = 4 * people.stress.SEEDS["quick"] * (4 + len(people.stress.BASELINES))
+    assert table["all"].sum() == nested + outer
 
 
 def test_the_profile_comes_alone(monkeypatch, capsys):

@@ -433,6 +433,17 @@ def test_the_page_shows_the_clock_as_its_record_has_it():
     assert record["extra"]["configuration"] == clock.SETTINGS
 
 
+def test_the_page_says_how_long_many_people_take_as_the_record_has_it():
+    root = Path(zoo.models.m3sense.__file__).parents[3]
+    record = json.loads((root / "benchmarks" / "records" / "m3sense_people.json").read_text())
+    (jobs,) = (table for name, table in record.items() if name.startswith("seconds of the jobs"))
+    seconds = sum(row["all"] for row in jobs.values())
+    page = " ".join((HOME / "README.md").read_text().split())
+    assert f"takes {seconds / 60:.0f} minutes of processor time, about {seconds / 120:.0f} minutes of two" in page
+    assert jobs[stress.CROSSED]["all"] / seconds == pytest.approx(2 / 3, abs=0.03)
+    assert seconds / 120 < 60, "minutes"
+
+
 def test_the_time_that_the_task_switch_saves_is_that_of_the_record():
     folder = Path(zoo.models.m3sense.__file__).parent
     record = json.loads((folder.parents[2] / "benchmarks" / "records" / "m3sense_switch.json").read_text())

@@ -109,6 +109,16 @@ def only(data: Batch, people: Sequence[str]) -> Batch:
     return data.subset(np.flatnonzero(np.isin(data.group_names("subject"), list(people))))
 
 
+def folds_of(people: Sequence[str], n: int) -> tuple[list[list[str]], list[list[list[str]]]]:
+    """Deal people out over n outer folds, and in each the others over the inner folds.
+
+    Returns:
+        People left out by each outer fold, and by each inner fold of each outer fold.
+    """
+    outer = [list(people[k::n]) for k in range(n)]
+    return outer, [[sorted(set(people) - set(held))[k::INNER] for k in range(INNER)] for held in outer]
+
+
 def _parts(path: str, people: Sequence[str], outer: Sequence[str], inner: Sequence[str]) -> tuple[Batch, Batch]:
     """Return training and test windows: the people of the inner fold are tested if there are any, else of the outer."""
     train, test = without(only(featured_windows(path), people), outer)
@@ -244,8 +254,7 @@ def stress_predict_experiment(
             "as people"
         )
     everything = only(everything, names)
-    outer = [names[k::n] for k in range(n)]
-    inner = [[sorted(set(names) - set(held))[k::INNER] for k in range(INNER)] for held in outer]
+    outer, inner = folds_of(names, n)
     identity = {"name": everything.info["name"], "sha256": everything.sha256, "simulated": False}
     candidates = NETS[:2] if smoke else NETS
     options = sorted(registry.entry("m3sense").parts.CROSS_FITS.items())
