@@ -11,7 +11,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 import pyrozoo as zoo
-from pyrozoo.criticism.rivals import simple_methods
+from pyrozoo.criticism.rivals import inputs_of, simple_methods
 from pyrozoo.reports.rules import BAD, GOOD, LOOK, RULES, judge
 
 NOISE = 0.5
@@ -349,6 +349,53 @@ def test_every_rule_is_in_the_document_with_its_limits():
         line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"| {rule.good:g} | {rule.look:g} |" in line.replace("−", "-")
         assert (docs / "howto" / f"{rule.howto}.md").exists()
+
+
+@pytest.mark.parametrize("gaps", ["train", "test"])
+def test_gaps_in_one_of_training_and_test_data_alone(gaps):
+    import pandas as pd
+
+    def batch(seed, gap):
+        rng = np.random.default_rng(seed)
+        df = pd.DataFrame({"unit": np.repeat(["a", "b"], 10), "u": rng.normal(size=20), "p": rng.normal(size=20)})
+        df["y"] = df["u"] + (df["unit"] == "b")
+        if gap:
+            df.loc[3, "p"] = np.nan
+        return zoo.Batch.from_dataframe(df, unit="unit", x=["u", "p"], y="y")
+
+    train, test = batch(0, gaps == "train"), batch(1, gaps == "test")
+    assert inputs_of(train).shape == inputs_of(test, train).shape == (20, 4 if gaps == "train" else 2)
+    methods = simple_methods(train, test, "y")
+    assert {"mean", "ridge", "extra trees"} <= set(methods)
+    assert np.abs(methods["ridge"].values - test["y"][:, 0].numpy()).mean() < 0.5
+
+
+def test_test_data_without_a_label_are_named(few):
+    fit, train, test = few
+    hidden = test.relabel(np.zeros(test.n_rows, bool))
+    report = zoo.report(fit, train, hidden, out=None, draws=10, progress=False)
+    (says,) = {mark.says for mark in report.marks if mark.rule in ("labels", "mean", "coverage")}
+    assert says.startswith("Could not be told: no row of the test data has a label; give rows that have one")
+
+
+def test_what_to_do_next_names_what_there_is(capsys):
+    import re
+
+    from pyrozoo.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    options = capsys.readouterr().out
+    for rule in RULES.values():
+        assert all(hasattr(zoo, name) for name in re.findall(r"zoo\.(\w+)", rule.then)), rule.then
+        assert all(f"{option} " in options for option in re.findall(r"--[a-z-]+", rule.then)), rule.then
+
+
+def test_the_version_on_the_page_is_that_of_the_code_that_runs(monkeypatch):
+    from pyrozoo.reports.facts import _version
+
+    monkeypatch.setattr(zoo, "__version__", "9.9")
+    assert _version("pyrozoo") == "9.9"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..data.batch import Batch
 from ..data.build import FRAMES
+from ..data.values import SEEN
 
 N_TREES = 100
 MOST_LABELS = 10_000  # more are a random choice of so many
@@ -115,9 +116,9 @@ def simple_methods(
         names = train.coords.get(f"{target}_class", ())
         n_classes = len(names) or (0 if train[target].is_floating_point() else int(values[seen].max()) + 1)
     timed = train.time is not None and test.time is not None
-    read = features or inputs_of
+    x, new_x = (features(train), features(test)) if features else (inputs_of(train), inputs_of(test, train))
     task = _Task(
-        values, seen, read(train), read(test), None if group is None else train.group_names(group),
+        values, seen, x, new_x, None if group is None else train.group_names(group),
         None if group is None else test.group_names(group), train.time if timed else None,
         test.time if timed else None, n_classes, seed,
     )  # fmt: skip
@@ -150,13 +151,20 @@ def _inputs(batch: Batch) -> list[str]:
     return [name for name in names if batch[name].dim() <= 2]
 
 
-def inputs_of(batch: Batch) -> np.ndarray:
-    """Tensors of numbers along the rows, side by side, without targets, masks and groups: shape (N, D).
+def inputs_of(batch: Batch, like: Batch | None = None) -> np.ndarray:
+    """Tensors of numbers along the rows and masks of gaps in them, side by side, without targets and groups: (N, D).
 
     Args:
         batch: The batch.
+        like: The batch that has the columns, if it is another: only one of the two may have gaps.
     """
-    parts = [batch[name].detach().cpu().numpy().astype(float) for name in _inputs(batch)]
+    own = batch if like is None else like
+    parts = [
+        np.ones((batch.n_rows, *own[name].shape[1:]))  # a batch without a mask has no gaps
+        if name.endswith(SEEN) and name not in batch.tensors
+        else batch[name].detach().cpu().numpy().astype(float)
+        for name in _inputs(own)
+    ]
     return np.hstack([part.reshape(batch.n_rows, -1) for part in parts]) if parts else np.zeros((batch.n_rows, 0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import platform
@@ -155,6 +156,8 @@ def _prior_text(prior: Any) -> str:
 
 
 def _version(name: str) -> str:
+    if name == "pyrozoo":  # the code that runs; what pip knows of an editable installation may be older
+        return str(importlib.import_module(name).__version__)
     try:
         return version(name)
     except PackageNotFoundError:

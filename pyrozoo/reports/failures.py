@@ -190,12 +190,13 @@ def _range(section: Section, study: Study) -> None:
         return
     outside, usual, keys, names = [], [], [], []
     for _, rows, train in study.pairs:
-        known, new = study.inputs(study.train if train is None else train), study.inputs(rows)
+        trained = study.train if train is None else train
+        known, new = study.inputs(trained), study.inputs(rows, trained)
         names = known.columns.tolist()
         scored = np.any([rows.observed(t) for t in rows.labels if rows.along[t] == rows.rows], axis=0)
         low, high = known.to_numpy().min(0), known.to_numpy().max(0)
         outside.append(_beyond(new.to_numpy(), low, high)[scored])
-        usual.append(_usual(study, known.to_numpy(), study.train if train is None else train, rows))
+        usual.append(_usual(study, known.to_numpy(), trained, rows))
         keys.append(rows.names(rows.rows)[scored])
     where = np.concatenate(outside)
     share, chance = float(where.any(1).mean()), float(np.mean(usual))

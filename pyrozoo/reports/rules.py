@@ -96,8 +96,9 @@ RULES: dict[str, Rule] = {
         "two standard errors by group, in percentage points",
         3.0, 10.0,
         "two standard errors keep chance out; 10 points make a 90 % interval one of 80 %, which misses twice as often",
-        "Fit by zoo.cross_fitted, or calibrate by zoo.cross_conformal on labels that did not train; score later rows "
-        "or new groups if these are to be predicted.",
+        "Fit by zoo.cross_fitted, with labels held out as the rows to be predicted lie (by=, in the shell --held-out); "
+        "where that was done, calibrate by zoo.cross_conformal on labels that did not train, or label more rows. Score "
+        "later rows or new groups if these are to be predicted.",
         "intervals",
     ),
     "range": Rule(
@@ -130,7 +131,8 @@ RULES: dict[str, Rule] = {
         "rise of the ELBO over the last fifth of the training, less two standard errors, in nats per observed number",
         0.02, 0.2,
         "0.02 nats is what an sd that is wrong by 10 % costs a Gaussian prediction, 0.2 one that is wrong by a third",
-        "Train longer (more steps; zoo.fit(resume=True) goes on from a checkpoint), or with another learning rate.",
+        "Train longer (steps=, in the shell --steps; zoo.fit(resume=True) goes on from a checkpoint), or with another "
+        "learning rate.",
         "resume",
     ),
     "restarts": Rule(
@@ -141,8 +143,8 @@ RULES: dict[str, Rule] = {
         "mean distance of probabilities)",
         0.3, 1.0,
         "0.3 sd widens an honest sd by 4 %; restarts that differ by an sd do not know what the intervals claim",
-        "Fit with several restarts (restarts=4), whose mixture is wider where they disagree; do not read latents that "
-        "only one restart has.",
+        "Train each of them longer (steps=, in the shell --steps), or label more rows. Predict with several restarts "
+        "(restarts=4), whose mixture is wider where they disagree, and do not read latents that only one of them has.",
         "posterior_right",
     ),
     "khat": Rule(

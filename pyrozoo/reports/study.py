@@ -269,7 +269,12 @@ class Study:
                     for own in _outcomes(self, fit, rows, train, target, table, drawn.get(target)):
                         parts.setdefault(own.name, []).append(own)
         if not parts:
-            raise ValueError("no row to score has a target that the model predicts")
+            if self.test is None:
+                raise ValueError("no row of the training data has a label, so there is nothing to score; give test=")
+            raise ValueError(
+                "no row of the test data has a label; give rows that have one, or no test data: further fits then "
+                "score the labels of the training data"
+            )
         return [_joined(own) for own in parts.values()]
 
     @functools.cached_property
@@ -310,15 +315,17 @@ class Study:
         own = getattr(self.entry, "features", None)
         return None if own is None else lambda batch: np.asarray(own(batch), dtype=float)
 
-    def inputs(self, rows: Batch) -> pd.DataFrame:
+    def inputs(self, rows: Batch, like: Batch | None = None) -> pd.DataFrame:
         """Inputs of rows as simple methods read them, shape (N, D), with their names as columns.
 
         Args:
             rows: The rows.
+            like: Rows that have the columns, if they are others, such as those of the training.
         """
         own = getattr(self.entry, "features", None)
         if own is None:
-            return pd.DataFrame(inputs_of(rows), columns=[self.label(name) for name in input_names(rows)])
+            names = input_names(rows if like is None else like)
+            return pd.DataFrame(inputs_of(rows, like), columns=[self.label(name) for name in names])
         found = own(rows)
         if isinstance(found, pd.DataFrame):
             return found.reset_index(drop=True)
