@@ -503,7 +503,7 @@ def test_a_prior_and_an_autoguide_reach_the_fit(csv, tmp_path):
         (["--prior", "c=Gamma(1, 1)"], "prior of 'c': support"),
         (["--prior", "c=Normal(0, 1)", "--prior", "c=Normal(0, 2)"], "--prior: 'c' is given twice"),
         (["--set", "c_dim=four"], "--set c_dim=four: 'four' is not a number"),
-        (["--set", "cdim=4"], "'c_dim'"),
+        (["--set", "cdim=4"], "SSMTL has no argument 'cdim'; its arguments are ['x_dim'"),
         (["--set", "width=-8"], "width: -8; at least 1 is needed"),
         (["--steps", "0"], "not a whole number of at least 1"),
         (["--lr", "fast"], "invalid float value"),
@@ -554,8 +554,8 @@ def test_bad_usage(fail, arguments, message, tmp_path, monkeypatch):
         (b"well,u 1,flow\na,1,2\n", "column 'p' is not in the header; its columns are ['well', 'u 1', 'flow']"),
         (b"well,u 1,p,p,flow\na,1,2,3,4\n", "column 'p' appears twice in the header"),
         (b"well,u 1,p,flow\n\xff\xfe,1,2,3\n", "no UTF-8 text"),
-        (b"well,u 1,p,flow\na,1,5,2,5,3\n", "equally many columns in every row"),
-        (b"well,u 1,p,flow\na,1,2,3\nb,1,5,2,5\n", "equally many columns in every row"),
+        (b"well,u 1,p,flow\na,1,5,2,5,3\n", "equally many columns in every row (line 2 has 6 cells and the header 4 "),
+        (b"well,u 1,p,flow\na,1,2,3\nb,1,5,2,5\n", "in every row (line 3 has 5 cells and the header 4 where ',' separ"),
         (b"well,u 1,p,flow\na,1,2,3\nb,inf,2,3\n", "column 'u 1', row 1: inf is not finite"),
         (b"well,u 1,p,flow\na,1,2,3\n ,1,2,3\n", "column 'well', row 1: the unit is missing"),
         (b"well,u 1,p,flow\na,1,2,3\nb,one,2,3\n", "column 'u 1' holds"),
@@ -622,6 +622,19 @@ def test_a_cross_fit_says_what_it_lacks(tmp_path, fail):
         "fit", "ssmtl", *given, "--no-cross-fit", "--jobs", "2"
     )
     assert "row 0: 'soon' is no time; write numbers, or dates" in fail("fit", "ssmtl", *given, "--time", "day")
+
+
+def test_arguments_that_a_model_has_are_listed_once(csv, tmp_path, fail):
+    message = fail("fit", "ssmtl", *columns(csv, "--out", tmp_path / "run", "--set", "cdim=4"))
+    assert message.count("its arguments are") == 1
+    assert message.count("'c_dim'") == 1
+
+
+def test_a_fit_without_any_label_says_so(tmp_path, capsys):
+    table().assign(flow="").to_csv(tmp_path / "wells.csv", index=False)
+    given = [*QUICK[1:], "--out", str(tmp_path / "run")]
+    assert main(["fit", "ssmtl", *columns(tmp_path / "wells.csv", *given)]) == 0
+    assert "one plain fit, not cross-fitted: no row has a label of flow" in capsys.readouterr().out
 
 
 def test_an_interrupted_fit_resumes_from_its_checkpoint(csv, run, tmp_path, monkeypatch, capsys):

@@ -104,6 +104,14 @@ def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> 
     if not (arguments.cross_fit and own and labelled):
         if arguments.held_out or arguments.jobs > 1:
             raise ValueError("--held-out and --jobs belong to a cross-fit, which this is not")
+        if own and model.targets and not labelled:
+            columns = data.info.get("columns") or {}
+            named_so = [columns.get(target) or target for target in model.targets]  # several columns: one vector target
+            targets = " or ".join(name if isinstance(name, str) else ", ".join(name) for name in named_so)
+            print(
+                f"one plain fit, not cross-fitted: no row has a label of {targets}; the fit learns the inputs alone, "
+                f"and its predictions of {targets} rest on no label"
+            )
         return None
     options = {"restarts": 4, "by": arguments.held_out} if arguments.held_out else dict(own)
     if not arguments.held_out and (too_few := _too_few(model, data, options.get("by"))):
@@ -248,9 +256,9 @@ def _model(arguments: argparse.Namespace, data: Batch) -> ZooModel:
     except (TypeError, RuntimeError) as error:
         names = [name for name in taken if name != "priors"]
         wanted = ", ".join(f"{name}={value}" for name, value in values.items()) or "these data"
-        raise ValueError(
-            f"{family.__name__} cannot be made with {wanted}: {one_line(error)}; its arguments are {names}"
-        ) from error
+        reason = one_line(error)
+        known = "" if "its arguments are" in reason else f"; its arguments are {names}"
+        raise ValueError(f"{family.__name__} cannot be made with {wanted}: {reason}{known}") from error
 
 
 def _guide(name: str | None, card: registry.Card) -> Any:

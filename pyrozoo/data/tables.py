@@ -291,6 +291,21 @@ def _require_whole_rows(file: str, sep: str) -> None:
                 )
 
 
+def _long_row(file: str, sep: str | None) -> str:
+    """The first line with more cells than the header, and what to do about it; empty if there is none."""
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines, delimiter=sep or ",")
+        try:
+            width = len(next(rows))
+            long, cells = next((rows.line_num, len(row)) for row in rows if len(row) > width)
+        except (csv.Error, StopIteration):
+            return ""
+    return (
+        f"line {long} has {cells} cells and the header {width} where {sep or ','!r} separates them; correct the line, "
+        "put numbers with a decimal comma in quotes, or name another separator by --sep or sep="
+    )
+
+
 _OTHER_FORMATS = {
     b"PAR1": ("a Parquet file", "pandas.read_parquet(file).to_csv(other, index=False)"),
     b"PK\x03\x04": ("a zip file or a spreadsheet", "pandas.read_excel(file).to_csv(other, index=False)"),
@@ -353,7 +368,8 @@ def read_table(
         except pd.errors.EmptyDataError:
             raise ValueError("the file is empty; give a table with a header and at least one row") from None
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            raise ValueError(f"no table with a header and equally many columns in every row ({error})") from error
+            why = _long_row(file, sep) or error
+            raise ValueError(f"no table with a header and equally many columns in every row ({why})") from error
         header = first.iloc[0].tolist()
         for column in (*groups, *numeric):
             if header.count(column) != 1:
