@@ -365,6 +365,12 @@ def test_gaps_in_one_of_training_and_test_data_alone(gaps):
 
     train, test = batch(0, gaps == "train"), batch(1, gaps == "test")
     assert inputs_of(train).shape == inputs_of(test, train).shape == (20, 4 if gaps == "train" else 2)
+    known = (train if gaps == "train" else test)["x_seen"].numpy()
+    filled = (inputs_of(train) if gaps == "train" else inputs_of(test, train))[:, -2:]  # masks come first
+    whole = train["x"].numpy()
+    means = [whole[known[:, j] if gaps == "train" else slice(None), j].mean() for j in range(2)]
+    np.testing.assert_allclose(filled[~known], np.broadcast_to(means, filled.shape)[~known], rtol=1e-5, atol=1e-6)
+    assert (~known).any(), "a gap is no zero"
     methods = simple_methods(train, test, "y")
     assert {"mean", "ridge", "extra trees"} <= set(methods)
     assert np.abs(methods["ridge"].values - test["y"][:, 0].numpy()).mean() < 0.5

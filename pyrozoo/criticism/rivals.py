@@ -154,18 +154,30 @@ def _inputs(batch: Batch) -> list[str]:
 def inputs_of(batch: Batch, like: Batch | None = None) -> np.ndarray:
     """Tensors of numbers along the rows and masks of gaps in them, side by side, without targets and groups: (N, D).
 
+    A gap has the mean of its column.
+
     Args:
         batch: The batch.
-        like: The batch that has the columns, if it is another: only one of the two may have gaps.
+        like: The batch that has the columns and their means, if it is another: only one of the two may have gaps.
     """
     own = batch if like is None else like
     parts = [
         np.ones((batch.n_rows, *own[name].shape[1:]))  # a batch without a mask has no gaps
         if name.endswith(SEEN) and name not in batch.tensors
-        else batch[name].detach().cpu().numpy().astype(float)
+        else _without_gaps(batch, own, name)
         for name in _inputs(own)
     ]
     return np.hstack([part.reshape(batch.n_rows, -1) for part in parts]) if parts else np.zeros((batch.n_rows, 0))
+
+
+def _without_gaps(batch: Batch, own: Batch, name: str) -> np.ndarray:
+    values = batch[name].detach().cpu().numpy().astype(float)
+    if name + SEEN not in batch.tensors:
+        return values
+    of_means = own[name].detach().cpu().numpy().astype(float)
+    there = own[name + SEEN].cpu().numpy() if name + SEEN in own.tensors else np.ones(of_means.shape, dtype=bool)
+    means = np.where(there, of_means, 0.0).sum(0) / np.maximum(there.sum(0), 1)
+    return np.where(batch[name + SEEN].cpu().numpy(), values, means)
 
 
 def input_names(batch: Batch) -> list[str]:

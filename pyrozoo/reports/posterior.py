@@ -285,7 +285,8 @@ def _khat(section: Section, study: Study) -> None:
     rows, parts = [], {}
     for per, k in found.items():
         told = k.dropna()
-        bad = float((told > BAD).mean()) if len(told) else float("nan")
+        # Where most could not be told, the others are no sample of them.
+        bad = float((told > BAD).mean()) if len(told) >= len(k) / 2 else float("nan")
         rows.append(
             {
                 "per": study.called(per), "latents": ", ".join(map(str, k.attrs["latents"])), "looked at": len(k),
@@ -303,7 +304,11 @@ def _khat(section: Section, study: Study) -> None:
     known = table.dropna(subset="above 0.7")
     if known.empty:
         section.marks.append(
-            judge("khat", None, "No Pareto k could be told: the guide is a point, or its rows are noisy.")
+            judge(
+                "khat",
+                None,
+                "Most Pareto k could not be told: the guide is a point, its rows are noisy, or draws are few.",
+            )
         )
         return
     worst = known.loc[known["above 0.7"].idxmax()]
