@@ -12,6 +12,7 @@ from pyro.infer.autoguide import AutoNormal
 
 import pyrozoo as zoo
 from pyrozoo.criticism.rivals import inputs_of, simple_methods
+from pyrozoo.reports.page import _counts
 from pyrozoo.reports.rules import BAD, GOOD, LOOK, RULES, judge
 
 NOISE = 0.5
@@ -349,6 +350,11 @@ def test_every_rule_is_in_the_document_with_its_limits():
         line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"| {rule.good:g} | {rule.look:g} |" in line.replace("−", "-")
         assert (docs / "howto" / f"{rule.howto}.md").exists()
+
+
+def test_each_heading_of_the_verdict_counts_its_own_marks():
+    assert _counts(["good", "do not use", "good"]) == "1 × do not use, 2 × good"
+    assert _counts([]) == "nothing was judged"
 
 
 @pytest.mark.parametrize("gaps", ["train", "test"])

@@ -12,11 +12,12 @@ from typing import Any
 import pandas as pd
 
 from .content import Code, Picture, Section, Table
-from .rules import GOOD, LOOK, RULES, limit
+from .rules import BAD, GOOD, LOOK, RULES, limit
 from .words import number, with_se
 
 TEMPLATE = Path(__file__).with_name("template.html")
 LARGEST_SVG = 60_000  # bytes; larger pictures, of many points, become pixels
+HEADINGS = {"predictions": "Its predictions", "model": "The model, and the posterior of its latents"}  # of the verdict
 SIGNS = {GOOD: "✓", LOOK: "?"}  # beside colour, which not everybody sees
 
 
@@ -40,10 +41,27 @@ def render(title: str, about: str, sections: Sequence[Section]) -> str:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     with matplotlib.rc_context({"svg.hashsalt": "pyrozoo"}):
         shown = [_section(index, section) for index, section in enumerate(sections)]
-    marks = [mark.mark for mark in sections[0].marks]
-    counts = [(mark, marks.count(mark)) for mark in dict.fromkeys(marks)]
+    marks = sections[0].marks
+    headings = [
+        (about, f"{heading}: {_counts([m.mark for m in marks if RULES[m.rule].about == about])}")
+        for about, heading in HEADINGS.items()
+    ]
     return template.render(
-        title=title, about=about, sections=shown, signs=SIGNS, counts=counts, rules=RULES, number=number, limit=limit
+        title=title,
+        about=about,
+        sections=shown,
+        signs=SIGNS,
+        headings=headings,
+        rules=RULES,
+        number=number,
+        limit=limit,
+    )
+
+
+def _counts(marks: list[str]) -> str:
+    return (
+        ", ".join(f"{marks.count(mark)} × {mark}" for mark in (BAD, LOOK, GOOD) if mark in marks)
+        or "nothing was judged"
     )
 
 
