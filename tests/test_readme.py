@@ -23,12 +23,12 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(SSMTL, "fit_defaults", {**SSMTL.fit_defaults, "steps": 2})
     monkeypatch.setattr("pyrozoo.criticism.rivals.N_TREES", 2)
     use("Agg")
-    data = zoo.load_data("ssmtl", "dryer")
+    data = zoo.load_data("ssmtl", "dryer", time=True)
     names = {"few": data.subset(np.flatnonzero(data["unit"].numpy() < 12)[::4])}
     for block in BLOCKS:
         code = re.sub(r"steps=\d+", "steps=2", re.sub(r"draws=\d+", "draws=2", block))
         code = code.replace("restarts=4", "restarts=2, folds=2, repeats=1")
-        code = code.replace('zoo.load_data("ssmtl", "dryer")', "few")
+        code = code.replace('zoo.load_data("ssmtl", "dryer", time=True)', "few")
         exec(compile(code, "README.md", "exec"), names)
     assert "y.rmse" in capsys.readouterr().out
     assert (tmp_path / "runs" / "dryer" / "run.json").exists()

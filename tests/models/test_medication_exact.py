@@ -298,6 +298,20 @@ def test_long_recordings_with_sharp_scores_keep_their_precision(touching):
     np.testing.assert_allclose(gamma, score.grad.numpy(), atol=1e-9)
 
 
+@pytest.mark.parametrize("reading", [HAZARD, CDF])
+def test_a_long_sure_segment_outweighs_what_could_begin_in_it(reading):
+    """What begins in the last frames has at most e^-300 of the segment that began long before, which must count."""
+    rng = np.random.default_rng(1)
+    text = Text(rng, 3, reading, (5, 6, 4))
+    log_score = 300.0 * (np.arange(4) == np.repeat([0, 1, 0, 2, 0, 3, 0], 15)[:, None]) + rng.normal(size=(105, 4))
+    process = text.process()
+    score = torch.tensor(log_score, requires_grad=True)
+    expected = plain_log_evidence(text.tensors(process.pairs), process.pairs, reading, text.caps, score)
+    expected.backward()
+    assert decode.log_evidence([log_score], process)[0] == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(decode.marginals([log_score], process)[0], score.grad.numpy(), atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["steps", "chain"])
 def test_threads_change_no_bit(kind, monkeypatch):
     text, log_score, rng = problem(HAZARD, 25)

@@ -367,7 +367,9 @@ def semi_markov_forward(log_score, graph, blocked):
             old[n] *= stay[n]
             if s >= begin:
                 old[n] += linear[n, s] * survive[n]
-            known = LOWEST < old[n] < HUGE
+            # A tail far above the window has no place in the linear domain.
+            above = t > 0 and tail[n, t - 1] > -np.inf and tail[n, t - 1] >= reference[n] + HIGHEST
+            known = not above and LOWEST < old[n] < HUGE
             if known:
                 tail[n, t] = reference[n] + math.log(old[n])
             else:
