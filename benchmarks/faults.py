@@ -751,6 +751,10 @@ def _refused(write: Callable, mounted: bool) -> int:
 
 
 # -------------------------------------------------------------------- signals
+def _fit_command(words: list[str], folder: Path, name: str) -> Any:
+    return command([*words, "--checkpoint", str(folder / f"{name}-point"), "--resume", "--out", str(folder / name)])
+
+
 def signals(n: int, folder: Path, rng: random.Random) -> pd.DataFrame:
     """A line per signal: runs that it hit, exit codes, and resumed runs that end as undisturbed ones do."""
     csv = folder / "wells.csv"
@@ -763,26 +767,15 @@ def signals(n: int, folder: Path, rng: random.Random) -> pd.DataFrame:
         ("one fit", ["--no-cross-fit", "--steps", "1000"], n),
         ("cross-fitted", ["--steps", "50"], max(n // 10, 1)),
     ):
-
-        def line(name: str, options: list[str] = options) -> list[str]:
-            return [
-                *words,
-                *options,
-                "--checkpoint",
-                str(folder / f"{name}-point"),
-                "--resume",
-                "--out",
-                str(folder / name),
-            ]
-
         whole = way.replace(" ", "-")
-        longest = duration(functools.partial(command, line(whole)))
+        work = functools.partial(_fit_command, [*words, *options], folder)
+        longest = duration(functools.partial(work, whole))
         want = zoo.load(folder / whole)
         for kind, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             found = Counter(hit=0, exit_code=0, resumed=0, beyond_the_training=0)
             while found["hit"] + found["beyond_the_training"] < hits:
                 name = f"{whole}-{kind.name}{sum(found.values())}-{rng.random()}"
-                code = hit(functools.partial(command, line(name)), kind, rng.uniform(0, longest))
+                code = hit(functools.partial(work, name), kind, rng.uniform(0, longest))
                 if code == 0 or (folder / name).exists():
                     found["beyond_the_training"] += 1
                     continue
@@ -790,7 +783,7 @@ def signals(n: int, folder: Path, rng: random.Random) -> pd.DataFrame:
                 found["exit_code"] += code == expected
                 if code != expected:
                     print(f"  {way}, {kind.name}: exit code {code}", flush=True)
-                again = ended(forked(functools.partial(command, line(name))))
+                again = ended(forked(functools.partial(work, name)))
                 found["resumed"] += again == 0 and equal(zoo.load(folder / name), want)
             lines[f"{way}, {kind.name} (exit code {expected})"] = dict(found)
     return pd.DataFrame(lines).T
