@@ -10,6 +10,7 @@ import pyrozoo as zoo
 from pyrozoo.inference.minibatches import sample_minibatches
 from pyrozoo.models.ssmtl.data.simulator import simulate
 from pyrozoo.models.ssmtl.model import SSMTL
+from pyrozoo.models.ssmtl.nets import SetEncoder
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -238,6 +239,24 @@ def test_the_set_encoder_reads_labels_only_where_there_are_any():
     seen_changed = batch.with_tensors({"support_y": batch["support_y"] + 5.0 * seen})
     torch.testing.assert_close(contexts(guide, unseen_changed).loc, before, rtol=0, atol=0)
     assert not torch.allclose(contexts(guide, seen_changed).loc, before)
+
+
+def test_the_set_encoder_pools_every_unit_by_itself(monkeypatch):
+    """As unit after unit from its own rows alone, in however many pieces the units are read."""
+    monkeypatch.setattr("pyrozoo.models.ssmtl.nets.PIECE", 3)
+    torch.manual_seed(0)
+    encoder = SetEncoder(4, 2, 5).double()
+    rows = torch.randn(7, 6, 4, dtype=torch.double)
+    mask = torch.arange(6) < torch.tensor([6, 4, 1, 6, 3, 5, 2])[:, None]
+    labelled = mask & (torch.arange(6) % 2 == 1)  # of the third unit none
+    loc, scale = encoder(rows, mask, labelled)
+    for i in range(7):
+        features = torch.relu(encoder.row(rows[i, mask[i]]))
+        marked = features[labelled[i, mask[i]]]
+        some = torch.tensor([float(len(marked) > 0)], dtype=torch.double)
+        means = features.mean(0), marked.sum(0) / max(1, len(marked))
+        own = encoder.head(torch.cat([means[0], features.max(0).values, means[1], some])[None])
+        torch.testing.assert_close((loc[i], scale[i]), (own[0][0], own[1][0]), rtol=1e-12, atol=1e-12)
 
 
 def test_the_amortised_guide_asks_for_support_rows():

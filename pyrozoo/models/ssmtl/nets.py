@@ -7,6 +7,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+PIECE = 256  # units whose rows the encoder reads at once
+
 
 def mlp(in_dim: int, out_dim: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
     """Make a ReLU network with `depth` hidden layers of `width` units, He initialisation (section 5, appendix A).
@@ -69,17 +71,20 @@ class SetEncoder(nn.Module):
 
     def forward(self, rows: Tensor, mask: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
         """Encode rows (M, S, row_dim) where mask (M, S); labelled (M, S); return loc, scale, each (M, out_dim)."""
+        # In pieces: memory of 32 MB and more goes back to the system after every use, and getting it anew takes longer
+        # than the products.
+        pieces = zip(rows.split(PIECE), mask.split(PIECE), labelled.split(PIECE), strict=True)
+        return self.head(torch.cat([self.pooled(*piece) for piece in pieces]))
+
+    def pooled(self, rows: Tensor, mask: Tensor, labelled: Tensor) -> Tensor:
+        """Pool the rows of each unit, (M, 3 width + 1): mean, maximum, mean of those labelled, whether there are any."""
         features = torch.relu(self.row(rows))
-        kept = torch.where(mask[..., None], features, torch.zeros_like(features))
-        marked = torch.where(labelled[..., None], kept, torch.zeros_like(kept))
-        n, n_marked = mask.sum(1, keepdim=True), labelled.sum(1, keepdim=True)
-        pooled = [
-            kept.sum(1) / n.clamp(min=1),
-            kept.amax(1),
-            marked.sum(1) / n_marked.clamp(min=1),
-            n_marked.clamp(max=1),
-        ]
-        return self.head(*pooled)
+        weight = torch.stack([mask, mask & labelled], 1).to(features)  # (M, 2, S)
+        n = weight.sum(-1, keepdim=True)
+        means = (weight / n.clamp(min=1)) @ features
+        # `max` looks at fewer numbers than `amax`, which shares the gradient of ties; they are at 0, where it is none.
+        top = features.masked_fill(~mask[..., None], 0.0).max(1).values
+        return torch.cat([means[:, 0], top, means[:, 1], n[:, 1].clamp(max=1)], -1)
 
 
 def by_entry(known: Tensor) -> Tensor:
