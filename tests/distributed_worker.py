@@ -202,7 +202,7 @@ def fits(folder: Path, rank: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     out["plain"] = outcome(zoo.fit(model, "paper", train, valid=valid, restarts=2, **FIT, **together))
     graph = {"compile": "graph", "validate": False}
-    out["graph"] = outcome(zoo.fit(model, "paper", train, valid=valid, restarts=2, **FIT | graph, **together))
+    out["graph"] = outcome(zoo.fit(model, "paper", train, valid=valid, **FIT | graph, **together))
     strata = {"batch_size": {"labelled": 3, "unlabelled": 5}, "epochs": 2}
     for name, guide, options in (("strata", "paper", strata), ("present", "amortized", strata | {"groups": "present"})):
         out[name] = outcome(zoo.fit(model, guide, train, **LONG | options, **together))

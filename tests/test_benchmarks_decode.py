@@ -50,7 +50,7 @@ def test_another_path_or_posterior_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_plain_pytorch_has_the_value_and_the_gradients_of_the_zoo(reading, short):
-    table = decode.against_autograd(reading, number=2, length=40, rounds=1)
+    table = decode.against_autograd(reading, number=2, length=30, rounds=1)
     assert list(table.index) == [*decode.EVIDENCE, "tables alone"]
     assert (table.loc[list(decode.EVIDENCE), "difference"] < 1e-10).all()
     assert (table.loc["pyrozoo", ["ratio", "ratio_rounds"]] == 1).all()
