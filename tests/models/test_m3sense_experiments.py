@@ -12,7 +12,7 @@ from pyrozoo.cli import main
 from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import m3sense
-from pyrozoo.models.m3sense.experiments import baselines, clock, runs, stress, tuning
+from pyrozoo.models.m3sense.experiments import baselines, clock, runs, stress, techniques, tuning
 from pyrozoo.models.m3sense.experiments.figure7 import BEFORE_PAIR, BEFORE_SINGLE, few_of
 from pyrozoo.models.m3sense.experiments.published import TABLE_2, TABLE_4, TABLE_5
 from pyrozoo.models.m3sense.experiments.sizes import sizes_text
@@ -442,6 +442,9 @@ def test_the_page_says_how_long_many_people_take_as_the_record_has_it():
     assert f"takes {seconds / 60:.0f} minutes of processor time, about {seconds / 120:.0f} minutes of two" in page
     assert jobs[stress.CROSSED]["all"] / seconds == pytest.approx(2 / 3, abs=0.03)
     assert seconds / 120 < 60, "minutes"
+    assert f"160 windows took {jobs[stress.CROSSED]['seconds']:.0f} seconds of processor time" in page
+    minutes = read_record(HOME / "results" / "table2")["extra"]["job_seconds"] / 60
+    assert f"({minutes:.0f} minutes of one busy core, {minutes / 3:.0f} a simulation)" in page
 
 
 def test_the_time_that_the_task_switch_saves_is_that_of_the_record():
@@ -451,3 +454,96 @@ def test_the_time_that_the_task_switch_saves_is_that_of_the_record():
     page = " ".join((folder / "README.md").read_text().split())
     assert len(ratios) == 8
     assert f"medians of {min(ratios):.2f} to {max(ratios):.2f} of the time for all tasks" in page
+
+
+# ------------------------------------------------------------------ techniques of training
+@pytest.fixture
+def featured(few_windows):
+    return m3sense.with_features(few_windows)
+
+
+def test_features_by_ranks_are_normal_scores_within_a_person(featured):
+    from scipy import stats
+
+    ranked = techniques.ranked(featured)
+    own = np.flatnonzero(featured["subject"].numpy() == 1)
+    expected = stats.norm.ppf((stats.rankdata(featured["eda_features"][own], axis=0) - 0.5) / len(own))
+    np.testing.assert_allclose(ranked["eda_features"][own], expected, atol=1e-5)
+    assert torch.equal(ranked["eda"], featured["eda"])
+
+
+def test_augmented_windows_lack_modalities_but_never_all(featured):
+    many = techniques.left_out(featured, 0)
+    assert many.n_rows == techniques.COPIES * featured.n_rows
+    blank = torch.stack([(many[name] == 0).all(1) for name in stress.RATES], 1)
+    assert torch.equal(blank, torch.stack([(many[f"{name}_features"] == 0).all(1) for name in stress.RATES], 1))
+    assert not blank.all(1).any()
+    assert blank.float().mean() == pytest.approx(techniques.SHARE, abs=0.05)
+    assert torch.equal(many["y_stress"], featured["y_stress"].repeat(techniques.COPIES))
+
+
+def test_augmented_windows_are_scaled_and_shifted_and_so_are_their_features(featured, monkeypatch):
+    monkeypatch.setattr(techniques, "SIZE", 0.0)
+    same = techniques.changed(featured, 0)
+    for name in stress.RATES:
+        torch.testing.assert_close(same[f"{name}_features"], featured[f"{name}_features"].repeat(techniques.COPIES, 1))
+    monkeypatch.setattr(techniques, "SIZE", 0.2)
+    many, before = techniques.changed(featured, 0), featured["eda"].repeat(techniques.COPIES, 1)
+    scale = many["eda"].std(1) / before.std(1)
+    torch.testing.assert_close(
+        many["eda"] - many["eda"].mean(1, True), scale[:, None] * (before - before.mean(1, True))
+    )
+    assert scale.log().std() == pytest.approx(0.2, abs=0.05)
+    assert (many["eda"].mean(1) - scale * before.mean(1)).std() == pytest.approx(0.2, abs=0.05)
+    sd = featured.coords["eda_feature"].tolist().index("sd")
+    assert np.corrcoef((many["eda_features"] - same["eda_features"])[:, sd], scale)[0, 1] > 0.5
+
+
+def test_a_pre_trained_fit_starts_from_what_unlabelled_windows_taught(featured):
+    train, test = stress.without(featured, stress.people_of(featured)[:2])
+    sizes = {"embedding": 4, "hidden": (4, 4), "head": 4, "a_dim": 2, "q_hidden": 4}
+    model = zoo.create_model("m3sense", train, **sizes)
+    settings = {"steps": 3, "lr": 0.01, "batch_size": 16}
+    start = techniques.pretrained(model, techniques.Parts(train, test, featured.hide()), 0, settings)
+    plain = zoo.fit(model, "paper", train, progress=False, **{**settings, "steps": 1})
+    found = zoo.fit(model, "paper", train, warm_start=start, progress=False, **{**settings, "steps": 1, "lr": 1e-9})
+    name = "representation.heads.0.3.weight"
+    own, before, after = (each.model.state_dict()[name] for each in (plain, start, found))
+    torch.testing.assert_close(after, before)
+    assert (before - own).abs().mean() > 0.01, "three steps on windows without labels"
+
+
+def test_techniques_are_compared_person_by_person(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def run_technique(path, place, inputs, technique, seed, smoke):
+        test = techniques.parts_of(path, place, smoke).test
+        p = np.eye(3)[test["y_stress"].numpy()] + (0.01 if technique == techniques.PRETRAINED else rng.random((36, 3)))
+        return {"p": (p / p.sum(1, keepdims=True)).tolist(), "seconds": 0.0}
+
+    def here(run, plan, folder, n_jobs):
+        return {name: run(**arguments) for name, arguments in plan.items()}
+
+    monkeypatch.setattr(techniques, "technique_run", run_technique)
+    monkeypatch.setattr(
+        techniques, "run_jobs", lambda job, plan, folder, n_jobs: {k: job(**v) for k, v in plan.items()}
+    )
+    record = run("m3sense", "techniques", profile="smoke", out=tmp_path)
+    rows = {row["model"]: row for row in record["rows"]}
+    assert list(rows) == [techniques.ONE, techniques.TOGETHER, *techniques.TECHNIQUES["features"][1:]]
+    assert {row["people"] for row in rows.values()} == {3}
+    people = record["extra"]["balanced_accuracy"]
+    one, best = (
+        np.array(list(people[f"features: {name}"].values())) for name in (techniques.ONE, techniques.PRETRAINED)
+    )
+    assert rows[techniques.ONE]["change"] is None
+    assert (best == 1).all()
+    assert rows[techniques.PRETRAINED]["change"] == pytest.approx((best - one).mean())
+    assert rows[techniques.PRETRAINED]["change_se"] == pytest.approx((best - one).std(ddof=1) / 3**0.5)
+    assert rows[techniques.TOGETHER]["log_loss_change"] < 0, "a mean of probabilities loses less than their mean loss"
+
+
+@pytest.mark.slow
+def test_every_technique_runs(tmp_path):
+    record = run("m3sense", "techniques", profile="smoke", out=tmp_path)
+    assert all(np.isfinite(row["log_loss"]) for row in record["rows"])

@@ -73,6 +73,7 @@ CARD = Card(
         "figure8": "simulated data, or --data: every subset of the modalities",
         "stress-predict": "--data, real recordings: rest and stress, people left out in turn, beside the clock",
         "clock": "--data, real recordings: what the time in the session tells of stress, alone and beside the signals",
+        "techniques": "simulated data, or --data: do pre-training, augmentation, restarts or ranks help?",
         "alignment": "simulated data: the alignment term over training",
         "calibration": "simulated data: are the class probabilities right?",
         "reference": "simulated data: make the small trained fit that ships with the package",

@@ -38,6 +38,7 @@ EXPERIMENTS = {
     "figure8": f"{_FOLDER}.tables:figure8_experiment",
     "stress-predict": f"{_FOLDER}.stress:stress_predict_experiment",
     "clock": f"{_FOLDER}.clock:clock_experiment",
+    "techniques": f"{_FOLDER}.techniques:techniques_experiment",
     "alignment": f"{_FOLDER}.alignment:alignment_experiment",
     "calibration": f"{_FOLDER}.alignment:calibration_experiment",
     "reference": f"{_FOLDER}.reference:reference_experiment",
