@@ -26,6 +26,10 @@ def folder(tmp_path_factory):
     return path
 
 
+def mean_and_clock(train, test, target):
+    return {name: Rival("", np.full(test.n_rows, float(train[target].mean())), None) for name in ("mean", "clock")}
+
+
 def test_the_record_holds_every_table_and_its_summary_follows():
     record = json.loads((processes.FOLDER / "processes.json").read_text())
     wanted = {(name, "random") for name in processes.TABLES}
@@ -58,9 +62,6 @@ def test_scores_of_a_table_stand_beside_the_best_simple_method(folder, monkeypat
     monkeypatch.setitem(processes.TABLES, "wells", ("wells.csv", "well", ("u",), "q", "day"))
     monkeypatch.setattr(label_process, "STEPS", 20)
 
-    def mean_and_clock(train, test, target):
-        return {name: Rival("", np.full(test.n_rows, float(train[target].mean())), None) for name in ("mean", "clock")}
-
     monkeypatch.setattr(processes, "simple_methods", mean_and_clock)
     row = processes.scores(folder, "wells", "random")
     assert list(row["rivals"]) == ["mean"]  # the clock alone is none that predicts from the inputs
@@ -68,3 +69,16 @@ def test_scores_of_a_table_stand_beside_the_best_simple_method(folder, monkeypat
     found = {own["kind"]: own for own in processes.summary([row])}
     assert set(found) == {*label_process.KINDS, "both"}
     assert found["both"]["ratio"] == pytest.approx(row["both"]["rmse"] / row["rivals"]["mean"])
+
+
+def test_errors_are_those_of_a_fold_or_of_the_rows_to_predict(folder, monkeypatch):
+    monkeypatch.setitem(processes.TABLES, "wells", ("wells.csv", "well", ("u",), "q", "day"))
+    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(processes, "simple_methods", mean_and_clock)
+    fit = processes.fit
+    monkeypatch.setattr(processes, "fit", lambda *data, **settings: fit(*data, **settings | {"steps": 2}))
+    new, fold = (processes.errors_of_table(str(folder), "wells", k, 5, 800) for k in (None, 1))
+    assert set(new) == set(fold) == {"networks", *label_process.KINDS, "mean"}
+    assert {len(errors) for errors in new.values()} == {11}  # of 12; one row is the only one of its unit
+    assert {len(errors) for errors in fold.values()} == {8}
+    assert np.std(new["squared"]) < 0.5 * np.std(new["mean"])

@@ -18,13 +18,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ....criticism.folds import fold_data
 from ....criticism.rivals import simple_methods
 from ....criticism.scores import coverage, crps_normal, rmse
 from ....data.batch import Batch
 from ....files import atomic_write_text
+from ....inference.copies import run_seed
+from ....inference.fit import fit
 from ....inference.label_process import KINDS, LabelProcess
 from ....inference.law import mixed
 from ....modeling import registry
+from ....posterior.predicting import predict
 from .tuning import FOLDER
 
 # Table -> file, unit, inputs, target, time; the time is an input, too, where it stands among them.
@@ -53,19 +57,20 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...], str, str | None]] = {
 SEED, MOST = 1, 1500  # of rows that are left out and units that are taken; rows at most, about
 
 
-def of_table(folder: Path, name: str, scored: str) -> tuple[Batch, Batch]:
+def of_table(folder: Path, name: str, scored: str, most: int = MOST) -> tuple[Batch, Batch]:
     """Training rows and rows to predict of a table; of a large one whole units, drawn at random.
 
     Args:
         folder: Folder of the tables.
         name: A name of `TABLES`.
         scored: "random", a quarter of the rows, or "last", the last quarter in time of every unit.
+        most: Number of rows, about, that a larger table is cut to.
     """
     file, unit, inputs, target, time = TABLES[name]
     rng, table = np.random.default_rng(SEED), pd.read_csv(folder / file).dropna(subset=[target])
     units = table[unit].unique()
-    if len(table) > MOST:
-        table = table[table[unit].isin(rng.permutation(units)[: MOST * len(units) // len(table)])]
+    if len(table) > most:
+        table = table[table[unit].isin(rng.permutation(units)[: most * len(units) // len(table)])]
     if scored == "last":
         test = (table.groupby(unit)[time].rank(method="first", pct=True) > 0.75).to_numpy()
     else:
@@ -95,6 +100,28 @@ def scores(folder: Path, name: str, scored: str) -> dict[str, Any]:
         inside = {f"cover{p}": coverage(truth, *stats.norm.interval(p / 100, mean, sd)) for p in (50, 80, 90)}
         out[kind] = {"rmse": rmse(truth, mean), "crps": crps_normal(truth, mean, sd), **inside}
     return out
+
+
+def errors_of_table(folder: str, name: str, fold: int | None, folds: int, most: int) -> dict[str, list[float]]:
+    """Errors of one small network, the simple methods and both kinds of process on random rows that they did not see.
+
+    Args:
+        folder: Folder of the tables.
+        name: A name of `TABLES`.
+        fold: Which fold of the training rows; None for the rows to predict, by all training rows.
+        folds: Number of folds.
+        most: Number of rows, about, that a larger table is cut to.
+    """
+    train, test = of_table(Path(folder), name, "random", most)
+    model = registry.create_model("ssmtl", train, width=32)
+    if fold is not None:
+        train, test = fold_data(train, folds, seed=run_seed(0, 10_000))[fold]
+    networks = predict(fit(model, "paper", train, seed=0, progress=False, steps=300), test, draws=30)
+    means, _ = LabelProcess.learn(model, train, "y").predict(model, test)
+    found = {"networks": networks["y.mean"].to_numpy(), **dict(zip(KINDS, means[..., 0], strict=True))}
+    found |= {of: own.values for of, own in simple_methods(train, test, "y").items() if of != "clock"}
+    truth = test["y"][:, 0].double().numpy()
+    return {of: (values - truth).tolist() for of, values in found.items()}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
