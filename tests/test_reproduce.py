@@ -12,7 +12,7 @@ from pyrozoo.criticism.scores import rmse
 from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.simulator import simulate
-from pyrozoo.models.ssmtl.experiments import baselines
+from pyrozoo.models.ssmtl.experiments import baselines, table1
 from pyrozoo.models.ssmtl.experiments import tuning as tune
 from pyrozoo.models.ssmtl.experiments.cross_fitted import KINDS, SMOKE
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
@@ -77,6 +77,44 @@ def test_table1_has_published_rows_beside_ours(tmp_path):
     published = [row for row in record["rows"] if row["source"] == PUBLISHED]
     assert [row["mape"] for row in published] == [22.302, 3.671, 3.534, 3.375, 3.31]
     assert all("simulated" in row["source"] for row in record["rows"] if row not in published)
+
+
+@pytest.mark.parametrize(("model", "ratio"), [("mtl", 1), ("ssmtl", 5)])
+def test_the_papers_settings_end_by_validation_rows_that_do_not_train(model, ratio, monkeypatch):
+    """One labelled row of each unit is kept out; a third step without a better ELBO would end this fit."""
+    found = {}
+
+    def scored(model, train, test, seed, arguments, settings):
+        found.update(train=train, test=test, **settings)
+        return {}
+
+    monkeypatch.setattr(table1, "wells_scored", scored)
+    monkeypatch.setattr(table1, "PATIENCE", 3)
+    table1.early_stopped_run(model, 0, ratio, 2, **table1.PAPER[model])
+    rest, valid = found["train"], found["valid"]
+    assert [np.bincount(part["unit"][part["labelled"]]).tolist() for part in (rest, valid)] == [[4] * 50, [1] * 50]
+    assert valid.sizes["unlabelled"] == 0
+    assert not set(map(tuple, rest["x"].tolist())) & set(map(tuple, valid["x"].tolist()))
+    steps = {"mtl": 1, "ssmtl": 10}[model]  # of an epoch
+    assert found["patience"] == -(-3 // steps)
+    assert found["lr"] == 5e-4
+
+
+def test_the_profile_of_the_papers_settings_averages_its_initialisations(tmp_path, monkeypatch):
+    plans = {}
+
+    def results_of(function, plan, out, n_jobs):
+        plans[function] = plan
+        return {name: {"mape": [float(job.get("repeat", 0))] * 50, "wmape": [1.0] * 50, "seconds": 0.0}
+                for name, job in plan.items()}  # fmt: skip
+
+    monkeypatch.setattr(table1, "run_jobs", results_of)
+    record = run("ssmtl", "table1", profile="paper", seeds=1, repeats=2, out=tmp_path)
+    plan = plans[table1.early_stopped_run]
+    assert {name for name in plan if name.startswith("mtl")} == {"mtl-1-0-0", "mtl-1-0-1"}
+    assert all(job["settings"]["lr"] == 5e-4 for job in plan.values() if "settings" in job)
+    assert record["extra"]["initialisations"] == "2 of the paper's 20"
+    assert [row["mape"] for row in record["rows"] if row["model"] == "MTL"][0] == 0.5
 
 
 def test_unknown_profile_is_refused(tmp_path):

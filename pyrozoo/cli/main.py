@@ -155,6 +155,10 @@ def _parser() -> Parser:
         "--profile", choices=("smoke", "quick", "paper"), help="default: quick, or paper where that takes no longer"
     )
     reproduce.add_argument("--seeds", type=positive, metavar="N", help="number of repeats; default: the profile's")
+    reproduce.add_argument(
+        "--repeats", type=positive, metavar="N",
+        help="network initialisations of each fit, where an experiment averages several; default: the profile's",
+    )  # fmt: skip
     where = reproduce.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=positive, metavar="N", help="worker processes; default: 1")
     where.add_argument(

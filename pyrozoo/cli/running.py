@@ -21,7 +21,7 @@ def reproduce_command(arguments: argparse.Namespace) -> int:
     """Run an experiment of an entry."""
     from ..experiments.running import function_of, run
 
-    names = ("profile", "seeds", "jobs", "out", "data", "split", "folds", "people")
+    names = ("profile", "seeds", "jobs", "out", "data", "split", "folds", "people", "repeats")
     options = {name: getattr(arguments, name) for name in names}
     with contextlib.ExitStack() as stack:
         if arguments.cluster is not None:

@@ -1,9 +1,9 @@
 """The runner of the entries' experiments, and what these share.
 
 An experiment is a function ``(out, profile="quick", ...) -> Outcome``. It also has a parameter for each of the options
-`seeds`, `jobs`, `data`, `split`, `folds` and `people` that it takes; `run` refuses the others. It claims its folder
-(`claim`), runs its jobs (`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with several
-records returns a dict of outcomes by the subfolder of `out` for each record.
+`seeds`, `jobs`, `data`, `split`, `folds`, `people` and `repeats` that it takes; `run` refuses the others. It claims its
+folder (`claim`), runs its jobs (`jobs.run_jobs`) and puts its table together; `run` does the rest. An experiment with
+several records returns a dict of outcomes by the subfolder of `out` for each record.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Outcome:
 def run(
     name: str, experiment: str, *, profile: str | None = None, seeds: int | None = None, jobs: int | None = None,
     out: Path | str | None = None, data: str | None = None, split: str | None = None, folds: int | None = None,
-    people: int | None = None,
+    people: int | None = None, repeats: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run an experiment of an entry, print its table and write its record.
 
@@ -65,6 +65,7 @@ def run(
             default.
         folds: Number of folds of a cross-validation; None takes the profile's.
         people: Number of people of the data, the first by name; None takes all.
+        repeats: Number of network initialisations of each fit, whose errors are averaged; None takes the profile's.
 
     Returns:
         The record. Where an experiment writes several, a dict of them by their subfolder of `out`.
@@ -79,7 +80,8 @@ def run(
     profile = taken["profile"].default if profile is None else profile
     if profile not in PROFILES:
         raise ValueError(f"profile: {profile!r} is none of {list(PROFILES)}")
-    options = {"seeds": seeds, "jobs": jobs, "data": data, "split": split, "folds": folds, "people": people}
+    options: dict[str, Any] = {"seeds": seeds, "jobs": jobs, "data": data, "split": split, "folds": folds}
+    options |= {"people": people, "repeats": repeats}
     given = {k: v for k, v in options.items() if v is not None}
     if refused := [option for option in given if option not in taken]:
         raise ValueError(f"{', '.join(refused)}: {experiment!r} of {name!r} takes none; leave it out")

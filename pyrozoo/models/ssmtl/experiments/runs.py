@@ -75,7 +75,15 @@ def table1_run(
     There are 50 units with 5 labelled and 5 x `ratio` unlabelled rows each. MAPE and WMAPE are percentages per unit.
     """
     train, test = simulate(50, 5, 5 * ratio, 100, seed=seed, **PRESETS[preset])
-    result, prediction = _run(model, train, test, seed + 1000 * repeat, guide, arguments, settings, save)
+    return wells_scored(model, train, test, seed + 1000 * repeat, arguments, settings, guide, save)
+
+
+def wells_scored(
+    model: str, train: Batch, test: Batch, seed: int, arguments: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None, guide: str = "paper", save: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit one model to simulated wells and score it on the test rows; MAPE and WMAPE are percentages per unit."""
+    result, prediction = _run(model, train, test, seed, guide, arguments, settings, save)
     truth = test["y"][:, 0].numpy()
     units = test.group_names("unit")
     for name, metric in (("mape", mape), ("wmape", wmape)):
