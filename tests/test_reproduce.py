@@ -114,7 +114,7 @@ def test_the_profile_of_the_papers_settings_averages_its_initialisations(tmp_pat
     assert {name for name in plan if name.startswith("mtl")} == {"mtl-1-0-0", "mtl-1-0-1"}
     assert all(job["settings"]["lr"] == 5e-4 for job in plan.values() if "settings" in job)
     assert record["extra"]["initialisations"] == "2 of the paper's 20"
-    assert [row["mape"] for row in record["rows"] if row["model"] == "MTL"][0] == 0.5
+    assert next(row["mape"] for row in record["rows"] if row["model"] == "MTL") == 0.5
 
 
 def test_unknown_profile_is_refused(tmp_path):
@@ -145,6 +145,12 @@ def test_committed_results_used_the_tuned_configurations(experiment):
     assert record["model"] == f"ssmtl@{zoo.card('ssmtl').version}"
 
 
+def test_the_record_of_the_papers_settings_used_them():
+    extra = read_record(RESULTS / "table1" / "paper")["extra"]
+    assert extra["configurations"] == table1.PAPER
+    assert extra["initialisations"] == f"1 of the paper's {table1.INITIALISATIONS}"
+
+
 def test_reference_fit_predicts_as_its_record_says():
     fit = zoo.load_reference("ssmtl/dryer")
     folder = Path(tune.__file__).parents[1] / "reference" / "dryer"
@@ -173,6 +179,9 @@ TABLES = {
     "drift": lambda: format_table(without_source("drift")),
     "figure11": lambda: figure11_table(rows_of("figure11")),
     "figure11b": lambda: figure11b_table(rows_of("figure11b")),
+    "table1, the paper's settings": lambda: summary_table(
+        rows_of("table1/paper"), read_record(RESULTS / "table1" / "paper")["extra"]["differences"]
+    ),
     "table2": lambda: table2_table(rows_of("table2"), read_record(RESULTS / "table2")["extra"]["differences"]),
     "intervals": lambda: intervals_table(rows_of("intervals", "intervals/simulated")),
     "faults": lambda: auroc_table(rows_of("faults/simulated", "faults/dryer")),

@@ -28,8 +28,8 @@ from ..files import sha256_text
 from ..inference.copies import build, default_dtype, guide_label, isolated, run_seed
 from ..inference.fit import fit
 from ..inference.fitted import Fit, Run, identity, prototype_of
-from ..inference.label_process import LabelProcess
-from ..inference.law import PredictiveLaw, StudentLaw
+from ..inference.label_process import LabelProcess, learn_process
+from ..inference.law import PredictiveLaw, StudentLaw, Temperature
 from ..inference.saving import load
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
@@ -126,7 +126,8 @@ def cross_fitted(
             fits then differ by their seed.
         inputs: Whether the held-out rows stay in training, unlabelled; see `fold_data`.
         process: Whether a Gaussian process predicts beside the restarts, for a model that has `process_features`, and
-            rows in groups, of which none has only some components of the target.
+            rows in groups. Where rows have only some components of the target, each component has a process of its own
+            on the rows that have it.
         seed: Random seed for the folds and the fits.
         jobs: Number of processes, each with one thread; more than one needs a model of the registry and a guide by name
             or class.
@@ -211,9 +212,13 @@ def cross_fitted(
     facts["labels"] = len({row.rpartition(":")[2] for part in predicted for row in part["rows"]})
     if all("member" in part for part in predicted):
         facts["members"] = len({name for part in predicted for name in part["member"]})
-    beside = LabelProcess.learn(model, train, target, seed, _n_classes(predicted[0], target)) if process else None
+    beside = learn_process(model, train, target, seed, _n_classes(predicted[0], target)) if process else None
     scores: dict[str, dict[str, float]] = {}
-    parts = learn_parts(predicted, scores, model.target_levels.get(target, ()))
+    parts: dict[str, StudentLaw | Temperature] = {}
+    for name in predicted[0]["truth"]:
+        parts |= learn_parts(
+            [_of_component(part, name) for part in predicted], scores, model.target_levels.get(target, ())
+        )
     if "members" in facts and any(isinstance(part, StudentLaw) for part in parts.values()):
         _warn_of_few_members(ways[0], facts["members"])
     law = PredictiveLaw(parts, facts | {"scores": scores}, beside)
@@ -261,10 +266,10 @@ def _checked(
 
 
 def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
-    """Whether a Gaussian process can stand beside the fits: features, groups and whole labels, all in memory."""
-    if train.on_disk is not None or not train.groups or target + SEEN in train.tensors:
+    """Whether a Gaussian process can stand beside the fits: features, groups and labels, all in memory."""
+    if train.on_disk is not None or not train.groups:
         return False
-    return model.warp(target) is None and bool(model.process_features(train.hide().take([0])))
+    return bool(model.process_features(train.hide().take([0])))
 
 
 def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
@@ -406,15 +411,29 @@ def _by_process(
 ) -> dict[str, Any]:
     """Predictions of the held-out labels by a process on the others, as `learn_parts` takes them, beside a fit's."""
     names, classes = list(predicted["truth"]), _n_classes(predicted, target)
-    process = LabelProcess.learn(model, train, target, seed, classes)
-    if classes:
+    process = learn_process(model, train, target, seed, classes)
+    if isinstance(process, LabelProcess) and classes:
         return {"process_p": {target: process.probabilities(model, rows).swapaxes(0, 1).tolist()}}
     found = dict(zip(("process_mean", "process_sd"), process.predict(model, rows), strict=True))
     out: dict[str, Any] = {
         what: {name: values[..., j].T.tolist() for j, name in enumerate(names)} for what, values in found.items()
     }
-    out["known"] = process.known(rows).tolist()
-    return out | ({"lag": process.lag(rows).tolist()} if process.timed else {})
+    of_rows = {"known": process.known(rows)} | ({"lag": process.lag(rows)} if process.timed else {})
+    for what, values in of_rows.items():  # of the rows, or by component
+        by_component = values.ndim > 1
+        out[what] = {name: values[:, j].tolist() for j, name in enumerate(names)} if by_component else values.tolist()
+    return out
+
+
+def _of_component(part: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The predictions of one component of the target, or of one of classes, as `learn_parts` takes them."""
+    out: dict[str, Any] = {}
+    for what, own in part.items():
+        if what in ("known", "lag"):
+            out[what] = own[name] if isinstance(own, Mapping) else own
+        else:
+            out[what] = {name: own[name]} if isinstance(own, Mapping) else own
+    return out
 
 
 def _n_classes(predicted: Mapping[str, Any], target: str) -> int:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..data import neighbours
 from ..data.batch import Batch
+from ..data.values import SEEN
 from ..modeling.base import ZooModel
 
 MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
@@ -59,19 +61,23 @@ class LabelProcess:
     deviation and a trend are special cases of both. For units that are open, as new people are, there is no A: a row is
     told by its own features alone, and predicted as one of a new unit.
 
+    A target with a transform (`ZooModel.warp`) is learned and predicted on the scale of the transform.
+
     Of a target of classes the components are 1 for the class of a row and 0 for the others, which share their
     hyperparameters, so that their means sum to 1 (least-squares classification); means below 0.01 are raised to it.
 
     The logarithms of the hyperparameters maximise the marginal likelihood of at most 300 labels with normal priors; at
-    most 2,000 labels are conditioned on, drawn at random. A missing feature counts as the mean of its unit.
+    most 2,000 labels are conditioned on, drawn at random. A missing feature is filled from the five rows that are most
+    alike in the others and in the mean features of their units, of at most 10,000 training rows drawn at random; for
+    units that are open, and where no training row had a gap, it counts as the mean of its unit.
 
     Attributes:
         names: Names of the units with a place in `means`, (M,).
         sizes: Numbers D_k of features of each kind.
         tensors: ``x`` (n, D), ``y`` (n, J), ``unit`` (n,) and, with time, ``time`` (n,) of the labels; ``means``
-            (M, D); ``x_loc``, ``x_scale`` (D,), ``y_loc``, ``y_scale`` (J,), ``time_loc``, ``time_scale`` (); and
-            hyperparameters ``<kind>_<name>`` (J, ...), of classes (1, ...), as logarithms. Double precision,
-            standardised.
+            (M, D); ``x_loc``, ``x_scale`` (D,), ``y_loc``, ``y_scale`` (J,), ``time_loc``, ``time_scale`` (); where
+            features are missing ``rows`` (R, 2 D), features and means of training rows; and hyperparameters
+            ``<kind>_<name>`` (J, ...), of classes (1, ...), as logarithms. Double precision, standardised.
 
     Example:
         >>> import pyrozoo as zoo
@@ -90,15 +96,22 @@ class LabelProcess:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def learn(cls, model: ZooModel, train: Batch, target: str, seed: int = 0, classes: int = 0) -> LabelProcess:
+    def learn(
+        cls, model: ZooModel, train: Batch, target: str, seed: int = 0, classes: int = 0, component: int | None = None
+    ) -> LabelProcess:  # fmt: skip
         """Choose hyperparameters and keep the labels.
 
         Args:
-            model: The model, for its `process_features` and `open_groups`.
+            model: The model, for its `process_features`, `open_groups` and `warp`.
             train: Data with labels and groups, of which the first counts.
             target: Name of a target of numbers, or of classes.
             seed: Random seed for the labels that are used, where there are more.
             classes: Number of classes of the target; 0 for one of numbers.
+            component: The one component of the target that counts, on the rows that have it; None for all, on rows that
+                have all of them.
+
+        Raises:
+            ValueError: No row has a label.
         """
         rng, group = np.random.default_rng(seed), train.groups[0]
         features, open_units = model.process_features(train.hide()), group in model.open_groups
@@ -106,15 +119,28 @@ class LabelProcess:
         x_loc, x_scale = _nanmoments(x)
         x = (x - x_loc) / x_scale
         means = _unit_means(x, unit, train.sizes[group])
-        rows = np.flatnonzero(train.observed(target))
+        labelled = train.observed(target) if component is None else train.known(target)[:, component]
+        rows = np.flatnonzero(labelled)
+        if not len(rows):
+            what = target if component is None else train.columns(target)[component]
+            raise ValueError(f"target: no row has a label of {what!r}; leave it out, or use process=False")
         if len(rows) > MOST:
             rows = np.sort(rng.choice(rows, MOST, replace=False))
         y = train[target].detach().cpu()[rows]
-        y = functional.one_hot(y.long(), classes).double() if classes else y.double().reshape(len(rows), -1)
+        if classes:
+            y = functional.one_hot(y.long(), classes).double()
+        else:
+            warp = model.warp(target)
+            y = (y.double() if warp is None else warp.inv(y.double())).reshape(len(rows), -1)
+            y = y if component is None else y[:, [component]]
         y_loc, y_scale = y.mean(0), y.std(0, unbiased=False)
         y_scale = torch.where(y_scale > 0, y_scale, torch.ones_like(y_scale))
-        own = {
-            "x": torch.where(x.isnan(), means[unit], x)[rows], "y": (y - y_loc) / y_scale, "unit": unit[rows],
+        known: dict[str, Tensor] = {}
+        if not open_units and bool(x.isnan().any()):
+            drawn = np.random.default_rng([seed, 1]).permutation(len(x))[: neighbours.MOST]
+            known["rows"] = torch.cat([x, means[unit]], 1)[drawn]
+        own = known | {
+            "x": _filled(x[rows], means[unit[rows]], known.get("rows")), "y": (y - y_loc) / y_scale, "unit": unit[rows],
             "means": means, "x_loc": x_loc, "x_scale": x_scale, "y_loc": y_loc, "y_scale": y_scale,
         }  # fmt: skip
         if train.time is not None:
@@ -267,7 +293,7 @@ class LabelProcess:
         x = (_side_by_side(features) - own["x_loc"]) / own["x_scale"]
         here = _unit_means(x, index, batch.sizes[batch.groups[0]])[index]
         means = torch.where((place < 0)[:, None], here, own["means"][place.clamp(min=0)])
-        return torch.where(x.isnan(), means, x), means, place, time
+        return _filled(x, means, own.get("rows")), means, place, time
 
     def _labels(self, rows: Any) -> Inputs:
         """What the covariance reads of some labels."""
@@ -276,9 +302,79 @@ class LabelProcess:
         return own["x"][rows], own["means"][unit], unit, own["time"][rows] if self.timed else None
 
 
+@dataclass(frozen=True)
+class ByComponent:
+    """Processes of a target whose components are missing one by one, each on the rows that have its own.
+
+    Attributes:
+        parts: A process per component, J in all.
+    """
+
+    parts: tuple[LabelProcess, ...]
+
+    classes = 0
+    open_units = False  # no model with open groups takes rows that have part of their components
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of features of each kind."""
+        return self.parts[0].sizes
+
+    @property
+    def timed(self) -> bool:
+        """Whether they know the times of their labels."""
+        return self.parts[0].timed
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of all processes, ``<component>/<name>``."""
+        return {f"{j}/{name}": tensor for j, part in enumerate(self.parts) for name, tensor in part.tensors.items()}
+
+    def predict(self, model: ZooModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, (2, N, J) each; arguments and errors as `LabelProcess.predict`."""
+        found = [part.predict(model, batch) for part in self.parts]
+        mean, sd = (np.concatenate(own, -1) for own in zip(*found, strict=True))
+        return mean, sd
+
+    def known(self, batch: Batch) -> np.ndarray:
+        """Whether the unit of each row has a label of each component, (N, J)."""
+        return np.stack([part.known(batch) for part in self.parts], -1)
+
+    def lag(self, batch: Batch) -> np.ndarray:
+        """Time from each row to the nearest label of each component in its unit, (N, J)."""
+        return np.stack([part.lag(batch) for part in self.parts], -1)
+
+
+def learn_process(
+    model: ZooModel, train: Batch, target: str, seed: int = 0, classes: int = 0
+) -> LabelProcess | ByComponent:  # fmt: skip
+    """The process of a target; one for each of its components where these are missing one by one.
+
+    Args:
+        model: As `LabelProcess.learn`, whose errors it raises, and so are the others.
+        train: Data with labels and groups.
+        target: Name of a target.
+        seed: Random seed for the labels that are used.
+        classes: Number of classes of the target; 0 for one of numbers.
+    """
+    if target + SEEN not in train.tensors:
+        return LabelProcess.learn(model, train, target, seed, classes)
+    return ByComponent(
+        tuple(LabelProcess.learn(model, train, target, seed, component=j) for j in range(train[target].shape[1]))
+    )
+
+
 def _side_by_side(features: Features) -> Tensor:
     """Features of all kinds in double precision, (N, D)."""
     return torch.cat([part.detach().cpu().double() for part in features.values()], -1)
+
+
+def _filled(x: Tensor, means: Tensor, among: Tensor | None) -> Tensor:
+    """Features (N, D) without gaps: from the most alike of some rows (R, 2 D), if any, or else the unit's means."""
+    if among is None:
+        return torch.where(x.isnan(), means, x)
+    whole = neighbours.fill_from_neighbours(torch.cat([x, means], 1).numpy(), among.numpy())
+    return torch.as_tensor(whole[:, : x.shape[1]])
 
 
 def _nanmoments(x: Tensor) -> tuple[Tensor, Tensor]:

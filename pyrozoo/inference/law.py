@@ -11,7 +11,7 @@ import numpy as np
 import scipy  # whose `special`, a fifth of a second, is imported where it is first used
 from torch import Tensor
 
-from .label_process import LabelProcess
+from .label_process import ByComponent, LabelProcess
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,8 @@ class PredictiveLaw:
         parts: Component of a continuous target (``y``, ``y[a]``) or discrete target -> its law.
         facts: How it was learned: ``folds``, ``repeats``, ``by``, ``labels``, their number, and ``scores``, the mean
             CRPS and log density of the held-out labels under the law, by component.
-        process: The Gaussian process on the labels that predicts beside the restarts, if there is one.
+        process: The Gaussian process on the labels that predicts beside the restarts, if there is one; one for each
+            component of a target whose components are missing one by one.
 
     Example:
         >>> import pyrozoo as zoo
@@ -220,7 +221,7 @@ class PredictiveLaw:
 
     parts: Mapping[str, StudentLaw | Temperature]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    process: LabelProcess | None = field(default=None, compare=False)
+    process: LabelProcess | ByComponent | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         lines = [f"{name}: {part}" for name, part in self.parts.items()]
@@ -229,7 +230,10 @@ class PredictiveLaw:
     def as_json(self) -> dict[str, Any]:
         """The law as JSON holds it, without the numbers of the process."""
         own = {"parts": {name: asdict(part) for name, part in self.parts.items()}, "facts": dict(self.facts)}
-        return own | ({} if self.process is None else {"process": list(self.process.sizes)})
+        if self.process is None:
+            return own
+        several = {"components": len(self.process.parts)} if isinstance(self.process, ByComponent) else {}
+        return own | {"process": list(self.process.sizes)} | several
 
     @classmethod
     def from_json(
@@ -252,12 +256,17 @@ class PredictiveLaw:
                 else StudentLaw(**{**part, "levels": tuple(part.get("levels", ()))})
                 for name, part in record["parts"].items()
             }
-            process = None
+            process: LabelProcess | ByComponent | None = None
             if "process" in record:
-                own, sizes = dict(tensors or {}), record["process"]
+                own, sizes, units = dict(tensors or {}), record["process"], np.asarray(names)
                 if not all(isinstance(size, int) for size in sizes):  # runs of before had names, and a scale per column
                     sizes = [1] * own["x"].shape[1]
-                process = LabelProcess(np.asarray(names), tuple(sizes), own)
+                of = [
+                    {k.removeprefix(f"{j}/"): v for k, v in own.items() if k.startswith(f"{j}/")}
+                    for j in range(record.get("components", 0))
+                ]
+                several = tuple(LabelProcess(units, tuple(sizes), part) for part in of)
+                process = ByComponent(several) if several else LabelProcess(units, tuple(sizes), own)
             return cls(parts, dict(record["facts"]), process)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"'law' of its record is no predictive law ({error}); save the run again") from None

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..inference.copies import isolated, run_seed
 from ..inference.fitted import Fit, Run
-from ..inference.label_process import LabelProcess
+from ..inference.label_process import ByComponent, LabelProcess
 from ..inference.law import StudentLaw, Temperature, joined, mixed
 from ..inference.settings import plain_number, whole
 from .columns import class_columns, column, columns_of, component_names, summary
@@ -188,15 +188,15 @@ def _numbers(target: str, own: Predicted, fit: Fit, quantiles: tuple) -> dict[st
 
 @dataclass(frozen=True)
 class Beside:
-    """What the process of a law says of rows: means (2, N, J), variances (2, N, J), time to the nearest label (N,).
+    """What the process of a law says of rows: means (2, N, J), variances (2, N, J), time to the nearest label (N, J).
 
-    `known` (N,) says whether the unit of a row has labels, or may be without them.
+    `known` (N, J) says whether the unit of a row has labels of a component, or may be without them.
     """
 
     mean: np.ndarray
     variance: np.ndarray
     known: np.ndarray
-    lag: np.ndarray | float
+    lag: np.ndarray
 
 
 def _beside(fit: Fit, batch: Batch, target: str) -> Beside | None:
@@ -204,8 +204,11 @@ def _beside(fit: Fit, batch: Batch, target: str) -> Beside | None:
     if (process := _process_of(fit, target)) is None:
         return None
     mean, sd = process.predict(fit.model, batch)
-    lag = process.lag(batch) if process.timed else 0.0
-    return Beside(mean, sd**2, process.known(batch), lag)
+    lag = process.lag(batch) if process.timed else np.zeros(batch.n_rows)
+    by_component = (
+        np.broadcast_to(own.reshape(batch.n_rows, -1), mean.shape[1:]) for own in (process.known(batch), lag)
+    )
+    return Beside(mean, sd**2, *by_component)
 
 
 def _by_law(
@@ -224,11 +227,11 @@ def _by_law(
     values, moments_by_law = np.empty((draws, *mean.shape)), np.empty((2, *mean.shape))
     for j, (name, law) in enumerate(zip(names_in(fit, target, mean.shape[1]), laws, strict=True)):
         if beside is not None:
-            w = np.where(beside.known, law.w, 1.0)
+            w = np.where(beside.known[:, j], law.w, 1.0)
             process = mixed(law.u, *zip(beside.mean[..., j], beside.variance[..., j], strict=True))
             mean[:, j], own[:, j], between[:, j] = joined(w, mean[:, j], own[:, j], between[:, j], process)
         mean[:, j], own[:, j] = law.rounded(mean[:, j], own[:, j])
-        lag, known = (0.0, True) if beside is None else (beside.lag, beside.known)
+        lag, known = (0.0, True) if beside is None else (beside.lag[:, j], beside.known[:, j])
         scale = law.scale(own[:, j], between[:, j], len(first), lag, known)
         found = {q: mean[:, j] + scale * law.quantile(q) for q in quantiles}
         out |= columns_of(name, summary(mean[:, j], law.sd(scale), found))
@@ -265,7 +268,7 @@ def names_in(fit: Fit, target: str, size: int) -> list[str]:
     return component_names(target, size, list(labels) if labels is not None and len(labels) == size else None)
 
 
-def _process_of(fit: Fit, target: str) -> LabelProcess | None:
+def _process_of(fit: Fit, target: str) -> LabelProcess | ByComponent | None:
     """The process of the fit's law, if there is one, and it is of this target."""
     return fit.law.process if fit.law is not None and fit.law.facts["target"] == target else None
 

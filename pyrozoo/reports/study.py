@@ -19,7 +19,7 @@ from ..criticism.scoring import LEVELS
 from ..data.batch import Batch
 from ..data.build import FRAMES
 from ..inference.fitted import Fit
-from ..inference.label_process import LabelProcess
+from ..inference.label_process import learn_process
 from ..inference.law import PredictiveLaw
 from ..inference.settings import Settings
 from ..modeling import registry
@@ -252,7 +252,7 @@ class Study:
         if law is None or law.process is None:
             return law
         assert train is not None
-        process = LabelProcess.learn(self.fit.model, train, str(law.facts["target"]), self.seed, law.process.classes)
+        process = learn_process(self.fit.model, train, str(law.facts["target"]), self.seed, law.process.classes)
         return dataclasses.replace(law, process=process)
 
     @functools.cached_property

@@ -7,6 +7,8 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
+from pyrozoo.inference import label_process
+from pyrozoo.inference.label_process import LabelProcess
 from pyrozoo.models.ssmtl import calibrate, impute, inject_fault, monitor
 
 LOADINGS = torch.tensor([[1.0, 0.5], [-0.7, 1.2], [0.3, -0.8], [0.9, 0.4]], dtype=torch.double)  # of x1, x2, x3 and y
@@ -100,13 +102,32 @@ def test_a_missing_input_is_never_read(fit):
     assert not np.allclose(a, zoo.log_density(fit, read(df.fillna({"p": 3.0})), draws=20))
 
 
-def test_a_cross_fit_with_its_process_reads_no_missing_input():
+def test_a_cross_fit_with_its_process_reads_no_missing_input(monkeypatch):
+    monkeypatch.setattr(label_process, "STEPS", 10)
     data = read(table(60))
     model = zoo.create_model("ssmtl", data, c_dim=2, z_dim=2, width=8)
     fit = zoo.cross_fitted(model, "amortized", data, folds=2, repeats=1, restarts=1, steps=3, progress=False)
     assert fit.law.process is not None
     other = data.with_tensors({"x": torch.where(data["x_seen"], data["x"], torch.full_like(data["x"], 1e3))})
     pd.testing.assert_frame_equal(zoo.predict(fit, data, draws=20), zoo.predict(fit, other, draws=20))
+
+
+def test_the_process_fills_a_gap_from_rows_that_are_alike(monkeypatch):
+    """p is a function of u that is no line, so that the mean of the unit says nothing of it."""
+    monkeypatch.setattr(label_process, "STEPS", 20)
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"well": np.repeat(list("abc"), 40), "u": rng.uniform(-2, 2, 120)})
+    whole = df.assign(p=df["u"] ** 2, q=3 * df["u"] ** 2)
+    gapped = whole.assign(p=whole["p"].where(rng.random(120) > 0.3))
+    data = read(gapped)
+    model = zoo.create_model("ssmtl", data, c_dim=2, z_dim=2, width=8)
+    process = LabelProcess.learn(model, data, "y")
+    assert process.tensors["rows"].shape == (120, 4)
+    means = [process.predict(model, rows)[0].mean(0)[:, 0] for rows in (data, read(whole))]
+    missing = gapped["p"].isna().to_numpy()
+    np.testing.assert_allclose(means[0][~missing], means[1][~missing])
+    assert np.sqrt(np.mean((means[0] - whole["q"])[missing] ** 2)) < 0.2 * whole["q"].std()
+    assert "rows" not in LabelProcess.learn(model, read(whole), "y").tensors
 
 
 def test_standardisation_knows_only_what_is_seen():

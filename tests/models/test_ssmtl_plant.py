@@ -1,10 +1,10 @@
-"""Inputs carried forward from the last label, and means of steady operation."""
+"""Inputs carried forward from the last label, means of steady operation, and gaps filled from like rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pyrozoo.models.ssmtl import carry_forward, steady_means
+from pyrozoo.models.ssmtl import carry_forward, fill_gaps, steady_means
 
 WHERE = {"unit": "well", "time": "day"}
 
@@ -40,3 +40,45 @@ def test_faults_of_a_table_are_named():
         carry_forward(df, ["gas"], **WHERE)
     with pytest.raises(ValueError, match="give tolerances"):
         steady_means(df.head(2), ["eta"], tolerance={}, length=2, **WHERE)
+
+
+# -------------------------------------------------------------------- gaps
+def two_wells(n=240):
+    """In each well p is another function of u; a fifth of its values is missing."""
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame({"well": np.repeat(["a", "b"], n // 2), "u": rng.uniform(-1, 1, n), "v": 0.0})
+    df["p"] = np.where(df["well"] == "a", 10 + df["u"] ** 2, 20 - 3 * df["u"])
+    return df, df.assign(p=df["p"].where(rng.random(n) > 0.2))
+
+
+def test_gaps_are_filled_from_rows_of_alike_units_with_alike_inputs():
+    whole, df = two_wells()
+    gaps = df["p"].isna()
+    found = fill_gaps(df, ["u", "v", "p"], unit="well")
+    pd.testing.assert_frame_equal(found[~gaps], whole[~gaps])
+    assert (found["p"] - whole["p"])[gaps].abs().max() < 0.5  # unit means err by up to 3, the column's mean by 8
+    shuffled = df.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(fill_gaps(shuffled, ["u", "v", "p"], unit="well").sort_index(), found, rtol=1e-9)
+
+
+def test_new_rows_are_filled_from_the_training_table():
+    _, df = two_wells()
+    new = pd.DataFrame(
+        {"well": ["b", "a", "c"], "u": [0.5, 0.5, 0.5], "v": 0.0, "p": [np.nan, np.nan, 20.0]}, index=[7, 8, 9]
+    )
+    found = fill_gaps(new, ["u", "v", "p"], unit="well", like=df)["p"]
+    assert abs(found[7] - 18.5) < 0.3, "the well's mean is that of the training table"
+    assert abs(found[8] - 10.25) < 0.3
+    assert found[9] == 20.0
+
+
+def test_tables_whose_gaps_cannot_be_filled_are_refused():
+    df = pd.DataFrame({"well": ["a", "b"], "u": [1.0, np.nan], "p": [np.nan, np.nan], "s": ["x", "y"]})
+    with pytest.raises(ValueError, match="column 'p': it has no value to fill its gaps from"):
+        fill_gaps(df, ["u", "p"], unit="well")
+    with pytest.raises(TypeError, match=r"column 's' holds .*, no numbers"):
+        fill_gaps(df, ["s"], unit="well")
+    with pytest.raises(ValueError, match="column 'u', row 0: an infinite value"):
+        fill_gaps(df.assign(u=[np.inf, 1.0]), ["u"], unit="well")
+    with pytest.raises(ValueError, match="row 1: column 'well' is empty"):
+        fill_gaps(df.assign(well=["a", None]), ["u"], unit="well")

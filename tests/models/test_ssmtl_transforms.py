@@ -9,6 +9,8 @@ from scipy.stats import yeojohnson
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
+from pyrozoo.inference import label_process
+from pyrozoo.inference.label_process import LabelProcess
 from pyrozoo.modeling.warps import Columnwise, Warped
 from pyrozoo.models.ssmtl import calibrate, impute, what_if
 
@@ -110,11 +112,17 @@ def test_uses_work_in_the_units_of_the_table(fit):
     assert np.isfinite(zoo.predict(calibrate(fit, read(df), steps=2, progress=False), df, draws=5)).all().all()
 
 
-def test_a_cross_fitted_law_adds_on_the_scale_of_the_transform():
+def test_a_cross_fitted_law_and_its_process_add_on_the_scale_of_the_transform(monkeypatch):
+    monkeypatch.setattr(label_process, "STEPS", 20)
     data = read(table().fillna({"p": 1.0}))
     fit = zoo.cross_fitted(
-        create(data), "amortized", data, folds=2, repeats=2, restarts=2, steps=20, progress=False
+        create(data), "amortized", data, folds=2, repeats=1, restarts=2, steps=10, progress=False
     )  # fmt: skip
+    logs = read(table().fillna({"p": 1.0}).assign(q=lambda df: np.log(df["q"])))
+    alone = LabelProcess.learn(create(logs, y_transform=None), logs, "y")
+    for found, wanted in zip(*(own.predict(fit.model, data) for own in (fit.law.process, alone)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert fit.law.parts["y"].w > 0.5
     predicted = zoo.predict(fit, data, quantiles=(0.05, 0.5, 0.95))
     assert (predicted["y.q05"] > 0).all()
     low, middle, high = (np.log(predicted[f"y.{q}"]) for q in ("q05", "q50", "q95"))

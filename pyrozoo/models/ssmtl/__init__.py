@@ -11,7 +11,7 @@ _HOMES = {
     "model": ("MLVAE", "MTL", "SSLVAE", "SSMTL"),
     "data.datasets": ("draw_labels", "dryer"),
     "data.drifting": ("simulate_drift",),
-    "data.plant": ("carry_forward", "steady_means"),
+    "data.plant": ("carry_forward", "fill_gaps", "steady_means"),
     "data.simulator": ("PRESETS", "simulate"),
     "uses.calibration": ("CalibratedFit", "calibrate"),
     "uses.generation": ("Generated", "impute", "what_if"),

@@ -1,4 +1,4 @@
-"""Tables of a plant before they are fitted: inputs known only with a label, and averages of steady operation (6.2)."""
+"""Tables of a plant before they are fitted: inputs known only with a label, means of steady operation (6.2), gaps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+
+from ....data.neighbours import MOST, fill_from_neighbours
 
 
 def carry_forward(df: pd.DataFrame, columns: Sequence[str], *, unit: str, time: str) -> pd.DataFrame:
@@ -107,6 +109,75 @@ def steady_means(
     out.insert(0, unit, groups[unit].first())
     out.insert(1, time, groups[time].mean())
     return out.assign(rows=groups.size()).reset_index(drop=True)
+
+
+def fill_gaps(
+    df: pd.DataFrame, columns: Sequence[str], *, unit: str, like: pd.DataFrame | None = None
+) -> pd.DataFrame:  # fmt: skip
+    """Fill gaps in inputs with the mean of the five rows that are most alike, weighted by 1 / distance.
+
+    Rows are alike by their other inputs and by the mean inputs of their units, each column in its standard deviations.
+    SSMTL itself integrates gaps out; where rows are many and alike, filled ones predict better (see the entry's page).
+    A filled value counts as measured from then on: the model's own intervals do not know of it, those that
+    `pyrozoo.cross_fitted` learns on held-out labels do.
+
+    Args:
+        df: The table, one line per row in any order; NaN in `columns` where there was no measurement.
+        columns: Columns to fill, and to tell likeness by; numbers.
+        unit: Column with the unit of a row.
+        like: The table in which to look for rows that are alike, such as the training table for one to predict; by
+            default `df`. Units that it has take their mean inputs from there. Of more than 10,000 rows these are drawn
+            at random, the same ones in every call.
+
+    Returns:
+        A copy in the same order, without NaN in `columns`.
+
+    Raises:
+        KeyError: A column is not in a table.
+        TypeError: A column does not hold numbers.
+        ValueError: A row has no unit, a column has no value at all, or a value is infinite.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyrozoo.models.ssmtl import fill_gaps
+        >>> df = pd.DataFrame({"well": list("aaabbb"), "u": [1.0, 1, 2, 1, 1, 2], "p": [3.0, 3, 4, 7, None, 8]})
+        >>> fill_gaps(df, ["u", "p"], unit="well")["p"].round(1).tolist()
+        [3.0, 3.0, 4.0, 7.0, 7.0, 8.0]
+    """
+    columns = list(columns)
+    known = _inputs(df if like is None else like, columns, unit)
+    loc, scale = known.mean(), known.std(ddof=0)
+    for column in columns:
+        if np.isnan(loc[column]):
+            raise ValueError(f"column {column!r}: it has no value to fill its gaps from; leave it out")
+    scale = scale.where(scale > 0, 1.0)
+    known = (known - loc) / scale
+    known_units = (df if like is None else like)[unit].to_numpy()
+    rows = known if like is None else (_inputs(df, columns, unit) - loc) / scale
+    means = known.groupby(known_units).mean()
+    own = means if like is None else means.combine_first(rows.groupby(df[unit].to_numpy()).mean())
+    drawn = np.random.default_rng(0).permutation(len(known))[:MOST]
+    among = np.hstack([known.to_numpy()[drawn], means.loc[known_units[drawn]].to_numpy()])
+    x = np.hstack([rows.to_numpy(), own.loc[df[unit].to_numpy()].to_numpy()])
+    filled = fill_from_neighbours(x, among)[:, : len(columns)] * scale.to_numpy() + loc.to_numpy()
+    out = df.copy()
+    for j, column in enumerate(columns):
+        out[column] = df[column].astype(float).where(df[column].notna(), filled[:, j])
+    return out
+
+
+def _inputs(df: pd.DataFrame, columns: Sequence[str], unit: str) -> pd.DataFrame:
+    """Columns of numbers as floats, NaN where a value is missing; refuses others."""
+    _require(df, [*columns, unit], [unit])
+    for column in columns:
+        if not pd.api.types.is_numeric_dtype(df[column]):
+            raise TypeError(f"column {column!r} holds {df[column].dtype}, no numbers; leave it out")
+    out = df[columns].astype(float)
+    infinite = np.isinf(out.to_numpy())
+    if infinite.any():
+        i, j = np.argwhere(infinite)[0]
+        raise ValueError(f"column {columns[j]!r}, row {df.index[i]!r}: an infinite value; correct it")
+    return out
 
 
 def _require(df: pd.DataFrame, columns: Sequence[str], complete: Sequence[str]) -> None:

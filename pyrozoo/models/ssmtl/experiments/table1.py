@@ -55,7 +55,7 @@ def table1_experiment(
     Args:
         out: Folder for record.json and table.csv.
         profile: "smoke", "quick" (3 data seeds, our settings) or "paper" (the same data, the paper's settings, 20
-            network initialisations each; about four hours of one processor for each data seed).
+            network initialisations each; by its record half a day of a shared processor core for each data seed).
         seeds: Number of data seeds; None takes the profile's.
         jobs: Number of worker processes.
         repeats: Number of network initialisations of each fit, whose errors are averaged per unit; None takes the

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ....criticism.scoring import metrics
 from ....data.batch import Batch
+from ....experiments.cross_fitting import cross_fitted
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, simulated_data, timing
@@ -19,6 +21,7 @@ from ....files import sha256_text
 from ....inference.fit import fit
 from ....modeling import registry
 from ..data.datasets import dryer
+from ..data.plant import fill_gaps
 from ..data.simulator import PRESETS, simulate
 from .cross_fitted import SMOKE_BATCHES
 from .runs import dryer_data
@@ -26,14 +29,16 @@ from .shared import claim, configuration
 
 MISSING = 0.1  # share of the inputs that is removed, at random
 NOISE = 0.3  # standard deviation of the logarithm of a measured flow
-TREATMENTS = ("complete inputs", "gaps integrated out", "gaps filled with the mean")
+TREATMENTS = ("complete inputs", "gaps integrated out", "gaps filled from like rows", "gaps filled with the mean")
 SCALES = ("untransformed", "log")
+CROSS_FIT: dict[str, Any] = {"folds": 3, "repeats": 1, "restarts": 1, "steps": 300}  # small, for its ten cross-fits
 SCORES = ("rmse", "crps_draws", "nll", "cover50", "cover80", "cover90")
 NOTE_TABLES = (
     "Dryer: five labelled rows in each of 71 batches, CollectorTankLevel on the other rows of the same batches; one "
     "fit of the smaller networks of tuning/cross_fitted.json, with a tenth of all inputs removed at random. Wells: "
     "simulated, 50 units with 5 labelled and 25 unlabelled rows, measured flows that err by a factor exp(0.3 e), e "
-    "standard normal; scores of 100 new rows per unit, one fit by the defaults of create_model and fit."
+    "standard normal; scores of 100 new rows per unit, one fit by the defaults of create_model and fit, and a "
+    "cross-fit with its processes on the labels (3 folds, one repeat, one restart, 300 steps)."
 )
 
 
@@ -58,10 +63,15 @@ def tables_experiment(
     resumed = claim(out, {"sha256": sha256_text(data["sha256"] + wells["sha256"])})
     of_dryer = configuration("cross_fitted", "ssmtl", profile)
     of_wells: dict[str, Any] = {"arguments": {}, "settings": {"steps": 20} if profile == "smoke" else {}}
+    law: dict[str, Any] = {"arguments": {}, "settings": CROSS_FIT | of_wells["settings"], "crossed": True}
+    crossed = [f"{scale}, cross-fitted" for scale in SCALES]
     plan: dict[str, dict[str, Any]] = {}
     for draw in draws:
         plan |= {_job(t, draw): {"treatment": t, "draw": draw, "batches": batches, **of_dryer} for t in TREATMENTS}
         plan |= {_job(scale, draw): {"scale": scale, "seed": draw, **of_wells} for scale in SCALES}
+        plan |= {
+            _job(kind, draw): {"scale": scale, "seed": draw, **law} for scale, kind in zip(SCALES, crossed, strict=True)
+        }
     results = run_jobs(tables_run, plan, out / "jobs", n_jobs=jobs)
 
     def found(kind: str) -> list[Mapping[str, Any]]:
@@ -69,11 +79,16 @@ def tables_experiment(
 
     rows = {
         "dryer": [{"model": f"SSMTL, {kind}", **averages(found(kind))} for kind in TREATMENTS],
-        "simulated": [{"model": f"SSMTL, {kind}", **averages(found(kind))} for kind in SCALES],
+        "simulated": [{"model": f"SSMTL, {kind}", **averages(found(kind))} for kind in (*SCALES, *crossed)],
     }
     pairs = {
-        "dryer": [(TREATMENTS[1], other, "rmse") for other in (TREATMENTS[0], TREATMENTS[2])],
-        "simulated": [("log", "untransformed", score) for score in ("rmse", "crps_draws", "cover90")],
+        "dryer": [
+            *((TREATMENTS[1], other, "rmse") for other in (TREATMENTS[0], TREATMENTS[3])),
+            *((TREATMENTS[2], other, "rmse") for other in (TREATMENTS[0], TREATMENTS[1], TREATMENTS[3])),
+        ],
+        "simulated": [
+            (log, other, score) for other, log in (SCALES, crossed) for score in ("rmse", "crps_draws", "cover90")
+        ],
     }
     outcomes = {}
     for part, identity in (("simulated", wells), ("dryer", data)):
@@ -84,7 +99,7 @@ def tables_experiment(
         extra = {
             "note": NOTE_TABLES,
             "differences": differences,
-            "configuration": {"dryer": of_dryer, "simulated": of_wells}[part],
+            "configuration": {"dryer": of_dryer, "simulated": {**of_wells, "cross_fit": law["settings"]}}[part],
         }
         lines = [f"{k}: {d:+.3f}" + ("" if se is None else f" ± {se:.3f}") for k, (d, se) in differences.items()]
         text = "\n".join([format_table(rows[part]), "", *lines, ""])
@@ -93,14 +108,17 @@ def tables_experiment(
 
 
 def _job(kind: str, draw: int) -> str:
-    return f"{kind.replace(' ', '-')}-{draw}"
+    return f"{kind.replace(',', '').replace(' ', '-')}-{draw}"
 
 
 def tables_run(
     arguments: Mapping[str, Any], settings: Mapping[str, Any], treatment: str = "", draw: int = 0, scale: str = "",
-    seed: int = 0, batches: int | None = None,
+    seed: int = 0, batches: int | None = None, crossed: bool = False,
 ) -> dict[str, float]:  # fmt: skip
-    """One fit and its scores: of the dryer with a treatment of its gaps, or of wells with a scale of their flow."""
+    """One fit and its scores: of the dryer with a treatment of its gaps, or of wells with a scale of their flow.
+
+    `crossed` fits by `pyrozoo.cross_fitted`, with its settings among those of the fit.
+    """
     own = dict(arguments)
     if treatment:
         train, full, scored = dryer_data(draw, batches=batches)
@@ -110,19 +128,31 @@ def tables_run(
         train, test = log_normal_wells(seed)
         own["y_transform"] = None if scale == "untransformed" else scale
     model = registry.create_model("ssmtl", train, **own)
-    fitted = fit(model, "paper", train, seed=draw + seed, progress=False, **settings)
+    method = cross_fitted if crossed else fit
+    fitted = method(model, "paper", train, seed=draw + seed, progress=False, **settings)
     scores = metrics(fitted, test, draws=100)
     return {name: float(scores[f"y.{name}"]) for name in SCORES} | {"seconds": round(fitted.seconds, 2)}
 
 
 def treated(data: Batch, treatment: str, draw: int) -> Batch:
-    """The dryer with a tenth of its inputs removed, whose gaps are left or filled; or as it is."""
+    """The dryer with a tenth of its inputs removed, whose gaps are left or filled; or as it is.
+
+    Args:
+        data: The dryer.
+        treatment: Of `TREATMENTS`; from like rows by `fill_gaps`, by the inputs alone.
+        draw: Random seed for the gaps.
+    """
     if treatment == "complete inputs":
         return data
     seen = torch.as_tensor(np.random.default_rng(draw).random(tuple(data["x"].shape)) >= MISSING)
     x = torch.where(seen, data["x"], torch.nan)
     if treatment == "gaps filled with the mean":
         return data.with_tensors({"x": torch.where(seen, data["x"], x.nanmean(0))})
+    if treatment == "gaps filled from like rows":
+        inputs = data.columns("x")
+        table = pd.DataFrame(x.double().numpy(), columns=inputs).assign(batch=data.group_names("unit"))
+        filled = fill_gaps(table, inputs, unit="batch")[inputs].to_numpy()
+        return data.with_tensors({"x": torch.as_tensor(filled).to(data["x"])})
     tensors = {**data.tensors, "x": x.nan_to_num(), "x_seen": seen}
     return dataclasses.replace(data, tensors=tensors, along={**data.along, "x_seen": data.rows})
 
