@@ -20,7 +20,7 @@ from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
-from pyrozoo.models.auxvae.experiments.departure import calibrated, departure_text, personalised
+from pyrozoo.models.auxvae.experiments.departure import KINDS, calibrated, departure_text, personalised
 from pyrozoo.models.auxvae.experiments.people import CROSSED, crossed, people_text
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
@@ -130,15 +130,28 @@ def test_the_table_of_people_in_the_page_is_that_of_the_committed_record():
     record, page = read_record(folder / "results" / "people"), (folder / "README.md").read_text()
     assert people_text(record["rows"], record["extra"]).split("\n\n")[0] in page
     assert record["extra"]["configuration"] == runs.configuration(["departure, style"], "quick")
+    squares, text = "phases and squares", " ".join(page.split())
     for what, sign, words in (
-        ("nonlinear: MAE of {} - ridge on departures, phases and squares, rounded", -1, "that is {} below"),
-        ("coordination: MAE of {} - extra trees on departures, phases and squares, rounded", -1, "{} below"),
-        ("linear: MAE of {} - extra trees on departures, rounded", 1, "trees by {} lb"),
-        ("linear: MAE of {} - ridge on departures, phases and squares, rounded", 1, "squares by {},"),
+        (f"nonlinear: MAE of {{}} - extra trees on departures, {squares}, rounded", -1, "is {} below that of the best"),
+        (f"coordination: MAE of {{}} - extra trees on departures, {squares}, rounded", -1, "3.12 lb, {} ("),
+        ("nonlinear: MAE of {} - extra trees on departures", -1, "not rounded it is {} and"),
+        (f"coordination: MAE of {{}} - extra trees on departures, {squares}", -1, "and {}."),
+        ("linear: MAE of {} - ridge on departures", -1, "errs by {} lb more"),
+        (f"linear: MAE of {{}} - ridge on departures, {squares}, rounded", -1, f"by {{}} more with {squares}"),
+        ("linear: MAE of {} - ridge on departures, rounded", -1, "and {} without"),
+        (f"linear: MAE of {{}} - extra trees on departures, {squares}, rounded", 1, "by {} less with"),
+        ("linear: MAE of {} - extra trees on departures, rounded", 1, "and {} less without"),
     ):
         value, error = record["extra"]["differences"][what.format(CROSSED)]
         assert sign * value > 0
-        assert words.format(f"{abs(value):.2f} ± {error:.2f}") in " ".join(page.split())
+        assert words.format(f"{abs(value):.2f} ± {error:.2f}") in text, words
+    rows = {row["model"]: row for row in record["rows"]}
+    mine = [rows[f"{gait}: {CROSSED}"] for gait in KINDS]
+    held = [
+        "{:.0f} %, {:.0f} % and {:.0f} %".format(*(100 * row[f"cover90{end}"] for row in mine)) for end in ("", "_min")
+    ]
+    assert "intervals hold {} of the loads of new people, in the worst of 25 folds {},".format(*held) in text
+    assert "at mean widths of {:.1f}, {:.1f} and {:.1f} lb".format(*(row["width90"] for row in mine)) in text
 
 
 def test_auxiliary_gait_helps_in_the_committed_record():
