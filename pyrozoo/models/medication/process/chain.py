@@ -23,9 +23,11 @@ def viterbi(log_score, log_initial, log_transition):
     n_frames, n_labels = log_score.shape
     padded = (n_labels + 3) // 4 * 4  # four maxima at a time: they do not wait for each other
     table, new = np.full((n_labels, padded), -np.inf), np.empty(padded)
-    table[:, :n_labels] = log_transition
     score = np.empty((n_frames, n_labels))
-    score[0] = log_initial + log_score[0]
+    for k in range(n_labels):
+        score[0, k] = log_initial[k] + log_score[0, k]
+        for j in range(n_labels):
+            table[j, k] = log_transition[j, k]
     for t in range(1, n_frames):
         for i in range(padded // 4):
             k = 4 * i
@@ -105,7 +107,8 @@ def backward(initial, transition, alpha, scale, q):
     n_frames, n_labels = alpha.shape
     gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
     beta, new = np.ones(n_labels), np.empty(n_labels)
-    gamma[n_frames - 1] = alpha[n_frames - 1]
+    for k in range(n_labels):
+        gamma[n_frames - 1, k] = alpha[n_frames - 1, k]
     for t in range(n_frames - 1, 0, -1):
         for k in range(n_labels):
             beta[k] *= q[t, k] / scale[t]
@@ -143,7 +146,8 @@ def log_forward(log_score, log_initial, log_transition):
     """Compute the log evidence of a chain, and log forward probabilities, shape (T, K)."""
     n_frames, n_labels = log_score.shape
     alpha = np.empty((n_frames, n_labels))
-    alpha[0] = log_initial + log_score[0]
+    for k in range(n_labels):
+        alpha[0, k] = log_initial[k] + log_score[0, k]
     for t in range(1, n_frames):
         for k in range(n_labels):
             alpha[t, k] = log_score[t, k] + _log_sum(alpha[t - 1], log_transition[:, k])
@@ -156,15 +160,18 @@ def log_backward(log_score, log_transition, log_z, alpha):
     n_frames, n_labels = alpha.shape
     gamma, counts = np.empty((n_frames, n_labels)), np.zeros((n_labels, n_labels))
     beta, new = np.zeros(n_labels), np.empty(n_labels)
-    gamma[n_frames - 1] = np.exp(alpha[n_frames - 1] - log_z)
+    for k in range(n_labels):
+        gamma[n_frames - 1, k] = math.exp(alpha[n_frames - 1, k] - log_z)
     for t in range(n_frames - 1, 0, -1):
-        beta += log_score[t]
+        for k in range(n_labels):
+            beta[k] += log_score[t, k]
         for j in range(n_labels):
             new[j] = _log_sum(beta, log_transition[j])
             for k in range(n_labels):
                 counts[j, k] += math.exp(alpha[t - 1, j] + log_transition[j, k] + beta[k] - log_z)
             gamma[t - 1, j] = math.exp(alpha[t - 1, j] + new[j] - log_z)
-        beta[:] = new
+        for j in range(n_labels):
+            beta[j] = new[j]
     return gamma, counts
 
 

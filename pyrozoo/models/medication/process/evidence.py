@@ -7,7 +7,8 @@ model as a factor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -249,15 +250,16 @@ class LabelSequences(TorchDistribution):
         n_lead, n_rows = self.process.lead.numel(), len(self.lengths)
         out = np.full((shape.numel(), self.event_shape[0]), PAD)
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        lengths, drawn = self.lengths.tolist(), [self._simulated(lead) for lead in range(n_lead)]
         for i in range(len(out)):
-            length = int(self.lengths[i % n_rows])
-            out[i, :length] = self._draw_labels(i // n_rows % n_lead, length, rng)
+            length = lengths[i % n_rows]
+            out[i, :length] = drawn[i // n_rows % n_lead](length, rng)
         return torch.as_tensor(out, device=self.lengths.device).reshape(*shape, -1)
 
-    def _draw_labels(self, lead: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    def _simulated(self, lead: int) -> Callable[[int, np.random.Generator], np.ndarray]:
         if isinstance(self.process, SemiMarkovProcess):
-            return sampling.simulate_process(self.process.graph(lead), length, rng)
-        return chain.simulate_chain(*self.process.arrays(lead), length, rng)
+            return partial(sampling.simulate_process, self.process.graph(lead))
+        return partial(chain.simulate_chain, *self.process.arrays(lead))
 
 
 class SemiMarkov(LabelSequences):

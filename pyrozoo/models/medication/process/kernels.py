@@ -145,13 +145,13 @@ def _begin(earliest, k, t):
 
 
 @njit(cache=True)
-def _linear_tables(log_length, cap):
+def _linear_tables(graph):
     """exp(log_length), also backwards in time so that both passes run forwards through memory."""
-    n_arcs, width = log_length.shape
+    n_arcs, width = graph.log_length.shape
     forwards, backwards = np.zeros((n_arcs, width)), np.zeros((n_arcs, width))
     for a in range(n_arcs):
-        for d in range(cap[a] - 1):
-            p = math.exp(log_length[a, d])
+        for d in range(graph.cap[graph.source[a]] - 1):
+            p = math.exp(graph.log_length[a, d])
             forwards[a, d], backwards[a, width - 1 - d] = p, p
     return forwards, backwards
 
@@ -253,7 +253,8 @@ def semi_markov_map(log_score, graph):
     for a in range(graph.source.shape[0]):
         for m in range(graph.cap[graph.source[a]] - 1):
             table[a, m] = graph.log_length[a, m]
-    start[:, 0] = graph.log_initial
+    for n in range(n_nodes):
+        start[n, 0] = graph.log_initial[n]
     for t in range(n_frames):
         i = t % 4
         for n in range(n_nodes):
@@ -339,7 +340,7 @@ def semi_markov_forward(log_score, graph, blocked):
     linear, reference = np.zeros((n_nodes, n_frames)), np.full(n_nodes, -np.inf)
     seen = np.full(n_nodes, -width - 1)  # last frame at which a segment of the node could start
     survive = np.array([math.exp(graph.log_survive[n, graph.cap[n] - 1]) for n in range(n_nodes)])
-    _, table = _linear_tables(graph.log_length, graph.cap[graph.source])
+    _, table = _linear_tables(graph)
     log_table = np.ascontiguousarray(graph.log_length[:, ::-1])
     old = np.zeros(n_nodes)  # exp(tail) at the current frame, relative to the reference
     stay, leave = np.exp(graph.log_stay), np.exp(graph.log_leave)
@@ -419,7 +420,7 @@ def semi_markov_backward(graph, log_z, start, tail, cum, earliest):
     n_arcs, n_frames = graph.source.shape[0], tail.shape[1]
     log_length, log_survive = np.zeros((n_arcs, width)), np.zeros((n_nodes, width))
     log_stay, log_leave = np.zeros(n_nodes), np.zeros(n_arcs)
-    table, _ = _linear_tables(graph.log_length, graph.cap[graph.source])
+    table, _ = _linear_tables(graph)
     into, entry, entered_from, reach = _entries(graph)
     n_entries = into.shape[0]
     # Log weight of all that follows an entry at frame t, plus the previous label's cumulative score at t.
@@ -517,7 +518,8 @@ def _entries(graph):
     n_nodes, n_arcs = graph.label.shape[0], graph.source.shape[0]
     into, before = np.empty(n_nodes + n_arcs, np.int64), np.zeros(n_nodes + n_arcs, np.int64)
     reach, entry = np.zeros(n_nodes + n_arcs, np.int64), np.empty(n_arcs, np.int64)
-    into[:n_nodes] = np.arange(n_nodes)
+    for n in range(n_nodes):
+        into[n] = n
     used, n = np.zeros(n_nodes, np.bool_), n_nodes
     for a in range(n_arcs):
         to, k = graph.target[a], graph.label[graph.source[a]]
