@@ -21,6 +21,11 @@ def pytest_collection():
         gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """Benchmarks of decoders come last: by then a worker has compiled what two would compile at once, half a minute."""
+    items.sort(key=lambda item: item.path.name == "test_benchmarks_decode.py")
+
+
 @pytest.fixture(scope="module")
 def double_precision():
     """Torch's default floating type is double within the module, where exactness is tested."""

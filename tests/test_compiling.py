@@ -449,7 +449,11 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(
-    ("which", "dtype"), [*((which, torch.float64) for which in SETTINGS), ("40 steps", torch.float32)]
+    ("which", "dtype"),
+    [
+        *((which, torch.float64) for which in SETTINGS),
+        pytest.param("40 steps", torch.float32, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fit_is_the_same(data, which, dtype):
     data = data.to(dtype=dtype)

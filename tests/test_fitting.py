@@ -796,7 +796,6 @@ JOB = """
 import json, os, signal, sys, time
 from pathlib import Path
 import torch
-import torch._dynamo  # which the first optimiser imports, for two seconds, in every fork
 import pyrozoo as zoo
 from pyrozoo.inference.loop import Training
 from pyrozoo.models.ssmtl import simulate
