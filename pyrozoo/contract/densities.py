@@ -33,6 +33,7 @@ from .describing import trace_of
 from .subject import Skipped, Subject
 
 EXACT = 1e-9  # relative; sums of some hundred terms in double precision round at 1e-13
+MOST_ASSIGNMENTS = 4096
 
 
 # -------------------------------------------------------------------- traces
@@ -207,23 +208,22 @@ def _check_exact(pairs: Mapping[str, tuple[Any, Any]]) -> None:
         require(same, f"{what}: {found.tolist()}, by brute force {by_hand.tolist()}")
 
 
-def assignments(model: ZooModel, batch: Batch, limit: int = 4096) -> Iterable[dict[str, Tensor]]:
+def assignments(model: ZooModel, batch: Batch) -> Iterable[dict[str, Tensor]]:
     """Yield all joint values of the enumerated sites.
 
     Args:
         model: The model.
         batch: The data.
-        limit: Maximum number of assignments.
 
     Raises:
-        Skipped: There are more than `limit`.
+        Skipped: There are more than `MOST_ASSIGNMENTS`.
     """
     trace = trace_of(model, model, batch)
     sites = {name: trace.nodes[name] for name in model.enumerated}
     supports = {name: site["fn"].enumerate_support(expand=False).reshape(-1) for name, site in sites.items()}
     slots = [(name, i) for name, site in sites.items() for i in range(site["value"].numel())]
     total = math.prod(len(supports[name]) for name, _ in slots)
-    if total > limit:
+    if total > MOST_ASSIGNMENTS:
         raise Skipped(
             f"{total} assignments of the enumerated sites on {batch.n_rows} rows are too many to go through; make the "
             "entry's `tiny` smaller, such as 3 steps of 2 states"

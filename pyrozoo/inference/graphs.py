@@ -116,13 +116,10 @@ def check_shapes(graph: torch.fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.op != "call_function" or torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
             continue
-        indices = [i.meta["val"].dtype for i in node.args[1] if i is not None] if _indexes(node) else [torch.bool]
+        indexes = node.target is torch.ops.aten.index.Tensor
+        indices = [i.meta["val"].dtype for i in node.args[1] if i is not None] if indexes else [torch.bool]
         if torch.bool in indices:
             raise NotCapturable(f"{node.target} gives shapes that depend on values; torch.where does not")
-
-
-def _indexes(node: torch.fx.Node) -> bool:
-    return node.target is torch.ops.aten.index.Tensor
 
 
 def simplify(graph: torch.fx.GraphModule) -> None:

@@ -86,9 +86,9 @@ def sample_rows(
         yield own(torch.cat(parts), weight.to(train.reference))
 
 
-def some_rows(model: nn.Module, guide: nn.Module, train: Batch, n: int = 2) -> Batch:
-    """The first `n` rows for a first run of model and guide, with only their groups if both accept that."""
-    rows = torch.arange(min(n, train.n_rows))
+def some_rows(model: nn.Module, guide: nn.Module, train: Batch) -> Batch:
+    """The first two rows for a first run of model and guide, with only their groups if both accept that."""
+    rows = torch.arange(min(2, train.n_rows))
     few = can_take_present(model, guide, train)
     ones = {group: torch.ones(train.sizes[group]) for group in train.groups} if few else None
     return train.take(rows, group_rows=ones)

@@ -48,7 +48,7 @@ def for_arviz(draws: Draws, observed_only: bool = True) -> dict[str, Group]:
         own = Group()
         for name, array in variables.items():
             axes, attrs = draws.axes(group, name), {}
-            if _is_observed(draws, name):
+            if any(name in draws.groups.get(checked, {}) for checked in CHECKED):
                 named = {axis: draws.coords[axis] for axis in axes if axis in draws.coords}
                 axes, array = _without_single(draws, axes, array)
                 attrs = {axis: str(names[0]) for axis, names in named.items() if axis not in axes}
@@ -70,10 +70,6 @@ def for_arviz(draws: Draws, observed_only: bool = True) -> dict[str, Group]:
         if own.variables:
             out[group] = own
     return out
-
-
-def _is_observed(draws: Draws, name: str) -> bool:
-    return any(name in draws.groups.get(group, {}) for group in CHECKED)
 
 
 def _without_single(draws: Draws, axes: tuple[str, ...], array: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -147,7 +143,7 @@ class _Seen:
             if not group.endswith("_predictive"):
                 return None
             seen = None
-        renamed = tuple(self._own(axis) for axis in rest)
+        renamed = tuple(f"{self.name}_{axis}" if axis in self.own else axis for axis in rest)
         places: dict[str, tuple[str, np.ndarray]]  # axis of the draws -> axis for ArviZ, and the positions kept
         if seen is None or seen.all():
             shape = array.shape[lead:]
@@ -172,6 +168,3 @@ class _Seen:
         if group == "observed_data" and self.whole is not None and array.dtype.kind == "f":
             array = array.astype(self.whole)
         return (*axes[:lead], *renamed), array, coords
-
-    def _own(self, axis: str) -> str:
-        return f"{self.name}_{axis}" if axis in self.own else axis

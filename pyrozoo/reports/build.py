@@ -14,7 +14,7 @@ from ..inference.fitted import Fit
 from . import facts, failures, latents, posterior, predictions
 from .content import Section
 from .result import Report
-from .rules import MARKS, RULES, Mark, judge
+from .rules import MARKS, RULES, judge
 from .study import Study
 from .words import counted
 
@@ -140,9 +140,5 @@ def _made(key: str, title: str, make: Callable[[], Section]) -> Section:
         except Exception as error:  # whatever fails in one section, the others are made
             reason = one_line(error)
             section = Section(key, title, problems=[reason])
-            section.marks += [_untold(rule, reason) for rule in RULES_OF.get(key, ())]
+            section.marks += [judge(rule, None, f"Could not be told: {reason}") for rule in RULES_OF.get(key, ())]
             return section
-
-
-def _untold(rule: str, reason: str) -> Mark:
-    return judge(rule, None, f"Could not be told: {reason}")

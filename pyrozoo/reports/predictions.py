@@ -137,14 +137,10 @@ def probabilities_of(study: Study) -> Section:
         study: The fit and its data.
     """
     section = Section("probabilities", "Probabilities")
-    found = [_calibration(section, study, o) for o in study.outcomes]
+    found = [_of_classes(section, o) if o.classes else _of_numbers(section, study, o) for o in study.outcomes]
     told = [one for one in found if one[0] is not None]
     section.marks.append(judge("coverage", *max(told, key=lambda one: one[0] or 0.0) if told else found[0]))
     return section
-
-
-def _calibration(section: Section, study: Study, o: Outcome) -> tuple[float | None, str]:
-    return _of_classes(section, o) if o.classes else _of_numbers(section, study, o)
 
 
 def _of_classes(section: Section, o: Outcome) -> tuple[float | None, str]:
