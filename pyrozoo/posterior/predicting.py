@@ -133,7 +133,8 @@ def _predictions(
     for target, own in drawn.items():
         if own.values is None:
             of_classes = cast(Temperature | None, law.get(target))
-            columns |= _classes(target, own.exact, fit, of_classes, _process_of(fit, target), batch)
+            process = cast(LabelProcess | None, _process_of(fit, target))  # classes have no components
+            columns |= _classes(target, own.exact, fit, of_classes, process, batch)
         elif laws := [law[name] for name in names_in(fit, target, own.exact.shape[-1]) if name in law]:
             moments_of = [part[target].by_law.exact for part in parts]
             beside = _beside(fit, batch, target)

@@ -106,7 +106,7 @@ def test_a_cross_fit_with_its_process_reads_no_missing_input(monkeypatch):
     monkeypatch.setattr(label_process, "STEPS", 10)
     data = read(table(60))
     model = zoo.create_model("ssmtl", data, c_dim=2, z_dim=2, width=8)
-    fit = zoo.cross_fitted(model, "amortized", data, folds=2, repeats=1, restarts=1, steps=3, progress=False)
+    fit = zoo.cross_fitted(model, "amortized", data, folds=2, repeats=1, restarts=1, steps=3, draws=20, progress=False)
     assert fit.law.process is not None
     other = data.with_tensors({"x": torch.where(data["x_seen"], data["x"], torch.full_like(data["x"], 1e3))})
     pd.testing.assert_frame_equal(zoo.predict(fit, data, draws=20), zoo.predict(fit, other, draws=20))

@@ -231,7 +231,7 @@ def test_new_units_are_read_with_their_own_gaps():
 def test_a_cross_fit_learns_a_law_and_a_process_of_each_target(monkeypatch, tmp_path):
     monkeypatch.setattr(label_process, "STEPS", 20)
     data = read(table(100))
-    fit = zoo.cross_fitted(made(data), "paper", data, folds=2, repeats=1, restarts=1, steps=5, progress=False)
+    fit = zoo.cross_fitted(made(data), "paper", data, folds=2, repeats=1, restarts=1, steps=5, draws=20, progress=False)
     assert list(fit.law.parts) == ["y[oil]", "y[water]"]
     assert min(part.w for part in fit.law.parts.values()) > 0.8, "five steps teach the networks nothing"
     scores = zoo.metrics(fit, data, draws=20)

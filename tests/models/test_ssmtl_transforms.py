@@ -116,7 +116,7 @@ def test_a_cross_fitted_law_and_its_process_add_on_the_scale_of_the_transform(mo
     monkeypatch.setattr(label_process, "STEPS", 20)
     data = read(table().fillna({"p": 1.0}))
     fit = zoo.cross_fitted(
-        create(data), "amortized", data, folds=2, repeats=1, restarts=2, steps=10, progress=False
+        create(data), "amortized", data, folds=2, repeats=1, restarts=2, steps=10, draws=20, progress=False
     )  # fmt: skip
     logs = read(table().fillna({"p": 1.0}).assign(q=lambda df: np.log(df["q"])))
     alone = LabelProcess.learn(create(logs, y_transform=None), logs, "y")
