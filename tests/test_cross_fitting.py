@@ -196,7 +196,8 @@ def test_a_few_labels_of_which_a_law_was_wrongly_sure_do_not_widen_all_others():
     truth, sds = rng.normal(size=300), np.where(np.arange(300) % 20 == 0, 1e-4, 1.0)[None]
     law = StudentLaw(1.0, 0.0, None, 5.0)
     own = for_new_members(law, truth, np.zeros((1, 300)), sds, members)
-    assert own.a == law.a and own.c > 0
+    assert own.a == law.a
+    assert own.c > 0
     scale, q = own.scale(sds[0] ** 2, np.zeros(300), 1), own.quantile(0.95)
     assert np.mean(np.abs(truth) <= q * scale) == pytest.approx(0.9 * (1 + 1 / 15), abs=0.005)
     assert scale.max() < 2  # one factor for all would be above 1,000
