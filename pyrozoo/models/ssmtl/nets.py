@@ -77,7 +77,7 @@ class SetEncoder(nn.Module):
         return self.head(torch.cat([self.pooled(*piece) for piece in pieces]))
 
     def pooled(self, rows: Tensor, mask: Tensor, labelled: Tensor) -> Tensor:
-        """Pool the rows of each unit, (M, 3 width + 1): mean, maximum, mean of those labelled, and whether there are."""
+        """Pool the rows of each unit, (M, 3 width + 1): mean, maximum, mean of those labelled, if any is."""
         features = torch.relu(self.row(rows))
         weight = torch.stack([mask, mask & labelled], 1).to(features)  # (M, 2, S)
         n = weight.sum(-1, keepdim=True)
