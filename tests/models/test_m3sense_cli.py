@@ -85,6 +85,9 @@ def test_the_command_line_fits_and_predicts_windows_in_files(tmp_path, capsys):
 def test_what_is_standardised_is_predicted_from_what_is_standardised(tmp_path):
     like = read(saved(tmp_path / "a.npz", standardised="subject"))
     assert like.info["standardised"] == "subject"
+    ranked = m3sense.with_features(read_windows(tmp_path / "a.npz"), "ranks")
+    again = read(tmp_path / "a.npz", like=ranked)
+    assert again["temp_features"].tolist() == ranked["temp_features"].tolist()
     assert read(saved(tmp_path / "b.npz", standardised="subject"), like=like).n_rows == 12
     with refuses("b.npz: array 'standardised': the signals are not standardised, but those of the training data are "
                  "standardised by person; treat both alike"):  # fmt: skip

@@ -462,16 +462,6 @@ def featured(few_windows):
     return m3sense.with_features(few_windows)
 
 
-def test_features_by_ranks_are_normal_scores_within_a_person(featured):
-    from scipy import stats
-
-    ranked = techniques.ranked(featured)
-    own = np.flatnonzero(featured["subject"].numpy() == 1)
-    expected = stats.norm.ppf((stats.rankdata(featured["eda_features"][own], axis=0) - 0.5) / len(own))
-    np.testing.assert_allclose(ranked["eda_features"][own], expected, atol=1e-5)
-    assert torch.equal(ranked["eda"], featured["eda"])
-
-
 def test_augmented_windows_lack_modalities_but_never_all(featured):
     many = techniques.left_out(featured, 0)
     assert many.n_rows == techniques.COPIES * featured.n_rows

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from m3sense_folders import refuses
+from scipy import stats
 
 import pyrozoo as zoo
 from pyrozoo.models import m3sense
@@ -56,6 +57,32 @@ def test_the_pulse_has_its_rate_among_its_features_and_what_never_changes_is_zer
     rate = found["bvp_features"][:, names.index("rate")].numpy()
     np.testing.assert_allclose(rate, np.array([-1.0, 0.0, 1.0]) * 1.5**0.5, atol=0.05)
     assert not found["eda_features"].any()
+
+
+def test_features_by_ranks_are_normal_scores_that_an_outlying_window_does_not_move(raw):
+    ranked, standardised = m3sense.with_features(raw, "ranks"), m3sense.with_features(raw)
+    for person in (0, 1):
+        own = np.flatnonzero(raw["subject"] == person)
+        for name in RATES:
+            values, scores = (found[f"{name}_features"][own].numpy() for found in (standardised, ranked))
+            expected = stats.norm.ppf((stats.rankdata(values, axis=0) - 0.5) / len(own))
+            np.testing.assert_allclose(scores, expected, atol=1e-5)
+    loud = raw.with_tensors({"eda": torch.where(torch.arange(16)[:, None] == 3, 50 + raw["eda"], raw["eda"])})
+    rest = np.arange(16) != 3
+    moved = m3sense.with_features(loud, "ranks")["eda_features"][rest] - ranked["eda_features"][rest]
+    place = stats.norm.ppf(1.5 / 8) - stats.norm.ppf(0.5 / 8)  # the widest of eight
+    assert moved.abs().max() < place + 1e-5
+    assert ranked.coords["eda_feature"].tolist()[:2] == ["mean_rank", "sd_rank"]
+    still = m3sense.from_arrays({"eda": np.ones((3, 80))}, None, ["A"] * 3, None, rates={"eda": 4.0})
+    assert not m3sense.with_features(still, "ranks")["eda_features"].any()
+    with refuses("scale: 'rank' is none of ['sd', 'ranks']"):
+        m3sense.with_features(raw, "rank")
+
+
+def test_features_of_another_scale_than_those_of_the_fit_are_refused(raw, data):
+    fit = zoo.fit(made(data), "none", data, steps=1, progress=False)
+    with refuses("_feature: the batch has ['mean_rank'"):
+        zoo.predict(fit, m3sense.with_features(m3sense.standardise(raw), "ranks"))
 
 
 def test_features_are_added_once_and_last(raw, data):
@@ -145,8 +172,9 @@ def test_one_task_of_a_fit_predicts_as_all_do(variant, fusion):
 
 
 # -------------------------------------------------------------------- windows as they arrive
-@pytest.mark.parametrize("inputs", ["features", "both", "signals"])
-def test_windows_of_a_stream_are_predicted_as_offline(raw, data, inputs):
+@pytest.mark.parametrize(("inputs", "scale"), [("features", "ranks"), ("both", "sd"), ("signals", "sd")])
+def test_windows_of_a_stream_are_predicted_as_offline(raw, inputs, scale):
+    data = m3sense.with_features(m3sense.standardise(raw), scale)
     fit = zoo.fit(made(data, inputs=inputs), "none", data, steps=3, progress=False)
     own = raw.subset(np.flatnonzero(raw["subject"] == 0))
     signals = {name: own[name].numpy().ravel() for name in RATES}
@@ -154,7 +182,7 @@ def test_windows_of_a_stream_are_predicted_as_offline(raw, data, inputs):
     live = zoo.stream(fit, person=own)
     tables = [live.push(piece) for piece in np.array_split(samples, 7)]
     found = pd.concat([table for table in tables if len(table)])
-    expected = zoo.predict(fit, m3sense.with_features(m3sense.standardise(own)))
+    expected = zoo.predict(fit, m3sense.with_features(m3sense.standardise(own), scale))
     assert found["end"].tolist() == [10.0 * (k + 1) for k in range(8)]
     names = list(expected.filter(like=".p["))
     np.testing.assert_allclose(found[names], expected[names], atol=1e-5)

@@ -13,7 +13,7 @@ from ...files import naming
 from ...inference.fitted import Fit
 from ...posterior.predicting import predict
 from .data.batches import channels, features_of, modalities
-from .data.features import with_features
+from .data.features import scale_of, with_features
 from .data.simulator import simulate_all
 from .data.window_files import read_windows
 from .generative import DomainGenerative, Generative
@@ -84,7 +84,7 @@ def read(path: str, rate: float | None = None, like: Batch | None = None) -> Bat
     batch = read_windows(path, classes={task: tuple(like.coords[f"y_{task}_class"].tolist()) for task in tasks})
     with naming(path):
         _require_alike(batch, like)
-    return with_features(batch) if features_of(like) else batch
+    return with_features(batch, scale_of(like)) if features_of(like) else batch
 
 
 def _require_alike(batch: Batch, like: Batch) -> None:

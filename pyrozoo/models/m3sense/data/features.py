@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from .batches import channels, features_of, modalities
 STATISTICS = ("mean", "sd", "max", "min", "median", "iqr", "slope", "mean_abs_diff")
 PULSE = ("rate", "mean_rate", "rate_share")
 PULSE_BAND = (0.7, 2.5)  # Hz, 42 to 150 beats per minute
+SCALES = ("sd", "ranks")
+_OF_RANKS = "_rank"  # end of the names of features that are scaled by ranks
 
 
 def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
@@ -48,22 +50,25 @@ def handcrafted(data: Batch) -> tuple[np.ndarray, list[str]]:
     return np.stack([values for columns in found.values() for values in columns.values()], 1), names
 
 
-def with_features(data: Batch) -> Batch:
-    """Add handcrafted features of every modality, standardised by person, as further inputs of the networks.
+def with_features(data: Batch, scale: str = "sd") -> Batch:
+    """Add handcrafted features of every modality, on a scale of each person, as further inputs of the networks.
 
     They are the eight of `handcrafted` for every channel and, of the pulse (modality "bvp", of a known rate of 5 Hz or
     more), three of its spectrum between 0.7 and 2.5 Hz: the frequency of the peak, the mean frequency, and the share of
-    the peak in the power. Each has mean 0 and standard deviation 1 over all windows of a person, without labels; one
-    that does not change within a person is 0. It does not matter whether the signals are standardised by person before.
+    the peak in the power. Each has mean 0 and standard deviation 1 over all windows of a person, without labels; with
+    ``scale="ranks"`` it is the standard normal quantile of (rank - 1/2) / n among the n windows of the person, whose
+    others an outlying window moves by one place at most, and its name ends in "_rank". A feature that does not change
+    within a person is 0. It does not matter whether the signals are standardised by person before.
 
     Args:
         data: Windows of whole people, without features.
+        scale: "sd" or "ranks"; the same for data to predict, which `pyrozoo.stream` and the command line see to.
 
     Returns:
         Batch: The windows with a tensor ``<modality>_features`` (N, J) beside each signal.
 
     Raises:
-        ValueError: The data have features already, or hold no signals.
+        ValueError: The data have features already, or hold no signals; an unknown scale.
 
     Example:
         >>> import pyrozoo as zoo
@@ -78,24 +83,35 @@ def with_features(data: Batch) -> Batch:
     """
     if features_of(data):
         raise ValueError("the data have features already; compute them once, after all changes of the signals")
+    if scale not in SCALES:
+        raise ValueError(f"scale: {scale!r} is none of {list(SCALES)}")
     people, found = data["subject"].cpu().numpy(), features(data)
     tensors = {}
     for name, columns in found.items():
         values = np.stack(list(columns.values()), 1)
         for person in np.unique(people):
             own = people == person
-            values[own] = by_person(values[own], *moments(values[own]))
+            values[own] = scaling(values[own], scale)(values[own])
         tensors[name] = torch.as_tensor(values).to(data[name])
-    return add_features(data, tensors, {name: list(columns) for name, columns in found.items()})
+    return add_features(data, tensors, {name: list(columns) for name, columns in found.items()}, scale)
 
 
-def add_features(data: Batch, values: Mapping[str, torch.Tensor], names: Mapping[str, Sequence[str]]) -> Batch:
-    """Add features by modality, (N, J) each, and their names to a batch."""
+def scale_of(data: Batch) -> str:
+    """Return the scale of the features of a batch, one of `SCALES`."""
+    names = [str(name) for modality in features_of(data) for name in data.coords[f"{modality}_feature"]]
+    return "ranks" if names and all(name.endswith(_OF_RANKS) for name in names) else "sd"
+
+
+def add_features(
+    data: Batch, values: Mapping[str, torch.Tensor], names: Mapping[str, Sequence[str]], scale: str
+) -> Batch:
+    """Add features by modality, (N, J) each, and their names, without the end that tells their scale, to a batch."""
+    end = _OF_RANKS if scale == "ranks" else ""
     tensors = {f"{name}_features": tensor for name, tensor in values.items()}
     return replace(
         data, tensors={**data.tensors, **tensors}, along={**data.along, **dict.fromkeys(tensors, data.rows)},
         dims={**data.dims, **{f"{name}_features": (f"{name}_feature",) for name in values}},
-        coords={**data.coords, **{f"{name}_feature": np.array(list(own)) for name, own in names.items()}},
+        coords={**data.coords, **{f"{m}_feature": np.array([f"{own}{end}" for own in names[m]]) for m in names}},
     )  # fmt: skip
 
 
@@ -111,15 +127,36 @@ def features(data: Batch) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of a person's features (n, J); the deviation is infinite where none change."""
+def scaling(values: np.ndarray, scale: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what scales features (N, J) as those of a person whose features `values` (n, J) are known.
+
+    By ranks, values that differ by rounding are equal, and one that none of the person's windows has lies between its
+    neighbours.
+
+    Args:
+        values: Features of the person.
+        scale: One of `SCALES`.
+    """
     mean, sd = values.mean(0), values.std(0)
-    return mean, np.where(sd > 1e-9 * np.maximum(1e-3, np.abs(mean)), sd, np.inf)  # less is rounding
+    sd = np.where(sd > 1e-9 * np.maximum(1e-3, np.abs(mean)), sd, np.inf)  # less is rounding
 
+    def standardised(new: np.ndarray) -> np.ndarray:
+        return (new - mean) / sd
 
-def by_person(values: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Standardise features (n, J) of a person by `moments`."""
-    return (values - mean) / sd
+    if scale == "sd":
+        return standardised
+    known, n = np.sort(standardised(values).astype(np.float32), 0), len(values)
+
+    def normal_scores(new: np.ndarray) -> np.ndarray:
+        rounded = standardised(new).astype(np.float32)
+        below, to = (
+            np.stack([np.searchsorted(*pair, side) for pair in zip(known.T, rounded.T, strict=True)], 1)
+            for side in ("left", "right")
+        )
+        share = (below + to) / (2 * n)  # of a person's own window (rank - 1/2) / n, with the mean rank of equal ones
+        return torch.special.ndtri(torch.from_numpy(np.clip(share, 0.5 / n, 1 - 0.5 / n))).numpy()
+
+    return normal_scores
 
 
 # -------------------------------------------------------------------- inside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from ....data.batch import Batch
 from ....posterior.streaming import Window
 from .arrays import checked
 from .batches import SEGMENT, channels, features_of, modalities, standardise
-from .features import add_features, by_person, features, moments
+from .features import add_features, features, scale_of, scaling
 from .recordings import Recording
 
 
@@ -97,17 +97,18 @@ def live_window(like: Batch, wanted: Sequence[str], person: Batch | None, step: 
 # -------------------------------------------------------------------- inside
 @dataclass(frozen=True)
 class _Person:
-    """Mean and standard deviation of a person's signals, by channel, and features; none of what stays as it is."""
+    """Mean and standard deviation of a person's signals, by channel, and what scales features; none of what stays."""
 
     by: str | None  # how the signals of training are standardised
     signals: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    features: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    features: Mapping[str, Callable[[np.ndarray], np.ndarray]]
+    scale: str  # of the features
 
     @classmethod
     def of(cls, like: Batch, wanted: Sequence[str], person: Batch | None) -> _Person:
         by, several = like.info.get("standardised"), set(features_of(like)) & set(wanted)
         if by != "subject" and not several:
-            return cls(by, {}, {})
+            return cls(by, {}, {}, scale_of(like))
         if person is None:
             raise ValueError(
                 "person: the fit's data are standardised by person; give windows of the person who is recorded, such "
@@ -125,8 +126,9 @@ class _Person:
             own = person[name].double().cpu().numpy()
             flat = own.reshape(-1, own.shape[2] if own.ndim == 3 else 1)
             signals[name] = flat.mean(0), flat.std(0)
-        found = {name: moments(_matrix(own)) for name, own in features(person).items() if name in several}
-        return cls(by, signals, found)
+        scale = scale_of(like)
+        found = {name: scaling(_matrix(own), scale) for name, own in features(person).items() if name in several}
+        return cls(by, signals, found, scale)
 
     def standardised(self, window: Batch) -> Batch:
         found = {name: own for name, own in features(window).items() if name in self.features}
@@ -140,10 +142,10 @@ class _Person:
             scaled = (own.reshape(*own.shape[:2], -1) - mean) / sd
             tensors[name] = torch.as_tensor(scaled.reshape(own.shape)).to(window[name])
         more = {
-            name: torch.as_tensor(by_person(_matrix(own), *self.features[name])).to(window[name])
-            for name, own in found.items()
+            name: torch.as_tensor(self.features[name](_matrix(own))).to(window[name]) for name, own in found.items()
         }
-        return add_features(window.with_tensors(tensors), more, {name: list(own) for name, own in found.items()})
+        names = {name: list(own) for name, own in found.items()}
+        return add_features(window.with_tensors(tensors), more, names, self.scale)
 
 
 def _matrix(own: Mapping[str, np.ndarray]) -> np.ndarray:

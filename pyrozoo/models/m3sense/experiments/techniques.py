@@ -22,8 +22,8 @@ from ....inference.fitted import Fit
 from ....inference.settings import without_single
 from ....modeling import registry
 from ..card import CARD
-from ..data.batches import features_of, modalities, standardise
-from ..data.features import add_features, by_person, features, moments, with_features
+from ..data.batches import modalities, standardise
+from ..data.features import add_features, features, scaling, with_features
 from ..data.simulator import simulate
 from ..data.splits import split_subjects
 from ..model import AffectModel, by_rule, class_shares
@@ -35,10 +35,10 @@ from .stress import (
     RATES,
     SIZES,
     TASK,
-    featured_windows,
     folds_of,
     only,
     people_of,
+    stress_windows,
     without,
 )
 from .tables import job_name
@@ -84,8 +84,8 @@ class Parts(NamedTuple):
     everybody: Batch
 
 
-@functools.lru_cache(maxsize=6)
-def parts_of(path: str | None, place: int, few: bool = False) -> Parts:
+@functools.lru_cache(maxsize=12)
+def parts_of(path: str | None, place: int, few: bool = False, scale: str = "sd") -> Parts:
     """Return the windows of a simulation (its seed) or of an inner fold (its number) of recordings.
 
     Args:
@@ -93,15 +93,16 @@ def parts_of(path: str | None, place: int, few: bool = False) -> Parts:
         place: Seed of the simulation, or number of the fold: those without the first person, then those without the
             one in the middle.
         few: Whether to simulate few people and windows.
+        scale: Scale of the features, see `with_features`.
     """
     if path is None:
         n_subjects, n_windows = (6, 12) if few else (PEOPLE, WINDOWS)
         raw = simulate("simulated stress", place, n_subjects=n_subjects, n_windows=n_windows, rates=dict(RATES))
-        data = with_features(standardise(raw))
+        data = with_features(standardise(raw), scale)
         train, test = split_subjects(data, 0.5, place)
         train = only(train, people_of(train)[:LABELLED])
     else:
-        data = featured_windows(path)
+        data = with_features(stress_windows(path), scale)
         people = people_of(data)
         outer, inner = folds_of(people, len(people))
         first = place // INNER * (len(people) // 2)
@@ -110,19 +111,6 @@ def parts_of(path: str | None, place: int, few: bool = False) -> Parts:
 
 
 # -------------------------------------------------------------------- techniques
-def ranked(data: Batch) -> Batch:
-    """Replace the features of a person by the normal scores of their ranks among the person's windows."""
-    from scipy import special, stats
-
-    out = {}
-    for name in (f"{modality}_features" for modality in features_of(data)):
-        values = data[name].double().cpu().numpy().copy()
-        for own in _rows_of_people(data):
-            values[own] = special.ndtri((stats.rankdata(values[own], axis=0) - 0.5) / len(own))
-        out[name] = torch.as_tensor(values).to(data[name])
-    return data.with_tensors(out)
-
-
 def left_out(data: Batch, seed: int) -> Batch:
     """Repeat the windows, with modalities replaced by zeros, the means of a person, at random."""
     rng, many, names = np.random.default_rng(seed), _repeated(data), modalities(data)
@@ -149,9 +137,9 @@ def changed(data: Batch, seed: int) -> Batch:
     )
     for name, values in after.items():
         for own, theirs in zip(_rows_of_people(data), _rows_of_people(many), strict=True):
-            values[theirs] = by_person(values[theirs], *moments(before[name][own]))
+            values[theirs] = scaling(before[name][own], "sd")(values[theirs])
     tensors = {name: torch.as_tensor(values).to(many[name]) for name, values in after.items()}
-    return add_features(many, tensors, {name: list(many.coords[f"{name}_feature"]) for name in tensors})
+    return add_features(many, tensors, {name: list(many.coords[f"{name}_feature"]) for name in tensors}, "sd")
 
 
 def pretrained(model: AffectModel, parts: Parts, seed: int, settings: Mapping[str, Any]) -> Fit:
@@ -196,9 +184,7 @@ def technique_run(path: str | None, place: int, inputs: str, technique: str, see
         p, the probabilities of the windows predicted, (N, C); seconds.
     """
     started = time.perf_counter()
-    parts = parts_of(path, place, smoke)
-    if technique in (RANKS, CROSSED_RANKS):
-        parts = Parts(*map(ranked, parts))
+    parts = parts_of(path, place, smoke, "ranks" if technique in (RANKS, CROSSED_RANKS) else "sd")
     tasks = {TASK: len(parts.train.coords[f"y_{TASK}_class"])}
     model = registry.create_model("m3sense", parts.train, tasks=tasks, inputs=inputs, **ARGUMENTS[inputs])
     length = {"steps": 4 if smoke else STEPS[inputs]}
@@ -244,7 +230,7 @@ def techniques_experiment(
     numbers = {inputs: range(seeds or n) for inputs, n in given.items()}
     places = (range(INNER) if data else SEEDS)[: 1 if smoke else None]
     if data:
-        windows = featured_windows(data)
+        windows = with_features(stress_windows(data))
         identity: Mapping[str, Any] = {"name": windows.info["name"], "sha256": windows.sha256, "simulated": False}
     else:
         identity = simulated_data("simulated stress", [parts_of(None, place, smoke).everybody for place in places])
