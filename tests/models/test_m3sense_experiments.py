@@ -533,6 +533,45 @@ def test_techniques_are_compared_person_by_person(tmp_path, monkeypatch):
     assert rows[techniques.TOGETHER]["log_loss_change"] < 0, "a mean of probabilities loses less than their mean loss"
 
 
+def test_a_cross_fit_by_ranks_is_compared_with_the_cross_fit_of_the_same_people():
+    names = techniques.ONE, techniques.CROSSED, techniques.CROSSED_RANKS
+    values = [0.5, 0.6], [0.6, 0.7, 0.8], [0.7, 0.8, 0.9]
+    table = {("features", n): {str(k): np.array([v, 1.0]) for k, v in enumerate(own)}
+             for n, own in zip(names, values, strict=True)}  # fmt: skip
+    one, crossed, ranks = (techniques._row("features", name, table) for name in names)
+    assert one["change"] is crossed["change"] is None
+    assert (crossed["people"], ranks["people"]) == (3, 3)
+    assert ranks["change"] == pytest.approx(0.1)
+
+
+def test_the_page_says_of_techniques_what_their_records_have():
+    page = (HOME / "README.md").read_text()
+    text = " ".join(page.split())
+    rows = {}
+    for kind in ("recorded", "simulated"):
+        record = read_record(HOME / "results" / "techniques" / kind)
+        assert record["data"]["simulated"] == (kind == "simulated")
+        assert record["extra"]["note"] == techniques.NOTE
+        shown = [{name: value for name, value in row.items() if name != "source"} for row in record["rows"]]
+        assert format_table(shown) in page
+        rows |= {(kind, row["inputs"], row["model"]): row for row in shown}
+    changes = {of: row for of, row in rows.items() if row["change"] is not None}
+    assert "among fourteen comparisons" in text
+    assert len(changes) == 14
+    ranks, together, before = (
+        ("recorded", "features", techniques.CROSSED_RANKS), ("simulated", "features", techniques.TOGETHER),
+        ("simulated", "features", techniques.PRETRAINED),
+    )  # fmt: skip
+    assert {of for of, row in changes.items() if row["change"] > 2 * row["change_se"]} == {ranks, together, before}
+    augmented = {(*kind, t) for kind in (("recorded", "features"), ("simulated", "features"))
+                 for t in (techniques.CHANGED, techniques.DROPPED)}  # fmt: skip
+    for of, row in changes.items():
+        if of not in augmented:
+            assert f"{abs(row['change']):.3f} ± {row['change_se']:.3f}" in text
+    alone = rows["recorded", "features", techniques.ONE]["balanced_accuracy"]
+    assert alone > max(row["balanced_accuracy"] for of, row in rows.items() if of[1] == "signals")
+
+
 @pytest.mark.slow
 def test_every_technique_runs(tmp_path):
     record = run("m3sense", "techniques", profile="smoke", out=tmp_path)

@@ -278,7 +278,7 @@ def _by_person(path: str | None, predicted: Sequence[tuple[int, np.ndarray]], sm
 
 def _row(inputs: str, technique: str, table: Mapping[tuple[str, str], Mapping[str, np.ndarray]]) -> dict[str, Any]:
     own = np.stack(list(table[inputs, technique].values()))
-    first = CROSSED if technique == CROSSED_RANKS else ONE
+    first = CROSSED if technique in (CROSSED, CROSSED_RANKS) else ONE
     change = own - np.stack(list(table[inputs, first].values()))
     row: dict[str, Any] = {"inputs": inputs, "model": technique, "people": len(own)}
     for k, (name, other) in enumerate((("balanced_accuracy", "change"), ("log_loss", "log_loss_change"))):
