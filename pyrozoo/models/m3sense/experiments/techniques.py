@@ -53,7 +53,7 @@ FITS = {"features": 4, "signals": 1}  # seeds of each; those of "one fit" togeth
 # stress-predict.
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"features": {}, "signals": {**SIZES, **LATENTS}}
 STEPS = {"features": 300, "signals": 200}
-SETTINGS = {"lr": LEARNING_RATE, "batch_size": 64}
+SETTINGS: Mapping[str, Any] = {"lr": LEARNING_RATE, "batch_size": 64}
 GAMMA = MODELS["generative (CAM)"]["gamma"]
 COPIES, SIZE, SHARE = 8, 0.2, 0.2  # of an augmented window; standard deviation of scale and shift; modalities left out
 SEEDS = (100, 101, 102)  # of simulations, which no experiment scores
@@ -193,7 +193,11 @@ def technique_run(path: str | None, place: int, inputs: str, technique: str, see
         found = cross_fitted(model, "paper", parts.train, seed=seed, progress=False, **options)
     else:
         train = {CHANGED: changed, DROPPED: left_out}.get(technique, lambda data, seed: data)(parts.train, seed)
-        settings = {**SETTINGS, **length, "batch_size": without_single(SETTINGS["batch_size"], train.n_rows)}
+        settings: dict[str, Any] = {
+            **SETTINGS,
+            **length,
+            "batch_size": without_single(SETTINGS["batch_size"], train.n_rows),
+        }
         start = pretrained(model, parts, seed, settings) if technique == PRETRAINED else None
         found = fit(model, "paper", train, seed=seed, warm_start=start, progress=False, **settings)
     p = probabilities_of(found, parts.test, TASK, seed)[0]
@@ -204,11 +208,12 @@ def scores_by_person(parts: Parts, p: np.ndarray) -> dict[str, tuple[float, floa
     """Return the balanced accuracy and the log loss of every person who is scored, from probabilities (N, C)."""
     rows, truth = names_of(parts.test, TASK)
     people, classes = parts.test.group_names("subject")[rows], parts.test.coords[f"y_{TASK}_class"]
+    names = classes.tolist()
     label = classes[by_rule("balanced", p, class_shares(parts.train)[TASK])]
     out = {}
     for person in people_of(parts.test):
         own = people == person
-        out[person] = scores.balanced_accuracy(truth[own], label[own]), scores.log_loss(truth[own], p[own], classes)
+        out[person] = scores.balanced_accuracy(truth[own], label[own]), scores.log_loss(truth[own], p[own], names)
     return out
 
 
@@ -239,7 +244,9 @@ def techniques_experiment(
         "places": str(list(places)),
     }
     resumed = claim(CARD, out, identity, settings)
-    runs = {(i, t): (places, own) for i, own in numbers.items() for t in TECHNIQUES[i]}
+    runs: dict[tuple[str, str], tuple[Sequence[int], Sequence[int]]] = {
+        (i, t): (places, own) for i, own in numbers.items() for t in TECHNIQUES[i]
+    }
     if data:
         runs |= {("features", t): (places if smoke else range(2 * INNER), [0]) for t in (CROSSED, CROSSED_RANKS)}
     plan = {
