@@ -242,12 +242,8 @@ def test_the_exact_prediction_agrees_with_pyros_predictive():
     exact = zoo.predict(fit, data, draws=2000)
     with isolated(0), torch.no_grad():
         free = pyro.poutine.uncondition(fit.model)
-        draws = [
-            pyro.poutine.trace(pyro.poutine.replay(free, trace=pyro.poutine.trace(fit.guide).get_trace(**data)))
-            .get_trace(**data).nodes["y"]["value"]
-            for _ in range(400)
-        ]  # fmt: skip
-    drawn = torch.stack(draws)
+        drawn = pyro.infer.Predictive(free, guide=fit.guide, num_samples=400, parallel=True)(**data)["y"]
+    assert drawn.shape == (400, data.n_rows)
     error = (torch.tensor(exact["y.mean"].tolist()) - drawn.mean(0)).abs()
     assert bool((error < 5 * drawn.std(0) / math.sqrt(400)).all())
     inside = (drawn > torch.tensor(exact["y.q05"].tolist())) & (drawn < torch.tensor(exact["y.q95"].tolist()))
