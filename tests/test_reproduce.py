@@ -183,6 +183,8 @@ TABLES = {
         rows_of("table1/paper"), read_record(RESULTS / "table1" / "paper")["extra"]["differences"]
     ),
     "table2": lambda: table2_table(rows_of("table2"), read_record(RESULTS / "table2")["extra"]["differences"]),
+    "tables, gaps": lambda: format_table(without_source("tables/dryer")),
+    "tables, scales": lambda: format_table(without_source("tables/simulated")),
     "intervals": lambda: intervals_table(rows_of("intervals", "intervals/simulated")),
     "faults": lambda: auroc_table(rows_of("faults/simulated", "faults/dryer")),
     "guides": lambda: guides_table(rows_of("guides/simulated", "guides/dryer")),
