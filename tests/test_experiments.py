@@ -46,7 +46,7 @@ def test_every_reference_is_a_function_with_a_profile_and_known_options(name, ex
     parameters = inspect.signature(function).parameters
     assert list(parameters)[:2] == ["out", "profile"]
     assert parameters["profile"].default in experiments.PROFILES
-    assert set(list(parameters)[2:]) <= {"seeds", "jobs", "data", "split", "folds", "people"}
+    assert set(list(parameters)[2:]) <= {"seeds", "jobs", "data", "split", "folds", "people", "repeats"}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
