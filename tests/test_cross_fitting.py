@@ -203,6 +203,18 @@ def test_a_few_labels_of_which_a_law_was_wrongly_sure_do_not_widen_all_others():
     assert scale.max() < 2  # one factor for all would be above 1,000
 
 
+@pytest.mark.parametrize("by", ["last", ("row", "last")])
+def test_no_unit_needs_as_many_labels_as_there_are_folds_in_time(by):
+    """Of three labels the first trains, and two are held out: two of five folds have none."""
+    found = zoo.cross_fitted(Line(), Jittered, line_data(30, 0), by=by, repeats=1, restarts=1, progress=False, draws=2)
+    assert found.law.facts["labels"] == (20 if by == "last" else 30)
+
+
+def test_a_label_per_unit_has_none_later_and_costs_no_fit():
+    with pytest.raises(ValueError, match="by: 'last' leaves no label to hold out"):
+        zoo.cross_fitted(Line(), Jittered, line_data(10, 0), by="last", progress=False)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

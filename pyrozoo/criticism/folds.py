@@ -142,13 +142,13 @@ def fold_data(
         [(96, 4), (96, 4), (96, 4), (96, 4), (96, 4)]
     """
     fold = label_folds(batch, folds, target=target, by=by, seed=seed)
-    return [_pair(batch, fold, k, target, by, inputs) for k in range(folds)]
+    return [fold_pair(batch, fold, k, target, by, inputs) for k in range(folds)]
 
 
-def _pair(
+def fold_pair(
     batch: Batch, fold: np.ndarray, k: int, target: str | None, by: str | None, inputs: bool
 ) -> tuple[Batch, Batch]:
-    """Training data and held-out rows of fold k."""
+    """Training data and held-out rows of fold k of those that `label_folds` dealt; the others as in `fold_data`."""
     held_out = np.flatnonzero(fold == k)
     if not len(held_out):
         raise ValueError(f"folds: fold {k} of {fold.max() + 1} has no label; take fewer folds")
@@ -210,11 +210,11 @@ def hold_out(
         4
     """
     if by != "last":
-        return _pair(batch, label_folds(batch, folds, target=target, by=by, seed=seed), 0, target, by, inputs)
+        return fold_pair(batch, label_folds(batch, folds, target=target, by=by, seed=seed), 0, target, by, inputs)
     blocks = label_folds(batch, folds, target=target, by="block")
     labelled = np.flatnonzero(blocks >= 0)
     blocks[labelled] = _in_time(batch, labelled, folds - 1, first_trains=True)
-    return _pair(batch, blocks, folds - 2, target, by, inputs)
+    return fold_pair(batch, blocks, folds - 2, target, by, inputs)
 
 
 def fit_folds(

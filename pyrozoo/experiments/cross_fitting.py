@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from ..criticism.arguments import labelled_in, target_of
-from ..criticism.folds import IN_TIME, fold_data, label_folds
+from ..criticism.folds import IN_TIME, fold_pair, label_folds
 from ..criticism.law_learning import MEMBER_LEVEL, learn_parts
 from ..data.batch import Batch
 from ..data.values import SEEN
@@ -273,10 +273,16 @@ def _takes_process(model: ZooModel, train: Batch, target: str) -> bool:
 
 
 def _fold_numbers(train: Batch, folds: int, target: str, way: str, seed: int, several: bool) -> list[int]:
-    """Folds that have labels; of folds in time beside others only the later half, whose fits have seen the most."""
+    """Folds that have labels; of folds in time beside others only the later half, whose fits have seen the most.
+
+    Where every group has fewer labels after its first ones than there are folds, the first folds in time have none.
+    """
     dealt = label_folds(train, folds, target=target, by=way, seed=seed)  # its errors come before any fit
     first = folds // 2 if several and way in IN_TIME else 0
-    return [k for k in range(first, folds) if (dealt == k).any()] if several else list(range(folds))
+    found = [k for k in range(first, folds) if (dealt == k).any()]
+    if not found and not several:
+        raise ValueError(f"by: {way!r} leaves no label to hold out, since every group has one only; hold out rows")
+    return found
 
 
 @contextlib.contextmanager
@@ -373,9 +379,9 @@ def _pair(
     Of later labels two blocks are held out, so that errors are seen at horizons as long as those of later rows.
     """
     numbered = dataclasses.replace(train, coords={**train.coords, train.rows: np.arange(train.sizes[train.rows])})
-    kept, rest = fold_data(numbered, folds, target=target, by=by, inputs=inputs, seed=deal)[fold]
+    dealt = label_folds(numbered, folds, target=target, by=by, seed=deal)
+    kept, rest = fold_pair(numbered, dealt, fold, target, by, inputs)
     if by == "last":
-        dealt = label_folds(numbered, folds, target=target, by=by)
         rest = numbered.subset(np.flatnonzero((dealt == fold) | (dealt == fold + 1)))
     return kept, rest
 
