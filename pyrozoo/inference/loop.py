@@ -432,7 +432,7 @@ class Training:
         tensors, state = load_checkpoint(self.checkpoint, self.fingerprint)
         try:
             self._take_over(tensors, state)
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.checkpoint}: it is damaged ({one_line(error)}); delete it, or choose another checkpoint folder"
             ) from error
