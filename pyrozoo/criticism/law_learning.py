@@ -251,10 +251,10 @@ def learn_parts(
         predicted: Per fit: ``rows``, names of its n held-out labels; ``truth``, component or discrete target -> values
             (n,), NaN where the row lacks the component; and ``mean`` and ``sd``, component -> numbers (n,), or ``p``,
             discrete target -> probabilities (n, K). With a process also ``process_mean``, ``process_sd`` (n, 2),
-            ``known`` (n,) and, with time, ``lag`` (n,), or for classes ``process_p``, discrete target -> probabilities
-            (n, 2, K). A label may be predicted by several fits; as many predictions of each label count as all labels
-            have. ``member``, names (n,), where whole members of a group were held out: see `for_new_members` and
-            `learn_temperature`.
+            ``known`` (n,) and, with time, ``lag`` (n,), both of the rows or by component, or for classes ``process_p``,
+            discrete target -> probabilities (n, 2, K). A label may be predicted by several fits; as many predictions of
+            each label count as all labels have. ``member``, names (n,), where whole members of a group were held out:
+            see `for_new_members` and `learn_temperature`.
         scores: Where to put the mean scores of the labels under each law.
         levels: The values that a continuous target takes, if they are few.
     """
@@ -265,10 +265,10 @@ def learn_parts(
     count = min(map(len, places.values()))
     held = list(places.values())
 
-    def gathered(quantity: str, name: str | None = None) -> np.ndarray:
+    def gathered(quantity: str, name: str) -> np.ndarray:
         """Values (count, n, ...) of the labels, by the first fits that had not seen each."""
-        own = [part[quantity] if name is None else part[quantity][name] for part in predicted]
-        columns = [np.asarray(values, dtype=float) for values in own]
+        own = [part[quantity] for part in predicted]
+        columns = [np.asarray(v[name] if isinstance(v, Mapping) else v, dtype=float) for v in own]
         return np.stack([np.stack([columns[k][i] for k, i in (own[c] for own in held)]) for c in range(count)])
 
     of_groups = all("member" in part for part in predicted)
@@ -285,9 +285,9 @@ def learn_parts(
             beside: dict[str, Any] = {}
             if "process_mean" in predicted[0]:
                 means, sds = (gathered(f"process_{what}", name)[:, has] for what in ("mean", "sd"))
-                beside = {"process": (means, sds), "known": gathered("known")[:, has]}
+                beside = {"process": (means, sds), "known": gathered("known", name)[:, has]}
             if "lag" in predicted[0]:
-                beside["lag"] = gathered("lag")[:, has]
+                beside["lag"] = gathered("lag", name)[:, has]
             of = truth, gathered("mean", name)[:, has], gathered("sd", name)[:, has]
             law = learn_student(*of, **beside, levels=levels)
             if members is not None:

@@ -29,7 +29,7 @@ from ..inference.copies import build, default_dtype, guide_label, isolated, run_
 from ..inference.fit import fit
 from ..inference.fitted import Fit, Run, identity, prototype_of
 from ..inference.label_process import LabelProcess, learn_process
-from ..inference.law import PredictiveLaw, StudentLaw, Temperature
+from ..inference.law import PredictiveLaw, StudentLaw
 from ..inference.saving import load
 from ..inference.settings import Settings
 from ..modeling.base import ZooModel
@@ -214,11 +214,7 @@ def cross_fitted(
         facts["members"] = len({name for part in predicted for name in part["member"]})
     beside = learn_process(model, train, target, seed, _n_classes(predicted[0], target)) if process else None
     scores: dict[str, dict[str, float]] = {}
-    parts: dict[str, StudentLaw | Temperature] = {}
-    for name in predicted[0]["truth"]:
-        parts |= learn_parts(
-            [_of_component(part, name) for part in predicted], scores, model.target_levels.get(target, ())
-        )
+    parts = learn_parts(predicted, scores, model.target_levels.get(target, ()))
     if "members" in facts and any(isinstance(part, StudentLaw) for part in parts.values()):
         _warn_of_few_members(ways[0], facts["members"])
     law = PredictiveLaw(parts, facts | {"scores": scores}, beside)
@@ -428,17 +424,6 @@ def _by_process(
     for what, values in of_rows.items():  # of the rows, or by component
         by_component = values.ndim > 1
         out[what] = {name: values[:, j].tolist() for j, name in enumerate(names)} if by_component else values.tolist()
-    return out
-
-
-def _of_component(part: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The predictions of one component of the target, or of one of classes, as `learn_parts` takes them."""
-    out: dict[str, Any] = {}
-    for what, own in part.items():
-        if what in ("known", "lag"):
-            out[what] = own[name] if isinstance(own, Mapping) else own
-        else:
-            out[what] = {name: own[name]} if isinstance(own, Mapping) else own
     return out
 
 
