@@ -17,6 +17,7 @@ from ..data import neighbours
 from ..data.batch import Batch
 from ..data.values import SEEN
 from ..modeling.base import ZooModel
+from .settings import Adam
 
 MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
 JITTER, CONSTANT = 1e-4, 4.0  # in variances of the target
@@ -402,7 +403,7 @@ def _search(pairs: _Pairs, n_kinds: int, left_out: Set[str], y: Tensor) -> dict[
     log = {name: value.clone().requires_grad_() for name, value in start.items()}
     free = max(y.shape[1] - 1, 1) / y.shape[1]
     lower, below = _lower(pairs)
-    optimiser = torch.optim.Adam(log.values(), lr=0.1)
+    optimiser = Adam(log.values(), lr=0.1)
     for step in range(STEPS):
         optimiser.param_groups[0]["lr"] = 0.1 * (1 - 0.9 * step / STEPS)
         with torch.enable_grad():
