@@ -18,10 +18,11 @@ from variants import STEPS, data, model_for, plain_variant, zoo_training
 
 import pyrozoo.inference.loop
 from pyrozoo.inference.loop import Training
+from pyrozoo.inference.settings import Adam
 
 OPTIMISER = [
     (torch.optim.Adam, "step", "optimiser"), (torch.optim.Adam, "zero_grad", "optimiser"),
-    (pyrozoo.inference.loop, "adam_step", "optimiser"),
+    (Adam, "step", "optimiser"), (Adam, "zero_grad", "optimiser"),
 ]  # fmt: skip
 SECTIONS = ("minibatch", "networks", "model", "guide", "loss", "backward", "clip", "optimiser", "loop")
 

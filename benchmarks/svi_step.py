@@ -33,7 +33,6 @@ from pyrozoo.inference.copies import isolated
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import steps_per_epoch
-from pyrozoo.inference.settings import FUSED_ADAM
 from pyrozoo.models.ssmtl.guides import PaperGuide
 
 MODES = ("none", "graph", "inductor")
@@ -178,7 +177,7 @@ def _epochs(
 
 
 def _step(loss: nn.Module, args: Sequence[Any], batch: Mapping[str, Any] | None = None) -> Callable[[], None]:
-    optimizer = FUSED_ADAM([p for p in loss.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], lr=1e-3, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

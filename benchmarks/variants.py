@@ -18,7 +18,7 @@ from pyrozoo.inference.copies import build, default_dtype, isolated
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import validation
 from pyrozoo.inference.minibatches import sample_minibatches
-from pyrozoo.inference.settings import FUSED_ADAM, Settings
+from pyrozoo.inference.settings import Settings
 from pyrozoo.models.ssmtl.data.simulator import PRESETS, simulate
 from pyrozoo.models.ssmtl.guides import PaperGuide
 from pyrozoo.models.ssmtl.model import SSMTL
@@ -56,7 +56,7 @@ def first_minibatch(train: Batch, rows: int) -> Batch:
 def bare_step(training: Training, batch: Batch) -> Callable[[], None]:
     """The zoo's loss as a torch module, with fused Adam; nothing else of the training loop."""
     loss = training.loss
-    optimizer = FUSED_ADAM(loss.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
         value = loss(batch)

@@ -36,7 +36,7 @@ from .compiling import CompiledLoss, CompiledStep, mode_for, norm_and_factor
 from .distributed import ALONE, Processes
 from .losses import NO_DISTRIBUTION, Anneal, Chosen, Loss, NonFiniteLoss, bad_site, materialise, validation
 from .minibatches import can_take_present, rows_per_group, sample_minibatches, sample_rows, some_rows, steps_per_epoch
-from .settings import FUSED_ADAM, SCHEDULES, Settings, adam_step
+from .settings import FUSED_ADAM, SCHEDULES, Settings
 
 MANY_GROUPS = 20_000  # measured: from this number on, picking the groups present is cheaper
 
@@ -220,8 +220,7 @@ class Training:
             bad = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
             self._fail(f"the gradient of {bad[:3]} is not finite" + self._bad_site(batch, before))
         for optimizer in self.optimizers:
-            if self.options.optimizer is not FUSED_ADAM or not adam_step(optimizer):
-                optimizer.step()
+            optimizer.step()
         return value, norm.item()
 
     def _loss(self, batch: Batch | Chosen, weight: float | Tensor) -> tuple[Tensor, Tensor | None]:

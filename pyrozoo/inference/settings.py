@@ -23,44 +23,53 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-class Adam(torch.optim.Adam):
-    """torch's Adam without what torch wraps around its methods for compilers, which takes a second to import."""
+class _WithoutCompilers(torch.optim.Optimizer):
+    """Methods of an optimiser without what torch wraps around them for compilers, which takes a second to import."""
 
-    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
+class AdamW(_WithoutCompilers, torch.optim.AdamW):
+    """torch's AdamW without compilers."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class Adam(_WithoutCompilers, torch.optim.Adam):
+    """torch's Adam without compilers; a fused one steps by its kernel alone, in half the time of a small network."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None) -> Any:
+        """As torch's Adam: the same numbers and state."""
+        if closure is None and self._step_by_kernel():
+            return None
+        return inspect.unwrap(torch.optim.Adam.step)(self, closure)
+
+    def _step_by_kernel(self) -> bool:
+        """Whether it was done: not where parameters have no state yet, as before a first step, or are of several types."""
+        groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        states = [[self.state.get(p, {}) for p in group] for group in groups]
+        if not all(map(all, states)) or len({p.dtype for group in groups for p in group}) > 1:
+            return False
+        if any(not group["fused"] or group["amsgrad"] or group["maximize"] for group in self.param_groups):
+            return False
+        for options, params, own in zip(self.param_groups, groups, states, strict=True):
+            if params:
+                first, second, steps = ([state[name] for state in own] for name in ("exp_avg", "exp_avg_sq", "step"))
+                beta1, beta2 = options["betas"]
+                torch._foreach_add_(steps, 1)
+                torch._fused_adam_(
+                    params, [p.grad for p in params], first, second, [], steps, lr=options["lr"], beta1=beta1,
+                    beta2=beta2, weight_decay=options["weight_decay"], eps=options["eps"], amsgrad=False,
+                    maximize=False,
+                )  # fmt: skip
+        return True
+
+
 FUSED_ADAM = functools.partial(Adam, fused=True)
-
-
-@torch.no_grad()
-def adam_step(optimizer: torch.optim.Optimizer) -> bool:
-    """``step()`` of a `FUSED_ADAM` by its kernel alone: the same numbers and state in half the time of a small network.
-
-    Returns:
-        Whether it was done: not where parameters have no state yet, as before a first step, or are of several types.
-    """
-    if not isinstance(optimizer, torch.optim.Adam):
-        return False
-    groups = [[p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
-    states = [[optimizer.state.get(p, {}) for p in group] for group in groups]
-    if not all(map(all, states)) or len({p.dtype for group in groups for p in group}) > 1:
-        return False
-    for options, params, own in zip(optimizer.param_groups, groups, states, strict=True):
-        if params:
-            first, second, steps = ([state[name] for state in own] for name in ("exp_avg", "exp_avg_sq", "step"))
-            beta1, beta2 = options["betas"]
-            torch._foreach_add_(steps, 1)
-            torch._fused_adam_(
-                params, [p.grad for p in params], first, second, [], steps, lr=options["lr"], beta1=beta1, beta2=beta2,
-                weight_decay=options["weight_decay"], eps=options["eps"], amsgrad=False, maximize=False,
-            )  # fmt: skip
-    return True
-
-
 INTERNAL = {"lenient_groups", "default_strata", "default_size", "given_lr"}
 GROUPS = ("auto", "all", "present")
 

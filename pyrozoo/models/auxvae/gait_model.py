@@ -15,6 +15,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ...data.batch import Batch
+from ...inference.settings import Adam
 from ...modeling.base import ZooModel
 from ...posterior.streaming import Window
 from .data.batches import to_batch
@@ -84,7 +85,7 @@ class GaitModel(ZooModel):
     # trials, as the paper has it, to which its weight decay is relative.
     fit_defaults: Mapping[str, Any] = {
         "epochs": 60, "batch_size": 64, "lr": 2e-3, "schedule": "cosine", "clip": 10.0,
-        "optimizer": functools.partial(torch.optim.Adam, weight_decay=1e-4, fused=True),
+        "optimizer": functools.partial(Adam, weight_decay=1e-4, fused=True),
     }  # fmt: skip
 
     def __init__(

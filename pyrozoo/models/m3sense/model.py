@@ -15,6 +15,7 @@ from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ...data.batch import Batch
+from ...inference.settings import AdamW
 from ...modeling.base import ZooModel
 from ...posterior.streaming import Window
 from .data.batches import features_of, modalities
@@ -88,7 +89,7 @@ class AffectModel(ZooModel):
     at_least = ("tasks",)
     fit_defaults: Mapping[str, Any] = {
         "epochs": 40, "batch_size": 64, "lr": 1e-3, "schedule": "cosine", "clip": 10.0,
-        "optimizer": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
+        "optimizer": functools.partial(AdamW, weight_decay=1e-2, fused=True),
     }  # fmt: skip
 
     def __init__(

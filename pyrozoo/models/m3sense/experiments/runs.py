@@ -17,7 +17,7 @@ from ....data.batch import Batch
 from ....experiments.running import defaults_of
 from ....inference.fit import fit
 from ....inference.fitted import Fit
-from ....inference.settings import without_single
+from ....inference.settings import Adam, without_single
 from ....modeling import registry
 from ....posterior.columns import probabilities
 from ....posterior.predicting import predict
@@ -45,7 +45,7 @@ def warm_restarts(progress: float) -> float:
 
 
 # The paper's optimiser, Adam with an L2 penalty, and its rule, the likeliest class, in all of its tables.
-ADAM = functools.partial(torch.optim.Adam, weight_decay=1e-4, fused=True)
+ADAM = functools.partial(Adam, weight_decay=1e-4, fused=True)
 RULE = "likeliest"
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "smoke": {

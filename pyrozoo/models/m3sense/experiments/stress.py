@@ -17,6 +17,7 @@ from ....experiments.cross_fitting import cross_fitted
 from ....experiments.jobs import run_jobs
 from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, claim, timing
+from ....inference.settings import AdamW
 from ....modeling import registry
 from ..card import CARD
 from ..data.batches import at_rates, detrended, numbered, standardise
@@ -44,7 +45,7 @@ LOGISTIC, CHOSEN = "logistic regression", "network chosen by inner folds"
 CROSSED = "cross-fitted by people"
 SIMPLE = (LOGISTIC, *BASELINES)
 LEARNING_RATE = 3e-3
-ADAMW = functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
+ADAMW = functools.partial(AdamW, weight_decay=1e-2, fused=True)
 SETTINGS = {
     "candidates": f"{NETS} {STEPS} steps {sorted(SIZES.items())} {sorted(LATENTS.items())} {MEMBERS} members, "
     f"AdamW 1e-2, learning rate {LEARNING_RATE}",
