@@ -49,7 +49,7 @@ class Adam(_WithoutCompilers, torch.optim.Adam):
         return inspect.unwrap(torch.optim.Adam.step)(self, closure)
 
     def _step_by_kernel(self) -> bool:
-        """Whether it was done: not where parameters have no state yet, as before a first step, or are of several types."""
+        """Whether it was done: not where parameters have no state yet, before a first step, or are of several types."""
         groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         states = [[self.state.get(p, {}) for p in group] for group in groups]
         if not all(map(all, states)) or len({p.dtype for group in groups for p in group}) > 1:
