@@ -17,6 +17,7 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo import scores
 from pyrozoo.criticism.law_learning import for_new_members, learn_parts, learn_student, learn_temperature
+from pyrozoo.inference import label_process
 from pyrozoo.inference.label_process import KINDS, START, _covariance, _lower, _pairs, _slopes, _variance, _with_noise
 from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature, joined, mixed
 from pyrozoo.models.ssmtl.entry import tiny
@@ -557,7 +558,7 @@ def test_moments_of_networks_beside_a_process_are_those_of_the_mixture():
 def some_process(timed):
     """Random hyperparameters, seven rows of three units, and two columns of labels."""
     rng = np.random.default_rng(0)
-    x, means, time = (torch.as_tensor(rng.normal(size=size)) for size in ((7, 3), (7, 3), 7))
+    x, means, time = (torch.as_tensor(rng.normal(size=size)) for size in ((7, 3), (7, 3), (7, 2)))
     log = {name: torch.tensor(rng.normal(), dtype=torch.double) for name in START}
     log |= {name: torch.as_tensor(rng.normal(size=2)) for name in ("linear", "rate")}
     return log, (x, means, torch.arange(7) % 3, time if timed else None), torch.as_tensor(rng.normal(size=(7, 2)))
@@ -589,6 +590,39 @@ def test_the_variance_of_a_process_is_the_diagonal_of_its_covariance(kind, timed
     assert _variance(log, (2, 1), rows).numpy() == pytest.approx(covariance.diagonal().numpy())
     assert (torch.linalg.eigvalsh(covariance) > -1e-8).all()
     assert covariance.numpy() == pytest.approx(covariance.T.numpy())
+
+
+def on_days(days):
+    """Two units that grow by 2 a day, the second from 5 on, without noise."""
+    table = pd.DataFrame({"unit": np.repeat(["a", "b"], len(days)), "day": np.tile(days, 2).astype(float)})
+    table["x"] = np.arange(len(table)) % 2.0
+    table["y"] = 2 * table["day"] + 5 * (table["unit"] == "b")
+    return zoo.Batch.from_dataframe(table, unit="unit", x=["x"], y="y", time="day")
+
+
+def test_trends_of_a_process_level_off_beyond_the_times_of_its_labels(monkeypatch):
+    monkeypatch.setattr(label_process, "STEPS", 20)
+    train, far = on_days(np.arange(13)), np.array([-1e6, 12, 13, 15, 1e6])  # tau is three days
+    model = zoo.create_model("ssmtl", train, width=8, depth=1)
+    process = label_process.LabelProcess.learn(model, train, "y")
+
+    def without(*names, **changed):
+        own = {name: value for name, value in (process.tensors | changed).items() if name not in names}
+        return dataclasses.replace(process, tensors=own)
+
+    straight = without("tau")  # as it was saved before
+    for one, same in zip(process.predict(model, train), straight.predict(model, train), strict=True):
+        assert (one == same).all()
+    mean, _ = process.predict(model, on_days(far))
+    assert mean.min() > -2 * 3
+    assert mean.max() < 2 * 12 + 5 + 2 * 3
+    assert np.abs(straight.predict(model, on_days(far))[0]).max() > 1e3
+
+    forgets = {name: value - 20 for name, value in process.tensors.items() if name.endswith(("_time", "_time_common"))}
+    levelled = far.clip(0, 12) + np.sign(far - 6) * 3 * (1 - np.exp(-np.abs(far - far.clip(0, 12)) / 3))
+    found = without(**forgets).predict(model, on_days(far))  # only trends know times
+    for one, same in zip(found, without("tau", **forgets).predict(model, on_days(levelled)), strict=True):
+        assert one == pytest.approx(same)
 
 
 # ---------------------------------------------------------------- tuning by held-out labels

@@ -21,6 +21,7 @@ from .settings import Adam
 
 MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
 JITTER, CONSTANT = 1e-4, 4.0  # in variances of the target
+LEVELLING = 0.25  # of the span of the labels' times: how soon trends level off beyond them
 FLOOR = 0.01  # least probability of a class, before they are normalised
 # Logarithms from which the search starts, and about which it has normal priors of standard deviation SPREAD.
 START = {
@@ -32,7 +33,7 @@ SPREAD = 1.5
 PAIRS = 2**24  # numbers about pairs of rows that are held at once
 KINDS = ("squared", "absolute")  # distances in x: functions that are smooth, and those that have kinks as trees have
 Features = Mapping[str, Tensor]  # kind of features -> (N, D_k), NaN where a value is missing
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]  # x (n, D), means (n, D), unit (n,), time (n,)
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]  # x (n, D), means (n, D), unit (n,), time and trend (n, 2)
 
 
 def days(time: np.ndarray) -> np.ndarray:
@@ -51,16 +52,19 @@ class LabelProcess:
 
         y = f + noise,  cov(f, f') = 4 + unit^2 delta + sum_d linear_k^2 x_d x'_d
                                      + (smooth^2 + smooth_unit^2 delta + smooth_alike^2 A) S + alike^2 A
-                                     + (time^2 delta exp(-time_rate |t - t'|) + time_trend^2 delta t t')
+                                     + (time^2 delta exp(-time_rate |t - t'|) + time_trend^2 delta l l')
                                      + (the same without delta, of all units in common)
         A = exp(-1/2 alike_rate^2 |x_u - x'_u|^2 / D)
         S = exp(-1/2 sum_d rate_k^2 (x_d - x'_d)^2)                           kind "squared"
         S = exp(-sum_d rate_k |asinh(2 x_d) - asinh(2 x'_d)| / sqrt(D))       kind "absolute"
+        l = t within the labels' times, their end +- tau (1 - exp(-d / tau)) at d beyond it, tau a quarter of their span
 
     Functions of the first kind are smooth; those of the second have kinks, as the limit of a forest of random splits
     has, and outlying features, whose scale asinh compresses, do not bend them. A mixed linear model, an autocorrelated
-    deviation and a trend are special cases of both. For units that are open, as new people are, there is no A: a row is
-    told by its own features alone, and predicted as one of a new unit.
+    deviation and a trend are special cases of both. Beyond the labels' times a trend levels off, as damped trends of
+    exponential smoothing do (Gardner & McKenzie, "Forecasting trends in time series", Management Science 31, 1985): a
+    straight line goes far astray where few times told it. For units that are open, as new people are, there is no A: a
+    row is told by its own features alone, and predicted as one of a new unit.
 
     A target with a transform (`ZooModel.warp`) is learned and predicted on the scale of the transform.
 
@@ -76,8 +80,8 @@ class LabelProcess:
         names: Names of the units with a place in `means`, (M,).
         sizes: Numbers D_k of features of each kind.
         tensors: ``x`` (n, D), ``y`` (n, J), ``unit`` (n,) and, with time, ``time`` (n,) of the labels; ``means``
-            (M, D); ``x_loc``, ``x_scale`` (D,), ``y_loc``, ``y_scale`` (J,), ``time_loc``, ``time_scale`` (); where
-            features are missing ``rows`` (R, 2 D), features and means of training rows; and hyperparameters
+            (M, D); ``x_loc``, ``x_scale`` (D,), ``y_loc``, ``y_scale`` (J,), ``time_loc``, ``time_scale``, ``tau`` ();
+            where features are missing ``rows`` (R, 2 D), features and means of training rows; and hyperparameters
             ``<kind>_<name>`` (J, ...), of classes (1, ...), as logarithms. Double precision, standardised.
 
     Example:
@@ -148,6 +152,7 @@ class LabelProcess:
             time = torch.as_tensor(days(train.time)[rows])
             own["time_loc"], own["time_scale"] = time.mean(), time.std(unbiased=False).clamp(min=1e-12)
             own["time"] = (time - own["time_loc"]) / own["time_scale"]
+            own["tau"] = (LEVELLING * (own["time"].max() - own["time"].min())).clamp(min=1e-12)
         process = cls(np.asarray(train.coords[group]), tuple(part.shape[1] for part in features.values()), own)
         chosen = np.sort(rng.permutation(len(rows))[:SEARCHED])
         labels = process._labels(chosen)
@@ -294,13 +299,23 @@ class LabelProcess:
         x = (_side_by_side(features) - own["x_loc"]) / own["x_scale"]
         here = _unit_means(x, index, batch.sizes[batch.groups[0]])[index]
         means = torch.where((place < 0)[:, None], here, own["means"][place.clamp(min=0)])
-        return _filled(x, means, own.get("rows")), means, place, time
+        return _filled(x, means, own.get("rows")), means, place, self._and_trend(time)
+
+    def _and_trend(self, time: Tensor | None) -> Tensor | None:
+        """Times t beside l, what trends read of them, (N, 2)."""
+        if time is None:
+            return None
+        if (tau := self.tensors.get("tau")) is None:  # learned before trends levelled off
+            return torch.stack([time, time], 1)
+        within = time.clamp(*self.tensors["time"].aminmax())
+        beyond = time - within
+        return torch.stack([time, within - tau * beyond.sign() * torch.expm1(-beyond.abs() / tau)], 1)
 
     def _labels(self, rows: Any) -> Inputs:
         """What the covariance reads of some labels."""
         own = self.tensors
         unit = own["unit"][rows]
-        return own["x"][rows], own["means"][unit], unit, own["time"][rows] if self.timed else None
+        return own["x"][rows], own["means"][unit], unit, self._and_trend(own["time"][rows] if self.timed else None)
 
 
 @dataclass(frozen=True)
@@ -455,7 +470,7 @@ class _Pairs:
         products, apart: Of each kind of features, products and distances, (K, n, m).
         same: 1 where both are of one unit, (n, m).
         means_apart: Squared distances of their units' features, (n, m); None where these do not count.
-        times: Times (n, 1) and (1, m); None without.
+        times: Times and trends (n, 1, 2) and (1, m, 2); None without.
     """
 
     kind: str
@@ -496,9 +511,9 @@ def _covariance(log: Mapping[str, Tensor], pairs: _Pairs) -> Tensor:
         found, shared = found + size["alike"] * alike, shared + size["smooth_alike"] * alike
     found = found + shared * smooth
     if pairs.times is not None:
-        here, there = pairs.times
+        (here, here_trend), (there, there_trend) = (times.unbind(-1) for times in pairs.times)
         for name, where in (("time", pairs.same), ("time_common", 1.0)):
-            trend = size[f"{name}_trend"] * here * there
+            trend = size[f"{name}_trend"] * here_trend * there_trend
             found = found + where * (size[name] * torch.exp(-log[f"{name}_rate"].exp() * (here - there).abs()) + trend)
     return found
 
@@ -510,7 +525,7 @@ def _variance(log: Mapping[str, Tensor], sizes: Sequence[int], rows: Inputs) -> 
     constant = CONSTANT + sum(float(log[name].exp() ** 2) for name in names if name in log)
     found = constant + rows[0].square() @ log["linear"].repeat_interleave(torch.tensor(sizes)).exp() ** 2
     for name in timed:
-        found = found + (rows[3] * log[f"{name}_trend"].exp()).square()  # type: ignore[operator]
+        found = found + (rows[3][:, 1] * log[f"{name}_trend"].exp()).square()  # type: ignore[index]
     return found
 
 
