@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
+import struct
 import sys
 import uuid
 import zipfile
@@ -156,6 +158,32 @@ def require_plain(path: Path) -> None:
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: not a plain file")
+
+
+def require_heaps_that_end(path: Path) -> None:
+    """Refuse an HDF5 file with a damaged heap for which the HDF5 library searches for ever.
+
+    Names of dimensions and texts lie in global heaps: a header of 16 bytes ("GCOL", version, size), then objects with
+    an index and a length each. Free space has index 0 and ends the heap; where its length is 0, the library takes no
+    step (HDF5 file format specification, III.E).
+
+    Raises:
+        ValueError: Such a heap is in the file.
+    """
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            heap = content.find(b"GCOL\x01\x00\x00\x00")
+            while heap >= 0 and heap + 16 <= len(content):
+                (size,) = struct.unpack_from("<Q", content, heap + 8)
+                place, end = heap + 16, min(heap + size, len(content))
+                while place + 16 <= end:
+                    index, length = struct.unpack_from("<H6xQ", content, place)
+                    if index == 0 and length == 0:
+                        raise ValueError(f"the heap at byte {heap} does not end")
+                    place += length if index == 0 else 16 + -(-length // 8) * 8
+                heap = content.find(b"GCOL\x01\x00\x00\x00", heap + 8)
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:

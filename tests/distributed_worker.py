@@ -27,7 +27,7 @@ from pyrozoo.contract.densities import latents, rows_of
 from pyrozoo.contract.subject import Subject, guides_of
 from pyrozoo.data.batch import Batch
 from pyrozoo.inference.compiling import CompiledLoss
-from pyrozoo.inference.distributed import Processes
+from pyrozoo.inference.distributed import Processes, joined
 from pyrozoo.inference.loop import Training
 from pyrozoo.inference.losses import Loss
 from pyrozoo.inference.minibatches import rows_per_group, sample_minibatches
@@ -285,6 +285,8 @@ def checks(folder: Path, rank: int) -> dict[str, Any]:
 
 
 def matrix(_: Path, rank: int) -> dict[str, Any]:
+    with joined(True, None):  # joins the process group, as the fits of `checks` do
+        pass
     return {name: caught(lambda f=f: f(rank)) for name, f in matrix_cases().items()}
 
 

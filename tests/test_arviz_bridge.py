@@ -195,6 +195,17 @@ def test_damaged_or_foreign_netcdf_is_refused(kind, tmp_path):
         bridge.load_netcdf(path)
 
 
+def test_a_heap_without_an_end_is_refused_before_hdf5_searches_it_for_ever(tmp_path):
+    path = tmp_path / "posterior.nc"
+    bridge.save_netcdf(bridge.from_draws(make_draws()), path)
+    content = bytearray(path.read_bytes())
+    first = content.index(b"GCOL") + 16
+    content[first : first + 16] = bytes(16)  # index 0 and length 0: free space of no bytes
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"posterior\.nc is not a complete netCDF file .*the heap at byte .* not end"):
+        bridge.load_netcdf(path)
+
+
 def test_missing_file_is_a_missing_file(tmp_path):
     for read in (Draws.load, bridge.load_netcdf):
         with pytest.raises(FileNotFoundError):

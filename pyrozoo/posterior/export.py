@@ -16,11 +16,12 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import one_line, replacing
+from ..files import one_line, replacing, require_heaps_that_end
 from .draws import SAMPLE_DIMS, Draws, plain_attrs
 from .observed import for_arviz
 
@@ -115,6 +116,7 @@ def load_netcdf(path: str | os.PathLike) -> Any:
     import xarray as xr
 
     try:
+        require_heaps_that_end(Path(path))
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             return _from_tree(tree.load())
     except FileNotFoundError:
