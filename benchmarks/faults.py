@@ -453,10 +453,13 @@ def _recordings(folder: Path, predict: Callable[[Path, Path], int]) -> dict[str,
     return cases
 
 
-def files(inputs: int, slow: int, folder: Path, rng: random.Random) -> pd.DataFrame:
-    """A line per reader."""
+def files(inputs: int, slow: int, folder: Path, seed: int, readers: list[str]) -> pd.DataFrame:
+    """A line per reader whose name begins with one of `readers`; all without."""
     lines, examples = {}, []
     for name, cases in _cases(folder).items():
+        if readers and not name.startswith(tuple(readers)):
+            continue
+        rng = random.Random(f"{seed} {name}")  # whichever others there are
         n = slow if cases[0].slow else inputs
         for case in cases:
             said = case.outcome(case.content, False)
@@ -484,9 +487,7 @@ def files(inputs: int, slow: int, folder: Path, rng: random.Random) -> pd.DataFr
         print(f"  {name}: {dict(found)}", flush=True)
     for example, times in Counter(examples).most_common(40):
         print(f"  {times} x {example}", flush=True)
-    table_of = pd.DataFrame(lines).T.fillna(0).astype(int)
-    table_of.loc["all"] = table_of.sum()
-    return table_of
+    return pd.DataFrame(lines).T.fillna(0).astype(int)
 
 
 def _fuzz(cases: list[Case], seed: int, count: int, report: Path) -> int:
@@ -790,11 +791,13 @@ def signals(n: int, folder: Path, rng: random.Random) -> pd.DataFrame:
 
 
 # -------------------------------------------------------------------- all
-def tables(sizes: dict[str, int], parts: list[str], seed: int, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+def tables(
+    sizes: dict[str, int], parts: list[str], seed: int, folder: Path, readers: list[str]
+) -> Iterator[tuple[str, pd.DataFrame]]:  # fmt: skip
     """Titles and tables, part by part, each in a folder of its own and with random numbers of its own."""
     made: dict[str, tuple[str, Callable[[Path, random.Random], pd.DataFrame]]] = {
         "kills": ("kills", lambda path, rng: kills(sizes["kills"], path, rng)),
-        "files": ("damaged files", lambda path, rng: files(sizes["inputs"], sizes["slow"], path, rng)),
+        "files": ("damaged files", lambda path, _: files(sizes["inputs"], sizes["slow"], path, seed, readers)),
         "bombs": ("bombs", lambda path, _: bombs(path)),
         "frames": ("data frames", lambda _, rng: frames(sizes["inputs"], rng)),
         "threads": (f"{THREADS} threads", lambda _, __: threads(sizes["calls"])),
@@ -814,18 +817,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sizes", choices=SIZES, default="full")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=N", help=f"of {', '.join(SIZES['full'])}")
     parser.add_argument("--parts", nargs="+", default=[], metavar="PART")
+    parser.add_argument("--readers", nargs="+", default=[], metavar="NAME", help="of files: those that begin with it")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as JSON; other parts in it stay")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as JSON; other parts and readers stay")
     given = parser.parse_args(argv)
     sizes = SIZES[given.sizes] | {name: int(value) for name, value in (word.split("=") for word in given.set)}
     torch.set_num_threads(1)  # a process that is forked has no other threads
     facts = {"environment": environment("wall"), "seed": given.seed}
     with tempfile.TemporaryDirectory() as folder, pd.option_context(*LAYOUT):
-        for title, found in tables(sizes, given.parts, given.seed, Path(folder)):
+        for title, found in tables(sizes, given.parts, given.seed, Path(folder), given.readers):
             print(f"\n{title}\n{found}", flush=True)
             if given.out is not None:
                 record = json.loads(given.out.read_text()) if given.out.exists() else {}
-                record[title] = {**facts, "sizes": sizes, "found": json.loads(found.to_json(orient="index"))}
+                counts = json.loads(found.to_json(orient="index"))
+                if given.readers and title in record:
+                    counts = record[title]["found"] | counts
+                record[title] = {**facts, "sizes": sizes, "found": counts}
                 given.out.write_text(json.dumps(record, indent=2) + "\n")
 
 
