@@ -501,10 +501,10 @@ plots.unit_lines(
 
 # %% [markdown]
 # The tank fills, and then its level stands: the latest known level is a rival that neither fit beats here. The
-# processes had their share by the errors on later labels of the training rows; on the last quarter the means with them
-# are worse than those of one fit. What the cross-fit brings are intervals: nine in ten levels lie inside its 90%
-# interval, of one fit not two in three. `zoo.report` puts a fit beside the latest value and other simple methods
-# without being asked.
+# processes had nearly all of the share by the errors on later labels of the training rows; on the last quarter the
+# means with them are worse than those of one fit. What the cross-fit brings are wider intervals: eight in ten levels
+# lie inside its 90% interval, of one fit not six in ten. `zoo.report` puts a fit beside the latest value and other
+# simple methods without being asked.
 #
 # ## Check
 #
@@ -531,11 +531,12 @@ claims = {
         for unit in later.coords["unit"]
     ),
     "neither fit beats the latest level": real["rmse"].idxmin() == "latest level",
+    "the processes had nearly all of the share": crossed.law.parts["y"].w > 0.9,
     "the cross-fit's means are worse than those of one fit": (
         real.loc["cross-fitted", "rmse"] > real.loc["one fit", "rmse"]
     ),
-    "nine in ten levels are inside the cross-fit's 90% interval, not two in three inside that of one fit": (
-        abs(real.loc["cross-fitted", "cover90"] - 0.9) < 0.05 and real.loc["one fit", "cover90"] < 2 / 3
+    "eight in ten levels are inside the cross-fit's 90% interval, not six in ten inside that of one fit": (
+        abs(real.loc["cross-fitted", "cover90"] - 0.8) < 0.05 and real.loc["one fit", "cover90"] < 0.6
     ),
     "all wells are simulated": all(batch.info["simulated"] for batch in (train, test, *new.values())),
     "50 wells with 5 labelled, 100 unlabelled and 100 test rows": (

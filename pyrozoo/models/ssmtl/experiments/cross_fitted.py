@@ -52,7 +52,7 @@ def cross_fitted_experiment(out: Path, profile: str = "quick", seeds: int | None
     """
     draws = range(seeds or {"smoke": 1, "quick": 1, "paper": 5}[profile])
     data = {"name": "dryer", "sha256": dryer().sha256, "simulated": False}
-    claim(out, data)
+    resumed = claim(out, data)
     rows, each, laws = [], [], {}
     for protocol in PROTOCOLS if profile != "quick" else ("same",):
         fits = {draw: cross_fit(out / f"{protocol}-{draw}", draw, profile, jobs, protocol) for draw in draws}
@@ -64,8 +64,9 @@ def cross_fitted_experiment(out: Path, profile: str = "quick", seeds: int | None
             for draw, own in found.items()
         ]
         laws[protocol] = {str(draw): fit.law.as_json() for draw, fit in fits.items() if fit.law is not None}
-    extra = {"note": NOTE_CROSS_FITTED, "draws": each, "configuration": configuration("cross_fitted", "ssmtl", profile)}
-    return Outcome(rows, data, list(draws), extra | {"laws": laws}, f"{format_table(each)}\n\n{format_table(rows)}")
+    extra = {"note": NOTE_CROSS_FITTED, "draws": each, "laws": laws, "resumed": resumed}
+    extra |= {"configuration": configuration("cross_fitted", "ssmtl", profile)}
+    return Outcome(rows, data, list(draws), extra, f"{format_table(each)}\n\n{format_table(rows)}")
 
 
 def cross_fit(folder: Path, draw: int, profile: str, jobs: int, protocol: str = "same") -> Fit:

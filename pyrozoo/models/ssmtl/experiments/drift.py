@@ -38,13 +38,14 @@ def drift_experiment(out: Path, profile: str = "quick", seeds: int | None = None
     """
     used = range(seeds or {"smoke": 1, "quick": 3, "paper": 5}[profile])
     data = simulated_data("simulated-drift", [simulate_drift(*SIZES[profile], seed=seed)[0] for seed in used])
-    claim(out, data)
+    resumed = claim(out, data)
     found = [_scores(out / str(seed), seed, profile, jobs) for seed in used]
     rows = [{"model": kind, "scored": "later", **averages([own[kind] for own in found])} for kind in KINDS]
     crps = {kind: [own[kind]["crps"] for own in found] for kind in KINDS[2:]}
     difference = paired_difference(crps[KINDS[3]], crps[KINDS[2]])
     each = [{"model": kind, "seed": seed, **own[kind]} for kind in KINDS for seed, own in zip(used, found, strict=True)]
-    extra = {"note": NOTE_DRIFT, "seeds_each": each, "differences": {f"CRPS of {KINDS[3]} - alone": difference}}
+    extra = {"note": NOTE_DRIFT, "seeds_each": each, "resumed": resumed}
+    extra |= {"differences": {f"CRPS of {KINDS[3]} - alone": difference}}
     error = "" if difference[1] is None else f" ± {difference[1]:.2f}"
     text = f"{format_table(rows)}\n\nCRPS beside a process - alone: {difference[0]:+.2f}{error} (paired SE)"
     return Outcome(rows, data, list(used), extra, text)
