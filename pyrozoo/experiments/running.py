@@ -136,7 +136,7 @@ def claim(card: Card, out: Path, data: Mapping[str, Any], configuration: Mapping
         raise ValueError(
             f"{out} holds results of another version of the entry, other data or other settings; choose another folder"
         )
-    begun = (out / "jobs").exists()
+    begun = (out / "jobs").exists() or any(out.glob("*/jobs"))
     atomic_write_json(file, identity)
     return begun
 
