@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 
+from pyrozoo.inference import label_process
 from pyrozoo.inference.copies import default_dtype
 
 torch.set_num_threads(1)
@@ -30,4 +31,12 @@ def pytest_collection_modifyitems(items):
 def double_precision():
     """Torch's default floating type is double within the module, where exactness is tested."""
     with default_dtype(torch.float64):
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_searches():
+    """A tenth of the steps in which label processes search their hyperparameters: for tests that look at neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_process, "STEPS", 10)
         yield

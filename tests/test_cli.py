@@ -23,6 +23,8 @@ from pyrozoo.inference import loop as training
 from pyrozoo.modeling.registry import _entries
 from pyrozoo.models.ssmtl import calibrate
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 UNITS = ("007", "08", "NA", "a,b")
 QUICK = ["--no-cross-fit", "--steps", "20", "--set", "width=8", "--set", "depth=1"]
 

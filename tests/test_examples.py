@@ -10,6 +10,8 @@ import pytest
 
 import pyrozoo as zoo
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 PACKAGE = Path(zoo.__file__).parent
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 # Found by their text: importing every module here would cost each worker seconds before its first test.

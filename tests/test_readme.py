@@ -11,6 +11,8 @@ import pyrozoo as zoo
 from pyrozoo.models.auxvae.model import AuxVAE
 from pyrozoo.models.ssmtl.model import SSMTL
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 AUXVAE = Path(__file__).parents[1] / "pyrozoo" / "models" / "auxvae" / "README.md"
 M3SENSE = Path(__file__).parents[1] / "pyrozoo" / "models" / "m3sense" / "README.md"
 MEDICATION = Path(__file__).parents[1] / "pyrozoo" / "models" / "medication" / "README.md"

@@ -29,7 +29,7 @@ RESULTS = Path(tune.__file__).parents[1] / "results"
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, short_searches):
     out = tmp_path_factory.mktemp("dryer")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "_N_TREES", 5)

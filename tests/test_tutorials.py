@@ -10,6 +10,8 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 FOLDER = Path(__file__).parents[1] / "tutorials"
 SOURCES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -130,11 +130,14 @@ def test_few_labels_hold_every_class_and_no_other_task():
 
 
 @pytest.mark.parametrize("name", ["alignment", pytest.param("calibration", marks=pytest.mark.slow)])
-def test_alignment_and_calibration_are_drawn_with_the_numbers_behind_them(name, tmp_path):
+def test_alignment_and_calibration_are_drawn_with_the_numbers_behind_them(name, tmp_path, monkeypatch):
     record = run("m3sense", name, profile="smoke", out=tmp_path)
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     own = {"kl", "alignment_gradient", "label_gradient"} if name == "alignment" else {"ece", "log_loss"}
     assert all(np.isfinite([row[score] for score in own]).all() for row in record["rows"])
+    monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "batch_size", 16)
+    with pytest.raises(ValueError, match="other settings; choose another folder"):  # results are not mixed
+        run("m3sense", name, profile="smoke", out=tmp_path)
 
 
 def test_alignment_is_the_term_of_the_objective():
@@ -234,13 +237,6 @@ def test_the_papers_profile_has_the_papers_sizes_and_learning_rate():
     assert rate == pytest.approx([1, 0.5, 0, 1, 0.5], abs=1e-3)
 
 
-def test_results_of_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
-    run("m3sense", "alignment", profile="smoke", out=tmp_path)
-    monkeypatch.setitem(runs.PROFILES["smoke"]["settings"], "batch_size", 16)
-    with pytest.raises(ValueError, match="other settings; choose another folder"):
-        run("m3sense", "alignment", profile="smoke", out=tmp_path)
-
-
 @pytest.mark.usefixtures("cheap")
 def test_experiments_run_on_folders_of_real_data(tmp_path):
     import test_m3sense_data as miniature
@@ -301,7 +297,9 @@ def test_nobody_is_in_training_and_tested_in_any_fold(few_windows):
     assert set(other.group_names("subject")) == set(people[2:4])
 
 
-def test_networks_for_people_left_out_are_chosen_without_them(few_windows, tmp_path):
+@pytest.mark.usefixtures("short_searches")
+def test_networks_for_people_left_out_are_chosen_without_them(few_windows, tmp_path, monkeypatch):
+    monkeypatch.setattr(stress, "INNER", 2)
     command = ["reproduce", "m3sense", "stress-predict", "--data", "few", "--profile", "smoke", "--out", str(tmp_path)]
     assert main([*command, "--people", "5", "--folds", "2"]) == 0
     record = read_record(tmp_path)

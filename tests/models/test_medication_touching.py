@@ -57,7 +57,7 @@ def test_empty_gaps_are_counted_pair_by_pair():
 def test_empty_gaps_are_fitted_and_saved(guide, tmp_path):
     data = made(ONCE * 4)
     fit = zoo.fit(
-        zoo.create_model("medication", data), guide, data, progress=False, **({} if guide == "ml" else {"steps": 200})
+        zoo.create_model("medication", data), guide, data, progress=False, **({} if guide == "ml" else {"steps": 100})
     )
     values = zoo.draw(fit, data.subset([0]), draws=50, predictive=False).groups["posterior"]["direct"]
     assert values.mean() == pytest.approx(2 / 3, abs=0.2)

@@ -196,12 +196,15 @@ def table_mask(n):
 
 
 # ---------------------------------------------------------------- what goes in and comes out
+FEW = {"draws": 20, "sweeps": 5, "progress": False}  # whether chains find the posterior is looked at above
+
+
 def test_values_at_missing_entries_do_not_matter(linear):
     mask = table_mask(20)
     df = table()
     other = df.copy()
     other.loc[:, ["a", "b", "c", "d"]] = df[["a", "b", "c", "d"]].mask(mask, 1e9)
-    first, second = (impute(linear, batch(t), mask, draws=20, progress=False) for t in (df, other))
+    first, second = (impute(linear, batch(t), mask, **FEW) for t in (df, other))
     pd.testing.assert_frame_equal(first.table, second.table)
     seen = ~np.concatenate([mask, df[["flow"]].isna()], 1)
     assert np.array_equal(first.completed(draw=3).to_numpy()[seen], df.iloc[:, 1:].to_numpy()[seen])
@@ -211,21 +214,21 @@ def test_a_data_frame_says_itself_what_is_missing(linear):
     mask, df = table_mask(20), table()
     holes = df.copy()
     holes.loc[:, ["a", "b", "c", "d"]] = df[["a", "b", "c", "d"]].mask(mask)
-    from_frame = impute(linear, holes, draws=20, progress=False)
-    pd.testing.assert_frame_equal(from_frame.table, impute(linear, batch(df), mask, draws=20, progress=False).table)
+    from_frame = impute(linear, holes, **FEW)
+    pd.testing.assert_frame_equal(from_frame.table, impute(linear, batch(df), mask, **FEW).table)
     expected = holes.drop(columns="well").isna().stack()
     assert list(from_frame.table.index) == list(expected[expected].index)
     assert not from_frame.completed().isna().any(axis=None)
-    without_target = impute(linear, holes.drop(columns="flow"), draws=20, progress=False)
+    without_target = impute(linear, holes.drop(columns="flow"), **FEW)
     assert set(without_target.table.xs("flow", level="variable").index) == set(df.index)
 
 
 def test_draws_go_to_arviz_and_agree_with_the_table(linear):
-    found = impute(linear, batch(table()), table_mask(20), draws=30, progress=False)
+    found = impute(linear, batch(table()), table_mask(20), **FEW)
     idata = from_draws(found.draws, observed_only=False)
     drawn = idata["posterior"]["x"].sel(input="b")
     assert drawn.dims == ("chain", "draw", "row")
-    assert drawn.shape == (1, 30, 20)
+    assert drawn.shape == (1, 20, 20)
     for row in found.table.xs("b", level="variable").itertuples():
         values = drawn.sel(row=row.Index).to_numpy()
         assert row.mean == pytest.approx(values.mean())
@@ -236,7 +239,7 @@ def test_draws_go_to_arviz_and_agree_with_the_table(linear):
 def test_same_seed_same_draws_and_the_callers_random_state_stays(linear):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    tables = [what_if(linear, "south", {"a": 1.0}, draws=20, seed=s, progress=False).table for s in (1, 1, 2)]
+    tables = [what_if(linear, "south", {"a": 1.0}, seed=s, **FEW).table for s in (1, 1, 2)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert tables[0].equals(tables[1])
     assert not tables[0].equals(tables[2])
@@ -255,9 +258,9 @@ def test_what_if_is_imputation_of_the_other_entries(linear):
         for name, m, v in zip(["b", "d", "flow"], mean, covariance.diagonal(), strict=True):
             assert found[f"{name}.mean"][point] == pytest.approx(float(m), abs=4.5 * float(v / 1500) ** 0.5)
             assert found[f"{name}.sd"][point] == pytest.approx(float(v) ** 0.5, rel=4.5 / (2 * 1500) ** 0.5)
-    everything = what_if(linear, "east", dict.fromkeys("abcd", 20.0), draws=20, progress=False).table
+    everything = what_if(linear, "east", dict.fromkeys("abcd", 20.0), **FEW).table
     assert {c for c in everything if c.endswith(".mean")} == {"flow.mean"}
-    assert len(what_if(linear, "east", {}, draws=20, progress=False).table) == 1
+    assert len(what_if(linear, "east", {}, **FEW).table) == 1
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -272,7 +275,7 @@ def test_every_guide_gives_its_own_contexts(guide):
     assert c.shape == (4000, 3, K)
     assert np.allclose(c.mean(0), posterior.mean(0), atol=5 * posterior.std() / 200**0.5)
     assert np.allclose(c.std(0), posterior.std(0), rtol=0.3, atol=1e-12)
-    assert np.isfinite(impute(fit, data, table_mask(20), draws=10, progress=False).table.to_numpy()).all()
+    assert np.isfinite(impute(fit, data, table_mask(20), **FEW).table.to_numpy()).all()
 
 
 def test_an_amortised_guide_reads_only_complete_rows_of_a_new_unit():
@@ -283,7 +286,7 @@ def test_an_amortised_guide_reads_only_complete_rows_of_a_new_unit():
     mask[:3, 1] = True
     other = new.copy()
     other.iloc[:3, 2] = -1e6
-    first, second = (impute(fit, batch(t), mask, draws=10, progress=False).table for t in (new, other))
+    first, second = (impute(fit, batch(t), mask, **FEW).table for t in (new, other))
     pd.testing.assert_frame_equal(first, second)
     with pytest.raises(ValueError, match=r"unit 'new'.*none of its rows has all inputs"):
         impute(fit, batch(new), np.ones((6, DX), bool), progress=False)
