@@ -41,6 +41,12 @@ def fitted(df=None, guide="paper", **options):
     return zoo.fit(zoo.create_model("ssmtl", data, **SMALL), guide, data, **{"steps": 5, "progress": False} | options)
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """A fit that no test changes."""
+    return fitted()
+
+
 # ---------------------------------------------------------------- the rows of a table keep their index
 @pytest.mark.parametrize(
     "index",
@@ -54,8 +60,8 @@ def fitted(df=None, guide="paper", **options):
     ],
     ids=["concat", "text", "two levels", "zone", "period", "categories"],
 )
-def test_predictions_carry_the_index_of_the_table_also_a_repeated_one(index, tmp_path):
-    fit, df = fitted(), frame()
+def test_predictions_carry_the_index_of_the_table_also_a_repeated_one(plain, index, tmp_path):
+    fit, df = plain, frame()
     want = zoo.predict(fit, fit.batch(df), draws=5)["y.mean"].to_numpy()
     df.index = index
     df["p"] = zoo.predict(fit, fit.batch(df), draws=5)["y.mean"]

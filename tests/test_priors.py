@@ -396,7 +396,9 @@ def learned(prior, data, batch_size=None):
     return zoo.fit(Levels(priors={"b": prior}), auto(init_scale=0.3), data, **settings).model.prior("b")
 
 
-@pytest.mark.parametrize(("tau", "batch_size"), [(0.3, None), (3.0, None), (3.0, 80)])
+@pytest.mark.parametrize(
+    ("tau", "batch_size"), [(0.3, None), pytest.param(3.0, None, marks=pytest.mark.slow), (3.0, 80)]
+)
 def test_a_scale_shrinks_or_grows_to_that_of_maximum_marginal_likelihood(tau, batch_size):
     data = levels(tau * np.random.default_rng(100).normal(size=40), 100)
     means = data["y"].reshape(40, 4).mean(1).numpy()
