@@ -15,7 +15,7 @@ from pyrozoo.modeling.guides import ComposedGuide
 from pyrozoo.models.medication import FrameHMM, StepProcess, recordings
 from pyrozoo.models.medication.decoding import log_scores
 from pyrozoo.models.medication.guides import ClosedForm, MaximumLikelihood
-from pyrozoo.models.medication.power import fit_power, held_out_power
+from pyrozoo.models.medication.power import _maximise, held_out_power, pieces_of
 from pyrozoo.models.medication.process import decode
 from pyrozoo.models.medication.process.counts import labelled_sequences
 
@@ -343,7 +343,7 @@ def test_the_power_maximises_the_conditional_likelihood(variant, strength):
     with torch.no_grad():
         parameters = {name: v.detach() for name, v in fit.model.mean_parameters(fit.guide, data)[0].items()}
         process = fit.model.process(parameters)
-        location, error = fit_power(fit.model, parameters, data)
+        location, error = _maximise(fit.model, [(piece, process) for piece in pieces_of(fit.model, data)], 1.0)
     grid = location + np.linspace(-1.0, 1.0, 81)
     value = np.array([conditional_likelihood(fit.model, process, data, math.exp(u)) for u in grid])
     assert abs(grid[value.argmax()] - location) <= 0.025
@@ -385,14 +385,12 @@ def test_clearer_scores_get_a_higher_power():
 def test_no_power_is_fitted_without_labels_or_to_missing_scores():
     data = made()
     model = zoo.create_model("medication", data)
-    guide = zoo.fit(model, "closed-form", data, progress=False).guide
-    values = {site: guide.families[site](*parts).mean for site, parts in posterior(guide).items()}
-    parameters = model.parameters_of(values)
-    assert fit_power(model, parameters, data) is not None
-    assert fit_power(model, parameters, data.hide()) is None
+    learn = ClosedForm(model)._fold
+    assert held_out_power(model, data, learn) is not None
+    assert held_out_power(model, data.hide(), learn) is None
     score = data["score"].clone()
     score[3, 1] = math.nan
-    assert fit_power(model, parameters, data.with_tensors({"score": score})) is None
+    assert held_out_power(model, data.with_tensors({"score": score}), learn) is None
 
 
 # ---------------------------------------------------------------- Gaussian guides by SVI
@@ -400,7 +398,7 @@ def test_svi_approaches_the_closed_form(simulated):
     data, _ = simulated["hazard"]
     arguments = {"power": 1.0, "caps": [40, 30, 30]}
     closed = fitted("closed-form", data, **arguments).guide
-    svi = fitted("normal", data, **arguments, settings={"steps": 300, "batch_size": None, "seed": 1})
+    svi = fitted("normal", data, **arguments, settings={"steps": 200, "batch_size": None, "seed": 1})
     median = svi.guide.auto.median(**svi.model.arguments(data))
     for site in ("duration_mean", "gap_mean"):
         expected = getattr(closed, f"{site}_loc").exp()

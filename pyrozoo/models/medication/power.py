@@ -82,26 +82,6 @@ def _blocks(potentials: np.ndarray, labels: np.ndarray, recording: int) -> list[
     ]
 
 
-def fit_power(
-    model: LabelModel, parameters: dict[str, Tensor], train: Batch, penalty: float = 1.0
-) -> tuple[float, float] | None:
-    """Maximise p(labels | scores, power) times the power's prior raised to `penalty`, with the process held fixed.
-
-    Args:
-        model: Model with a fitted power.
-        parameters: Parameters of the process.
-        train: Recordings; labelled ones are used.
-        penalty: Exponent of the prior; 0 for maximum likelihood.
-
-    Returns:
-        Logarithm of the power at the maximum, and its error; None if no recording is labelled or scores are not finite.
-    """
-    pieces = pieces_of(model, train)
-    if not pieces or not all(np.isfinite(piece.potentials).all() for piece in pieces):
-        return None
-    return _maximise(model, [(piece, model.process(parameters)) for piece in pieces], penalty)
-
-
 def held_out_power(model: LabelModel, train: Batch, learn: Learn, penalty: float = 1.0) -> tuple[float, float] | None:
     """Fit the power to labelled recordings by processes that were learned without them.
 
