@@ -237,6 +237,7 @@ def test_without_test_data_the_training_labels_are_scored_by_fits_that_have_not_
     assert own == pytest.approx(np.sqrt(np.concatenate(held_out).mean()))
 
 
+@pytest.mark.usefixtures("short_searches")
 def test_the_process_of_a_cross_fitted_fit_has_not_seen_the_labels_that_score_it():
     from pyrozoo.models.ssmtl import simulate
     from pyrozoo.reports.study import Study

@@ -376,6 +376,7 @@ def test_the_command_line_fits_and_predicts_trials_in_files(tmp_path):
     assert len(lines) == n
 
 
+@pytest.mark.usefixtures("short_searches")
 @pytest.mark.filterwarnings("default:participant")
 def test_the_command_line_cross_fits_by_people(tmp_path, monkeypatch, capsys):
     from pyrozoo.cli import main

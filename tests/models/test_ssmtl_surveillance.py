@@ -239,6 +239,7 @@ def test_simple_monitors_by_hand():
 
 def test_the_experiment_runs_and_its_records_say_which_data_are_simulated(tmp_path, monkeypatch):
     monkeypatch.setattr(faults, "SIZES", {"bias": (4.0,), "drift": (4.0,), "stuck": (5.0,)})
+    monkeypatch.setattr(faults, "SMOKE_UNITS", 2)
     records = run("ssmtl", "faults", profile="smoke", out=tmp_path)
     assert {name: record["data"]["simulated"] for name, record in records.items()} == {
         "simulated": True,
