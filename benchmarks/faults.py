@@ -819,7 +819,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", default=[], metavar="PART")
     parser.add_argument("--readers", nargs="+", default=[], metavar="NAME", help="of files: those that begin with it")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as JSON; other parts and readers stay")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as JSON; other parts, readers stay")
     given = parser.parse_args(argv)
     sizes = SIZES[given.sizes] | {name: int(value) for name, value in (word.split("=") for word in given.set)}
     torch.set_num_threads(1)  # a process that is forked has no other threads
