@@ -35,6 +35,8 @@ EXPERIMENTS = {
     "ridge": f"{_FOLDER}.ridge:ridge_experiment",
     "presets": f"{_FOLDER}.presets:presets_experiment",
     "departure": f"{_FOLDER}.departure:departure_experiment",
+    "learned": f"{_FOLDER}.learned:learned_experiment",
+    "learned-tuning": f"{_FOLDER}.choices:learned_tuning_experiment",
     "people": f"{_FOLDER}.people:people_experiment",
     "process": f"{_FOLDER}.process:process_experiment",
     "beyond": f"{_FOLDER}.beyond:beyond_experiment",

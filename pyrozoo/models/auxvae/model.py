@@ -17,6 +17,7 @@ from ...data.batch import Batch
 from .gait_model import FIXED_SCALES, GaitModel, WalkNormal, one_of
 from .local_guide import PaperGuide, StyleAwareGuide
 from .nets import (
+    COMPARISONS,
     FUSIONS,
     RESIDUALS,
     Decoder,
@@ -36,6 +37,7 @@ LEAST_TRIALS = 5  # with each of them, by two people or more
 LEAST_STEPS = (
     300  # of training on departures: a handful of people make one minibatch an epoch, and 60 steps learn little
 )
+LEAST_CROP = 0.2
 
 
 def warm_up(progress: float) -> float:
@@ -103,15 +105,17 @@ class AuxVAE(GaitModel):
     Args:
         z_dim: K, latent dimension (the paper: 128).
         channels: Numbers of channels of the dilated convolutions, dilations 1, 2, 4 ... (the paper: 256, 128); None for
-            (48, 32), or with "departure", where only the decoder has convolutions, (16, 12).
-        d_model: D, dimension of the attention (the paper: 64); None for 32, or with "departure" 16.
+            (48, 32), or with the departures, where only the decoder has convolutions, (16, 12).
+        d_model: D, dimension of the attention (the paper: 64); None for 32, or with the departures 16.
         kernel, pool: Kernel size of the convolutions, and window of the max-pooling.
         heads: Number of attention heads (the paper: 4).
         segments: Number of parts of a walk over which the fused features are averaged before q(z) reads them.
         width: Number of hidden units of the predictors of style and load.
         fusion: "cross" (the paper), "concat" (setting 3 of table 2) or "none" (settings 1 and 2: no x_aux at all). Or
             "departure", which `pyrozoo.create_model` takes for data and is not in the paper: q(z) reads only how
-            summaries and phases of a walk differ from those of the walker's unloaded walk, see `Departure`.
+            summaries and phases of a walk differ from those of the walker's unloaded walk, see `Departure`; or
+            "learned-departure", where a shared encoder of the average gait cycle learns what is compared, see
+            `LearnedDeparture`.
         attention_residual: "none" (the paper) or "difference", see `CrossAttention`.
         x_likelihood: "normal", with a learned standard deviation per channel; or "mse", with variance 1/2 in
             standardised units.
@@ -126,11 +130,13 @@ class AuxVAE(GaitModel):
             "departure" are in both units; with "none", x_aux enters by this scale alone.
         noise: Standard deviation of the noise on the standardised departures in training.
         staircase: Whether the location of the load is a staircase between the loads of training, see `LoadHead`; None:
-            only with "departure", if there are `y_levels`. It predicts no load beyond them, and hardly one between
+            only with the departures, if there are `y_levels`. It predicts no load beyond them, and hardly one between
             them: say False where loads may be others. Otherwise the location is a plain regression.
         y_levels: Loads of the staircase [lb], in ascending order. `pyrozoo.create_model` takes those of the data where
             they recur: at most eight different ones, each in five trials or more and by two people or more.
         reference: Index of the channel that tells the gait phase, of a foot or shank.
+        crop: Smallest share of a walk that "learned-departure" reads in training, where it averages the gait cycle over
+            a random stretch of each walk; 1 for whole walks.
 
     Raises:
         ValueError: An argument is out of its range, or arguments do not fit together.
@@ -159,9 +165,9 @@ class AuxVAE(GaitModel):
         beta: float = 0.3, z_prior: str = "standard", floor: float = 0.05, x_loc: Any = None, x_scale: Any = None,
         y_loc: float = 0.0, y_scale: float = 1.0, priors: Mapping[str, Any] | None = None,
         own_scale: bool = False, noise: float = 0.7, staircase: bool | None = None,
-        y_levels: tuple[float, ...] = (), reference: int = 0,
+        y_levels: tuple[float, ...] = (), reference: int = 0, crop: float = 0.5,
     ) -> None:  # fmt: skip
-        small = fusion == "departure"
+        small = fusion in COMPARISONS
         channels = ((16, 12) if small else (48, 32)) if channels is None else channels
         d_model = (16 if small else 32) if d_model is None else d_model
         super().__init__(
@@ -178,6 +184,8 @@ class AuxVAE(GaitModel):
                 raise ValueError(f"{name}: {weight}; a positive weight is needed, however small")
         if not noise >= 0:
             raise ValueError(f"noise: {noise}; a standard deviation of at least 0 is needed")
+        if not LEAST_CROP <= crop <= 1:
+            raise ValueError(f"crop: {crop}; a share of the walk from {LEAST_CROP} to 1 is needed")
         self.z_dim, self.z_prior, self.beta = z_dim, z_prior, beta
         self._require_sizes(channels, d_model, kernel, pool, heads, segments, fusion)
         self._require_prior(z_prior, fusion, beta)
@@ -195,7 +203,7 @@ class AuxVAE(GaitModel):
         self.encoder_sizes: dict[str, Any] = {
             "n_channels": n_channels, "channels": tuple(channels), "d_model": d_model, "kernel": kernel, "pool": pool,
             "heads": heads, "segments": segments, "fusion": fusion, "residual": attention_residual, "noise": noise,
-            "reference": reference,
+            "reference": reference, "crop": crop,
         }  # fmt: skip
         use_aux = fusion != "none"
         self.aux = Stream(n_channels, tuple(channels), d_model, kernel, pool) if use_aux else None

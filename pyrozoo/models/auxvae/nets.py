@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FUSIONS = ("none", "concat", "cross", "departure")
+COMPARISONS = ("departure", "learned-departure")  # q(z) reads only how a walk departs from the walker's unloaded one
+FUSIONS = ("none", "concat", "cross", *COMPARISONS)
 RESIDUALS = ("none", "difference")
 
 
@@ -188,11 +189,96 @@ class Departure(nn.Module):
         self.noise, self.reference = noise, reference
         self.norm = nn.BatchNorm1d(self.per_channel * n_channels, affine=False)
 
+    def compared(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
+        """Departures of walks before they are standardised: x (B, T, S), x_aux (M, T0, S) -> (B, per_channel S)."""
+        return torch.cat(list(departures(x, x_aux, participant, self.reference).values()), -1)
+
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
         """Departures of walks x (B, T, S) from the unloaded ones x_aux (M, T0, S) of their participants: (B, 9 S)."""
-        found = torch.cat(list(departures(x, x_aux, participant, self.reference).values()), -1)
-        out = self.norm(found).clamp(-5.0, 5.0)
+        out = self.norm(self.compared(x, x_aux, participant)).clamp(-5.0, 5.0)
         return out + self.noise * torch.randn_like(out) if self.training and self.noise else out
+
+
+class CycleEncoder(nn.Module):
+    """Features of walks from their average gait cycle, by curves and filters that all channels share; not in the paper.
+
+    The average cycle, P = 32 points in phase, follows `gait_phase` of the reference channel: each point is a mean of
+    the steps near its phase. The features of a channel are the products of its cycle with learned curves, at first
+    its mean and two harmonics; the log mean square of what is left of its cycle, less the mean, by learned filters
+    (circular convolutions, at first random); and the log mean square deviation of its steps from the cycle.
+
+    In training the cycle is that of a random stretch of each walk, of a share between `crop` and 1, so that a walk has
+    many average cycles. A shift of the walk is part of this; one along the cycle is not, as the alignment undoes it.
+
+    Args:
+        reference: Index of the channel that tells the gait phase.
+        crop: Smallest share of a walk that is read in training; 1 for whole walks.
+    """
+
+    points, n_curves, n_filters, kernel = 32, 5, 6, 7
+    per_channel = n_curves + n_filters + 1
+    sharpness = 20.0  # of the weights of the steps around a phase, which have a standard deviation of 0.22 rad
+    least = 1e-3  # mean square, in units of the walker's own variance, below which a log does not follow
+
+    def __init__(self, reference: int, crop: float) -> None:
+        super().__init__()
+        self.reference, self.crop = reference, crop
+        phase = torch.arange(self.points) * (2 * torch.pi / self.points)
+        angle = torch.arange(1, self.points // 2)[:, None] * phase
+        # Cosine and sine of every harmonic; the squares of a cycle's products with them sum to its mean square.
+        waves = (2**0.5 / self.points) * torch.stack([angle.cos(), angle.sin()], 1).flatten(0, 1)
+        self.register_buffer("waves", waves, persistent=False)
+        self.register_buffer("phases", torch.stack([phase.cos(), phase.sin()], -1), persistent=False)
+        mean = torch.full((1, self.points), 1 / self.points)
+        self.curves = nn.Parameter(torch.cat([mean, waves])[: self.n_curves])
+        self.filters = nn.Parameter(torch.randn(self.n_filters, self.kernel) / self.kernel**0.5)
+
+    def stretch(self, walk: Tensor) -> Tensor:
+        """Which steps of walks (B, T, S) are read: all, or in training a random stretch of each, (B, T)."""
+        n, steps = walk.shape[:2]
+        length = self.crop + (1 - self.crop) * torch.rand(n, 1).to(walk) if self.training else walk.new_ones(n, 1)
+        start = (1 - length) * torch.rand(n, 1).to(walk) if self.training else walk.new_zeros(n, 1)
+        place = (torch.arange(steps).to(walk) + 0.5) / steps
+        return (place > start) & (place < start + length)
+
+    def forward(self, walk: Tensor) -> Tensor:
+        """Features of walks (B, T, S): (B, 12 S)."""
+        near = self.phases @ torch.stack(gait_phase(walk[..., self.reference]), -2)  # cosines of distances, (B, P, T)
+        weights = (self.sharpness * near).masked_fill(~self.stretch(walk)[:, None], -torch.inf).softmax(-1)
+        cycle = weights @ walk
+        deviation = (weights @ walk.square() - cycle.square()).mean(1).clamp(min=0.0)
+
+        def power(of: Tensor) -> Tensor:
+            return of.square().unflatten(-2, (-1, 2)).sum(-2)
+
+        gain = self.points**2 / 2 * power(self.waves[:, : self.kernel] @ self.filters.mT)  # (harmonics, filters)
+        left = gain.mT @ power(self.waves @ cycle)  # mean squares after the filters, by Parseval's theorem
+        logs = (torch.cat([left, deviation[:, None]], 1) + self.least).log()
+        return torch.cat([self.curves @ cycle, logs], 1).flatten(1)
+
+
+class LearnedDeparture(Departure):
+    """How the features that are learned of a walk depart from those of the walker's unloaded one; not in the paper.
+
+    Both walks are seen in the walker's own units, less the mean of the unloaded walk and over its standard deviation
+    (with a floor of 0.1), by one `CycleEncoder`; what is read is the difference of their features, (B, 12 S),
+    standardised, cut and with noise in training as in `Departure`. No summary is given.
+
+    Args:
+        n_channels, noise, reference: As for `Departure`.
+        crop: Smallest share of a walk that is read in training, see `CycleEncoder`.
+    """
+
+    per_channel = CycleEncoder.per_channel
+
+    def __init__(self, n_channels: int, noise: float, reference: int = 0, crop: float = 0.5) -> None:
+        super().__init__(n_channels, noise, reference)
+        self.encoder = CycleEncoder(reference, crop)
+
+    def compared(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
+        loc, scale = x_aux.mean(-2, keepdim=True), (x_aux.var(-2, unbiased=False, keepdim=True) + 0.01).sqrt()
+        own = by_participant(self.encoder, (x_aux - loc) / scale, participant)
+        return self.encoder((x - loc[participant]) / scale[participant]) - own
 
 
 class Encoder(nn.Module):
@@ -206,20 +292,26 @@ class Encoder(nn.Module):
         channels, d_model, kernel, pool: Sizes of each `Stream`: channels of its blocks, D, kernel size, pooling window.
         heads: Number of attention heads.
         segments: Number of parts of each walk.
-        fusion: "cross", "concat" (X_aux is concatenated to X as further channels), "none" (X alone) or "departure",
-            see `Departure`, which uses none of the sizes.
+        fusion: "cross", "concat" (X_aux is concatenated to X as further channels), "none" (X alone); "departure",
+            see `Departure`, or "learned-departure", see `LearnedDeparture`, which use none of the sizes.
         residual: "none" or "difference", see `CrossAttention`.
-        noise, reference: Noise of `Departure`, and the channel that tells its gait phase.
+        noise, reference: Noise of both departures, and the channel that tells the gait phase.
+        crop: Smallest share of a walk that `LearnedDeparture` reads in training.
     """
 
     def __init__(
         self, n_channels: int, channels: tuple[int, ...], d_model: int, kernel: int, pool: int, heads: int,
         segments: int, fusion: str, residual: str, noise: float = 0.0, reference: int = 0,
+        crop: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
         self.fusion = fusion
-        if fusion == "departure":
-            self.departure = Departure(n_channels, noise, reference)
+        if fusion in COMPARISONS:
+            learned = fusion == "learned-departure"
+            self.departure = (
+                LearnedDeparture(n_channels, noise, reference, crop) if learned
+                else Departure(n_channels, noise, reference)
+            )  # fmt: skip
             self.out_dim = self.departure.per_channel * n_channels
             return
         self.loaded = Stream(n_channels * (2 if fusion == "concat" else 1), channels, d_model, kernel, pool)
@@ -241,7 +333,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, x_aux: Tensor, participant: Tensor) -> Tensor:
         """Encode trials: x (B, T, S), x_aux (M, T0, S), participant (B,) -> (B, out_dim)."""
-        if self.fusion == "departure":
+        if self.fusion in COMPARISONS:
             return self.departure(x, x_aux, participant)
         _, fused = self.sequences(x, x_aux, participant)
         return torch.cat([self.reduce(h.mT).flatten(1) for h in fused], -1)

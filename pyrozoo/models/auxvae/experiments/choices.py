@@ -11,7 +11,7 @@ from ....experiments.record import format_table
 from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ..card import CARD
 from ..model import whole_training
-from .runs import PAPER_LOSS, PAPER_LOSS_LB, configuration, data_of, table_run
+from .runs import LEARNED, PAPER_LOSS, PAPER_LOSS_LB, configuration, data_of, table_run
 
 DEVELOPMENT = 100  # the first seed of simulations that no table scores
 OURS, PAPER = "departure, style", "5: cross-attention, style"
@@ -26,6 +26,16 @@ TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "departure, no staircase": (OURS, {"staircase": False}),
     "5: cross-attention": (PAPER, {}),
     "5: cross-attention, own scale": (PAPER, {"own_scale": True}),
+}
+LEARNED_OURS = next(iter(LEARNED))
+LEARNED_TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "learned departure": (LEARNED_OURS, {}),
+    "learned departure, noise 0.35": (LEARNED_OURS, {"noise": 0.35}),
+    "learned departure, noise 1": (LEARNED_OURS, {"noise": 1.0}),
+    "learned departure, no crop": (LEARNED_OURS, {"crop": 1.0}),
+    "learned departure, no staircase": (LEARNED_OURS, {"staircase": False}),
+    "departure": (OURS, {}),
+    "departure, no staircase": (OURS, {"staircase": False}),
 }
 LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "default": (PAPER, {}),
@@ -50,6 +60,19 @@ def tuning_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
         "entry's defaults for 'departure'; the others change one of them."
     )
     return _experiment(TRIED, note, out, profile, numbers, jobs)
+
+
+def learned_tuning_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
+    """Noise, crop and staircase of the learned departure, beside the given one, on development seeds.
+
+    The arguments are those of `tuning_experiment`, with four seeds in profile "quick".
+    """
+    numbers = range(DEVELOPMENT, DEVELOPMENT + (seeds or {"smoke": 1, "quick": 4, "paper": 4}[profile]))
+    note = (
+        "Simulated gait of the development seeds, from 100 on, one fold each, people left out. The first row has the "
+        "entry's defaults for 'learned-departure'; the next four change one of them; the last two are of 'departure'."
+    )
+    return _experiment(LEARNED_TRIED, note, out, profile, numbers, jobs)
 
 
 def losses_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:

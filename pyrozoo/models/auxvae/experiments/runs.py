@@ -46,7 +46,11 @@ DEPARTURES: Mapping[str, Mapping[str, Any]] = {
     "departure, style": {"variant": "auxvae", **DEPARTURE},
     "departure, no style": {"variant": "load-only", **DEPARTURE},
 }
-MODELS = {**SETTINGS, **DEPARTURES, **BASELINES}
+# The same with features that are learned.
+LEARNED: Mapping[str, Mapping[str, Any]] = {
+    "learned departure, style": {"variant": "auxvae", **DEPARTURE, "fusion": "learned-departure"}
+}
+MODELS = {**SETTINGS, **DEPARTURES, **LEARNED, **BASELINES}
 
 
 def step_decay(progress: float) -> float:
