@@ -65,9 +65,9 @@ def tuning_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
 def learned_tuning_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
     """Noise, crop and staircase of the learned departure, beside the given one, on development seeds.
 
-    The arguments are those of `tuning_experiment`, with four seeds in profile "quick".
+    The arguments are those of `tuning_experiment`.
     """
-    numbers = range(DEVELOPMENT, DEVELOPMENT + (seeds or {"smoke": 1, "quick": 4, "paper": 4}[profile]))
+    numbers = range(DEVELOPMENT, DEVELOPMENT + (seeds or {"smoke": 1, "quick": 2, "paper": 2}[profile]))
     note = (
         "Simulated gait of the development seeds, from 100 on, one fold each, people left out. The first row has the "
         "entry's defaults for 'learned-departure'; the next four change one of them; the last two are of 'departure'."
