@@ -103,7 +103,7 @@ def test_the_elbo_and_its_gradients_are_those_of_a_hand_marginalised_loss(known,
     same(loss_and_gradients(model, guide, data), by_hand(model, guide, data))
 
 
-@pytest.mark.parametrize("fusion", ["cross", "concat", "none", "departure"])
+@pytest.mark.parametrize("fusion", ["cross", "concat", "none", "departure", "learned-departure"])
 def test_walks_on_the_walkers_own_scale_have_the_loss_written_by_hand(fusion):
     data = trials()
     model, guide = built(data, fusion=fusion, own_scale=True, beta=0.3)

@@ -21,6 +21,7 @@ from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
 from pyrozoo.models.auxvae.experiments.departure import KINDS, calibrated, departure_text, personalised
+from pyrozoo.models.auxvae.experiments.learned import LEARNING, learned_text
 from pyrozoo.models.auxvae.experiments.people import CROSSED, crossed, people_text
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
@@ -106,7 +107,7 @@ def test_tables_in_the_page_are_those_of_the_committed_records(name):
         # Arguments that came later, at values that leave the density as it was (or the version would be another).
         later = {name: now[name] for name in now.keys() - then.keys()}
         own = {"own_scale": False, "noise": 0.7, "staircase": None, "y_levels": (), "reference": 0}
-        assert later in ({}, own, {"own_scale": False})
+        assert later in ({"crop": 0.5}, {**own, "crop": 0.5}, {"own_scale": False})
 
 
 def settings_in(text):
@@ -115,21 +116,45 @@ def settings_in(text):
     return {**dict(arguments), **dict(settings)}
 
 
+def same_configuration(record, *rows):
+    """Whether a record was made by the present arguments and settings of the rows; `crop` came later, for others."""
+    now = runs.configuration(rows, "quick")
+    return record["extra"]["configuration"] in (
+        now,
+        {row: text.replace("('crop', 0.5), ", "") for row, text in now.items()},
+    )
+
+
 def test_the_departure_table_in_the_page_is_that_of_the_committed_record():
     folder = Path(auxvae.__file__).parent
     record = read_record(folder / "results" / "departure")
     assert departure_text(record["rows"], record["extra"]) in (folder / "README.md").read_text()
     assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
-    assert record["extra"]["configuration"] == runs.configuration(["departure, style"], "quick")
+    assert same_configuration(record, "departure, style")
     by_fold = record["extra"]["mae by fold"]
     assert all(row["mae"] == pytest.approx(np.mean(by_fold[row["model"]]), abs=1e-4) for row in record["rows"])
+
+
+def test_what_the_page_says_of_the_learned_departure_is_in_its_records():
+    folder = Path(auxvae.__file__).parent
+    record, page = read_record(folder / "results" / "learned"), (folder / "README.md").read_text()
+    assert learned_text(record["rows"], record["extra"]) in page
+    assert same_configuration(record, LEARNING)
+    text, by_fold = " ".join(page.split()), record["extra"]["mae by fold"]
+    assert all(row["mae"] == pytest.approx(np.mean(by_fold[row["model"]]), abs=1e-4) for row in record["rows"])
+    less, more = record["extra"]["differences"].values()
+    assert f"the network errs by {-less[0]:.2f} ± {less[1]:.2f} lb less than the ridge regression" in text
+    assert f"and by {more[0]:.2f} ± {more[1]:.2f} more than that line rounded" in text
+    tried = {row["model"]: row["mae"] for row in read_record(folder / "results" / "learned-tuning")["rows"]}
+    pair = [tried[f"learned departure{end}"] for end in ("", ", no staircase")]
+    assert "it errs by {:.2f} ± 0.79 lb with it, by {:.2f} ± 0.66 without".format(*pair) in text
 
 
 def test_the_table_of_people_in_the_page_is_that_of_the_committed_record():
     folder = Path(auxvae.__file__).parent
     record, page = read_record(folder / "results" / "people"), (folder / "README.md").read_text()
     assert people_text(record["rows"], record["extra"]).split("\n\n")[0] in page
-    assert record["extra"]["configuration"] == runs.configuration(["departure, style"], "quick")
+    assert same_configuration(record, "departure, style")
     squares, text = "phases and squares", " ".join(page.split())
     for what, sign, words in (
         (f"nonlinear: MAE of {{}} - extra trees on departures, {squares}, rounded", -1, "is {} below that of the best"),
@@ -182,11 +207,12 @@ def test_the_ridge_experiment_shows_the_ordering_without_a_network(smoke):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["departure", "people", "process", "beyond", "presets", "tuning", "losses"])
+@pytest.mark.parametrize("name", ["departure", "people", "process", "beyond", "presets", "tuning", "losses", "learned",
+                                  "learned-tuning"])  # fmt: skip
 def test_the_other_experiments_run_and_hold_every_error(name, tmp_path):
     record = run("auxvae", name, profile="smoke", out=tmp_path)
     assert record["model"] == f"auxvae@{zoo.card('auxvae').version}"
-    if name in ("departure", "people"):
+    if name in ("departure", "people", "learned"):
         by_fold = record["extra"]["mae by fold"]
         assert {row["model"]: row["mae"] for row in record["rows"]} == pytest.approx(
             {model: np.mean(errors) for model, errors in by_fold.items()}, abs=1e-3

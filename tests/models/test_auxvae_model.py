@@ -17,18 +17,21 @@ from pyrozoo.inference.copies import default_dtype, isolated
 from pyrozoo.models.auxvae.data.simulator import SITES, simulate
 from pyrozoo.models.auxvae.experiments import probe
 from pyrozoo.models.auxvae.experiments.process import BySensor
-from pyrozoo.models.auxvae.experiments.runs import DEPARTURES, PAPER_SIZES, SETTINGS, step_decay
+from pyrozoo.models.auxvae.experiments.runs import DEPARTURES, LEARNED, PAPER_SIZES, SETTINGS, step_decay
 from pyrozoo.models.auxvae.guides import DeltaGuide, LowRankGuide
 from pyrozoo.models.auxvae.local_guide import StyleAwareGuide
 from pyrozoo.models.auxvae.model import AuxVAE, warm_up
 from pyrozoo.models.auxvae.nets import (
+    CycleEncoder,
     Decoder,
     Departure,
     Encoder,
+    LearnedDeparture,
     LoadHead,
     Stream,
     by_participant,
     cycle,
+    gait_phase,
     receptive_field,
     summaries,
 )  # fmt: skip
@@ -105,6 +108,90 @@ def test_the_departure_of_the_own_unloaded_walk_is_the_same_for_everybody(own_sc
     assert sines.abs().max() < 1e-12
 
 
+# -------------------------------------------------------------------- the learned departure
+def striding(pace, turn=0.0, size=1.0, steps=120):
+    """Three channels of a walk in `pace` strides a second over 10 s, of which the first is the reference."""
+    phase = 2 * torch.pi * pace * torch.linspace(0, 10, steps + 1, dtype=torch.float64)[:-1] + 0.8
+    other = size * (phase + turn).sin() + 0.2 * (3 * phase).cos()
+    return torch.stack([phase.sin() + 0.3 * (2 * phase).cos(), other, 5.0 + 0.5 * (2 * phase + turn).sin()], -1)
+
+
+@pytest.mark.parametrize("own_scale", [True, False])
+def test_an_unloaded_walk_does_not_depart_from_itself_whatever_is_learned(own_scale):
+    data = trials()
+    encoder = Encoder(**small_model(data, fusion="learned-departure", own_scale=own_scale).encoder_sizes)
+    encoder.double().eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.normal_()
+    who = torch.tensor([2, 0, 1])
+    found = encoder(data["x_aux"][who], data["x_aux"], who)
+    assert found.shape == (3, encoder.out_dim) == (3, 12 * 5)
+    assert found.abs().max() < 1e-9
+    assert encoder(data["x"], data["x_aux"], data["participant"]).abs().max() > 0.1
+
+
+def test_neither_units_nor_place_of_a_sensor_count_in_the_learned_departure():
+    departure, who = LearnedDeparture(3, 0.0).double().eval(), torch.tensor([0, 0])
+    x, x_aux = torch.stack([striding(0.9, 0.3), striding(1.0, 0.1, 1.5)]), striding(1.0, steps=100)[None]
+    factor, shift = torch.tensor([2.0, 9.0, 4.0]).double(), torch.tensor([0.0, -3.0, 50.0]).double()
+    found = departure(factor * x + shift, factor * x_aux + shift, who)
+    assert torch.allclose(departure(x, x_aux, who), found, atol=0.05)  # but for the floor of the own scale
+
+
+def test_the_average_cycle_follows_the_phase_and_not_the_pace():
+    encoder = CycleEncoder(0, 1.0).double().eval()
+    slow, fast, turned = (encoder(striding(*own)[None])[0].detach() for own in ((0.9,), (1.1,), (0.9, 0.7)))
+    curves, logs = slice(0, 5 * 3), slice(5 * 3, 11 * 3)
+    assert torch.allclose(slow[curves], fast[curves], atol=0.02)
+    assert torch.allclose(slow[logs], fast[logs], atol=0.1)
+    assert (slow - turned)[curves].abs().max() > 0.2
+    assert torch.allclose(slow[logs], turned[logs], atol=0.25)  # what filters leave has no phase
+
+
+def test_what_filters_leave_of_a_cycle_is_the_mean_square_of_a_circular_convolution():
+    encoder, walk = CycleEncoder(0, 1.0).double().eval(), striding(1.0)[None]
+    near = encoder.phases @ torch.stack(gait_phase(walk[..., 0]), -2)
+    average = ((20 * near).softmax(-1) @ walk)[0].T  # channels, points
+    average = average - average.mean(-1, keepdim=True)
+    shifted = torch.stack([average.roll(-k, -1) for k in range(7)], 1)
+    left = torch.einsum("kj,cjp->kcp", encoder.filters, shifted).square().mean(-1)
+    found = encoder(walk)[0].unflatten(0, (12, 3))[5:11].exp() - encoder.least
+    assert torch.allclose(found, left, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_and_crop_of_the_learned_departure_are_there_in_training_only():
+    x, who = torch.randn(6, 30, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+    for noise, crop, random in ((0.5, 1.0, True), (0.0, 0.5, True), (0.0, 1.0, False)):
+        departure = LearnedDeparture(2, noise, crop=crop).train()
+        assert torch.equal(departure(x, x[:3], who), departure(x, x[:3], who)) != random
+        departure.eval()
+        assert torch.equal(departure(x, x[:3], who), departure(x, x[:3], who))
+
+
+def test_a_stretch_of_a_walk_is_one_piece_and_no_shorter_than_the_crop():
+    encoder, walk = CycleEncoder(0, 0.4).train(), torch.zeros(200, 50, 2)
+    inside = encoder.stretch(walk)
+    assert (inside.int().diff(dim=1).abs().sum(1) <= 2).all()
+    share = inside.float().mean(1)
+    assert 0.38 <= share.min() < 0.5
+    assert 0.9 < share.max() <= 1.0
+    assert inside[:, 0].any()
+    assert inside[:, -1].any()
+    assert encoder.eval().stretch(walk).all()
+
+
+def test_the_seed_of_a_fit_decides_its_crops_and_a_saved_fit_predicts_the_same(tmp_path):
+    data, own = trials(dtype=torch.float32), {"fusion": "learned-departure"}
+    one, same, other = (fitted(data, arguments=own, seed=seed) for seed in (0, 0, 1))
+    table = zoo.predict(one, data, draws=5)
+    assert table.equals(zoo.predict(same, data, draws=5))
+    assert not table.equals(zoo.predict(other, data, draws=5))
+    assert table.equals(zoo.predict(zoo.load(one.save(tmp_path / "run")), data, draws=5))
+    curves = one.guide.encoder.departure.encoder.curves
+    assert not torch.allclose(curves, CycleEncoder(0, 0.5).curves), "the curves are learned"
+
+
 def test_summaries_are_those_of_the_probe():
     walk = torch.randn(3, 30, 4, dtype=torch.float64)
     assert np.allclose(summaries(walk).numpy(), probe.features(walk.numpy()), atol=1e-6)
@@ -176,7 +263,13 @@ def test_loads_that_do_not_recur_are_a_plain_regression(loads):
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"noise": -1}, "noise: -1"), ({"reference": 5}, "reference: 5"), ({"staircase": True}, "staircase: the")],
+    [
+        ({"noise": -1}, "noise: -1"),
+        ({"reference": 5}, "reference: 5"),
+        ({"staircase": True}, "staircase: the"),
+        ({"crop": 0.1}, "crop: 0.1; a share"),
+        ({"crop": 1.5}, "crop: 1.5"),
+    ],
 )
 def test_what_no_departure_can_have_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
@@ -209,7 +302,7 @@ def test_the_turn_of_a_harmonic_is_found_whatever_the_pace():
     assert abs(turned[0, 0].item()) < 1e-6
 
 
-@pytest.mark.parametrize("own", [DEPARTURES["departure, style"], DEPARTURES["departure, no style"], {"fusion": "none"}])
+@pytest.mark.parametrize("own", [*DEPARTURES.values(), *LEARNED.values(), {"fusion": "none"}])
 def test_every_form_on_the_own_scale_trains_and_predicts(own):
     own = {"own_scale": True, **own}
     data = trials(dtype=torch.float32)

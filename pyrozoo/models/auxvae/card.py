@@ -58,7 +58,7 @@ CARD = Card(
         "ridge": "simulated data: what a linear model reads from x, from x_aux beside it, and from their difference",
         "presets": "simulated data: what a line and trees read from every kind of simulated effect",
         "departure": "simulated data: a walker compared with himself, beside setting 5, a line and trees",
-        "learned": "simulated data: the departure whose features are learned, beside the given ones and a line",
+        "learned": "simulated data: the departure whose features are learned, beside a line that is given summaries",
         "learned-tuning": "simulated data: noise and crop of the learned departure, on development seeds",
         "people": "simulated data: the departure model cross-fitted by people, beside a line and trees",
         "process": "simulated data: the Gaussian process beside the networks by itself, on development seeds",

@@ -218,6 +218,8 @@ class CycleEncoder(nn.Module):
     points, n_curves, n_filters, kernel = 32, 5, 6, 7
     per_channel = n_curves + n_filters + 1
     sharpness = 20.0  # of the weights of the steps around a phase, which have a standard deviation of 0.22 rad
+    waves: Tensor
+    phases: Tensor
     least = 1e-3  # mean square, in units of the walker's own variance, below which a log does not follow
 
     def __init__(self, reference: int, crop: float) -> None:

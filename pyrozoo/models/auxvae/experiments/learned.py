@@ -1,4 +1,4 @@
-"""The departure whose features are learned, beside the given ones and a line, on the same people left out."""
+"""The departure whose features are learned, beside a line that is given features, on the same people left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ....experiments.record import format_table, paired_difference
 from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ..card import CARD
 from ..data.simulator import LOADS_LB
-from .departure import FIRST_SEED, LINE, OURS
+from .departure import FIRST_SEED, LINE
 from .probe import departures, left_out_ridge
 from .runs import LEARNED, PROFILES, configuration, data_of, fold_of, table_run
 
@@ -23,7 +23,7 @@ ROUNDED = f"{LINE}, rounded"
 NOTE = (
     "Simulated gait, people left out: five folds of people in every simulation, the same for every row. Mean and "
     "standard error over the folds of all seeds. The ridge regression reads departures of three summaries per channel; "
-    "'rounded': to the nearest of the four loads. 'departure' is given these and others; 'learned departure' none. "
+    "'rounded': to the nearest of the four loads. The learned departure is given no summaries. "
     "Settings were chosen on other seeds."
 )
 SHOWN = ("model", "mae", "accuracy", "cover90", "width90", "kl", "seconds")
@@ -40,7 +40,7 @@ def line_run(seed: int, fold: int, profile: str) -> dict[str, Any]:
 
 
 def learned_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
-    """The learned departure beside the given one and a ridge regression, on the simulator of all tables.
+    """The learned departure beside a ridge regression on departures of summaries, on the simulator of all tables.
 
     Args:
         out: Folder for record.json and table.csv.
@@ -51,37 +51,36 @@ def learned_experiment(out: Path, profile: str = "quick", seeds: int | None = No
     numbers = range(FIRST_SEED, FIRST_SEED + (seeds or {"smoke": 1, "quick": 5, "paper": 10}[profile]))
     places = [(seed, fold) for seed in numbers for fold in range(PROFILES[profile]["folds"])]
     data = simulated_data("simulated gait of all seeds", (data_of(seed, profile) for seed in numbers))
-    settings = configuration([LEARNING, OURS], profile)
+    settings = configuration([LEARNING], profile)
     resumed = claim(CARD, out, data, settings)
     plan = {f"{seed}-{fold}": {"seed": seed, "fold": fold, "profile": profile} for seed, fold in places}
     lines = run_jobs(line_run, {f"line-{job}": own for job, own in plan.items()}, out / "jobs", n_jobs=jobs)
-    of_fits = {f"{kind}-{job}": {"model": model, **own} for kind, model in (("learned", LEARNING), ("given", OURS))
-               for job, own in plan.items()}  # fmt: skip
+    of_fits = {f"learned-{job}": {"model": LEARNING, **own} for job, own in plan.items()}
     fits = run_jobs(table_run, of_fits, out / "jobs", n_jobs=jobs)
 
     found: dict[str, list[dict[str, Any]]] = {
         name: [{"mae": lines[f"line-{job}"][name]} for job in plan] for name in (LINE, ROUNDED)
     }
-    found |= {model: [fits[f"{kind}-{job}"] for job in plan] for kind, model in (("given", OURS), ("learned", LEARNING))}
+    found[LEARNING] = [fits[f"learned-{job}"] for job in plan]
     rows = [{"model": name, **averages(each)} for name, each in found.items()]
     errors = {name: np.array([one["mae"] for one in each]) for name, each in found.items()}
     extra: dict[str, Any] = {
         "note": NOTE, "configuration": settings, "folds": [f"seed {seed}, fold {fold}" for seed, fold in places],
         "mae by fold": {name: [round(float(error), 4) for error in each] for name, each in errors.items()},
     }  # fmt: skip
-    for what, values in (
-        ("differences", errors), ("differences over seeds", {k: v.reshape(len(numbers), -1).mean(1) for k, v in errors.items()})
-    ):  # fmt: skip
+    means = {name: each.reshape(len(numbers), -1).mean(1) for name, each in errors.items()}
+    for what, values in (("differences", errors), ("differences over seeds", means)):
         extra[what] = {
             f"MAE of {LEARNING} - {other}": paired_difference(values[LEARNING], values[other])
-            for other in (LINE, ROUNDED, OURS)
+            for other in (LINE, ROUNDED)
         }
     return Outcome(rows, data, list(numbers), extra | timing({**lines, **fits}, resumed), learned_text(rows, extra))
 
 
 def learned_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
     """Return the table for the terminal, with the paired differences below."""
-    lines = [format_table([{k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row} for row in rows]), ""]
+    kept = [{k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row} for row in rows]
+    lines = [format_table(kept), ""]
     for what, (value, error) in extra["differences"].items():
         seeds = extra["differences over seeds"][what][1]
         over_folds = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
