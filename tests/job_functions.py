@@ -89,3 +89,18 @@ def log_and_wait(index, log, flag):
     while index and not Path(flag).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     return {"index": index}
+
+
+def interrupted_fit():
+    """A fit that is interrupted after its second epoch, as by Ctrl-C."""
+    import pyrozoo as zoo
+    from pyrozoo.models.ssmtl import simulate
+
+    def interrupt(row):
+        if row["epoch"] >= 2:
+            raise KeyboardInterrupt
+
+    train, _ = simulate(n_units=2, n_labelled=2, n_unlabelled=0, n_test=1)
+    model = zoo.create_model("ssmtl", train, c_dim=1, z_dim=1, width=2)
+    fit = zoo.fit(model, "paper", train, steps=50, progress=False, callback=interrupt)
+    return {"status": fit.status}

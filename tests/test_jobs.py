@@ -194,3 +194,11 @@ def test_an_interrupt_keeps_finished_files(tmp_path, n_jobs):
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["job0.json"]
+
+
+def test_a_fit_that_is_interrupted_in_a_job_ends_the_run_and_leaves_no_result(tmp_path):
+    assert job_functions.interrupted_fit() == {"status": "interrupted"}
+    with pytest.raises(KeyboardInterrupt):
+        run(job_functions.interrupted_fit, {"a": {}, "b": {}}, tmp_path)
+    assert not list(tmp_path.glob("[ab].json"))
+    assert job_functions.interrupted_fit() == {"status": "interrupted"}

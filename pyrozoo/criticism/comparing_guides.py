@@ -14,6 +14,7 @@ from ..data.batch import Batch
 from ..inference.copies import guide_label
 from ..inference.fit import fit
 from ..inference.fitted import Fit
+from ..inference.loop import whole_fits
 from ..modeling.base import ZooModel
 from ..modeling.guides import declared, outer_sites
 from ..modeling.registry import create_guide
@@ -121,10 +122,13 @@ def compare_guides(
             raise ValueError(f"test: no row has its {target!r}, so that predictions have no score; give such rows")
     common = {"seed": seed, "progress": progress, **settings}
     if networks is None and (any(p.requires_grad for p in model.parameters()) or model.local_guide() is not None):
-        networks = fit(model, next(iter(guides.values())), data, **common)
+        with whole_fits():
+            networks = fit(model, next(iter(guides.values())), data, **common)
     fits, objects, ks, lines = {}, {}, {}, {}
     for name, guide in guides.items():
-        fits[name] = own = fit(model, guide if networks is None else _on(networks, guide), data, **common)
+        with whole_fits():
+            own = fit(model, guide if networks is None else _on(networks, guide), data, **common)
+        fits[name] = own
         if networks is not None:  # running means move in training
             _lend(own.model, networks.model)
         drawn = draw(own, data, draws=draws, seed=seed, sites=_compared(own.model), predictive=False, restarts=False)

@@ -20,6 +20,7 @@ from ..data.build import MAIN
 from ..data.parts import places
 from ..inference.fit import fit
 from ..inference.fitted import Fit
+from ..inference.loop import whole_fits
 from ..modeling.base import ZooModel
 from .arguments import labelled_in, target_of
 
@@ -255,5 +256,6 @@ def fit_folds(
     fitted = []
     for k, (part, held_out) in enumerate(pairs):
         own = None if checkpoint is None else Path(checkpoint) / f"fold-{k}"
-        fitted.append((fit(model, guide, part, seed=seed + k, checkpoint=own, **settings), held_out))
+        with whole_fits():
+            fitted.append((fit(model, guide, part, seed=seed + k, checkpoint=own, **settings), held_out))
     return fitted

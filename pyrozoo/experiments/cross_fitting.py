@@ -350,8 +350,6 @@ def _one_fit(
             if rest is not None:  # of labels that are held out on purpose
                 warnings.filterwarnings("ignore", ".* without a label")
             found = fit(shared.model, shared.guide, train, seed=seed, progress=False, **settings)
-        if found.status == "interrupted":
-            raise KeyboardInterrupt
         if save is not None:
             found.save(Path(work) / "fits" / save, overwrite=True)
         if rest is None:

@@ -348,8 +348,10 @@ def _read_result(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 def _run_one(function: Callable[..., dict[str, Any]], name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Run one job in the current process; return an exception as text, so that it stops no other job."""
+    from ..inference.loop import whole_fits  # here, as torch below
+
     try:
-        with _ALONE, _one_thread():
+        with _ALONE, _one_thread(), whole_fits():
             start = time.perf_counter()
             result = function(**arguments)
             seconds = time.perf_counter() - start

@@ -7,6 +7,7 @@ import fnmatch
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ from .minibatches import can_take_present, rows_per_group, sample_minibatches, s
 from .settings import FUSED_ADAM, SCHEDULES, Settings
 
 MANY_GROUPS = 20_000  # measured: from this number on, picking the groups present is cheaper
+_WHOLE: ContextVar[bool] = ContextVar("whole_fits", default=False)
+
+
+@contextlib.contextmanager
+def whole_fits() -> Iterator[None]:
+    """Let an interrupt end what asked for fits, where a fit that is half done would be taken for a whole one."""
+    token = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
 
 
 VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
@@ -127,6 +139,8 @@ class Training:
                     status = self._epochs(bar, callback)
             except KeyboardInterrupt:
                 self._restore(self.best_state or self.latest)
+                if _WHOLE.get():
+                    raise
                 return "interrupted"
         if self.best_state is not None:
             self._restore(self.best_state)

@@ -7,6 +7,7 @@ from typing import Any
 from ....data.batch import Batch
 from ....inference.fit import fit
 from ....inference.fitted import Fit
+from ....inference.loop import whole_fits
 from ....modeling.base import ZooModel
 from ..data.batches import participant_folds
 
@@ -47,4 +48,5 @@ def fit_people_folds(
         (32, 2)
     """
     parts = participant_folds(train, folds, seed=seed)
-    return [(fit(model, guide, some, seed=seed, **settings), others) for some, others in parts]
+    with whole_fits():
+        return [(fit(model, guide, some, seed=seed, **settings), others) for some, others in parts]
