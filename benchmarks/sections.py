@@ -18,11 +18,12 @@ from variants import STEPS, data, model_for, plain_variant, zoo_training
 
 import pyrozoo.inference.loop
 from pyrozoo.inference.loop import Training
-from pyrozoo.inference.settings import Adam
+from pyrozoo.inference.settings import Adam, AdamW
 
 OPTIMISER = [
     (torch.optim.Adam, "step", "optimiser"), (torch.optim.Adam, "zero_grad", "optimiser"),
     (Adam, "step", "optimiser"), (Adam, "zero_grad", "optimiser"),
+    (AdamW, "step", "optimiser"), (AdamW, "zero_grad", "optimiser"),
 ]  # fmt: skip
 SECTIONS = ("minibatch", "networks", "model", "guide", "loss", "backward", "clip", "optimiser", "loop")
 
