@@ -62,6 +62,7 @@ class GuideComparison:
         return self.table.round(3).to_string()
 
 
+@whole_fits()
 def compare_guides(
     model: ZooModel, guides: Mapping[str, Any], data: Batch, test: Batch | None = None, *, networks: Fit | None = None,
     khat_options: Mapping[str, Any] | None = None, draws: int = 200, seed: int = 0, progress: bool = True,
@@ -122,13 +123,10 @@ def compare_guides(
             raise ValueError(f"test: no row has its {target!r}, so that predictions have no score; give such rows")
     common = {"seed": seed, "progress": progress, **settings}
     if networks is None and (any(p.requires_grad for p in model.parameters()) or model.local_guide() is not None):
-        with whole_fits():
-            networks = fit(model, next(iter(guides.values())), data, **common)
+        networks = fit(model, next(iter(guides.values())), data, **common)
     fits, objects, ks, lines = {}, {}, {}, {}
     for name, guide in guides.items():
-        with whole_fits():
-            own = fit(model, guide if networks is None else _on(networks, guide), data, **common)
-        fits[name] = own
+        fits[name] = own = fit(model, guide if networks is None else _on(networks, guide), data, **common)
         if networks is not None:  # running means move in training
             _lend(own.model, networks.model)
         drawn = draw(own, data, draws=draws, seed=seed, sites=_compared(own.model), predictive=False, restarts=False)

@@ -218,6 +218,7 @@ def hold_out(
     return fold_pair(batch, blocks, folds - 2, target, by, inputs)
 
 
+@whole_fits()
 def fit_folds(
     model: ZooModel, guide: Any, train: Batch, folds: int = 5, *, target: str | None = None, by: str | None = None,
     inputs: bool = True, seed: int = 0, **settings: Any,
@@ -256,6 +257,5 @@ def fit_folds(
     fitted = []
     for k, (part, held_out) in enumerate(pairs):
         own = None if checkpoint is None else Path(checkpoint) / f"fold-{k}"
-        with whole_fits():
-            fitted.append((fit(model, guide, part, seed=seed + k, checkpoint=own, **settings), held_out))
+        fitted.append((fit(model, guide, part, seed=seed + k, checkpoint=own, **settings), held_out))
     return fitted

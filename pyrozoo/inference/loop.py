@@ -40,6 +40,9 @@ from .minibatches import can_take_present, rows_per_group, sample_minibatches, s
 from .settings import FUSED_ADAM, SCHEDULES, Settings
 
 MANY_GROUPS = 20_000  # measured: from this number on, picking the groups present is cheaper
+VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
+
+Snapshot = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON state of a checkpoint
 _WHOLE: ContextVar[bool] = ContextVar("whole_fits", default=False)
 
 
@@ -51,11 +54,6 @@ def whole_fits() -> Iterator[None]:
         yield
     finally:
         _WHOLE.reset(token)
-
-
-VALIDATION_SEED = 20_250_101  # common random numbers: every validation ELBO uses the same draws
-
-Snapshot = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON state of a checkpoint
 
 
 class Training:

@@ -50,11 +50,11 @@ class Adam(_WithoutCompilers, torch.optim.Adam):
 
     def _step_by_kernel(self) -> bool:
         """Whether it was done: not where parameters have no state yet, before a first step, or are of several types."""
+        if any(not group["fused"] or group["amsgrad"] or group["maximize"] for group in self.param_groups):
+            return False
         groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         states = [[self.state.get(p, {}) for p in group] for group in groups]
         if not all(map(all, states)) or len({p.dtype for group in groups for p in group}) > 1:
-            return False
-        if any(not group["fused"] or group["amsgrad"] or group["maximize"] for group in self.param_groups):
             return False
         for options, params, own in zip(self.param_groups, groups, states, strict=True):
             if params:

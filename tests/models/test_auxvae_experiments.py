@@ -20,9 +20,16 @@ from pyrozoo.experiments.record import PUBLISHED, paired_ratio, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models import auxvae
 from pyrozoo.models.auxvae.experiments import report, runs
-from pyrozoo.models.auxvae.experiments.departure import KINDS, calibrated, departure_text, personalised
-from pyrozoo.models.auxvae.experiments.learned import LEARNING, learned_text
-from pyrozoo.models.auxvae.experiments.people import CROSSED, crossed, people_text
+from pyrozoo.models.auxvae.experiments.departure import (
+    KINDS,
+    SHOWN,
+    calibrated,
+    compared_text,
+    departure_text,
+    personalised,
+)
+from pyrozoo.models.auxvae.experiments.learned import LEARNING
+from pyrozoo.models.auxvae.experiments.people import CROSSED, crossed
 from pyrozoo.models.auxvae.experiments.published import TABLE_1, TABLE_2, TABLE_3
 from pyrozoo.models.auxvae.experiments.tables import table_text
 from pyrozoo.models.auxvae.uses.latent import STAGES, feature_probes, features, latent_probes
@@ -138,7 +145,7 @@ def test_the_departure_table_in_the_page_is_that_of_the_committed_record():
 def test_what_the_page_says_of_the_learned_departure_is_in_its_records():
     folder = Path(auxvae.__file__).parent
     record, page = read_record(folder / "results" / "learned"), (folder / "README.md").read_text()
-    assert learned_text(record["rows"], record["extra"]) in page
+    assert compared_text(record["rows"], record["extra"]) in page
     assert same_configuration(record, LEARNING)
     text, by_fold = " ".join(page.split()), record["extra"]["mae by fold"]
     assert all(row["mae"] == pytest.approx(np.mean(by_fold[row["model"]]), abs=1e-4) for row in record["rows"])
@@ -153,7 +160,7 @@ def test_what_the_page_says_of_the_learned_departure_is_in_its_records():
 def test_the_table_of_people_in_the_page_is_that_of_the_committed_record():
     folder = Path(auxvae.__file__).parent
     record, page = read_record(folder / "results" / "people"), (folder / "README.md").read_text()
-    assert people_text(record["rows"], record["extra"]).split("\n\n")[0] in page
+    assert compared_text(record["rows"], record["extra"], (*SHOWN, "share")).split("\n\n")[0] in page
     assert same_configuration(record, "departure, style")
     squares, text = "phases and squares", " ".join(page.split())
     for what, sign, words in (

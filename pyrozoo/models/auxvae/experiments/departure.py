@@ -58,10 +58,14 @@ def probe(train: Batch, test: Batch, seed: int) -> dict[str, Any]:
         given = "" if name == "summaries" else f", {name}"
         of_line = left_out_ridge(table, y, people).predict(others[name])
         for model, found in ((LINE, of_line), (TREES, trees(seed).fit(table, y).predict(others[name]))):
-            nearest = np.abs(found[:, None] - np.array(LOADS_LB)).argmin(1)
-            out[f"{model}{given}"] = mae(truth, found)
-            out[f"{model}{given}, rounded"] = mae(truth, np.array(LOADS_LB)[nearest])
+            out |= with_rounded(f"{model}{given}", truth, found)
     return {**out, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def with_rounded(name: str, truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Mean absolute error of predicted loads [lb], as they are and rounded to the nearest of the four loads."""
+    nearest = np.array(LOADS_LB)[np.abs(found[:, None] - np.array(LOADS_LB)).argmin(1)]
+    return {name: mae(truth, found), f"{name}, rounded": mae(truth, nearest)}
 
 
 def departure_run(model: str, seed: int, fold: int, profile: str, gait: str = "linear") -> dict[str, Any]:
@@ -202,15 +206,20 @@ def departure_experiment(out: Path, profile: str = "quick", seeds: int | None = 
     return Outcome(rows, data, list(numbers), extra | timing({**fits, **probes}, resumed), text)
 
 
-def departure_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
+def compared_text(rows: list[dict[str, Any]], extra: dict[str, Any], shown: Sequence[str] = SHOWN) -> str:
     """Return the table for the terminal, with the paired differences below."""
-    kept = [{k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row} for row in rows]
+    kept = [{k: row[k] for name in shown for k in (name, f"{name}_se") if k in row} for row in rows]
     lines = [format_table(kept), ""]
     for what, (value, error) in extra["differences"].items():
         seeds = extra["differences over seeds"][what][1]
         over_folds = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
         lines.append(f"{what}: {value:+.2f}{over_folds}" + ("" if seeds is None else f", ± {seeds:.2f} over seeds"))
-    lines.append("")
+    return "\n".join(lines)
+
+
+def departure_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
+    """`compared_text`, with the errors after own trials below."""
+    lines = [compared_text(rows, extra), ""]
     for n, (value, error) in extra["mae after own trials"].items():
         spread = "" if error is None else f" ± {error:.2f}"
         lines.append(f"MAE of {OURS} after {n} own trials of each person, on the others: {value:.2f}{spread}")

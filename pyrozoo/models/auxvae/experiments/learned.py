@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ....criticism.scores import mae
 from ....experiments.jobs import run_jobs
-from ....experiments.record import format_table, paired_difference
+from ....experiments.record import paired_difference
 from ....experiments.running import Outcome, averages, claim, simulated_data, timing
 from ..card import CARD
-from ..data.simulator import LOADS_LB
-from .departure import FIRST_SEED, LINE
+from .departure import FIRST_SEED, LINE, compared_text, with_rounded
 from .probe import departures, left_out_ridge
 from .runs import LEARNED, PROFILES, configuration, data_of, fold_of, table_run
 
@@ -26,7 +24,6 @@ NOTE = (
     "'rounded': to the nearest of the four loads. The learned departure is given no summaries. "
     "Settings were chosen on other seeds."
 )
-SHOWN = ("model", "mae", "accuracy", "cover90", "width90", "kl", "seconds")
 
 
 def line_run(seed: int, fold: int, profile: str) -> dict[str, Any]:
@@ -35,8 +32,7 @@ def line_run(seed: int, fold: int, profile: str) -> dict[str, Any]:
     train, test = fold_of(seed, fold, profile)
     y, people, truth = train["y"].numpy().astype(float), train["participant"].numpy(), test["y"].numpy().astype(float)
     found = left_out_ridge(departures(train)["summaries"], y, people).predict(departures(test)["summaries"])
-    nearest = np.array(LOADS_LB)[np.abs(found[:, None] - np.array(LOADS_LB)).argmin(1)]
-    return {LINE: mae(truth, found), ROUNDED: mae(truth, nearest), "seconds": round(time.perf_counter() - started, 2)}
+    return {**with_rounded(LINE, truth, found), "seconds": round(time.perf_counter() - started, 2)}
 
 
 def learned_experiment(out: Path, profile: str = "quick", seeds: int | None = None, jobs: int = 1) -> Outcome:
@@ -74,15 +70,4 @@ def learned_experiment(out: Path, profile: str = "quick", seeds: int | None = No
             f"MAE of {LEARNING} - {other}": paired_difference(values[LEARNING], values[other])
             for other in (LINE, ROUNDED)
         }
-    return Outcome(rows, data, list(numbers), extra | timing({**lines, **fits}, resumed), learned_text(rows, extra))
-
-
-def learned_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
-    """Return the table for the terminal, with the paired differences below."""
-    kept = [{k: row[k] for name in SHOWN for k in (name, f"{name}_se") if k in row} for row in rows]
-    lines = [format_table(kept), ""]
-    for what, (value, error) in extra["differences"].items():
-        seeds = extra["differences over seeds"][what][1]
-        over_folds = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
-        lines.append(f"{what}: {value:+.2f}{over_folds}" + ("" if seeds is None else f", ± {seeds:.2f} over seeds"))
-    return "\n".join(lines)
+    return Outcome(rows, data, list(numbers), extra | timing({**lines, **fits}, resumed), compared_text(rows, extra))

@@ -14,7 +14,6 @@ from ....criticism.law_learning import learn_parts
 from ....criticism.scores import accuracy, coverage, mae
 from ....data.batch import Batch
 from ....experiments.jobs import run_jobs
-from ....experiments.record import format_table
 from ....experiments.running import Outcome, claim, timing
 from ....inference.label_process import LabelProcess
 from ....inference.law import StudentLaw, joined, mixed
@@ -23,7 +22,7 @@ from ....posterior.predicting import predict
 from ..card import CARD
 from ..data.batches import participant_folds
 from ..data.simulator import LOADS_LB
-from .departure import KINDS, OURS, RIVALS, SHOWN, probe, simulations, summarised
+from .departure import KINDS, OURS, RIVALS, SHOWN, compared_text, probe, simulations, summarised
 from .runs import PROFILES, configuration, data_of, fitted, made
 
 CROSSED = f"{OURS}, cross-fitted by people"
@@ -182,7 +181,7 @@ def people_experiment(out: Path, profile: str = "quick", seeds: int | None = Non
                 scored[CROSSED].append(crossed(trials, fold, style, process))
         rows += summarised(gait, scored, CROSSED, len(numbers), extra)
     extra |= timing({**fits, **processes, **probes}, resumed)
-    return Outcome(rows, data, list(numbers), extra, people_text(rows, extra))
+    return Outcome(rows, data, list(numbers), extra, compared_text(rows, extra, (*SHOWN, "share")))
 
 
 def _joined(fits: Mapping[str, Any], processes: Mapping[str, Any], pair: str) -> list[dict[str, Any]]:
@@ -194,14 +193,3 @@ def _joined(fits: Mapping[str, Any], processes: Mapping[str, Any], pair: str) ->
 def rivals_run(seed: int, fold: int, profile: str, gait: str) -> dict[str, Any]:
     """Errors [lb] of a line and of trees on the departures, for the people of one fold."""
     return probe(*folds_of(seed, profile, gait)[fold], seed)
-
-
-def people_text(rows: list[dict[str, Any]], extra: dict[str, Any]) -> str:
-    """Return the table for the terminal, with the paired differences below."""
-    kept = [{k: row[k] for name in (*SHOWN, "share") for k in (name, f"{name}_se") if k in row} for row in rows]
-    lines = [format_table(kept), ""]
-    for what, (value, error) in extra["differences"].items():
-        over = extra["differences over seeds"][what][1]
-        spread = "" if error is None else f" ± {error:.2f} (paired SE over folds)"
-        lines.append(f"{what}: {value:+.2f}{spread}" + ("" if over is None else f", ± {over:.2f} over seeds"))
-    return "\n".join(lines)

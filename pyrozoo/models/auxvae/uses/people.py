@@ -12,6 +12,7 @@ from ....modeling.base import ZooModel
 from ..data.batches import participant_folds
 
 
+@whole_fits()
 def fit_people_folds(
     model: ZooModel, guide: Any, train: Batch, folds: int = 5, *, seed: int = 0, **settings: Any
 ) -> list[tuple[Fit, Batch]]:
@@ -48,5 +49,4 @@ def fit_people_folds(
         (32, 2)
     """
     parts = participant_folds(train, folds, seed=seed)
-    with whole_fits():
-        return [(fit(model, guide, some, seed=seed, **settings), others) for some, others in parts]
+    return [(fit(model, guide, some, seed=seed, **settings), others) for some, others in parts]
