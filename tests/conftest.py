@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from pyrozoo.inference import label_process
+from pyrozoo.inference import covariances
 from pyrozoo.inference.copies import default_dtype
 
 torch.set_num_threads(1)
@@ -39,5 +39,5 @@ def double_precision():
 def short_searches():
     """A tenth of the steps in which label processes search their hyperparameters: for tests that look at neither."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_process, "STEPS", 10)
+        patch.setattr(covariances, "STEPS", 10)
         yield

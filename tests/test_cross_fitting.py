@@ -17,8 +17,17 @@ from torch import nn
 import pyrozoo as zoo
 from pyrozoo import scores
 from pyrozoo.criticism.law_learning import for_new_members, learn_parts, learn_student, learn_temperature
-from pyrozoo.inference import label_process
-from pyrozoo.inference.label_process import KINDS, START, _covariance, _lower, _pairs, _slopes, _variance, _with_noise
+from pyrozoo.inference import covariances, label_process
+from pyrozoo.inference.covariances import (
+    KINDS,
+    START,
+    below_diagonal,
+    covariance_of,
+    pairs_of,
+    slopes_of,
+    variance_of,
+    with_noise,
+)
 from pyrozoo.inference.law import PredictiveLaw, StudentLaw, Temperature, joined, mixed
 from pyrozoo.models.ssmtl.entry import tiny
 from pyrozoo.posterior.predicting import _say_uncorrected, predict_with_draws
@@ -569,14 +578,14 @@ def some_process(timed):
 def test_the_search_of_a_process_climbs_the_log_likelihood_of_its_labels(kind, timed):
     log, rows, y = some_process(timed)
     log = {name: value.requires_grad_() for name, value in log.items()}
-    pairs = _pairs(kind, (2, 1), rows, rows, with_means=timed)
+    pairs = pairs_of(kind, (2, 1), rows, rows, with_means=timed)
     own = {name: value for name, value in log.items() if timed or not ("time" in name or "alike" in name)}
-    law = dist.MultivariateNormal(torch.zeros(7, dtype=torch.double), _with_noise(_covariance(own, pairs), own))
+    law = dist.MultivariateNormal(torch.zeros(7, dtype=torch.double), with_noise(covariance_of(own, pairs), own))
     exact = torch.autograd.grad(-law.log_prob(y.T).sum(), list(own.values()))
 
-    lower, below = _lower(pairs)
-    covariance, noise = _covariance(own, lower), own["noise"].exp() ** 2
-    slopes = _slopes(covariance.detach(), float(noise.detach()), below, y)
+    lower, below = below_diagonal(pairs)
+    covariance, noise = covariance_of(own, lower), own["noise"].exp() ** 2
+    slopes = slopes_of(covariance.detach(), float(noise.detach()), below, y)
     found = torch.autograd.grad([covariance, noise], list(own.values()), list(slopes))
     for name, value, expected in zip(own, found, exact, strict=True):
         assert value.numpy() == pytest.approx(expected.numpy(), rel=1e-9, abs=1e-12), name
@@ -586,8 +595,8 @@ def test_the_search_of_a_process_climbs_the_log_likelihood_of_its_labels(kind, t
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_variance_of_a_process_is_the_diagonal_of_its_covariance(kind, timed):
     log, rows, _ = some_process(timed)
-    covariance = _covariance(log, _pairs(kind, (2, 1), rows, rows))
-    assert _variance(log, (2, 1), rows).numpy() == pytest.approx(covariance.diagonal().numpy())
+    covariance = covariance_of(log, pairs_of(kind, (2, 1), rows, rows))
+    assert variance_of(log, (2, 1), rows).numpy() == pytest.approx(covariance.diagonal().numpy())
     assert (torch.linalg.eigvalsh(covariance) > -1e-8).all()
     assert covariance.numpy() == pytest.approx(covariance.T.numpy())
 
@@ -601,7 +610,7 @@ def on_days(days):
 
 
 def test_trends_of_a_process_level_off_beyond_the_times_of_its_labels(monkeypatch):
-    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(covariances, "STEPS", 20)
     train, far = on_days(np.arange(13)), np.array([-1e6, 12, 13, 15, 1e6])  # tau is three days
     model = zoo.create_model("ssmtl", train, width=8, depth=1)
     process = label_process.LabelProcess.learn(model, train, "y")

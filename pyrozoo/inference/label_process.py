@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +16,13 @@ from ..data import neighbours
 from ..data.batch import Batch
 from ..data.values import SEEN
 from ..modeling.base import ZooModel
-from .settings import Adam
+from .covariances import JITTER, KINDS, START, Inputs, covariance_of, pairs_of, search, variance_of, with_noise
 
-MOST, SEARCHED, STEPS = 2000, 300, 100  # labels at most, labels that choose the hyperparameters, steps of that search
-JITTER, CONSTANT = 1e-4, 4.0  # in variances of the target
+MOST, SEARCHED = 2000, 300  # labels at most, labels that choose the hyperparameters
 LEVELLING = 0.25  # of the span of the labels' times: how soon trends level off beyond them
 FLOOR = 0.01  # least probability of a class, before they are normalised
-# Logarithms from which the search starts, and about which it has normal priors of standard deviation SPREAD.
-START = {
-    "unit": -0.3, "smooth": -0.7, "smooth_unit": -1.0, "smooth_alike": -0.7, "alike": -0.7, "alike_rate": 0.0,
-    "time": -1.0, "time_rate": 0.7, "time_trend": -2.0, "time_common": -1.5, "time_common_rate": 0.7,
-    "time_common_trend": -2.0, "noise": -1.0,
-}  # fmt: skip
-SPREAD = 1.5
 PAIRS = 2**24  # numbers about pairs of rows that are held at once
-KINDS = ("squared", "absolute")  # distances in x: functions that are smooth, and those that have kinks as trees have
 Features = Mapping[str, Tensor]  # kind of features -> (N, D_k), NaN where a value is missing
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]  # x (n, D), means (n, D), unit (n,), time and trend (n, 2)
 
 
 def days(time: np.ndarray) -> np.ndarray:
@@ -159,9 +148,9 @@ class LabelProcess:
         left_out = {name for name in START if "alike" in name and open_units}
         left_out |= {name for name in START if "time" in name and not process.timed}
         for kind in KINDS:
-            pairs = _pairs(kind, process.sizes, labels, labels, with_means=not open_units)
+            pairs = pairs_of(kind, process.sizes, labels, labels, with_means=not open_units)
             columns = own["y"][chosen].split(y.shape[1] if classes else 1, 1)
-            found = [_search(pairs, len(process.sizes), left_out, part) for part in columns]
+            found = [search(pairs, len(process.sizes), left_out, part) for part in columns]
             own |= {f"{kind}_{name}": torch.stack([part[name] for part in found]) for name in found[0]}
         return process
 
@@ -198,7 +187,7 @@ class LabelProcess:
         for kind in KINDS:
             logs = self._logs(kind)
             covariance = torch.cat([part[0] for part in self._covariances(kind, logs, known, known)])
-            factor = torch.linalg.cholesky(_with_noise(covariance, logs[0]))
+            factor = torch.linalg.cholesky(with_noise(covariance, logs[0]))
             out[kind] = torch.cholesky_solve(self.tensors["y"], factor)
         return out
 
@@ -234,7 +223,7 @@ class LabelProcess:
         """Mean and standard deviation by one kind, (N, J) each."""
         known, own, logs = self._labels(slice(None)), self.tensors, self._logs(kind)
         covariances = torch.cat(list(self._covariances(kind, logs, known, known)), 1)
-        factors = [torch.linalg.cholesky(_with_noise(*both)) for both in zip(covariances, logs, strict=True)]
+        factors = [torch.linalg.cholesky(with_noise(*both)) for both in zip(covariances, logs, strict=True)]
         columns = own["y"].split(own["y"].shape[1] // len(logs), 1)
         weights = [torch.cholesky_solve(*both) for both in zip(columns, factors, strict=True)]
         mean, explained = [], []
@@ -242,7 +231,7 @@ class LabelProcess:
             mean.append(torch.cat([cross @ one for cross, one in zip(part, weights, strict=True)], -1))
             solved = [torch.linalg.solve_triangular(f, c.T, upper=False) for f, c in zip(factors, part, strict=True)]
             explained.append(torch.stack([half.square().sum(0) for half in solved], -1))
-        prior = torch.stack([_variance(log, self.sizes, new) for log in logs], -1)
+        prior = torch.stack([variance_of(log, self.sizes, new) for log in logs], -1)
         noise = torch.stack([log["noise"].exp() ** 2 + JITTER for log in logs])
         sds = ((prior - torch.cat(explained)).clamp(min=0) + noise).sqrt() * own["y_scale"]
         return (torch.cat(mean) * own["y_scale"] + own["y_loc"]).numpy(), sds.numpy()
@@ -254,8 +243,8 @@ class LabelProcess:
         step = max(1, PAIRS // (2 * len(self.sizes) * len(known[0])))
         for start in range(0, len(rows[0]), step):
             part = tuple(None if t is None else t[start : start + step] for t in rows)
-            pairs = _pairs(kind, self.sizes, part, known, with_means=not self.open_units)  # type: ignore[arg-type]
-            yield torch.stack([_covariance(log, pairs) for log in logs])
+            pairs = pairs_of(kind, self.sizes, part, known, with_means=not self.open_units)  # type: ignore[arg-type]
+            yield torch.stack([covariance_of(log, pairs) for log in logs])
 
     def lag(self, batch: Batch) -> np.ndarray:
         """Time from each row to the nearest label of its unit, (N,), in days or the unit of the times.
@@ -405,130 +394,3 @@ def _unit_means(x: Tensor, unit: Tensor, size: int) -> Tensor:
     seen = ~x.isnan()
     total = x.new_zeros(size, x.shape[1]).index_add(0, unit, torch.where(seen, x, torch.zeros_like(x)))
     return total / x.new_zeros(size, x.shape[1]).index_add(0, unit, seen.to(x)).clamp(min=1)
-
-
-def _search(pairs: _Pairs, n_kinds: int, left_out: Set[str], y: Tensor) -> dict[str, Tensor]:
-    """Logarithms of the hyperparameters of components that share them, from some of their labels (n, J).
-
-    C classes have C - 1 components that are free, so that their likelihood counts by (C - 1) / C.
-    """
-    each = -0.5 * math.log(max(pairs.n_features, 1)) - 0.7
-    start = {name: torch.tensor(value, dtype=torch.double) for name, value in START.items() if name not in left_out}
-    start |= {name: torch.full((n_kinds,), each, dtype=torch.double) for name in ("linear", "rate")}
-    log = {name: value.clone().requires_grad_() for name, value in start.items()}
-    free = max(y.shape[1] - 1, 1) / y.shape[1]
-    lower, below = _lower(pairs)
-    optimiser = Adam(log.values(), lr=0.1)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = 0.1 * (1 - 0.9 * step / STEPS)
-        with torch.enable_grad():
-            covariance = _covariance(log, lower)
-            noise = log["noise"].exp() ** 2
-            prior = torch.stack([((log[name] - start[name]) / SPREAD).square().sum() for name in log]).sum() / 2
-        slopes = [free * slope for slope in _slopes(covariance.detach(), float(noise.detach()), below, y)]
-        optimiser.zero_grad()
-        torch.autograd.backward([covariance, noise, prior], [*slopes, torch.ones_like(prior)])
-        optimiser.step()
-    return {name: value.detach() for name, value in log.items()}
-
-
-def _lower(pairs: _Pairs) -> tuple[_Pairs, Tensor]:
-    """Pairs of rows with one another, each once: (P,) in place of (n, n); and their rows and columns, (2, P)."""
-    below = torch.tril_indices(*pairs.same.shape)
-    here, there = below
-    apart = None if pairs.means_apart is None else pairs.means_apart[here, there]
-    times = None if pairs.times is None else (pairs.times[0][here, 0], pairs.times[1][0, there])
-    products, distances = pairs.products[:, here, there], pairs.apart[:, here, there]
-    return _Pairs(pairs.kind, pairs.n_features, products, distances, pairs.same[here, there], apart, times), below
-
-
-def _slopes(covariance: Tensor, noise: float, below: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Derivatives of minus the log likelihood of labels (n, J) by the covariances of pairs (P,), and by the noise.
-
-    By the whole matrix C, noise included, they are 1/2 (J C^-1 - C^-1 y y' C^-1), of which a pair off the diagonal has
-    two elements. Cheaper than a backward pass through the factor.
-    """
-    whole = covariance.new_zeros(len(y), len(y)).index_put(tuple(below), covariance)
-    whole.diagonal().add_(noise + JITTER)
-    factor = torch.linalg.cholesky(whole)  # which reads the lower triangle alone
-    weights = torch.cholesky_solve(y, factor)
-    slopes = y.shape[1] * torch.cholesky_inverse(factor) - weights @ weights.T
-    return torch.where(below[0] == below[1], 0.5, 1.0) * slopes[tuple(below)], 0.5 * slopes.diagonal().sum()
-
-
-def _with_noise(covariance: Tensor, log: Mapping[str, Tensor]) -> Tensor:
-    return covariance + (log["noise"].exp() ** 2 + JITTER) * torch.eye(len(covariance), dtype=covariance.dtype)
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """What a covariance reads of rows (n,) and others (m,), whatever its hyperparameters.
-
-    Attributes:
-        kind: Of `KINDS`.
-        n_features: D.
-        products, apart: Of each kind of features, products and distances, (K, n, m).
-        same: 1 where both are of one unit, (n, m).
-        means_apart: Squared distances of their units' features, (n, m); None where these do not count.
-        times: Times and trends (n, 1, 2) and (1, m, 2); None without.
-    """
-
-    kind: str
-    n_features: int
-    products: Tensor
-    apart: Tensor
-    same: Tensor
-    means_apart: Tensor | None
-    times: tuple[Tensor, Tensor] | None
-
-
-def _pairs(kind: str, sizes: Sequence[int], one: Inputs, other: Inputs, *, with_means: bool = True) -> _Pairs:
-    """What the covariance of one kind reads of some rows and others."""
-    parts = list(zip(one[0].split(list(sizes), 1), other[0].split(list(sizes), 1), strict=True))
-    if kind == "absolute":
-        apart = [torch.cdist(torch.asinh(2 * a), torch.asinh(2 * b), p=1) for a, b in parts]
-    else:
-        apart = [_squares(a, b) for a, b in parts]
-    times = None if one[3] is None or other[3] is None else (one[3][:, None], other[3][None])
-    return _Pairs(
-        kind, one[0].shape[1], torch.stack([a @ b.T for a, b in parts]), torch.stack(apart),
-        (one[2][:, None] == other[2][None]).double(), _squares(one[1], other[1]) if with_means else None, times,
-    )  # fmt: skip
-
-
-def _covariance(log: Mapping[str, Tensor], pairs: _Pairs) -> Tensor:
-    """Covariance of f in some rows (n,) and others (m,), (n, m)."""
-    size = {name: value.exp() ** 2 for name, value in log.items()}
-    features = max(pairs.n_features, 1)
-    if pairs.kind == "absolute":
-        smooth = torch.exp(-torch.tensordot(log["rate"].exp(), pairs.apart, 1) / math.sqrt(features))
-    else:
-        smooth = torch.exp(-0.5 * torch.tensordot(size["rate"], pairs.apart, 1))
-    found = CONSTANT + size["unit"] * pairs.same + torch.tensordot(size["linear"], pairs.products, 1)
-    shared = size["smooth"] + size["smooth_unit"] * pairs.same
-    if pairs.means_apart is not None:
-        alike = torch.exp(-0.5 * size["alike_rate"] / features * pairs.means_apart)
-        found, shared = found + size["alike"] * alike, shared + size["smooth_alike"] * alike
-    found = found + shared * smooth
-    if pairs.times is not None:
-        (here, here_trend), (there, there_trend) = (times.unbind(-1) for times in pairs.times)
-        for name, where in (("time", pairs.same), ("time_common", 1.0)):
-            trend = size[f"{name}_trend"] * here_trend * there_trend
-            found = found + where * (size[name] * torch.exp(-log[f"{name}_rate"].exp() * (here - there).abs()) + trend)
-    return found
-
-
-def _variance(log: Mapping[str, Tensor], sizes: Sequence[int], rows: Inputs) -> Tensor:
-    """Variance of f in rows, the diagonal of their covariance, (n,)."""
-    timed = () if rows[3] is None else ("time", "time_common")
-    names = ("unit", "smooth", "smooth_unit", "smooth_alike", "alike", *timed)
-    constant = CONSTANT + sum(float(log[name].exp() ** 2) for name in names if name in log)
-    found = constant + rows[0].square() @ log["linear"].repeat_interleave(torch.tensor(sizes)).exp() ** 2
-    for name in timed:
-        found = found + (rows[3][:, 1] * log[f"{name}_trend"].exp()).square()  # type: ignore[index]
-    return found
-
-
-def _squares(one: Tensor, other: Tensor) -> Tensor:
-    """Squared distances (n, m) of points (n, D) and (m, D)."""
-    return (one.square().sum(1)[:, None] + other.square().sum(1)[None] - 2 * one @ other.T).clamp(min=0)

@@ -414,7 +414,7 @@ def test_the_command_line_fits_and_predicts_trials_in_files(tmp_path):
 def test_the_command_line_cross_fits_by_people(tmp_path, monkeypatch, capsys):
     from pyrozoo.cli import main
 
-    monkeypatch.setattr("pyrozoo.inference.label_process.STEPS", 2)
+    monkeypatch.setattr("pyrozoo.inference.covariances.STEPS", 2)
     walks = auxvae.simulate(n_participants=6, n_steps=120, duration_s=3.0)
     channels, people, kept = [0, 20, 57], walks.coords["participant"], slice(None, None, 2)
     signal = [*walks["x_aux"][..., channels].numpy(), *walks["x"][kept][..., channels].numpy()]

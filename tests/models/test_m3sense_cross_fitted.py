@@ -9,7 +9,7 @@ from m3sense_folders import refuses
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
-from pyrozoo.inference import label_process
+from pyrozoo.inference import covariances
 from pyrozoo.inference.label_process import FLOOR, LabelProcess
 from pyrozoo.models import m3sense
 from pyrozoo.models.m3sense.entry import CROSS_FITS
@@ -33,7 +33,7 @@ def parts(raw):
 def short_searches():
     """Few steps for the hyperparameters of the processes, so that the tests are quick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_process, "STEPS", 5)
+        patch.setattr(covariances, "STEPS", 5)
         yield
 
 

@@ -7,7 +7,7 @@ import torch
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
-from pyrozoo.inference import label_process
+from pyrozoo.inference import covariances
 from pyrozoo.inference.label_process import LabelProcess
 from pyrozoo.models.ssmtl import calibrate, impute, inject_fault, monitor
 
@@ -103,7 +103,7 @@ def test_a_missing_input_is_never_read(fit):
 
 
 def test_a_cross_fit_with_its_process_reads_no_missing_input(monkeypatch):
-    monkeypatch.setattr(label_process, "STEPS", 10)
+    monkeypatch.setattr(covariances, "STEPS", 10)
     data = read(table(60))
     model = zoo.create_model("ssmtl", data, c_dim=2, z_dim=2, width=8)
     fit = zoo.cross_fitted(model, "amortized", data, folds=2, repeats=1, restarts=1, steps=3, draws=20, progress=False)
@@ -114,7 +114,7 @@ def test_a_cross_fit_with_its_process_reads_no_missing_input(monkeypatch):
 
 def test_the_process_fills_a_gap_from_rows_that_are_alike(monkeypatch):
     """p is a function of u that is no line, so that the mean of the unit says nothing of it."""
-    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(covariances, "STEPS", 20)
     rng = np.random.default_rng(0)
     df = pd.DataFrame({"well": np.repeat(list("abc"), 40), "u": rng.uniform(-2, 2, 120)})
     whole = df.assign(p=df["u"] ** 2, q=3 * df["u"] ** 2)

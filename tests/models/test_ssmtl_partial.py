@@ -10,7 +10,7 @@ from toys import multivariate
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
-from pyrozoo.inference import label_process
+from pyrozoo.inference import covariances
 from pyrozoo.inference.label_process import LabelProcess, learn_process
 from pyrozoo.models.ssmtl import calibrate, impute, monitor
 from pyrozoo.reports.study import Study
@@ -229,7 +229,7 @@ def test_new_units_are_read_with_their_own_gaps():
 
 
 def test_a_cross_fit_learns_a_law_and_a_process_of_each_target(monkeypatch, tmp_path):
-    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(covariances, "STEPS", 20)
     data = read(table(100))
     fit = zoo.cross_fitted(made(data), "paper", data, folds=2, repeats=1, restarts=1, steps=5, draws=20, progress=False)
     assert list(fit.law.parts) == ["y[oil]", "y[water]"]
@@ -243,7 +243,7 @@ def test_a_cross_fit_learns_a_law_and_a_process_of_each_target(monkeypatch, tmp_
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_the_process_of_a_target_is_that_of_the_target_alone(timed, monkeypatch):
-    monkeypatch.setattr(label_process, "STEPS", 10)
+    monkeypatch.setattr(covariances, "STEPS", 10)
     df = table(90).assign(day=np.arange(90) % 30)
     df.loc[df["well"] == "c", "water"] = np.nan
     more = {"time": "day"} if timed else {}

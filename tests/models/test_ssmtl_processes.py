@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pyrozoo.criticism.rivals import Rival
-from pyrozoo.inference import label_process
+from pyrozoo.inference import covariances
 from pyrozoo.models.ssmtl.experiments import processes
 
 PAGE = Path(processes.FOLDER).parent / "README.md"
@@ -60,25 +60,25 @@ def test_later_rows_are_the_last_of_every_unit_and_units_without_a_training_row_
 
 def test_scores_of_a_table_stand_beside_the_best_simple_method(folder, monkeypatch):
     monkeypatch.setitem(processes.TABLES, "wells", ("wells.csv", "well", ("u",), "q", "day"))
-    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(covariances, "STEPS", 20)
 
     monkeypatch.setattr(processes, "simple_methods", mean_and_clock)
     row = processes.scores(folder, "wells", "random")
     assert list(row["rivals"]) == ["mean"]  # the clock alone is none that predicts from the inputs
     assert row["both"]["rmse"] < 0.5 * row["rivals"]["mean"]
     found = {own["kind"]: own for own in processes.summary([row])}
-    assert set(found) == {*label_process.KINDS, "both"}
+    assert set(found) == {*covariances.KINDS, "both"}
     assert found["both"]["ratio"] == pytest.approx(row["both"]["rmse"] / row["rivals"]["mean"])
 
 
 def test_errors_are_those_of_a_fold_or_of_the_rows_to_predict(folder, monkeypatch):
     monkeypatch.setitem(processes.TABLES, "wells", ("wells.csv", "well", ("u",), "q", "day"))
-    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(covariances, "STEPS", 20)
     monkeypatch.setattr(processes, "simple_methods", mean_and_clock)
     fit = processes.fit
     monkeypatch.setattr(processes, "fit", lambda *data, **settings: fit(*data, **settings | {"steps": 2}))
     new, fold = (processes.errors_of_table(str(folder), "wells", k, 5, 800) for k in (None, 1))
-    assert set(new) == set(fold) == {"networks", *label_process.KINDS, "mean"}
+    assert set(new) == set(fold) == {"networks", *covariances.KINDS, "mean"}
     assert {len(errors) for errors in new.values()} == {11}  # of 12; one row is the only one of its unit
     assert {len(errors) for errors in fold.values()} == {8}
     assert np.std(new["squared"]) < 0.5 * np.std(new["mean"])

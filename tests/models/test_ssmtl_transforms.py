@@ -9,7 +9,7 @@ from scipy.stats import yeojohnson
 
 import pyrozoo as zoo
 from pyrozoo.cli import main
-from pyrozoo.inference import label_process
+from pyrozoo.inference import covariances
 from pyrozoo.inference.label_process import LabelProcess
 from pyrozoo.modeling.warps import Columnwise, Warped
 from pyrozoo.models.ssmtl import calibrate, impute, what_if
@@ -113,7 +113,7 @@ def test_uses_work_in_the_units_of_the_table(fit):
 
 
 def test_a_cross_fitted_law_and_its_process_add_on_the_scale_of_the_transform(monkeypatch):
-    monkeypatch.setattr(label_process, "STEPS", 20)
+    monkeypatch.setattr(covariances, "STEPS", 20)
     data = read(table().fillna({"p": 1.0}))
     fit = zoo.cross_fitted(
         create(data), "amortized", data, folds=2, repeats=1, restarts=2, steps=10, draws=20, progress=False

@@ -24,8 +24,9 @@ from ....criticism.scores import coverage, crps_normal, rmse
 from ....data.batch import Batch
 from ....files import atomic_write_text
 from ....inference.copies import run_seed
+from ....inference.covariances import KINDS
 from ....inference.fit import fit
-from ....inference.label_process import KINDS, LabelProcess
+from ....inference.label_process import LabelProcess
 from ....inference.law import mixed
 from ....modeling import registry
 from ....posterior.predicting import predict
