@@ -20,9 +20,16 @@ HERE = Path(__file__).resolve().parent
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def execute(source: Path) -> nbformat.NotebookNode:
-    """Run a text source in a kernel of this Python, in an empty folder, and return the notebook with its outputs."""
+def execute(source: Path, before: str | None = None) -> nbformat.NotebookNode:
+    """Run a text source in a kernel of this Python, in an empty folder, and return the notebook with its outputs.
+
+    Args:
+        source: The tutorial.
+        before: Code of a first cell, in front of the tutorial's own.
+    """
     notebook = jupytext.read(source)
+    if before is not None:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:02d}"  # else random: every run would change every cell
     environment = {name: value for name, value in os.environ.items() if name != "PYROZOO_SMOKE"}
