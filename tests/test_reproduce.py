@@ -171,18 +171,13 @@ def without_source(folder):
     return [{name: value for name, value in row.items() if name != "source"} for row in rows_of(folder)]
 
 
-def each_draw(folder, scored):
-    draws = read_record(RESULTS / folder)["extra"]["draws"]
-    return [own for own in draws if own["model"] == KINDS[-1] and own["scored"] == scored]
+def each_draw(folder):
+    return [own for own in read_record(RESULTS / folder)["extra"]["draws"] if own["model"] == KINDS[-1]]
 
 
 TABLES = {
     "cross-fitted": lambda: format_table(without_source("cross-fitted")),
-    "cross-fitted, each draw": lambda: format_table(each_draw("cross-fitted", "same")),
-    "cross-fitted, later rows": lambda: format_table(
-        [row for row in without_source("cross-fitted/later") if row["scored"] == "later"]
-    ),
-    "cross-fitted, later rows, each draw": lambda: format_table(each_draw("cross-fitted/later", "later")),
+    "cross-fitted, each draw": lambda: format_table(each_draw("cross-fitted")),
     "drift": lambda: format_table(without_source("drift")),
     "figure11": lambda: figure11_table(rows_of("figure11")),
     "figure11b": lambda: figure11b_table(rows_of("figure11b")),

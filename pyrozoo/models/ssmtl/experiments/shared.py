@@ -32,7 +32,7 @@ def configurations(experiment: str, profile: str) -> dict[str, Any]:
 
 def label(model: str) -> str:
     """Return the name of a model in a table."""
-    names = {"ssmtl": "SSMTL", "mtl": "MTL", "STL_default_gamma": "STL (only C tuned)"}
+    names = {"ssmtl": "SSMTL", "mtl": "MTL", "mtl_whole": "MTL, all labels", "STL_default_gamma": "STL (only C tuned)"}
     return names.get(model, model.replace("_", " "))
 
 
