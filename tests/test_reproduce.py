@@ -12,7 +12,7 @@ from pyrozoo.criticism.scores import rmse
 from pyrozoo.experiments.record import PUBLISHED, format_table, read_record
 from pyrozoo.experiments.running import run
 from pyrozoo.models.ssmtl.data.simulator import simulate
-from pyrozoo.models.ssmtl.experiments import baselines, table1
+from pyrozoo.models.ssmtl.experiments import baselines, runs, table1
 from pyrozoo.models.ssmtl.experiments import tuning as tune
 from pyrozoo.models.ssmtl.experiments.cross_fitted import KINDS, SMOKE
 from pyrozoo.models.ssmtl.experiments.faults import auroc_table
@@ -84,8 +84,8 @@ def test_the_papers_settings_end_by_validation_rows_that_do_not_train(model, rat
     """One labelled row of each unit is kept out; a third step without a better ELBO would end this fit."""
     found = {}
 
-    def scored(model, train, test, seed, arguments, settings):
-        found.update(train=train, test=test, **settings)
+    def scored(model, train, test, seed, arguments, settings, *_):
+        found.update(train=train, test=test, seed=seed, **settings)
         return {}
 
     monkeypatch.setattr(table1, "wells_scored", scored)
@@ -99,6 +99,12 @@ def test_the_papers_settings_end_by_validation_rows_that_do_not_train(model, rat
     assert found["patience"] == -(-3 // steps)
     assert found["lr"] == 5e-4
 
+    found.clear()
+    monkeypatch.setattr(runs, "wells_scored", scored)
+    table1.early_stopped_run(model, 0, ratio, 2, **table1.PAPER[model], whole=True)
+    assert np.bincount(found["train"]["unit"][found["train"]["labelled"]]).tolist() == [5] * 50
+    assert (found["seed"], found["steps"], "valid" in found) == (2000, 3000, False)
+
 
 def test_the_profile_of_the_papers_settings_averages_its_initialisations(tmp_path, monkeypatch):
     plans = {}
@@ -111,7 +117,8 @@ def test_the_profile_of_the_papers_settings_averages_its_initialisations(tmp_pat
     monkeypatch.setattr(table1, "run_jobs", results_of)
     record = run("ssmtl", "table1", profile="paper", seeds=1, repeats=2, out=tmp_path)
     plan = plans[table1.early_stopped_run]
-    assert {name for name in plan if name.startswith("mtl")} == {"mtl-1-0-0", "mtl-1-0-1"}
+    assert {name for name in plan if name.startswith("mtl-")} == {"mtl-1-0-0", "mtl-1-0-1"}
+    assert {name for name, job in plan.items() if job.get("whole")} == {"mtl_whole-1-0-0", "mtl_whole-1-0-1"}
     assert all(job["settings"]["lr"] == 5e-4 for job in plan.values() if "settings" in job)
     assert record["extra"]["initialisations"] == "2 of the paper's 20"
     assert next(row["mape"] for row in record["rows"] if row["model"] == "MTL") == 0.5
