@@ -118,8 +118,8 @@ def scores_of(train: Batch, test: Batch) -> dict[str, Any]:
 
     def predicted(train: Batch, test: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         means, sds = (values[..., 0] for values in LabelProcess.learn(model, train, "y").predict(model, test))
-        found = dict(zip(KINDS, zip(means, sds**2, strict=True), strict=True))
-        return found | {"both": mixed(0.5, *found.values())}
+        kinds = dict(zip(KINDS, zip(means, sds**2, strict=True), strict=True))
+        return kinds | {"both": mixed(0.5, *kinds.values())}
 
     found = predicted(train, test)
     if train.time is not None:
@@ -134,8 +134,7 @@ def scores_of(train: Batch, test: Batch) -> dict[str, Any]:
 
 def without_time(rows: Batch) -> Batch:
     """The rows without their times."""
-    coords, along = ({k: v for k, v in own.items() if k != TIME} for own in (rows.coords, rows.along))
-    return dataclasses.replace(rows, coords=coords, along=along)
+    return dataclasses.replace(rows, coords={name: own for name, own in rows.coords.items() if name != TIME})
 
 
 def errors_of_table(folder: str, name: str, fold: int | None, folds: int, most: int) -> dict[str, list[float]]:
