@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +36,7 @@ from .compiling import CompiledLoss, CompiledStep, mode_for, norm_and_factor
 from .distributed import ALONE, Processes
 from .losses import NO_DISTRIBUTION, Anneal, Chosen, Loss, NonFiniteLoss, bad_site, materialise, validation
 from .minibatches import can_take_present, rows_per_group, sample_minibatches, sample_rows, some_rows, steps_per_epoch
+from .optimisers import optimizers_of
 from .settings import FUSED_ADAM, SCHEDULES, Settings
 
 MANY_GROUPS = 20_000  # measured: from this number on, picking the groups present is cheaper
@@ -75,7 +75,8 @@ class Training:
         torch.manual_seed(seed)
         self._draws_of_own()
         self.group_rows = self._group_rows()
-        self.optimizers = self._optimizers()
+        self.parameters = [p for p in self.loss.parameters() if p.requires_grad]
+        self.optimizers = optimizers_of(self.loss, options, lazy=self.group_rows is not None)
         self.base_lrs = [group["lr"] for group in self._parameter_groups()]
         per_epoch = steps_per_epoch(train, options.batch_size)
         if options.steps:
@@ -335,48 +336,8 @@ class Training:
         """Whether several processes would each update a few lines of one table, which cannot be averaged."""
         return self.processes.size > 1 and any(declared(self.loss.guide, "sparse").values())
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimiser, and a lazy one for tables of which a step touches only the groups of its rows."""
-        rates = self._rates()
-        tables = declared(self.loss.guide, "sparse") if self.group_rows is not None else {}
-        lazy = {f"guide.{name}" for names in tables.values() for name in names}
-
-        def by_rate(named: dict[str, Any]) -> list[dict[str, Any]]:
-            return [
-                {"params": [p for n, p in named.items() if rates[n] == lr], "lr": lr}
-                for lr in sorted({rates[n] for n in named})
-            ]
-
-        named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
-        dense = {n: p for n, p in named.items() if n not in lazy}
-        sparse = {n: p for n, p in named.items() if n in lazy}
-        if not named:
-            raise ValueError("neither model nor guide has a parameter to train")
-        optimizers = [self.options.optimizer(by_rate(dense))] if dense else []
-        return optimizers + ([torch.optim.SparseAdam(by_rate(sparse))] if sparse else [])
-
     def _parameter_groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
-
-    def _rates(self) -> dict[str, float]:
-        """Learning rate of every parameter by name."""
-        named = {name: p for name, p in self.loss.named_parameters() if p.requires_grad}
-        self.parameters = list(named.values())
-        rates = dict.fromkeys(named, self.options.lr)
-        for pattern, lr in (self.options.lr_groups or {}).items():
-            matched = fnmatch.filter(named, pattern)
-            if not matched and not self.options.lenient_groups:
-                raise ValueError(f"lr_groups: no parameter matches {pattern!r}; parameters are {sorted(named)}")
-            rates |= dict.fromkeys(matched, lr)
-        other = sum(p.numel() for n, p in named.items() if rates[n] != self.options.lr)
-        share = other / max(sum(p.numel() for p in named.values()), 1)
-        if self.options.given_lr and self.options.lenient_groups and share > 0.5:
-            warnings.warn(
-                f"lr={self.options.lr:g} holds for {1 - share:.0%} of the parameters; the others have the rates of the "
-                f"model's lr_groups {dict(self.options.lr_groups or {})}; give lr_groups=None for one rate",
-                stacklevel=2,
-            )
-        return rates
 
     def _set_rates(self, progress: float) -> float:
         schedule = self.options.schedule
