@@ -155,7 +155,7 @@ def test_committed_results_used_the_tuned_configurations(experiment):
 def test_the_record_of_the_papers_settings_used_them():
     extra = read_record(RESULTS / "table1" / "paper")["extra"]
     assert extra["configurations"] == table1.PAPER
-    assert extra["initialisations"] == f"1 of the paper's {table1.INITIALISATIONS}"
+    assert extra["initialisations"] == f"3 of the paper's {table1.INITIALISATIONS}"
 
 
 def test_reference_fit_predicts_as_its_record_says():

@@ -56,7 +56,7 @@ def table1_experiment(
     Args:
         out: Folder for record.json and table.csv.
         profile: "smoke", "quick" (3 data seeds, our settings) or "paper" (the same data, the paper's settings, 20
-            network initialisations each; by its record half a day of a shared processor core for each data seed).
+            network initialisations each; by its record two to three hours of a processor core for each data seed).
         seeds: Number of data seeds; None takes the profile's.
         jobs: Number of worker processes.
         repeats: Number of network initialisations of each fit, whose errors are averaged per unit; None takes the
@@ -98,7 +98,7 @@ def table1_experiment(
         return f"({which[1]})" if which[0] == "ssmtl" else ""
 
     pairs = [(("ssmtl", 20), ("mtl", 1)), (("mtl", 1), ("STL", 1)), (("ssmtl", 20), ("ssmtl", 1))]
-    pairs += [(own, ("STL", 1)) for own in whole]
+    pairs += [(own, other) for own in whole for other in (("mtl", 1), ("STL", 1))]
     differences = {
         f"mean MAPE of {label(a[0])}{ratio_of(a)} - {label(b[0])}{ratio_of(b)}": paired_difference(
             [s["mape"] for s in per_seed(*a)], [s["mape"] for s in per_seed(*b)]
