@@ -560,7 +560,10 @@ def test_bad_usage(fail, arguments, message, tmp_path, monkeypatch):
         (b"well,u 1,p,flow\na,1,2,3\nb,1,5,2,5\n", "in every row (line 3 has 5 cells and the header 4 where ',' separ"),
         (b"well,u 1,p,flow\na,1,2,3\nb,inf,2,3\n", "column 'u 1', row 1: inf is not finite"),
         (b"well,u 1,p,flow\na,1,2,3\n ,1,2,3\n", "column 'well', row 1: the unit is missing"),
-        (b"well,u 1,p,flow\na,1,2,3\nb,one,2,3\n", "column 'u 1' holds"),
+        (
+            b"well,u 1,p,flow\na,1,2,3\nb,one,2,3\n",
+            "column 'u 1', row 1 (from 0, below the header): 'one' is no number",
+        ),
         (b"well,u 1,p,flow\na,1,2,inf\nb,1,2,3\n", "column 'flow', row 0: inf is not finite"),
     ],
 )
@@ -624,6 +627,17 @@ def test_a_cross_fit_says_what_it_lacks(tmp_path, fail):
         "fit", "ssmtl", *given, "--no-cross-fit", "--jobs", "2"
     )
     assert "row 0: 'soon' is no time; write numbers, or dates" in fail("fit", "ssmtl", *given, "--time", "day")
+    for kind in ("last", "block"):  # which the order of lines does not tell
+        message = fail("fit", "ssmtl", *given, "--held-out", kind)
+        assert f"--held-out {kind}: name the column of the rows' time by --time COL" in message
+
+
+def test_a_fit_without_a_target_names_the_option_for_it(tmp_path, capsys):
+    table(units=("a", "b"), rows=6).to_csv(tmp_path / "wells.csv", index=False)
+    given = columns(tmp_path / "wells.csv", "--out", str(tmp_path / "run"), *QUICK)
+    place = given.index("--y")
+    assert main(["fit", "ssmtl", *given[:place], *given[place + 2 :]]) == 0
+    assert "rest on no label; --y COL names the column of a target" in capsys.readouterr().out
 
 
 def test_arguments_that_a_model_has_are_listed_once(csv, tmp_path, fail):

@@ -53,17 +53,21 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     if needed:
         raise ValueError(f"{family.__name__} needs {needed[0]!r}: add {_option(family, needed[0])}")
 
+    from ..criticism.folds import IN_TIME
     from ..data.batch import Batch
-    from ..data.tables import parse_times, read_table
+    from ..data.tables import parse_times, read_table, require_no_missing_words
 
     given = (*rows.values(), *targets.values())
     numbers = [column for own in given for column in (own if isinstance(own, list) else [own])]
     time, categories = arguments.time, list(itertools.chain(*(arguments.category or [])))
     if wrong := [column for column in categories if column not in rows.get("x", [])]:
         raise ValueError(f"--category {wrong[0]}: it is none of the inputs; name it by --x, too")
+    if arguments.held_out in IN_TIME and not time:
+        raise ValueError(f"--held-out {arguments.held_out}: name the column of the rows' time by --time COL")
     numbers = [column for column in numbers if column not in categories]
     kept = [*groups.values(), *categories, *([time] if time and time not in numbers else [])]
     table = read_table(arguments.data, kept, numbers, arguments.sep, arguments.decimal)
+    require_no_missing_words(arguments.data, table, categories)
     table = table.astype(dict.fromkeys(categories, "category"))
     if time in kept and time not in groups.values():
         table[time] = parse_times(arguments.data, table, time)

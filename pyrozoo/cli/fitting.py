@@ -111,6 +111,7 @@ def _cross_fits(arguments: argparse.Namespace, model: ZooModel, data: Batch) -> 
             print(
                 f"one plain fit, not cross-fitted: no row has a label of {targets}; the fit learns the inputs alone, "
                 f"and its predictions of {targets} rest on no label"
+                + ("" if arguments.y else "; --y COL names the column of a target")
             )
         return None
     options = {"restarts": 4, "by": arguments.held_out} if arguments.held_out else dict(own)

@@ -215,7 +215,8 @@ def _fit_options(
     fit.add_argument("name", metavar="NAME")
     fit.add_argument(
         "--data", required=True, metavar="FILE|DATASET",
-        help="a CSV table, a file in the entry's own format (its README says), or a data set of the entry",
+        help="a CSV table (errors count its rows from 0, below the header), a file in the entry's own format (its "
+        "README says), or a data set of the entry",
     )  # fmt: skip
     _rate_option(fit)
     _dialect_options(fit)

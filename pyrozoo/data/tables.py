@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..files import naming, require_plain
 
+_WITH_COMMAS = re.compile(r"\s*[+-]?[\d.,]*,[\d.,]*\s*")
 _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
 
 
@@ -122,7 +123,10 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float) -> np.ndarray:
         bad = np.isinf(values)
         if bad.any():
             row, value = first(series.index, bad), values[bad.argmax()]
-            raise ValueError(f"column {column!r}, row {row!r}: {value} is not finite; replace it by NaN if unknown")
+            raise ValueError(
+                f"column {column!r}, row {row!r}: {value} is not finite; replace it by NaN, in a file by an empty "
+                "cell, if unknown"
+            )
         large = np.abs(values) > largest
         if large.any():
             row, value = first(series.index, large), values[large.argmax()]
@@ -142,7 +146,7 @@ def _conversion(series: pd.Series, example: Any) -> str:
         return "to seconds, by (column - column.min()).dt.total_seconds()"
     if types.is_timedelta64_dtype(series):
         return "to seconds, by .dt.total_seconds()"
-    if isinstance(example, str) and re.fullmatch(r"\s*[+-]?[\d.,]*,[\d.,]*\s*", example):
+    if isinstance(example, str) and _WITH_COMMAS.fullmatch(example):
         return (
             f"with pandas.to_numeric, after .str.replace(',', '.') if {example!r} has a decimal comma, or "
             ".str.replace(',', '') if it has commas between thousands"
@@ -328,6 +332,57 @@ def _require_text(file: str) -> None:
         raise ValueError("no UTF-8 text (it holds zero bytes, as UTF-16 does); save it as UTF-8")
 
 
+def require_no_missing_words(file: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse categories that columns of numbers, and other programs, read as a missing value.
+
+    Names of groups may be such words, as ``NA`` is of Namibia: there an empty cell is an error, and none is mistaken.
+
+    Args:
+        file: Path of the file, for the message.
+        table: What `read_table` read.
+        columns: Columns of categories, empty where one is missing.
+
+    Raises:
+        ValueError: With the column and the row.
+    """
+    for column in columns:
+        words = table[column].isin([word for word in _MISSING if word]).to_numpy()
+        if words.any():
+            row = int(words.argmax())
+            word = table[column].iloc[row]
+            raise ValueError(
+                f"{file}: column {column!r}, row {row} (from 0, below the header): {word!r} may be a category or a "
+                "missing value; leave the cell empty if it is missing, or write the category otherwise"
+            )
+
+
+def _require_numbers(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse a cell that is no number, with its words.
+
+    Raises:
+        ValueError: With the column and the row.
+    """
+    for column in columns:
+        if not pd.api.types.is_string_dtype(table[column]) or not table[column].notna().any():
+            continue
+        text = pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()
+        if text.any():
+            row = int(text.to_numpy().argmax())
+            cell = str(table[column].iloc[row])
+            raise ValueError(
+                f"column {column!r}, row {row} (from 0, below the header): {cell!r} is no number; {_in_a_file(cell)}"
+            )
+
+
+def _in_a_file(cell: str) -> str:
+    """What to do about a cell that is no number."""
+    if _WITH_COMMAS.fullmatch(cell):
+        return "name a decimal comma by --decimal , (decimal=','), and write numbers without commas between thousands"
+    return (
+        "correct it, or leave the cell empty if it is unknown; inputs that are categories are named by --category, too"
+    )
+
+
 def read_table(
     file: str, groups: Sequence[str], numeric: Sequence[str], sep: str | None = None, decimal: str | None = None
 ) -> pd.DataFrame:
@@ -342,8 +397,9 @@ def read_table(
 
     Raises:
         OSError: The file cannot be opened.
-        ValueError: It is empty, not UTF-8 text or not a table, has a row with fewer cells than the header, or it lacks
-            a column or has it twice. The message names the file. Or ``sep`` and ``decimal`` are equal.
+        ValueError: It is empty, not UTF-8 text or not a table, has a row with fewer cells than the header, lacks a
+            column or has it twice, or a cell in a column of numbers is none. The message names the file. Or ``sep`` and
+            ``decimal`` are equal.
     """
     require_plain(Path(file))
     if sep is not None and sep == decimal:
@@ -375,6 +431,7 @@ def read_table(
             if header.count(column) != 1:
                 fault = "appears twice in" if column in header else "is not in"
                 raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
+        _require_numbers(table, numeric)
         if len(table.columns) and table.iloc[:, -1].isna().any():  # an empty cell, or a row that ends before it
             _require_whole_rows(file, sep)
     for column in groups:

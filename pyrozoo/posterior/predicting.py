@@ -90,7 +90,7 @@ def _say_uncorrected() -> None:
     """Log it once in a process."""
     logging.getLogger("pyrozoo").warning(
         "predictive intervals are the model's own and not corrected on held-out labels: "
-        "check them by pyrozoo.coverage, or fit with pyrozoo.cross_fitted"
+        "check them on labelled rows (pyrozoo.coverage, in the shell pyrozoo metrics), or fit with pyrozoo.cross_fitted"
     )
 
 

@@ -258,3 +258,6 @@ def test_gaps_and_categories_on_the_command_line(tmp_path, capsys):
     more = ["--out", str(tmp_path / "other")]
     assert main(["fit", "ssmtl", "--data", data, *columns, "--category", "well", *quick, *more]) == 2
     assert "--category well: it is none of the inputs" in capsys.readouterr().err
+    df.assign(stage=["idle", "run", "NA"] * 30).to_csv(tmp_path / "new.csv", index=False)  # missing, as R writes it?
+    assert main(["fit", "ssmtl", "--data", str(tmp_path / "new.csv"), *columns, *quick, *more]) == 2
+    assert "'stage', row 2 (from 0, below the header): 'NA' may be a category or a missing" in capsys.readouterr().err
