@@ -244,8 +244,8 @@ except ValueError as error:
     print("AutoMultivariateNormal:", error)
 
 # %% [markdown]
-# * The diagonal guide has the largest median k, and three wells with a k above 0.9: too narrow along the slope. The
-#   others have no k above 0.8. k is itself an estimate, from few draws; read the column, not the cell.
+# * The diagonal guide has the largest median k, and more wells with a k above 0.9 than any other: too narrow along the
+#   slope. k is itself an estimate, from few draws; read the column, not the cell.
 # * NaN says "cannot be told": the rows were integrated out by `inner` draws, and that noise alone has a k above 0.5.
 #   Raise `inner`. It says nothing good, and nothing bad, about the guide.
 # * Delta has no k: a point is always drawn at the same place, so its weights hold nothing but that noise.
@@ -437,7 +437,7 @@ plots.rank(idata, identified, coords=two)
 # %%
 bounds = guide_table.drop(index=["delta", "paper, alpha 1"])["strict"]
 ends = [run.final_elbo for run in chains.runs]
-normal, strict, medians = "Normal(0, 1)", refit_table["ELBO"], khat.median()
+normal, strict, medians, high = "Normal(0, 1)", refit_table["ELBO"], khat.median(), (khat > 0.9).sum()
 behind = prior_comparison.loc[[normal, "LearnedScale", "Mixture"]]
 sd = refit_table["mean sd"]
 claims = {
@@ -464,9 +464,7 @@ claims = {
     "with the same networks the diagonal guide is last": strict.idxmin() == "paper" and strict.idxmax() == "mvn",
     "its standard deviations are about six tenths of mvn's": 0.55 < sd["paper"] / sd["mvn"] < 0.65,
     "its median k is the largest": medians["paper"] == medians.max(),
-    "three of its k are above 0.9, none of the others' above 0.8": (
-        (khat["paper"] > 0.9).sum() == 3 and khat.drop(columns="paper").max().max() < 0.8
-    ),
+    "more of its k are above 0.9 than of any other": high["paper"] > high.drop("paper").max(),
     "delta has no k": bool(delta_khat.isna().all()),
     "most rows are below 0.5": (row_khat < 0.5).mean() > 0.6,
     "the prior changes the error by less than an eighth": prior_table["rmse"].max() < 1.125 * prior_table["rmse"].min(),

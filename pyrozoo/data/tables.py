@@ -356,8 +356,13 @@ def require_no_missing_words(file: str, table: pd.DataFrame, columns: Sequence[s
             )
 
 
-def _require_numbers(table: pd.DataFrame, columns: Sequence[str]) -> None:
+def require_numbers(file: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse a cell that is no number, with its words.
+
+    Args:
+        file: Path of the file, for the message.
+        table: What `read_table` read.
+        columns: Columns of numbers.
 
     Raises:
         ValueError: With the column and the row.
@@ -370,7 +375,8 @@ def _require_numbers(table: pd.DataFrame, columns: Sequence[str]) -> None:
             row = int(text.to_numpy().argmax())
             cell = str(table[column].iloc[row])
             raise ValueError(
-                f"column {column!r}, row {row} (from 0, below the header): {cell!r} is no number; {_in_a_file(cell)}"
+                f"{file}: column {column!r}, row {row} (from 0, below the header): {cell!r} is no number; "
+                f"{_in_a_file(cell)}"
             )
 
 
@@ -397,9 +403,8 @@ def read_table(
 
     Raises:
         OSError: The file cannot be opened.
-        ValueError: It is empty, not UTF-8 text or not a table, has a row with fewer cells than the header, lacks a
-            column or has it twice, or a cell in a column of numbers is none. The message names the file. Or ``sep`` and
-            ``decimal`` are equal.
+        ValueError: It is empty, not UTF-8 text or not a table, has a row with fewer cells than the header, or it lacks
+            a column or has it twice. The message names the file. Or ``sep`` and ``decimal`` are equal.
     """
     require_plain(Path(file))
     if sep is not None and sep == decimal:
@@ -431,7 +436,6 @@ def read_table(
             if header.count(column) != 1:
                 fault = "appears twice in" if column in header else "is not in"
                 raise KeyError(f"column {column!r} {fault} the header; its columns are {header}")
-        _require_numbers(table, numeric)
         if len(table.columns) and table.iloc[:, -1].isna().any():  # an empty cell, or a row that ends before it
             _require_whole_rows(file, sep)
     for column in groups:
