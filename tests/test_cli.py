@@ -562,7 +562,7 @@ def test_bad_usage(fail, arguments, message, tmp_path, monkeypatch):
         (b"well,u 1,p,flow\na,1,2,3\n ,1,2,3\n", "column 'well', row 1: the unit is missing"),
         (
             b"well,u 1,p,flow\na,1,2,3\nb,one,2,3\n",
-            "column 'u 1', row 1 (from 0, below the header): 'one' is no number",
+            "column 'u 1' holds str values, first at row 1 with 'one'",
         ),
         (b"well,u 1,p,flow\na,1,2,inf\nb,1,2,3\n", "column 'flow', row 0: inf is not finite"),
     ],

@@ -91,7 +91,7 @@ def test_several_targets_and_inputs_of_one_number(tmp_path):
         ([*GIVEN, "--group", "person=note"], "--group: 'person' is given twice"),
         (["--group", "person=item,item", "--y", "correct"], "column 'item' is used or present twice"),
         (["--group", "person=pupils,item", "--y", "correct"], "column 'pupils' is not in the header"),
-        (["--group", "person=pupil,item", "--y", "note"], "column 'note', row 0 (from 0, below the header): "),
+        (["--group", "person=pupil,item", "--y", "note"], "column 'note' holds"),
     ],
 )
 def test_what_is_not_right_is_named(csv, fail, given, message):

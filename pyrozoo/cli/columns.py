@@ -55,7 +55,7 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
 
     from ..criticism.folds import IN_TIME
     from ..data.batch import Batch
-    from ..data.tables import parse_times, read_table, require_no_missing_words, require_numbers
+    from ..data.tables import parse_times, read_table, require_no_missing_words
 
     given = (*rows.values(), *targets.values())
     numbers = [column for own in given for column in (own if isinstance(own, list) else [own])]
@@ -67,7 +67,6 @@ def table_batch(arguments: argparse.Namespace, card: registry.Card) -> Batch:
     numbers = [column for column in numbers if column not in categories]
     kept = [*groups.values(), *categories, *([time] if time and time not in numbers else [])]
     table = read_table(arguments.data, kept, numbers, arguments.sep, arguments.decimal)
-    require_numbers(arguments.data, table, numbers)
     require_no_missing_words(arguments.data, table, categories)
     table = table.astype(dict.fromkeys(categories, "category"))
     if time in kept and time not in groups.values():
@@ -88,7 +87,7 @@ def read_like(arguments: argparse.Namespace, fit: Fit, file: str, labels: bool) 
         file: File of the new data.
         labels: Whether the file has the targets.
     """
-    from ..data.tables import parse_times, read_table, require_numbers
+    from ..data.tables import parse_times, read_table
 
     columns, like, levels = fit.data["columns"], fit.prototype, fit.data.get("levels") or {}
     groups = {group: columns[group] for group in like.groups if group in columns}
@@ -98,7 +97,6 @@ def read_like(arguments: argparse.Namespace, fit: Fit, file: str, labels: bool) 
     time = fit.data.get("time")
     kept = [*groups.values(), *levels, *([time] if time and time not in read else [])]
     table = read_table(file, kept, numbers, arguments.sep, arguments.decimal)
-    require_numbers(file, table, numbers)
     keys = table.drop(columns=read)
     if time and time not in read:
         table[time] = parse_times(file, table, time)

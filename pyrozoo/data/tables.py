@@ -15,7 +15,6 @@ import pandas as pd
 
 from ..files import naming, require_plain
 
-_WITH_COMMAS = re.compile(r"\s*[+-]?[\d.,]*,[\d.,]*\s*")
 _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None")
 
 
@@ -113,8 +112,8 @@ def numeric(df: pd.DataFrame, columns: list[str], largest: float) -> np.ndarray:
         types = pd.api.types
         if not types.is_numeric_dtype(series) or types.is_bool_dtype(series) or types.is_complex_dtype(series):
             text = (pd.to_numeric(series.astype(str), errors="coerce").isna() & series.notna()).to_numpy()
-            where = f", first at row {first(series.index, text)!r}" if text.any() else ""
             example = series.iloc[int(text.argmax())] if text.any() else None
+            where = f", first at row {first(series.index, text)!r} with {example!r}" if text.any() else ""
             raise TypeError(
                 f"column {column!r} holds {series.dtype} values{where}; convert it {_conversion(series, example)}"
             )
@@ -146,14 +145,14 @@ def _conversion(series: pd.Series, example: Any) -> str:
         return "to seconds, by (column - column.min()).dt.total_seconds()"
     if types.is_timedelta64_dtype(series):
         return "to seconds, by .dt.total_seconds()"
-    if isinstance(example, str) and _WITH_COMMAS.fullmatch(example):
+    if isinstance(example, str) and re.fullmatch(r"\s*[+-]?[\d.,]*,[\d.,]*\s*", example):
         return (
-            f"with pandas.to_numeric, after .str.replace(',', '.') if {example!r} has a decimal comma, or "
-            ".str.replace(',', '') if it has commas between thousands"
+            f"with pandas.to_numeric, after .str.replace(',', '.') if {example!r} has a decimal comma (in the shell "
+            "--decimal ,), or .str.replace(',', '') if it has commas between thousands"
         )
     return (
-        "with pandas.to_numeric, or, if it is an input that holds categories, by .astype('category'), --category in "
-        "the shell"
+        "with pandas.to_numeric (in a file correct the cell, or leave it empty if it is unknown), or, if it is an "
+        "input that holds categories, by .astype('category'), --category in the shell"
     )
 
 
@@ -354,39 +353,6 @@ def require_no_missing_words(file: str, table: pd.DataFrame, columns: Sequence[s
                 f"{file}: column {column!r}, row {row} (from 0, below the header): {word!r} may be a category or a "
                 "missing value; leave the cell empty if it is missing, or write the category otherwise"
             )
-
-
-def require_numbers(file: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Refuse a cell that is no number, with its words.
-
-    Args:
-        file: Path of the file, for the message.
-        table: What `read_table` read.
-        columns: Columns of numbers.
-
-    Raises:
-        ValueError: With the column and the row.
-    """
-    for column in columns:
-        if not pd.api.types.is_string_dtype(table[column]) or not table[column].notna().any():
-            continue
-        text = pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()
-        if text.any():
-            row = int(text.to_numpy().argmax())
-            cell = str(table[column].iloc[row])
-            raise ValueError(
-                f"{file}: column {column!r}, row {row} (from 0, below the header): {cell!r} is no number; "
-                f"{_in_a_file(cell)}"
-            )
-
-
-def _in_a_file(cell: str) -> str:
-    """What to do about a cell that is no number."""
-    if _WITH_COMMAS.fullmatch(cell):
-        return "name a decimal comma by --decimal , (decimal=','), and write numbers without commas between thousands"
-    return (
-        "correct it, or leave the cell empty if it is unknown; inputs that are categories are named by --category, too"
-    )
 
 
 def read_table(
