@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="each of every command, in turn (default: 5)")
     add_clock_and_out(parser)
     parser.set_defaults(threads=1, clock="cpu")
-    report(parser.parse_args(arguments), tables(parser.parse_args(arguments).rounds))
+    given = parser.parse_args(arguments)
+    report(given, tables(given.rounds))
 
 
 def tables(rounds: int) -> Iterator[tuple[str, pd.DataFrame]]:

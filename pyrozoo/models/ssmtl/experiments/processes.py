@@ -171,7 +171,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for scored in ("random", "last"):
         own = [row for row in rows if row["scored"] == scored]
-        for kind in MIXTURES if own and scored == "last" else MIXTURES[:-1] if own else ():
+        kinds = MIXTURES if scored == "last" else MIXTURES[:-1]  # only some tables with random rows have times
+        for kind in kinds if own else ():
             ratios = [row[kind]["rmse"] / min(row["rivals"].values()) for row in own]
             held = {f"cover{p}": float(np.mean([row[kind][f"cover{p}"] for row in own])) for p in (50, 80, 90)}
             found = {"ratio": float(np.exp(np.mean(np.log(ratios)))), "largest": max(ratios), **held}
